@@ -1,0 +1,23 @@
+// Bindings only bind: take raw addresses and sizes, release the GIL, forward. The Python side of
+// each operation has checked dtype, shape, contiguity and device before an address gets here.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cpu.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() =
+      "Compiled kernels of dynal_fast (raw addresses in; see dynal_fast.ops for the contracts).";
+
+  m.def("supported_isas", [] {
+    std::vector<std::string> names;
+    for (dynal::Isa isa : dynal::supported_isas()) names.emplace_back(dynal::isa_name(isa));
+    return names;
+  });
+  m.def("active_isa", [] { return std::string(dynal::isa_name(dynal::active_isa())); });
+  m.def("set_isa", &dynal::set_isa, py::arg("name"));
+  m.def("has_openmp", &dynal::has_openmp);
+  m.attr("compiler") = __VERSION__;
+}

@@ -1,0 +1,101 @@
+"""Build the one compiled extension, ``dynal_fast._C``, from ``csrc/``.
+
+Project metadata lives in ``pyproject.toml``. The extension needs a C++17 compiler and pybind11,
+nothing else: no torch at build time, no torch headers.
+
+Each file under ``csrc/isa/`` holds the same kernels compiled for one instruction set; the fastest
+one the CPU supports is chosen at run time, so nothing here may depend on the building machine.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+X86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.maxsize > 2**32
+
+AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
+AVX512_FLAGS = [*AVX2_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+ISA_FLAGS = {
+    "avx2.cpp": AVX2_FLAGS,
+    "avx512.cpp": [*AVX512_FLAGS, "-mprefer-vector-width=512"],
+}
+COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
+
+MISSING_COMPILER = """
+dynal_fast needs a C++17 compiler to build its extension (dynal_fast._C), and none worked.
+  Debian/Ubuntu:  apt-get install g++ python3-dev
+  Fedora:         dnf install gcc-c++ python3-devel
+  macOS:          xcode-select --install
+  conda:          conda install -c conda-forge cxx-compiler
+Set CXX to use a particular compiler. The compiler's own message stands above.
+"""
+
+
+class BuildExtension(build_ext):
+    """``build_ext`` with per-file instruction-set flags, optional OpenMP and a readable failure."""
+
+    def build_extensions(self) -> None:
+        openmp = self._openmp_flags()
+        for extension in self.extensions:
+            extension.extra_compile_args += COMMON_FLAGS + openmp
+            extension.extra_link_args += openmp
+        compile_one = self.compiler._compile
+
+        def compile_with_isa(obj, src, ext, cc_args, extra_postargs, pp_opts):
+            flags = ISA_FLAGS.get(Path(src).name, []) if Path(src).parent.name == "isa" else []
+            compile_one(obj, src, ext, cc_args, [*extra_postargs, *flags], pp_opts)
+
+        self.compiler._compile = compile_with_isa
+        try:
+            super().build_extensions()
+        except Exception as error:
+            print(f"{error}\n{MISSING_COMPILER}", file=sys.stderr)
+            raise SystemExit(1) from error
+
+    def _openmp_flags(self) -> list[str]:
+        """``-fopenmp`` where the compiler links it; without it the kernels run on one thread."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.cpp"
+            source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+            command = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", f"{folder}/probe"]
+            command = [part for part in command if part not in {"-c", "-fPIC"}]
+            try:
+                works = subprocess.run(command, capture_output=True, check=False).returncode == 0
+            except OSError:
+                works = False
+        if not works:
+            print("OpenMP not found: dynal_fast will run on one thread", file=sys.stderr)
+        return ["-fopenmp"] if works else []
+
+
+def sources() -> list[str]:
+    files = sorted((ROOT / "csrc").glob("*.cpp")) + [ROOT / "csrc" / "isa" / "baseline.cpp"]
+    if X86_64:
+        files += [ROOT / "csrc" / "isa" / "avx2.cpp", ROOT / "csrc" / "isa" / "avx512.cpp"]
+    return [os.path.relpath(file, ROOT) for file in files]
+
+
+setup(
+    ext_modules=[
+        Pybind11Extension(
+            "dynal_fast._C",
+            sources(),
+            cxx_std=17,
+            define_macros=[("DYNAL_X86_64", "1")] if X86_64 else [],
+            depends=[
+                os.path.relpath(file, ROOT)
+                for pattern in ("*.h", "*.inl")
+                for file in sorted((ROOT / "csrc").rglob(pattern))
+            ],
+        )
+    ],
+    cmdclass={"build_ext": BuildExtension},
+)
