@@ -64,7 +64,9 @@ class BuildExtension(build_ext):
         """``-fopenmp`` where the compiler links it; without it the kernels run on one thread."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.cpp"
-            source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+            source.write_text(
+                "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
+            )
             command = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", f"{folder}/probe"]
             command = [part for part in command if part not in {"-c", "-fPIC"}]
             try:
