@@ -1,6 +1,15 @@
 """Exact, fast selection for deep active learning."""
 
 from dynal_fast._version import __version__
+from dynal_fast.ops.farthest_first import Traversal, farthest_first, farthest_first_compress
 from dynal_fast.pool import EMATeacher, PoolImages, observe_pool
 
-__all__ = ["EMATeacher", "PoolImages", "__version__", "observe_pool"]
+__all__ = [
+    "EMATeacher",
+    "PoolImages",
+    "Traversal",
+    "__version__",
+    "farthest_first",
+    "farthest_first_compress",
+    "observe_pool",
+]

@@ -1,0 +1,231 @@
+"""Exact farthest-first traversal (greedy k-center, core-set selection) of a pool of embeddings.
+
+``reference.py`` is the definition; a backend may do anything that gives the same indices.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from dynal_fast.ops.farthest_first import checks
+from dynal_fast.ops.farthest_first.backends import choose
+from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.ops.farthest_first.problem import Answer, Problem
+from dynal_fast.ops.farthest_first.progress import Progress
+
+__all__ = ["Traversal", "farthest_first", "farthest_first_compress"]
+
+
+class Traversal(NamedTuple):
+    """Samples in the order in which they were picked.
+
+    ``indices`` (k,) int64: pool indices. ``distances`` (k,) float32: the distance of each pick to
+    the nearest labeled or earlier picked sample when it was picked, ``inf`` for a first pick with
+    nothing labeled; they never increase after a forced start. ``radius``: the largest distance
+    from a remaining pool sample to the nearest labeled or picked one (0 when none remains).
+    """
+
+    indices: torch.Tensor
+    distances: torch.Tensor
+    radius: float
+
+
+def farthest_first(
+    pool: Array,
+    k: int,
+    labeled: Array | None = None,
+    *,
+    metric: str = "euclidean",
+    start: int | str | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool | None = None,
+    backend: str | None = None,
+) -> Traversal:
+    """Pick ``k`` pool samples, each the farthest from the labeled and the already picked ones.
+
+    The farthest-first traversal of Gonzalez (1985), eq. 1 of Geifman and El-Yaniv, "Deep Active
+    Learning over the Long Tail"; known in active learning as greedy k-center or core-set
+    selection. The result is exact and the same on every device, for any number of threads:
+    distances are compared after rounding once to float32, ties go to the lowest index (see
+    ``dynal_fast.ops.farthest_first.reference``). Indices are always distinct; once only exact
+    duplicates of labeled and picked samples remain they follow at distance 0, by index.
+
+    Parameters
+    ----------
+    pool : (n, d) float16, bfloat16, float32 or float64
+        Embeddings: a torch tensor, a NumPy array or a memory map. Rows must be contiguous, the
+        distance between rows is free. Read in tiles, never copied or converted as a whole.
+    k : int
+        Samples to pick, 0 to the number of pool samples that are not labeled.
+    labeled : (m, d) of the pool's dtype, or (m,) integers, optional
+        Embeddings of labeled samples outside the pool, or indices of pool samples that are
+        already labeled, which are never picked.
+    metric : {"euclidean", "cosine"}
+        Cosine distance is one minus the cosine similarity, in steps of 2^-23.
+    start : int or "random", optional
+        The first pick, whatever its distance; "random" draws it from ``generator``. By default the
+        first pick is like every other: the farthest from the labeled samples, and index 0 when
+        there are none (all distances are infinite, so all tie).
+    generator : torch.Generator, optional
+        A CPU generator for ``start="random"``; torch's default one if omitted.
+    progress : bool, optional
+        Show a progress bar on stderr; by default only on a terminal.
+    backend : {"reference"}, optional
+        The implementation; by default the fastest one for the pool's device.
+
+    Returns
+    -------
+    Traversal
+        ``indices`` and ``distances`` are on the pool's device. Euclidean distances are the square
+        roots of the float32 squared distances.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
+        ``labeled``; values so large that squared distances overflow float32; a zero row with the
+        cosine metric. The message names the argument and the row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pool = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    >>> farthest_first(pool, 2, labeled=torch.tensor([[0.0]]))
+    Traversal(indices=tensor([3, 2]), distances=tensor([10.,  2.]), radius=1.0)
+    >>> farthest_first(pool, 2, labeled=torch.tensor([3])).indices
+    tensor([0, 2])
+    """
+    rows = checks.as_rows(pool, "pool")
+    checks.check_metric(metric)
+    labeled_rows, labeled_indices, candidates = None, None, None
+    if labeled is not None and np.ndim(labeled) == 1:
+        labeled_indices = checks.as_labeled_indices(labeled, rows.count)
+        free = torch.ones(rows.count, dtype=torch.bool)
+        free[labeled_indices] = False
+        candidates = free.nonzero().squeeze(1)
+    elif labeled is not None:
+        labeled_rows = checks.as_rows(labeled, "labeled")
+        checks.check_labeled_rows(labeled_rows, rows)
+    available = rows.count if candidates is None else len(candidates)
+    count = checks.as_count(k, "k", available, "pool samples that are not labeled")
+    problem = Problem(
+        pool=rows,
+        k=count,
+        labeled=labeled_rows,
+        labeled_indices=labeled_indices,
+        candidates=candidates,
+        metric=metric,
+        start=_first_pick(start, generator, rows.count, candidates),
+    )
+    with Progress(count, progress) as bar:
+        return _traversal(choose(backend, rows.device)(problem, bar.reach), metric)
+
+
+def _traversal(answer: Answer, metric: str) -> Traversal:
+    if metric == "euclidean":
+        return Traversal(
+            answer.indices, answer.values.double().sqrt().float(), math.sqrt(answer.left)
+        )
+    return Traversal(answer.indices, answer.values, answer.left)
+
+
+def _first_pick(
+    start: int | str | None,
+    generator: torch.Generator | None,
+    n: int,
+    candidates: torch.Tensor | None,
+) -> int | None:
+    if start is None:
+        return None
+    if isinstance(start, str):
+        if start != "random":
+            raise ValueError(f'start must be a pool index, "random" or None, got {start!r}')
+        choices = n if candidates is None else len(candidates)
+        if choices == 0:
+            return None
+        drawn = int(torch.randint(choices, (), generator=generator))
+        return drawn if candidates is None else int(candidates[drawn])
+    first = checks.as_count(start, "start", n - 1, "the last pool sample")
+    if candidates is not None and not (candidates == first).any():
+        raise ValueError(f"start must not be a labeled sample, got {first}")
+    return first
+
+
+def farthest_first_compress(
+    embeddings: Array,
+    labels: Array,
+    c: int,
+    *,
+    metric: str = "euclidean",
+    generator: torch.Generator | None = None,
+    progress: bool | None = None,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """Compress a labeled set to at most ``c`` samples, stratified by class: FF-Comp.
+
+    Algorithm 1 of Geifman and El-Yaniv, "Deep Active Learning over the Long Tail": in each of the
+    classes that occur, a farthest-first traversal (eq. 1) of ``c // classes`` samples from a
+    random first one. A class with fewer samples is taken whole.
+
+    Parameters
+    ----------
+    embeddings : (n, d) float16, bfloat16, float32 or float64
+        As for :func:`farthest_first`.
+    labels : (n,) integers
+        The class of each sample.
+    c : int
+        The size to compress to, at least the number of classes and at most n.
+    metric, generator, progress, backend
+        As for :func:`farthest_first`.
+
+    Returns
+    -------
+    (at most c,) int64 tensor
+        Indices of the samples kept: the classes in increasing order, each in pick order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`farthest_first`; labels that do not fit; fewer than one sample per class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> embeddings = torch.tensor([[0.0], [1.0], [9.0], [5.0], [5.0]])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> labels = torch.tensor([0, 0, 0, 1, 1])
+    >>> kept = farthest_first_compress(embeddings, labels, 4, generator=generator)
+    >>> sorted(labels[kept].tolist())
+    [0, 0, 1, 1]
+    """
+    rows = checks.as_rows(embeddings, "embeddings")
+    checks.check_metric(metric)
+    classes = torch.as_tensor(labels).cpu()
+    if classes.shape != (rows.count,) or classes.dtype in (*checks.FLOATS, torch.bool):
+        raise ValueError(
+            f"labels must be {rows.count} integers, one per row of embeddings, "
+            f"got shape {tuple(classes.shape)} of {classes.dtype}"
+        )
+    count = checks.as_count(c, "c", rows.count, "samples")
+    distinct = torch.unique(classes).tolist()
+    if count < len(distinct):
+        raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
+    kept = []
+    run = choose(backend, rows.device)
+    with Progress(len(distinct) * (count // max(len(distinct), 1)), progress) as bar:
+        for label in distinct:
+            members = (classes == label).nonzero().squeeze(1)
+            problem = Problem(
+                pool=rows,
+                k=min(count // len(distinct), len(members)),
+                labeled=None,
+                labeled_indices=None,
+                candidates=members,
+                metric=metric,
+                start=_first_pick("random", generator, rows.count, members),
+            )
+            kept.append(run(problem, lambda picks: None).indices)
+            bar.reach(sum(map(len, kept)))
+    return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=rows.device)

@@ -1,0 +1,33 @@
+"""What a backend is asked: one checked traversal, and how its answer looks."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from dynal_fast.ops.farthest_first.checks import Rows
+
+
+class Problem(NamedTuple):
+    """A traversal whose arguments have been checked, except for the values of the embeddings."""
+
+    pool: Rows  # (n, d)
+    k: int
+    labeled: Rows | None  # (m, d): embeddings of labeled samples outside the pool
+    labeled_indices: torch.Tensor | None  # (m,) int64, increasing: labeled samples of the pool
+    candidates: torch.Tensor | None  # int64, increasing: the rows that may be picked; None: all
+    metric: str
+    start: int | None  # a candidate: the first pick
+
+
+class Answer(NamedTuple):
+    """Picks in order, with decision values as ``reference.py`` defines them."""
+
+    indices: torch.Tensor  # (k,) int64
+    values: torch.Tensor  # (k,) float32
+    left: float  # the largest decision value among the candidates that remain, 0 if none
+
+
+# A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.
+Reached = Callable[[int], None]
+Backend = Callable[[Problem, Reached], Answer]

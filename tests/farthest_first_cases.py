@@ -1,0 +1,82 @@
+"""Pools for the farthest-first tests and benchmarks: easy, hostile and degenerate."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # pool (n, d), labeled (m, d)
+
+
+def clustered(n: int, d: int, seed: int = 0, *, components: int = 100) -> NDArray[np.float32]:
+    """Features of a ReLU layer over a mixture of Gaussians: (n, d), as after a trained network.
+
+    The mixture has 64 dimensions, its centers spread twice as far as its components.
+    """
+    layer = np.random.default_rng(12345)
+    centers = 2 * layer.standard_normal((components, 64), dtype=np.float32)
+    weight = layer.standard_normal((64, d), dtype=np.float32) / 8
+    bias = 0.1 * layer.standard_normal(d, dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    features = np.empty((n, d), dtype=np.float32)
+    for start in range(0, n, 8192):
+        rows = min(8192, n - start)
+        latent = centers[rng.integers(components, size=rows)]
+        latent = latent + rng.standard_normal((rows, 64), dtype=np.float32)
+        np.maximum(latent @ weight + bias, 0, out=features[start : start + rows])
+    return features
+
+
+def gaussian(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
+    """Independent standard Gaussian features (n, d): the worst case for any pruning."""
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+
+
+def lattice(n: int, d: int, seed: int = 0, *, levels: int = 3) -> NDArray[np.float32]:
+    """Points of a small integer lattice (n, d): almost every distance ties with many others."""
+    return np.random.default_rng(seed).integers(levels, size=(n, d)).astype(np.float32)
+
+
+def bootstrap(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
+    """A pool inflated by drawing with replacement (n, d): many exact duplicates."""
+    rng = np.random.default_rng(seed)
+    return clustered(max(n // 2, 1), d, seed)[rng.integers(max(n // 2, 1), size=n)]
+
+
+def small_cases() -> dict[str, Case]:
+    """Every kind of pool at a size that the reference traverses in a moment."""
+    rng = np.random.default_rng(7)
+    outliers = clustered(200, 24)
+    outliers[[3, 77]] *= 50
+    repeated = gaussian(40, 9)
+    return {
+        "clustered": (clustered(301, 65), clustered(64, 65, seed=1)),
+        "gaussian": (gaussian(257, 63), gaussian(33, 63, seed=1)),
+        "no labeled": (clustered(255, 32), None),
+        "gaussian, no labeled": (gaussian(200, 17), None),
+        "outliers": (outliers, clustered(50, 24, seed=2)),
+        "lattice": (lattice(300, 4), lattice(5, 4, seed=1)),
+        "lattice, no labeled": (lattice(257, 6, levels=2), None),
+        "bootstrap": (bootstrap(260, 20), bootstrap(30, 20, seed=3)),
+        "offset 1e3": (gaussian(150, 31) + 1e3, gaussian(20, 31, seed=1) + 1e3),
+        "offset 1e3, tiny spread": (
+            (1e3 + 1e-3 * rng.standard_normal((150, 8))).astype(np.float32),
+            None,
+        ),
+        "all equal": (np.full((130, 5), 0.1, dtype=np.float32), None),
+        "all equal, labeled": (np.full((65, 5), 0.1, np.float32), np.ones((3, 5), np.float32)),
+        "every distance ties": (np.eye(96, dtype=np.float32), None),
+        "labeled are pool rows": (gaussian(120, 12), gaussian(120, 12)[::3].copy()),
+        "repeated": (np.concatenate([repeated, repeated, repeated]), repeated[:5]),
+        "one dimension": (gaussian(200, 1), gaussian(3, 1, seed=1)),
+        "one dimension, grid": (np.arange(129, dtype=np.float32)[:, None], None),
+        "one sample": (gaussian(1, 7), None),
+        "one sample, labeled": (gaussian(1, 7), gaussian(1, 7, seed=1)),
+        "empty labeled": (gaussian(50, 6), np.empty((0, 6), np.float32)),
+        "wide": (clustered(65, 2048), clustered(63, 2048, seed=1)),
+        "subnormal": ((1e-41 * gaussian(60, 5)).astype(np.float32), None),
+        "tiny": ((1e-22 * gaussian(60, 5)).astype(np.float32), None),
+        "large": ((1e18 * gaussian(60, 5)).astype(np.float32), None),
+        "mixed scales": (
+            gaussian(90, 11) * np.logspace(-6, 6, 90, dtype=np.float32)[:, None],
+            None,
+        ),
+    }
