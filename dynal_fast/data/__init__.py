@@ -1,0 +1,77 @@
+"""Image data sets from a local folder, by name: ``load("mnist", root)``. Nothing is downloaded."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dynal_fast.data.caltech101 import read_caltech101
+from dynal_fast.data.cifar import read_cifar10, read_cifar100
+from dynal_fast.data.cifar10_jpeg import read_cifar10_jpeg
+from dynal_fast.data.cityscapes import read_cityscapes
+from dynal_fast.data.dataset import ImageDataset, LazyStack
+from dynal_fast.data.digits import read_digits
+from dynal_fast.data.idx import read_fashion_mnist, read_mnist
+from dynal_fast.data.image_folder import read_image_folder
+from dynal_fast.data.source import DatasetCorruptError, DatasetNotFoundError
+from dynal_fast.data.svhn import read_svhn
+
+READERS: dict[str, Callable[..., ImageDataset]] = {
+    "caltech101": read_caltech101,
+    "cifar10": read_cifar10,
+    "cifar10-jpeg": read_cifar10_jpeg,
+    "cifar100": read_cifar100,
+    "cityscapes": read_cityscapes,
+    "digits": read_digits,
+    "fashion-mnist": read_fashion_mnist,
+    "image-folder": read_image_folder,
+    "mnist": read_mnist,
+    "svhn": read_svhn,
+}
+
+
+def load(name: str, root: str | Path | None = None, **options: Any) -> ImageDataset:
+    """Return a data set by its name.
+
+    Args:
+        name: one of ``READERS``.
+        root: the folder that holds the data set, in the layout in which it is published or in a
+            subfolder with its name. Not needed for ``digits``, which scikit-learn brings along.
+        **options: what the reader takes beside the root: ``verify`` (check official checksums, on
+            by default), ``image_size`` and ``cache_dir`` for some.
+
+    Raises:
+        ValueError: the name is unknown, the root missing or superfluous, or the reader does not
+            take an option.
+        DatasetNotFoundError: a file is missing; the message says which, where it was looked for,
+            and where the data set's home is.
+        DatasetCorruptError: a file is damaged.
+
+    >>> load("digits").image_shape
+    (1, 8, 8)
+    """
+    if name not in READERS:
+        raise ValueError(f"name must be one of {', '.join(sorted(READERS))}, got {name!r}")
+    reader = READERS[name]
+    accepted = set(inspect.signature(reader).parameters)
+    if unknown := sorted(set(options) - accepted - {"root"}):
+        takes = ", ".join(sorted(accepted - {"root"})) or "none"
+        raise ValueError(f"{name} does not take {', '.join(unknown)}; its options: {takes}")
+    if "root" not in accepted:
+        return reader(**options)
+    if root is None:
+        raise ValueError(f"{name} needs root: the folder that holds it (nothing is downloaded)")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DatasetNotFoundError(f"root must be a folder, {root} is none")
+    return reader(root, **options)
+
+
+__all__ = [
+    "READERS",
+    "DatasetCorruptError",
+    "DatasetNotFoundError",
+    "ImageDataset",
+    "LazyStack",
+    "load",
+]

@@ -1,0 +1,154 @@
+"""Folders of images, one per class: any data set of photographs, decoded as they are asked for."""
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from dynal_fast.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, LazyStack
+from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+def read_image_folder(
+    root: Path, image_size: tuple[int, int] = (224, 224), name: str | None = None
+) -> ImageDataset:
+    """Return the images under ``root/train/<class>/`` and ``root/test/<class>/``.
+
+    ``val``, ``valid`` and ``validation`` are taken for ``test``. Without a ``train`` folder the
+    class folders are expected in the root, and a fixed tenth of each class is kept for the test.
+    Images are decoded lazily, as RGB, scaled to ``image_size``; the mean and standard deviation are
+    ImageNet's.
+
+    Args:
+        root: the folder.
+        image_size: ``(height, width)`` of the decoded images.
+        name: as results call it; the folder's name by default.
+
+    Raises:
+        DatasetNotFoundError: there are no class folders, or no test folder beside ``train``.
+        DatasetCorruptError: train and test have different classes; or, when it is decoded, an image
+            cannot be read.
+    """
+    if (root / "train").is_dir():
+        test_folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+        if test_folder is None:
+            raise DatasetNotFoundError(
+                f"{root} has a folder train but none of {', '.join(TEST_FOLDERS)} beside it"
+            )
+        class_names, train_paths, train_labels = list_class_folders(root / "train")
+        test_names, test_paths, test_labels = list_class_folders(test_folder)
+        if class_names != test_names:
+            different = sorted(set(class_names) ^ set(test_names))
+            raise DatasetCorruptError(
+                f"{root}: the classes of train and {test_folder.name} differ: {different}"
+            )
+        provenance = NO_CHECKSUM
+    else:
+        class_names, paths, labels = list_class_folders(root)
+        train, test = split_per_class(labels)
+        train_paths, test_paths = [paths[i] for i in train], [paths[i] for i in test]
+        train_labels, test_labels = labels[train], labels[test]
+        provenance = f"{NO_CHECKSUM}; fixed random split, a tenth of each class for the test"
+    decode = partial(decode_image, image_size=image_size)
+    return ImageDataset(
+        name or root.name,
+        LazyStack(train_paths, decode, (3, *image_size)),
+        train_labels,
+        LazyStack(test_paths, decode, (3, *image_size)),
+        test_labels,
+        tuple(class_names),
+        np.array(IMAGENET_MEAN, np.float32),
+        np.array(IMAGENET_STD, np.float32),
+        provenance,
+    )
+
+
+def list_class_folders(
+    folder: Path, exclude: Sequence[str] = ()
+) -> tuple[list[str], list[Path], np.ndarray]:
+    """Return class names, image paths and labels ``(n,)`` int64 of ``folder/<class>/<image>``.
+
+    Classes and images are in the order of their names; hidden folders and other files are ignored.
+    """
+    class_names = sorted(
+        entry.name
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in exclude
+    )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        images = sorted(
+            path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
+        )
+        if not images:
+            raise DatasetNotFoundError(f"{folder / name} holds no images ({sorted(SUFFIXES)})")
+        paths += images
+        labels += [label] * len(images)
+    if not class_names:
+        raise DatasetNotFoundError(f"{folder} holds no class folders: expected <class>/<image>")
+    return class_names, paths, np.array(labels, np.int64)
+
+
+def split_per_class(
+    labels: np.ndarray, train_share: float = 0.9, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions to train on, ``floor(train_share * n)`` of each class, and the others.
+
+    Args:
+        labels: ``(n,)`` int64.
+        train_share: between 0 and 1.
+        seed: of a stream that NumPy keeps the same in every version.
+
+    >>> train, test = split_per_class(np.repeat([0, 1], 10))
+    >>> len(train), test // 10
+    (18, array([0, 1]))
+    """
+    random = np.random.RandomState(seed)
+    is_train = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        # The epsilon keeps products such as 0.9 * 10 from falling below their integer.
+        is_train[members[: int(train_share * len(members) + 1e-9)]] = True
+    return np.flatnonzero(is_train), np.flatnonzero(~is_train)
+
+
+def decode_image(
+    file: Path | bytes,
+    image_size: tuple[int, int],
+    resize: tuple[int, int] | None = None,
+    where: str = "",
+) -> np.ndarray:
+    """Return an image file as uint8 ``(3, height, width)``.
+
+    Args:
+        file: path or content.
+        image_size: ``(height, width)`` of the result.
+        resize: ``(height, width)`` to which the whole image is scaled first, of which the centre is
+            then cut out; ``image_size`` by default.
+        where: names the content in errors; the path by default.
+
+    Raises:
+        DatasetCorruptError: Pillow cannot read it.
+    """
+    from PIL import Image
+
+    stream: Path | IO[bytes] = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        with Image.open(stream) as opened:
+            image = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        where = where or str(file)
+        raise DatasetCorruptError(f"{where} is not a readable image: {error}") from error
+    height, width = resize or image_size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
+    pixels = np.asarray(image)[top : top + image_size[0], left : left + image_size[1]]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
