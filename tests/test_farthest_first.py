@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from dynal_fast import Traversal, farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first import reference
+from dynal_fast.ops.farthest_first import heads, reference, routing
 from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
 
 CASES = small_cases()
-BACKENDS = ["reference"]
+EXACT_BACKENDS = ["reference-heads"]
+BACKENDS = ["reference", *EXACT_BACKENDS]
 
 
 def expected(pool, k, labeled=None, metric="euclidean", start=None, excluded=None):
@@ -37,10 +38,8 @@ def assert_equal(got: Traversal, want, metric="euclidean"):
 @pytest.mark.parametrize("name", CASES)
 def test_backend_equals_reference(name, backend, metric):
     pool, labeled = CASES[name]
-    if metric == "cosine" and "lattice" in name:
+    if metric == "cosine" and (pool == 0).all(axis=1).any():
         pool, labeled = pool + 1, None if labeled is None else labeled + 1
-    if metric == "cosine" and name == "one dimension, grid":
-        pool = pool + 1
     k = len(pool)
     got = farthest_first(pool, k, labeled, metric=metric, backend=backend)
     assert_equal(got, expected(pool, k, labeled, metric), metric)
@@ -48,6 +47,36 @@ def test_backend_equals_reference(name, backend, metric):
     k = min(len(pool), 20)
     got = farthest_first(pool, k, labeled, metric=metric, backend=backend)
     assert_equal(got, expected(pool, k, labeled, metric), metric)
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch):
+    """Blocks so small that small pools need many heads, fronts, clusters and chunks."""
+    for name, value in {"HEAD": 7, "FRONT": 23}.items():
+        monkeypatch.setattr(heads, name, value)
+    for name, value in {
+        "CLUSTERED_FROM": 4,
+        "PROBES": 1,
+        "MORE_PROBES": 2,
+        "TILE": 16,
+        "CHUNK": 50,
+    }.items():
+        monkeypatch.setattr(routing, name, value)
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("backend", EXACT_BACKENDS)
+@pytest.mark.parametrize("name", CASES)
+def test_block_sizes_change_nothing(name, backend, metric):
+    pool, labeled = CASES[name]
+    if metric == "cosine" and (pool == 0).all(axis=1).any():
+        pool, labeled = pool + 1, None if labeled is None else labeled + 1
+    pool = pool[:80]
+    for k in (11, len(pool)):
+        k = min(k, len(pool))
+        got = farthest_first(pool, k, labeled, metric=metric, backend=backend)
+        assert_equal(got, expected(pool, k, labeled, metric), metric)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

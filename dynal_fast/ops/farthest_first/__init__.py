@@ -101,14 +101,14 @@ def farthest_first(
     checks.check_metric(metric)
     labeled_rows, labeled_indices, candidates = None, None, None
     if labeled is not None and np.ndim(labeled) == 1:
-        labeled_indices = checks.as_labeled_indices(labeled, rows.count)
-        free = torch.ones(rows.count, dtype=torch.bool)
+        labeled_indices = checks.as_labeled_indices(labeled, rows.size)
+        free = torch.ones(rows.size, dtype=torch.bool)
         free[labeled_indices] = False
         candidates = free.nonzero().squeeze(1)
     elif labeled is not None:
         labeled_rows = checks.as_rows(labeled, "labeled")
         checks.check_labeled_rows(labeled_rows, rows)
-    available = rows.count if candidates is None else len(candidates)
+    available = rows.size if candidates is None else len(candidates)
     count = checks.as_count(k, "k", available, "pool samples that are not labeled")
     problem = Problem(
         pool=rows,
@@ -117,7 +117,7 @@ def farthest_first(
         labeled_indices=labeled_indices,
         candidates=candidates,
         metric=metric,
-        start=_first_pick(start, generator, rows.count, candidates),
+        start=_first_pick(start, generator, rows.size, candidates),
     )
     with Progress(count, progress) as bar:
         return _traversal(choose(backend, rows.device)(problem, bar.reach), metric)
@@ -203,12 +203,12 @@ def farthest_first_compress(
     rows = checks.as_rows(embeddings, "embeddings")
     checks.check_metric(metric)
     classes = torch.as_tensor(labels).cpu()
-    if classes.shape != (rows.count,) or classes.dtype in (*checks.FLOATS, torch.bool):
+    if classes.shape != (rows.size,) or classes.dtype in (*checks.FLOATS, torch.bool):
         raise ValueError(
-            f"labels must be {rows.count} integers, one per row of embeddings, "
+            f"labels must be {rows.size} integers, one per row of embeddings, "
             f"got shape {tuple(classes.shape)} of {classes.dtype}"
         )
-    count = checks.as_count(c, "c", rows.count, "samples")
+    count = checks.as_count(c, "c", rows.size, "samples")
     distinct = torch.unique(classes).tolist()
     if count < len(distinct):
         raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
@@ -224,7 +224,7 @@ def farthest_first_compress(
                 labeled_indices=None,
                 candidates=members,
                 metric=metric,
-                start=_first_pick("random", generator, rows.count, members),
+                start=_first_pick("random", generator, rows.size, members),
             )
             kept.append(run(problem, lambda picks: None).indices)
             bar.reach(sum(map(len, kept)))

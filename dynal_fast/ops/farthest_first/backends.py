@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from dynal_fast.ops.farthest_first import checks, reference
-from dynal_fast.ops.farthest_first.checks import Array, Rows
+from dynal_fast.ops.farthest_first import reference
+from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached
+from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
 
 def choose(backend: str | None, device: torch.device) -> Backend:
@@ -18,12 +19,13 @@ def choose(backend: str | None, device: torch.device) -> Backend:
 
 def run_reference(problem: Problem, reached: Reached) -> Answer:
     """The definition itself, on the CPU, in float64: for small pools and for tests."""
-    pool = _as_numpy(problem.pool.array)
-    check_values(problem.pool, "pool", problem.metric)
+    kernels = ReferenceKernels(problem.metric)
+    kernels.points(problem.pool, "pool")
+    pool = as_numpy(problem.pool.array)
     minimum = np.full(len(pool), np.inf, dtype=np.float32)
     if problem.labeled is not None:
-        check_values(problem.labeled, "labeled", problem.metric)
-        reference.cover(minimum, pool, _as_numpy(problem.labeled.array), problem.metric)
+        kernels.points(problem.labeled, "labeled")
+        reference.cover(minimum, pool, as_numpy(problem.labeled.array), problem.metric)
     if problem.labeled_indices is not None:
         reference.cover(minimum, pool, pool[problem.labeled_indices.cpu().numpy()], problem.metric)
     excluded = np.empty(0, dtype=np.int64)
@@ -39,23 +41,12 @@ def run_reference(problem: Problem, reached: Reached) -> Answer:
     )
 
 
-def check_values(rows: Rows, name: str, metric: str) -> None:
-    """Raise for a row that holds a NaN or an infinity, is too long, or is zero under cosine."""
-    array = _as_numpy(rows.array)
-    for tile in reference.tiles(rows.count, rows.columns):
-        with np.errstate(over="ignore"):
-            norms = (array[tile].astype(np.float64) ** 2).sum(axis=1)
-        bad = checks.bad_squared_norms(norms, metric)
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise checks.bad_row(name, tile.start + at, float(norms[at]))
+def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
+    """The exact algorithm over primitives by their definition: slow, for tests of both."""
+    return HeadTraversal(problem, ReferenceKernels(problem.metric)).run(reached)
 
 
-def _as_numpy(array: Array) -> np.ndarray:
-    if isinstance(array, np.ndarray):
-        return array
-    array = array.detach().cpu()
-    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-
-
-BACKENDS: dict[str, Backend] = {"reference": run_reference}
+BACKENDS: dict[str, Backend] = {
+    "reference": run_reference,
+    "reference-heads": run_reference_heads,
+}

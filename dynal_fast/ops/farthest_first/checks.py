@@ -23,7 +23,7 @@ class Rows:
     address: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return int(self.array.shape[0])
 
     @property

@@ -1,0 +1,152 @@
+"""The exact algorithm, once for all devices: bounds and heads.
+
+Minimum distances only shrink, so a stale minimum is an upper bound (``bound``), and a row whose
+bound lies under the current radius needs no work at all. The rows with the highest bounds form a
+head. Their minima are made exact, and the traversal runs inside the head for as long as its best
+row comes before every bound outside: each of those picks is provably the global one. The picks
+are then pending for all other rows and are applied to a row only when it reaches a head. The
+labeled samples are pending in the same way (``routing.py``).
+
+Filters may work at any precision: an upper bound never lies below a decision value, a lower bound
+never above it, and everything that decides is a decision value itself.
+"""
+
+import math
+
+import torch
+
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
+from dynal_fast.ops.farthest_first.problem import Answer, Problem, Reached
+from dynal_fast.ops.farthest_first.routing import LabeledSet
+
+HEAD = 1024  # rows in a head
+FRONT = 16 * HEAD  # rows among which heads are sought, at least
+NOTHING = -(2**63)  # below every key
+
+
+def keys(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Int64 keys that order rows as picks go: by value, the lower index first among equals.
+
+    ``values`` float32 are -inf or not negative, so that their bits order as they do; the key of a
+    row with -inf, which is never picked, is negative.
+    """
+    return (values.view(torch.int32).to(torch.int64) << 32) + (2**31 - 1 - rows.to(torch.int64))
+
+
+class HeadTraversal:
+    """The state of one traversal: what is known of each pool row, and the picks so far."""
+
+    def __init__(self, problem: Problem, kernels: Kernels) -> None:
+        device, n = problem.pool.device, problem.pool.size
+        self.problem, self.kernels = problem, kernels
+        self.pool = kernels.points(problem.pool, "pool")
+        self.candidates = torch.arange(n, dtype=torch.int32, device=device)
+        if problem.candidates is not None:
+            self.candidates = problem.candidates.to(device, torch.int32)
+        # (n,) each: an upper bound of the smallest decision value, -inf where never to be picked;
+        # the smallest decision value to the centers applied so far; the number of picks applied.
+        self.bound = torch.full((n,), -math.inf, device=device)
+        self.bound[self.candidates] = math.inf
+        self.exact = torch.full((n,), math.inf, device=device)
+        self.applied = torch.zeros(n, dtype=torch.int32, device=device)
+        self.labeled = LabeledSet(problem, kernels, self.pool)
+        # One pick more than asked for: its value is what is left.
+        self.limit = min(problem.k + 1, len(self.candidates))
+        self.picks = torch.empty(self.limit, dtype=torch.int32, device=device)
+        self.values = torch.empty(self.limit, device=device)
+        self.count = 0
+        self.front, self.outside = self.candidates[:0], NOTHING
+
+    def run(self, reached: Reached) -> Answer:
+        """Pick until done, telling ``reached`` how far."""
+        k = self.problem.k
+        if self.limit:
+            self.labeled.route(self.candidates, self.bound, self.applied)
+            if self.problem.start is not None:
+                self.force(self.problem.start)
+            elif self.labeled.size == 0:
+                self.force(int(self.candidates[0]))
+        while self.count < self.limit:
+            self.advance()
+            reached(min(self.count, k))
+        left = float(self.values[k]) if self.limit > k else 0.0
+        return Answer(self.picks[:k].to(torch.int64), self.values[:k].clone(), left)
+
+    def force(self, row: int) -> None:
+        """Make ``row`` the first pick, whatever its value."""
+        pick = torch.tensor([row], dtype=torch.int32, device=self.bound.device)
+        self.labeled.compare(pick, self.bound, self.exact, self.applied)
+        self.picks[0], self.values[0] = pick[0], self.exact[row]
+        self.bound[row] = -math.inf
+        self.count = 1
+        if self.labeled.size == 0:
+            others = self.candidates[self.candidates != row]
+            self.kernels.bound(self.pool, self.pool, Groups.one(others, pick), self.bound)
+
+    def advance(self) -> None:
+        """Make the next head exact and take the picks that are certain, which may be none."""
+        head, outside = self.next_head()
+        if float(self.bound[head[0]]) == 0:
+            self.take_duplicates()
+            return
+        self.labeled.seed(head, self.bound, self.exact, self.applied)
+        behind = self.applied[head]
+        self.apply_picks(head[(behind >= 0) & (behind < self.count)])
+        seeded = self.applied[head] >= 0
+        waiting, head = head[~seeded], head[seeded]
+        if len(waiting):
+            outside = max(outside, int(keys(self.bound[waiting], waiting).max()))
+        if len(head) == 0:
+            return
+        self.count += self.kernels.traverse(
+            self.pool,
+            head,
+            outside,
+            self.exact,
+            self.picks[self.count :],
+            self.values[self.count :],
+        )
+        self.bound[head] = self.exact[head]
+        self.applied[head] = self.count
+
+    def next_head(self) -> tuple[torch.Tensor, int]:
+        """The rows that come first by their bounds, in that order, and the first key outside."""
+        for _ in range(2):
+            order = keys(self.bound[self.front], self.front)
+            top = torch.topk(order, min(HEAD + 1, len(order)))
+            inside = int((top.values[:HEAD] > max(self.outside, -1)).sum())
+            if inside:
+                outside = int(top.values[inside]) if inside < len(top.values) else NOTHING
+                return self.front[top.indices[:inside]], max(outside, self.outside)
+            self.advance_front()
+        raise AssertionError("no candidate is left, but picks are")
+
+    def advance_front(self) -> None:
+        """Seek the next heads among the candidates with the highest bounds."""
+        size = max(FRONT, len(self.candidates) // 8)
+        order = keys(self.bound[self.candidates], self.candidates)
+        if size >= len(order):
+            self.front, self.outside = self.candidates, NOTHING
+            return
+        top = torch.topk(order, size + 1, sorted=False)
+        self.outside = int(top.values.min())
+        self.front = self.candidates[top.indices[top.values > self.outside]]
+
+    def apply_picks(self, stale: torch.Tensor) -> None:
+        """Make the minima of ``stale`` rows exact with respect to all picks so far."""
+        if len(stale) == 0:
+            return
+        first, order = torch.sort(self.applied[stale])
+        stale, oldest = stale[order], int(first[0])
+        groups = Groups.one(stale, self.picks[oldest : self.count])
+        self.kernels.refresh(self.pool, self.pool, groups, first - oldest, self.bound, self.exact)
+        self.bound[stale] = self.exact[stale]
+        self.applied[stale] = self.count
+
+    def take_duplicates(self) -> None:
+        """All that remains is at distance 0: the lowest indices first."""
+        rest = self.candidates[self.bound[self.candidates] == 0][: self.limit - self.count]
+        self.picks[self.count :] = rest
+        self.values[self.count :] = 0
+        self.bound[rest] = -math.inf
+        self.count = self.limit

@@ -1,0 +1,91 @@
+"""The primitives that a device implements for the exact algorithm of ``heads.py``.
+
+All tensors that a primitive reads or writes lie on the pool's device; row numbers are int32. A
+*decision value* is defined in ``reference.py``.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from dynal_fast.ops.farthest_first.checks import Rows
+
+
+class Points(NamedTuple):
+    """Embeddings whose values have been checked, with what a filter needs to know of each row."""
+
+    rows: Rows  # (n, d)
+    norms: torch.Tensor  # (n,) float32: the squared norm of each row as the filter sees it
+
+
+class Groups(NamedTuple):
+    """Blocks of work: group g compares ``rows[row_ends[g-1]:row_ends[g]]`` with its centers.
+
+    Either may be empty.
+    """
+
+    rows: torch.Tensor  # (R,) int32; a row stands at most once in a group
+    row_ends: torch.Tensor  # (G,) int64, on the CPU
+    centers: torch.Tensor  # (C,) int32
+    center_ends: torch.Tensor  # (G,) int64, on the CPU
+
+    @staticmethod
+    def one(rows: torch.Tensor, centers: torch.Tensor) -> "Groups":
+        """All of ``rows`` with all of ``centers``."""
+        return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
+
+
+class Kernels(Protocol):
+    """The primitives of one traversal, whose metric they know."""
+
+    rounding: float  # no decision value differs from the exact distance by more than this
+    # plus one part in 2^24
+
+    def points(self, rows: Rows, name: str) -> Points:
+        """Check the values of ``rows`` (ValueError as ``checks.bad_row`` words it) and measure."""
+
+    def distances(
+        self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bounds ``lower <= decision value <= upper``, each (rows, centers) float32, at least 0.
+
+        They hold for the value before its rounding too, and are as near to it as a float32 matrix
+        product comes.
+        """
+
+    def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
+        """Lower ``bound`` (n,) float32 to an upper bound of each row's smallest decision value."""
+
+    def refresh(
+        self,
+        x: Points,
+        y: Points,
+        groups: Groups,
+        first: torch.Tensor | None,
+        bound: torch.Tensor,
+        exact: torch.Tensor,
+    ) -> None:
+        """Lower ``exact`` (n,) float32 to each row's smallest decision value over its centers.
+
+        Values that are at least ``exact`` or exceed ``bound`` (n,) float32, which is only read, may
+        be left out. ``first`` (R,) int32, increasing, with one group only: the centers before
+        this position have been applied to the row already and may be left out.
+        """
+
+    def traverse(
+        self,
+        x: Points,
+        head: torch.Tensor,
+        outside: int,
+        exact: torch.Tensor,
+        picks: torch.Tensor,
+        values: torch.Tensor,
+    ) -> int:
+        """Farthest-first inside ``head`` (T,) int32 while no row outside can come before.
+
+        ``exact`` (n,) float32 holds the smallest decision value of each head row to all centers
+        so far; it is updated for the head rows, and becomes -inf for those picked. The next pick
+        is the head row with the largest key (``heads.keys``), which must exceed ``outside``. Fills
+        ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, stops at their
+        end, and returns how many there are.
+        """

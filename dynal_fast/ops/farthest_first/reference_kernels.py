@@ -1,0 +1,97 @@
+"""The primitives by their definition, in float64 on the CPU: what every device's must do."""
+
+import numpy as np
+import torch
+
+from dynal_fast.ops.farthest_first import checks, heads, reference
+from dynal_fast.ops.farthest_first.checks import Array, Rows
+from dynal_fast.ops.farthest_first.kernels import Groups, Points
+
+
+class ReferenceKernels:
+    """See ``kernels.Kernels``. The bounds are as loose as a float32 matrix product's may be."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
+
+    def points(self, rows: Rows, name: str) -> Points:
+        array, norms = as_numpy(rows.array), torch.empty(rows.size)
+        for tile in reference.tiles(rows.size, rows.columns):
+            with np.errstate(over="ignore"):
+                squared = (array[tile].astype(np.float64) ** 2).sum(axis=1)
+            bad = checks.bad_squared_norms(squared, self.metric)
+            if bad.any():
+                at = int(np.argmax(bad))
+                raise checks.bad_row(name, tile.start + at, float(squared[at]))
+            norms[tile] = torch.from_numpy(squared)
+        return Points(rows, norms)
+
+    def distances(
+        self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        value = torch.stack([self.values(x, rows, y, int(center)) for center in centers], dim=1)
+        scale = 1.0 if self.metric == "cosine" else x.norms[rows][:, None] + y.norms[centers]
+        return (value - 1e-5 * scale).clamp(min=0), value + 1e-5 * scale
+
+    def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
+        for rows, centers in blocks(groups):
+            _, upper = self.distances(x, rows, y, centers)
+            bound[rows] = torch.minimum(bound[rows], upper.amin(dim=1))
+
+    def refresh(
+        self,
+        x: Points,
+        y: Points,
+        groups: Groups,
+        first: torch.Tensor | None,
+        bound: torch.Tensor,
+        exact: torch.Tensor,
+    ) -> None:
+        for rows, centers in blocks(groups):
+            for position, center in enumerate(centers.tolist()):
+                at = rows if first is None else rows[first <= position]
+                exact[at] = torch.minimum(exact[at], self.values(x, at, y, center))
+
+    def traverse(
+        self,
+        x: Points,
+        head: torch.Tensor,
+        outside: int,
+        exact: torch.Tensor,
+        picks: torch.Tensor,
+        values: torch.Tensor,
+    ) -> int:
+        for count in range(len(picks)):
+            order = heads.keys(exact[head], head)
+            if int(order.max()) <= max(outside, -1):
+                return count
+            pick = int(head[order.argmax()])
+            picks[count], values[count] = pick, exact[pick]
+            exact[head] = torch.minimum(exact[head], self.values(x, head, x, pick))
+            exact[pick] = -torch.inf
+        return len(picks)
+
+    def values(self, x: Points, rows: torch.Tensor, y: Points, center: int) -> torch.Tensor:
+        """Decision values (rows,) float32 to one row of ``y``."""
+        selected = as_numpy(x.rows.array)[rows.numpy()]
+        values = reference.decision_values(selected, as_numpy(y.rows.array)[center], self.metric)
+        return torch.from_numpy(values)
+
+
+def blocks(groups: Groups) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The (rows, centers) of each group that has both."""
+    starts = [
+        torch.cat([ends.new_zeros(1), ends]) for ends in (groups.row_ends, groups.center_ends)
+    ]
+    rows = groups.rows.split(starts[0].diff().tolist())
+    centers = groups.centers.split(starts[1].diff().tolist())
+    return [pair for pair in zip(rows, centers, strict=True) if all(map(len, pair))]
+
+
+def as_numpy(array: Array) -> np.ndarray:
+    """The same values as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    if isinstance(array, np.ndarray):
+        return array
+    array = array.detach().cpu()
+    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
