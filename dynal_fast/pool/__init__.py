@@ -1,6 +1,19 @@
 """Observing the pool while a model trains: statistics, schedules, streaming, the EMA teacher."""
 
 from dynal_fast.pool.ema import EMATeacher
+from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.observe import PoolImages, observe_pool
+from dynal_fast.pool.pool_stats import PoolStats
+from dynal_fast.pool.schedule import Epochs, EveryEpoch, LastEpochs, Schedule
 
-__all__ = ["EMATeacher", "PoolImages", "observe_pool"]
+__all__ = [
+    "EMATeacher",
+    "Epochs",
+    "EveryEpoch",
+    "LastEpochs",
+    "PoolImages",
+    "PoolObservationError",
+    "PoolStats",
+    "Schedule",
+    "observe_pool",
+]

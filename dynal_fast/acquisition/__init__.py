@@ -1,0 +1,1 @@
+"""Acquisition: scores of pool samples and the selection of a batch."""

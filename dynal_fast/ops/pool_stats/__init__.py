@@ -1,0 +1,259 @@
+"""Pool statistics: fold one batch of logits into what is kept per sample, in place, in one pass.
+
+The state is a set of flat tensors, row i for sample i. ``N`` samples, ``C`` classes, ``B`` rows in
+a batch; ``p = softmax(logits)`` in float32. A tensor that is not passed is neither read nor
+written, so a pass that only some statistics observe gets only their tensors.
+
+=================== ======= ================ ==================================================
+tensor              shape   dtype            what an update does to the row of a sample
+=================== ======= ================ ==================================================
+count               (N,)    int32            += 1
+mean                (N, C)  float32          Welford mean of p
+m2                  (N,)    float32          += sum_c (p_c - old mean_c) (p_c - new mean_c)
+class_m2            (N, C)  float32          the same per class
+entropy_sum         (N,)    float32          += H(p), in nats
+logit_count         (N,)    int32            += 1
+logit_mean          (N, C)  float32          Welford mean of the logits
+logit_m2            (N,)    float32          as m2, of the logits
+label_counts        (N, C)  uint8, uint16,   [argmax of the logits] += 1, the lowest class on ties
+                            int32
+increase_count      (N,)    int32            += 1
+increase_sum        (N,)    float32          += ||p - previous_output||_2, if increase_count was > 0
+previous_output     (N, C)  float32, float16 = p
+output              (N, C)  float32, float16 = p; NaN before the first time
+cycle_discrepancy   (N,)    float32          = ||p - output||_2^2, before output is replaced
+teacher_discrepancy (N,)    float32          = ||p - softmax(teacher_logits)||_2^2
+last_entropy        (N,)    float32          = H(p), in nats
+last_top            (N,)    float32          = the largest p
+last_margin         (N,)    float32          = the largest p minus the second largest
+=================== ======= ================ ==================================================
+
+They come in parts (`contract.REQUIRED`): ``count`` and ``mean`` go together, the other three of
+``probabilities`` are optional, and so on.
+
+Three more tensors find bad input without a synchronisation:
+
+- ``pass_stamp`` (1,) int32: 4 times the number of the current pass, counted from 1. It is a tensor
+  so that a captured CUDA graph can be replayed in later passes.
+- ``stamp`` (N,) int32: the ``pass_stamp`` of the last pass that saw the sample, plus flags. A row
+  claims its sample by writing ``pass_stamp`` over an older stamp (an atomic maximum does it). A row
+  with a non-finite logit (also of the teacher, also minus infinity) claims its sample, adds
+  ``NON_FINITE`` to the stamp and changes nothing else. A row whose sample was already claimed in
+  this pass adds ``DUPLICATE`` and changes nothing else: the first row counts, whether the second
+  comes in the same batch or later. (On a GPU the rows of one batch have no order: exactly one of
+  them counts.)
+- ``unknown_ids`` (16,) int64: [0] counts the rows whose id is negative, beyond N - 1 or belongs to
+  a dropped sample (``stamp == DROPPED``); [1:] are the first 15 such ids (on a GPU: any 15).
+
+Neither the result nor the error record depends on the number of threads or on how a pass is cut
+into batches.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from dynal_fast.ops.pool_stats import reference
+from dynal_fast.ops.pool_stats.contract import (
+    DROPPED,
+    DUPLICATE,
+    MAX_PASSES,
+    MAX_UNKNOWN_IDS,
+    NON_FINITE,
+    REQUIRED,
+    STAMP_STEP,
+    STATE,
+    check_batch,
+    check_head,
+    check_ids,
+    check_state,
+    num_classes_of,
+)
+
+__all__ = [
+    "BACKENDS",
+    "DROPPED",
+    "DUPLICATE",
+    "MAX_PASSES",
+    "MAX_UNKNOWN_IDS",
+    "NON_FINITE",
+    "REQUIRED",
+    "STAMP_STEP",
+    "STATE",
+    "pool_stats_update",
+    "pool_stats_update_from_features",
+]
+
+Update = Callable[..., None]
+
+
+def _reference() -> tuple[Update, Update]:
+    return reference.update_tensors, reference.update_tensors_from_features
+
+
+# name -> (update, update_from_features), loaded when first used
+BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {"reference": _reference}
+DEVICE_BACKEND = {"cpu": "reference"}
+
+
+def pool_stats_update(
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    backend: str | None = None,
+) -> None:
+    """Fold a batch into ``state`` in place; see the table of this module.
+
+    Parameters
+    ----------
+    sample_ids
+        (B,) int32 or int64, in any order.
+    logits, teacher_logits
+        (B, C) float32, float16, bfloat16 or float64, contiguous; both of one dtype. The teacher's
+        are needed for ``teacher_discrepancy`` only.
+    pass_stamp, stamp, unknown_ids, state
+        The tracker's tensors; ``stamp``, ``unknown_ids`` and those in ``state`` are written.
+    backend
+        ``"reference"`` (NumPy, float64), ``"cpu"`` or ``"triton"``; by default the device's.
+
+    Raises
+    ------
+    ValueError
+        A shape, dtype, device or layout is not the one above, or C < 2. Bad ids and non-finite rows
+        do not raise: they are recorded.
+
+    Examples
+    --------
+    >>> state = {"label_counts": torch.zeros(4, 2, dtype=torch.uint8)}
+    >>> pool_stats_update(
+    ...     torch.tensor([2, 0]),
+    ...     torch.tensor([[0.1, 0.9], [3.0, 0.0]]),
+    ...     None,
+    ...     pass_stamp=torch.tensor([STAMP_STEP], dtype=torch.int32),
+    ...     stamp=torch.zeros(4, dtype=torch.int32),
+    ...     unknown_ids=torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64),
+    ...     state=state,
+    ... )
+    >>> state["label_counts"].tolist()
+    [[1, 0], [0, 0], [0, 1], [0, 0]]
+    """
+    check_state(state, stamp, unknown_ids, pass_stamp)
+    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
+    if "teacher_discrepancy" in state:
+        if teacher_logits is None:
+            raise ValueError("teacher_discrepancy needs teacher_logits, got None")
+    else:
+        teacher_logits = None
+    tracker = (pass_stamp, stamp, unknown_ids)
+    if backend is None:
+        tensors = [state.get(name) for name in STATE]
+        torch.ops.dynal_fast.pool_stats_update(
+            sample_ids, logits, teacher_logits, *tracker, *tensors
+        )
+    else:
+        _backend(backend)[0](sample_ids, logits, teacher_logits, *tracker, state)
+
+
+def pool_stats_update_from_features(
+    sample_ids: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    teacher_features: Tensor | None,
+    teacher_weight: Tensor | None,
+    teacher_bias: Tensor | None,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    backend: str | None = None,
+) -> None:
+    """Do `pool_stats_update` with ``logits = features @ weight.T + bias``, never storing them.
+
+    Parameters
+    ----------
+    features
+        (B, d) float32, float16, bfloat16 or float64.
+    weight, bias
+        (C, d) and (C,) of the same dtype; ``bias`` may be None. The logits are accumulated and kept
+        in float32 (float64 inputs: rounded to float32 first).
+    teacher_features, teacher_weight, teacher_bias
+        The teacher's, of the same dtype, its d may differ; for ``teacher_discrepancy`` only.
+
+    The rest is as for `pool_stats_update`.
+    """
+    check_state(state, stamp, unknown_ids, pass_stamp)
+    check_ids(sample_ids, stamp.device)
+    shape = (len(sample_ids), num_classes_of(state))
+    check_head("", features, weight, bias, shape, features.dtype, stamp.device)
+    teacher: tuple[Tensor | None, ...] = (None, None, None)
+    if "teacher_discrepancy" in state:
+        if teacher_features is None or teacher_weight is None:
+            raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
+        shape = (len(sample_ids), len(weight))
+        check_head(
+            "teacher_",
+            teacher_features,
+            teacher_weight,
+            teacher_bias,
+            shape,
+            features.dtype,
+            stamp.device,
+        )
+        teacher = (teacher_features, teacher_weight, teacher_bias)
+    tracker = (pass_stamp, stamp, unknown_ids)
+    if backend is None:
+        tensors = [state.get(name) for name in STATE]
+        torch.ops.dynal_fast.pool_stats_update_from_features(
+            sample_ids, features, weight, bias, *teacher, *tracker, *tensors
+        )
+    else:
+        _backend(backend)[1](sample_ids, features, weight, bias, *teacher, *tracker, state)
+
+
+def _backend(name: str) -> tuple[Update, Update]:
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {name!r}")
+    return BACKENDS[name]()
+
+
+def _register() -> None:
+    written = ["stamp", "unknown_ids", *STATE]
+    mutated = ", ".join(
+        f"Tensor(a{i}!){'' if i < 2 else '?'} {name}" for i, name in enumerate(written)
+    )
+    head = "Tensor {0}features, Tensor {0}weight, Tensor? {0}bias"
+    teacher_head = head.format("teacher_").replace("Tensor ", "Tensor? ")
+    inputs = {
+        "pool_stats_update": "Tensor logits, Tensor? teacher_logits",
+        "pool_stats_update_from_features": f"{head.format('')}, {teacher_head}",
+    }
+    for which, (name, batch) in enumerate(inputs.items()):
+        operator = f"dynal_fast::{name}"
+        torch.library.define(
+            operator, f"(Tensor sample_ids, {batch}, Tensor pass_stamp, {mutated}) -> ()"
+        )
+        torch.library.register_fake(operator, lambda *tensors: None)
+        for device, backend in DEVICE_BACKEND.items():
+            torch.library.impl(operator, device, _implementation(which, backend))
+
+
+def _implementation(which: int, backend: str) -> Update:
+    def implementation(*tensors: Tensor | None) -> None:
+        inputs, state = tensors[: -len(STATE)], tensors[-len(STATE) :]
+        present = {
+            name: tensor for name, tensor in zip(STATE, state, strict=True) if tensor is not None
+        }
+        _backend(backend)[which](*inputs, present)
+
+    return implementation
+
+
+_register()

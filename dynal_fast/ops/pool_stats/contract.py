@@ -1,0 +1,217 @@
+"""What one update of the pool statistics reads and writes: tensors, stamps, checks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+ID_DTYPES = (torch.int32, torch.int64)
+OUTPUT_DTYPES = (torch.float32, torch.float16)
+LABEL_DTYPES = (torch.uint8, torch.uint16, torch.int32)
+
+# A stamp is 4 * pass number + flags; passes count from 1, so that 0 is "never seen".
+STAMP_STEP = 4
+NON_FINITE = 1
+DUPLICATE = 2
+DROPPED = 2**31 - 1
+MAX_PASSES = DROPPED // STAMP_STEP - 1
+
+# unknown_ids[0] counts them, the rest holds the first few.
+MAX_UNKNOWN_IDS = 15
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """One tensor of the state: the part it belongs to, its axes, dtype and fresh value.
+
+    ``kept``: it outlives ``begin_cycle``.
+    """
+
+    part: str
+    per_class: bool
+    dtypes: tuple[torch.dtype, ...]
+    fresh: float
+    kept: bool = False
+
+
+_INT = (torch.int32,)
+_FLOAT = (torch.float32,)
+_NAN = float("nan")
+
+# The order is that of the operator's arguments.
+STATE: dict[str, StateTensor] = {
+    "count": StateTensor("probabilities", False, _INT, 0),
+    "mean": StateTensor("probabilities", True, _FLOAT, 0),
+    "m2": StateTensor("probabilities", False, _FLOAT, 0),
+    "class_m2": StateTensor("probabilities", True, _FLOAT, 0),
+    "entropy_sum": StateTensor("probabilities", False, _FLOAT, 0),
+    "logit_count": StateTensor("logits", False, _INT, 0),
+    "logit_mean": StateTensor("logits", True, _FLOAT, 0),
+    "logit_m2": StateTensor("logits", False, _FLOAT, 0),
+    "label_counts": StateTensor("labels", True, LABEL_DTYPES, 0),
+    "increase_count": StateTensor("increase", False, _INT, 0),
+    "increase_sum": StateTensor("increase", False, _FLOAT, 0),
+    "previous_output": StateTensor("increase", True, OUTPUT_DTYPES, 0),
+    "output": StateTensor("cycle", True, OUTPUT_DTYPES, _NAN, kept=True),
+    "cycle_discrepancy": StateTensor("cycle", False, _FLOAT, _NAN),
+    "teacher_discrepancy": StateTensor("teacher", False, _FLOAT, _NAN),
+    "last_entropy": StateTensor("last", False, _FLOAT, _NAN),
+    "last_top": StateTensor("last", False, _FLOAT, _NAN),
+    "last_margin": StateTensor("last", False, _FLOAT, _NAN),
+}
+# What a part cannot be updated without; its other tensors are optional.
+REQUIRED = {
+    "probabilities": ("count", "mean"),
+    "logits": ("logit_count", "logit_mean", "logit_m2"),
+    "labels": ("label_counts",),
+    "increase": ("increase_count", "increase_sum", "previous_output"),
+    "cycle": ("output", "cycle_discrepancy"),
+    "teacher": ("teacher_discrepancy",),
+    "last": (),
+}
+
+
+def check_state(
+    state: Mapping[str, Tensor], stamp: Tensor, unknown_ids: Tensor, pass_stamp: Tensor
+) -> None:
+    """Raise ``ValueError`` unless the tensors of a tracker fit together.
+
+    Cheap enough for every call, since a kernel believes them.
+    """
+    if stamp.ndim != 1 or stamp.dtype != torch.int32:
+        raise ValueError(f"stamp must be (num_samples,) int32, got {_describe(stamp)}")
+    for name, tensor, size, dtype in (
+        ("unknown_ids", unknown_ids, 1 + MAX_UNKNOWN_IDS, torch.int64),
+        ("pass_stamp", pass_stamp, 1, torch.int32),
+    ):
+        if tensor.shape != (size,) or tensor.dtype != dtype:
+            raise ValueError(f"{name} must be ({size},) {dtype}, got {_describe(tensor)}")
+    unknown = [name for name in state if name not in STATE]
+    if unknown:
+        raise ValueError(f"state has unknown tensors {unknown}; it may have {list(STATE)}")
+    for part in {STATE[name].part for name in state}:
+        missing = [name for name in REQUIRED[part] if name not in state]
+        if missing:
+            raise ValueError(f"state has part {part!r} without {missing}")
+    num_samples, num_classes = len(stamp), num_classes_of(state)
+    for name, tensor in {**state, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}.items():
+        if tensor.device != stamp.device:
+            raise ValueError(f"{name} is on {tensor.device}, stamp on {stamp.device}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous")
+    for name, tensor in state.items():
+        spec = STATE[name]
+        shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+        if tensor.shape != shape or tensor.dtype not in spec.dtypes:
+            raise ValueError(
+                f"{name} must be {shape} {_alternatives(spec.dtypes)}, got {_describe(tensor)}"
+            )
+
+
+def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
+    """C, where some tensor of the state has a class axis."""
+    return next((len(state[name][0]) for name in state if STATE[name].per_class), None)
+
+
+def check_batch(
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    num_classes: int | None,
+    device: torch.device,
+) -> None:
+    """Raise ``ValueError`` unless the batch is what the kernels take: nothing is converted."""
+    check_ids(sample_ids, device)
+    rows = len(sample_ids)
+    for name, tensor in (("logits", logits), ("teacher_logits", teacher_logits)):
+        if tensor is None:
+            continue
+        expected = (rows, num_classes if num_classes is not None else logits.shape[-1])
+        if tensor.ndim != 2 or tensor.shape != expected:
+            raise ValueError(
+                f"{name} must be (batch, classes) = {expected}, got {tuple(tensor.shape)}"
+            )
+        _check_floats(name, tensor, device)
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits must have at least 2 classes, got {logits.shape[1]}: the softmax of one "
+            "logit is always 1, so no score could tell samples apart (for a binary classifier "
+            "with one output z, pass the two columns (0, z))"
+        )
+    if teacher_logits is not None and teacher_logits.dtype != logits.dtype:
+        raise ValueError(
+            f"teacher_logits must have the dtype of logits ({logits.dtype}), "
+            f"got {teacher_logits.dtype}"
+        )
+
+
+def check_ids(sample_ids: Tensor, device: torch.device) -> None:
+    if sample_ids.ndim != 1 or sample_ids.dtype not in ID_DTYPES:
+        raise ValueError(
+            f"sample_ids must be (batch,) {_alternatives(ID_DTYPES)}, got {_describe(sample_ids)}"
+        )
+    _check_placed("sample_ids", sample_ids, device)
+
+
+def check_head(
+    prefix: str,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shape: tuple[int, int | None],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Raise ``ValueError`` unless features, weight and bias give ``shape`` = (batch, classes)."""
+    rows, num_classes = shape
+    if features.ndim != 2 or len(features) != rows:
+        raise ValueError(
+            f"{prefix}features must be (batch, d) with batch = {rows}, got {tuple(features.shape)}"
+        )
+    width = features.shape[1]
+    classes = num_classes if num_classes is not None else len(weight)
+    if weight.shape != (classes, width):
+        raise ValueError(
+            f"{prefix}weight must be (classes, d) = {(classes, width)}, got {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != (classes,):
+        raise ValueError(f"{prefix}bias must be (classes,) = ({classes},), got {tuple(bias.shape)}")
+    for name, tensor in (("features", features), ("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        _check_floats(prefix + name, tensor, device)
+        if tensor.dtype != dtype:
+            raise ValueError(
+                f"{prefix}{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
+            )
+    if classes < 2:
+        raise ValueError(
+            f"{prefix}weight must have at least 2 classes, got {classes}: the softmax of one "
+            "logit is always 1, so no score could tell samples apart"
+        )
+
+
+def _check_floats(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.dtype not in LOGIT_DTYPES:
+        raise ValueError(f"{name} must be {_alternatives(LOGIT_DTYPES)}, got {tensor.dtype}")
+    _check_placed(name, tensor, device)
+
+
+def _check_placed(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device}, but the statistics are on {device}")
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"{name} must be contiguous, got shape {tuple(tensor.shape)} with strides "
+            f"{tensor.stride()}; pass {name}.contiguous()"
+        )
+
+
+def _alternatives(dtypes: Iterable[torch.dtype]) -> str:
+    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

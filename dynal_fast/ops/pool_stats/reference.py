@@ -1,0 +1,179 @@
+"""The definition of ``pool_stats_update`` in NumPy: float64 arithmetic, written like the formulas.
+
+It updates whatever floating dtype the state arrays have: float64 arrays make it the yardstick of
+the tests, the float32 tensors of a tracker make it ``backend="reference"``.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dynal_fast.ops.pool_stats.contract import (
+    DROPPED,
+    DUPLICATE,
+    MAX_UNKNOWN_IDS,
+    NON_FINITE,
+)
+
+Floats = NDArray[np.floating]
+
+
+def softmax(logits: Floats) -> Floats:  # (rows, classes) -> (rows, classes)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def entropy(probabilities: Floats) -> Floats:  # (rows, classes) -> (rows,), nats
+    positive = np.where(probabilities > 0, probabilities, 1.0)
+    return -(probabilities * np.log(positive)).sum(axis=1)
+
+
+def all_finite(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)
+    return np.logical_and.reduce(np.isfinite(logits), axis=1)
+
+
+def claim_rows(
+    sample_ids: NDArray[np.integer],
+    finite: NDArray[np.bool_],
+    current: int,
+    stamp: NDArray[np.int32],
+    unknown_ids: NDArray[np.int64],
+) -> NDArray[np.intp]:
+    """Stamp the samples of a batch; return the rows that count: known, first seen, finite."""
+    rows = []
+    for row, sample in enumerate(sample_ids.tolist()):
+        if not 0 <= sample < len(stamp) or stamp[sample] == DROPPED:
+            unknown_ids[0] += 1
+            if unknown_ids[0] <= MAX_UNKNOWN_IDS:
+                unknown_ids[unknown_ids[0]] = sample
+        elif stamp[sample] >= current:
+            stamp[sample] |= DUPLICATE
+        else:
+            stamp[sample] = current if finite[row] else current | NON_FINITE
+            if finite[row]:
+                rows.append(row)
+    return np.array(rows, dtype=np.intp)
+
+
+def welford_update(
+    x: Floats, samples: NDArray[np.integer], count: NDArray[np.int32], mean: Floats
+) -> Floats:
+    """Fold one observation ``x`` (rows, classes) into ``count`` and ``mean``.
+
+    Returns what M2 grows by, per class: ``(x - old mean) * (x - new mean)``.
+    """
+    count[samples] += 1
+    delta = x - mean[samples]
+    new_mean = mean[samples] + delta / count[samples][:, None]
+    mean[samples] = new_mean
+    return delta * (x - new_mean)
+
+
+def pool_stats_update(
+    sample_ids: NDArray[np.integer],
+    logits: Floats,
+    teacher_logits: Floats | None,
+    pass_stamp: NDArray[np.int32],
+    stamp: NDArray[np.int32],
+    unknown_ids: NDArray[np.int64],
+    state: Mapping[str, NDArray],
+) -> None:
+    """Fold one batch into the state arrays in place; ``state`` holds the parts to update.
+
+    Shapes and meanings: :mod:`dynal_fast.ops.pool_stats`.
+    """
+    logits = logits.astype(np.float64)
+    finite = all_finite(logits)
+    if teacher_logits is not None:
+        teacher_logits = teacher_logits.astype(np.float64)
+        finite = finite & all_finite(teacher_logits)
+    rows = claim_rows(sample_ids, finite, int(pass_stamp[0]), stamp, unknown_ids)
+    if len(rows) == 0:
+        return
+    samples, logits = sample_ids[rows], logits[rows]
+    p = softmax(logits)
+
+    if "count" in state:
+        m2 = welford_update(p, samples, state["count"], state["mean"])
+        if "m2" in state:
+            state["m2"][samples] += m2.sum(axis=1)
+        if "class_m2" in state:
+            state["class_m2"][samples] += m2
+        if "entropy_sum" in state:
+            state["entropy_sum"][samples] += entropy(p)
+    if "logit_count" in state:
+        m2 = welford_update(logits, samples, state["logit_count"], state["logit_mean"])
+        state["logit_m2"][samples] += m2.sum(axis=1)
+    if "label_counts" in state:
+        state["label_counts"][samples, logits.argmax(axis=1)] += 1
+    if "increase_count" in state:
+        increase = np.sqrt(((p - state["previous_output"][samples]) ** 2).sum(axis=1))
+        first = state["increase_count"][samples] == 0
+        state["increase_sum"][samples] += np.where(first, 0.0, increase)
+        state["increase_count"][samples] += 1
+        state["previous_output"][samples] = p
+    if "output" in state:
+        state["cycle_discrepancy"][samples] = ((p - state["output"][samples]) ** 2).sum(axis=1)
+        state["output"][samples] = p
+    if "teacher_discrepancy" in state:
+        assert teacher_logits is not None
+        q = softmax(teacher_logits[rows])
+        state["teacher_discrepancy"][samples] = ((p - q) ** 2).sum(axis=1)
+    if "last_entropy" in state:
+        state["last_entropy"][samples] = entropy(p)
+    top_two = np.sort(p, axis=1)[:, -2:]
+    if "last_top" in state:
+        state["last_top"][samples] = top_two[:, 1]
+    if "last_margin" in state:
+        state["last_margin"][samples] = top_two[:, 1] - top_two[:, 0]
+
+
+def update_tensors(
+    sample_ids: torch.Tensor,
+    logits: torch.Tensor,
+    teacher_logits: torch.Tensor | None,
+    pass_stamp: torch.Tensor,
+    stamp: torch.Tensor,
+    unknown_ids: torch.Tensor,
+    state: Mapping[str, torch.Tensor],
+) -> None:
+    """``pool_stats_update`` on CPU tensors, whose memory NumPy shares."""
+    pool_stats_update(
+        sample_ids.numpy(),
+        logits.detach().double().numpy(),
+        None if teacher_logits is None else teacher_logits.detach().double().numpy(),
+        pass_stamp.numpy(),
+        stamp.numpy(),
+        unknown_ids.numpy(),
+        {name: tensor.numpy() for name, tensor in state.items()},
+    )
+
+
+def update_tensors_from_features(
+    sample_ids: torch.Tensor,
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    teacher_features: torch.Tensor | None,
+    teacher_weight: torch.Tensor | None,
+    teacher_bias: torch.Tensor | None,
+    pass_stamp: torch.Tensor,
+    stamp: torch.Tensor,
+    unknown_ids: torch.Tensor,
+    state: Mapping[str, torch.Tensor],
+) -> None:
+    """``update_tensors`` on the logits of a linear head, computed in float64."""
+    teacher_logits = None
+    if teacher_features is not None and teacher_weight is not None:
+        teacher_logits = linear(teacher_features, teacher_weight, teacher_bias)
+    logits = linear(features, weight, bias)
+    update_tensors(sample_ids, logits, teacher_logits, pass_stamp, stamp, unknown_ids, state)
+
+
+def linear(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:  # (rows, d), (classes, d), (classes,) -> (rows, classes)
+    logits = features.detach().double() @ weight.detach().double().T
+    return logits if bias is None else logits + bias.detach().double()

@@ -1,0 +1,557 @@
+"""`PoolStats`: what is remembered about every pool sample while a model trains."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynal_fast.acquisition.scores import ALIASES, SCORES
+from dynal_fast.acquisition.top import candidate_ids, first_ids, top_b
+from dynal_fast.ops.pool_stats import (
+    BACKENDS,
+    DROPPED,
+    DUPLICATE,
+    MAX_PASSES,
+    MAX_UNKNOWN_IDS,
+    NON_FINITE,
+    STAMP_STEP,
+    STATE,
+    pool_stats_update,
+    pool_stats_update_from_features,
+)
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
+from dynal_fast.pool.errors import PoolObservationError
+from dynal_fast.pool.merge import merge_states
+from dynal_fast.pool.schedule import Schedule
+from dynal_fast.pool.tracked import checked_schedules, checked_track, plan
+
+
+class PoolStats:
+    """Learning dynamics and uncertainty of every pool sample, folded into a few numbers in place.
+
+    Parameters
+    ----------
+    num_samples, num_classes
+        N and C. Sample ids are 0..N-1.
+    track
+        Names of the scores wanted (`dynal_fast.acquisition.scores`); only what they need is
+        allocated, and only they can be scored. ``"random"`` needs nothing.
+    schedules
+        Per name, which epochs it observes. By default (``tracked.DEFAULT_SCHEDULES``) dynamics
+        observe the last 5 epochs or every epoch, scores of a single output the last. Statistics
+        that share a tensor but not a schedule get one each, for a second kernel call per batch.
+    device
+        Where the state lives; logits must be there too.
+    output_dtype
+        float32, or float16 to halve the copy of the last output that ``cod`` and
+        ``absolute_increase`` compare with.
+    backend
+        ``"reference"``, ``"cpu"`` or ``"triton"`` instead of the one for the device.
+
+    Raises
+    ------
+    ValueError
+        A name, schedule, size or dtype is not one of the above.
+
+    Examples
+    --------
+    >>> stats = PoolStats(3, 2, track=("label_dispersion", "margin"))
+    >>> for epoch in (1, 2):
+    ...     with stats.observe(epoch, num_epochs=2):
+    ...         logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [-1.0, epoch]])
+    ...         stats.update(torch.tensor([0, 2, 1]), logits)
+    >>> stats.score("label_dispersion")
+    tensor([0., 0., 0.])
+    >>> stats.select("margin", 1)
+    tensor([0])
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        track: Iterable[str],
+        *,
+        schedules: Mapping[str, Schedule] | None = None,
+        device: torch.device | str = "cpu",
+        output_dtype: torch.dtype = torch.float32,
+        backend: str | None = None,
+    ) -> None:
+        if num_samples < 0:
+            raise ValueError(f"num_samples must not be negative, got {num_samples}")
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
+                "always 1, so no score could tell samples apart (for a binary classifier with one "
+                "output z, use 2 classes and the logits (0, z))"
+            )
+        if output_dtype not in OUTPUT_DTYPES:
+            raise ValueError(f"output_dtype must be one of {OUTPUT_DTYPES}, got {output_dtype}")
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {backend!r}")
+        self.num_samples = num_samples
+        self.num_classes = num_classes
+        self.output_dtype = output_dtype
+        self.backend = backend
+        self.device = torch.empty(0, device=device).device
+        self.track = checked_track(track)
+        self.schedules = checked_schedules(self.track, schedules or {})
+        # State k: the schedule of each of its parts, and its tensors; and the state of each score.
+        self._parts, self._names, self._home = plan(self.schedules)
+        self._states = [self._allocate(names) for names in self._names]
+        self._guards = [self._new_guard() for _ in self._names]
+        self._pass_stamp = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self._pass = 0
+        self._label_passes = [0] * len(self._names)
+        self._due: list[tuple[int, dict[str, Tensor]]] | None = None
+        self._partial = False
+
+    # Passes
+
+    def observes(self, epoch: int, num_epochs: int) -> bool:
+        """Return whether any tracked statistic observes this epoch (from 1) of ``num_epochs``."""
+        _check_epoch(epoch, num_epochs)
+        return any(schedule.observes(epoch, num_epochs) for schedule in self.schedules.values())
+
+    @contextmanager
+    def observe(self, epoch: int, num_epochs: int, partial: bool = False) -> Iterator["PoolStats"]:
+        """Observe one pass over the pool: ``begin_pass`` before, ``end_pass`` after.
+
+        When the body raises, the pass is closed without the checks of ``end_pass``.
+        """
+        self.begin_pass(epoch, num_epochs, partial)
+        try:
+            yield self
+        except BaseException:
+            self._due = None
+            raise
+        self.end_pass()
+
+    def begin_pass(self, epoch: int, num_epochs: int, partial: bool = False) -> None:
+        """Begin a pass over the pool, in which each sample is to be seen once.
+
+        Parameters
+        ----------
+        epoch, num_epochs
+            The epoch, from 1 to ``num_epochs`` (N_e of eq. 4 in the prediction stability paper).
+        partial
+            Samples may stay unseen.
+
+        Raises
+        ------
+        RuntimeError
+            The previous pass was not ended.
+        ValueError
+            No tracked statistic observes this epoch.
+        """
+        self._check_between_passes("begin_pass")
+        if not self.observes(epoch, num_epochs):
+            raise ValueError(
+                f"no tracked statistic observes epoch {epoch} of {num_epochs} "
+                f"({self.schedules}); ask observes(epoch, num_epochs) first"
+            )
+        if self._pass >= MAX_PASSES:
+            raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
+        due = []
+        for k, parts in enumerate(self._parts):
+            observing = {p for p, s in parts.items() if s.observes(epoch, num_epochs)}
+            if not observing:
+                continue
+            if "labels" in observing:
+                self._label_passes[k] += 1
+                self._make_room_for_labels(k)
+            state = {n: t for n, t in self._states[k].items() if STATE[n].part in observing}
+            due.append((k, state))
+        self._due = due
+        self._partial = partial
+        self._pass += 1
+        self._pass_stamp.fill_(STAMP_STEP * self._pass)
+        for k, _ in due:
+            self._guards[k][1].zero_()
+
+    def update(
+        self, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Fold a batch into every statistic that observes this pass, in place.
+
+        Parameters
+        ----------
+        sample_ids
+            (B,) int64 or int32.
+        logits
+            (B, C) float32, float16, bfloat16 or float64, contiguous, on the tracker's device.
+        teacher_logits
+            (B, C) of the same dtype: the EMA teacher's for the same inputs. Needed in the passes
+            that ``emaod`` observes, ignored in others.
+
+        Raises
+        ------
+        RuntimeError
+            Outside of a pass.
+        ValueError
+            A shape, dtype, device or layout is wrong. Bad rows are found by ``end_pass``.
+        """
+        for k, state in self._due_states():
+            pool_stats_update(
+                sample_ids,
+                logits,
+                teacher_logits,
+                self._pass_stamp,
+                *self._guards[k],
+                state,
+                backend=self.backend,
+            )
+
+    def update_from_features(
+        self,
+        sample_ids: Tensor,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        teacher_features: Tensor | None = None,
+        teacher_weight: Tensor | None = None,
+        teacher_bias: Tensor | None = None,
+    ) -> None:
+        """Do ``update`` with ``logits = features @ weight.T + bias``, which are never stored.
+
+        Parameters
+        ----------
+        features
+            (B, d) float32, float16, bfloat16 or float64, contiguous.
+        weight, bias
+            (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``.
+        teacher_features, teacher_weight, teacher_bias
+            The EMA teacher's, where ``emaod`` observes this pass. Its features are ``features``
+            again where only the head is averaged.
+        """
+        for k, state in self._due_states():
+            pool_stats_update_from_features(
+                sample_ids,
+                features,
+                weight,
+                bias,
+                teacher_features,
+                teacher_weight,
+                teacher_bias,
+                self._pass_stamp,
+                *self._guards[k],
+                state,
+                backend=self.backend,
+            )
+
+    def end_pass(self) -> None:
+        """End the pass and look, for the first time, at what went wrong in it.
+
+        Raises
+        ------
+        PoolObservationError
+            With the ids, for rows with a non-finite logit, samples seen more than once, ids out of
+            range or dropped and, unless the pass is partial, samples not seen.
+        """
+        due = self._due_states()
+        self._due = None
+        stamp, unknown_ids = self._guards[due[0][0]]
+        current = STAMP_STEP * self._pass
+        wrong = (stamp > current) if self._partial else (stamp != current)
+        wrong &= stamp != DROPPED
+        any_wrong, num_unknown = torch.stack([wrong.any().long(), unknown_ids[0]]).tolist()
+        if not any_wrong and not num_unknown:
+            return
+        wrong_ids = wrong.nonzero().squeeze(1).cpu()
+        stamps = stamp.cpu()[wrong_ids]
+        seen = stamps >= current
+        raise PoolObservationError(
+            wrong_ids[seen & (stamps & NON_FINITE > 0)],
+            wrong_ids[seen & (stamps & DUPLICATE > 0)],
+            wrong_ids[~seen],
+            unknown_ids[1 : 1 + min(num_unknown, MAX_UNKNOWN_IDS)].cpu(),
+            num_unknown,
+        )
+
+    def begin_cycle(self) -> None:
+        """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay."""
+        self._check_between_passes("begin_cycle")
+        for k, state in enumerate(self._states):
+            self._label_passes[k] = 0
+            for name, tensor in state.items():
+                if not STATE[name].kept:
+                    tensor.fill_(STATE[name].fresh)
+
+    # Scores
+
+    def score(self, name: str, **options: Any) -> Tensor:
+        """Return a tracked score, (N,) float32: higher is more informative.
+
+        Samples that its statistic never observed, and dropped ones, score NaN.
+
+        Parameters
+        ----------
+        name
+            One of ``track``.
+        options
+            Of the score's function in `dynal_fast.acquisition.scores`; for ``"random"`` a
+            ``generator``.
+        """
+        name = self._tracked(name)
+        if name == "random":
+            return self._random(**options)
+        state = self._states[self._home[name]]
+        score = SCORES[name]
+        return score.function(*(state[tensor] for tensor in score.tensors), **options)
+
+    def select(
+        self,
+        name: str,
+        b: int,
+        candidates: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ties: str = "random",
+        **options: Any,
+    ) -> Tensor:
+        """Return the ids of the ``b`` samples with the highest score, (b,) int64, best first.
+
+        Parameters
+        ----------
+        name, options
+            As for ``score``.
+        b
+            How many.
+        candidates
+            Ids (m,) or a mask (N,) bool; by default every sample that was not dropped.
+        generator
+            For ties and ``"random"``; torch's global one by default.
+        ties
+            ``"random"``, or ``"first"`` for the lowest id.
+
+        Raises
+        ------
+        ValueError
+            A candidate was dropped or never observed (with its id), or ``top_b`` objects.
+        """
+        if self._tracked(name) == "random":
+            options = {"generator": generator, **options}
+        if candidates is None:
+            ids = self.remaining()
+        else:
+            ids = candidate_ids(candidates, self.num_samples, self.device)
+            dropped = ids[self._guards[0][0][ids] == DROPPED]
+            if len(dropped):
+                raise ValueError(f"{len(dropped)} candidates were dropped: {first_ids(dropped)}")
+        scores = self.score(name, **options)
+        unobserved = ids[scores[ids].isnan()]
+        if len(unobserved):
+            raise ValueError(
+                f"{len(unobserved)} candidates have no {name!r}, since it was never observed for "
+                f"them: {first_ids(unobserved)}; observe them or leave them out of candidates"
+            )
+        return top_b(scores, b, ids, generator, ties)
+
+    # Samples
+
+    def remaining(self) -> Tensor:
+        """Return the ids of the samples that were not dropped, sorted int64."""
+        return (self._guards[0][0] != DROPPED).nonzero().squeeze(1)
+
+    def drop(self, sample_ids: Tensor) -> None:
+        """Take samples out of the pool for good, such as those that became labelled.
+
+        Ids keep their meaning and the tensors their size. A dropped sample scores NaN, cannot be
+        selected, and need not be seen by a pass; seeing it is an error.
+        """
+        self._check_between_passes("drop")
+        ids = candidate_ids(sample_ids, self.num_samples, self.device)
+        for state, (stamp, _) in zip(self._states, self._guards, strict=True):
+            for name, tensor in state.items():
+                _indexable(tensor).index_fill_(0, ids, STATE[name].fresh)
+            stamp.index_fill_(0, ids, DROPPED)
+
+    def subset(self, sample_ids: Tensor) -> "PoolStats":
+        """Return a smaller tracker that holds a copy of these samples only.
+
+        They are renumbered: sample j of it is ``sample_ids[j]`` of this one. To keep the ids, use
+        ``drop``, which frees no memory.
+        """
+        self._check_between_passes("subset")
+        ids = torch.as_tensor(sample_ids, device=self.device).long()
+        candidate_ids(ids, self.num_samples, self.device)
+        other = self._like(len(ids))
+        other._pass = self._pass
+        other._label_passes = list(self._label_passes)
+        for k, state in enumerate(self._states):
+            other._states[k] = {
+                name: _indexable(tensor)[ids].view(tensor.dtype) for name, tensor in state.items()
+            }
+        other._guards = [(stamp[ids], unknown.clone()) for stamp, unknown in self._guards]
+        return other
+
+    def merge(self, other: "PoolStats") -> "PoolStats":
+        """Add what another tracker of the same pool observed, as if it had followed here.
+
+        Moments are combined by the parallel form of Welford's update (Chan et al.), so the two may
+        have observed the same samples or different ones; counts of labels add. Of values that
+        describe one output (``cod``, ``emaod``, entropy, ...), the other's are taken where it has
+        them. ``absolute_increase`` lacks the step between the two. Dropped in one is dropped.
+
+        Raises
+        ------
+        ValueError
+            The sizes, tracked names, schedules or output dtype differ.
+        """
+        self._check_between_passes("merge")
+        other._check_between_passes("merge")
+        for attribute in ("num_samples", "num_classes", "schedules", "output_dtype", "device"):
+            mine, theirs = getattr(self, attribute), getattr(other, attribute)
+            if mine != theirs:
+                raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
+        self._pass = max(self._pass, other._pass)
+        for k, state in enumerate(self._states):
+            self._label_passes[k] += other._label_passes[k]
+            self._make_room_for_labels(k)
+            merge_states(state, other._states[k])
+        dropped = (self._guards[0][0] == DROPPED) | (other._guards[0][0] == DROPPED)
+        self.drop(dropped)
+        return self
+
+    # Memory and checkpoints
+
+    def nbytes(self) -> dict[str, int]:
+        """Return the bytes of each part (``"labels"``, ...), ``"stamps"`` and ``"total"``."""
+        parts: dict[str, int] = {}
+        for state in self._states:
+            for name, tensor in state.items():
+                part = STATE[name].part
+                parts[part] = parts.get(part, 0) + tensor.nbytes
+        parts["stamps"] = sum(stamp.nbytes + unknown.nbytes for stamp, unknown in self._guards)
+        parts["total"] = sum(parts.values())
+        return parts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state as plain tensors, which safetensors can store; they share memory.
+
+        Keys are the names of `dynal_fast.ops.pool_stats`, with ``.1``, ``.2`` ... where a second
+        schedule has its own; ``stamp``; ``passes``, the number of passes; and ``label_passes``.
+        """
+        self._check_between_passes("state_dict")
+        tensors = {
+            "passes": torch.tensor(self._pass),
+            "label_passes": torch.tensor(self._label_passes, dtype=torch.int64),
+        }
+        for k, state in enumerate(self._states):
+            named = {**state, "stamp": self._guards[k][0]}
+            tensors.update({_key(name, k): tensor for name, tensor in named.items()})
+        return tensors
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` returned into a tracker made with the same arguments.
+
+        Raises
+        ------
+        ValueError
+            Names, shapes or dtypes are not those of this tracker. Nothing was changed then.
+        """
+        self._check_between_passes("load_state_dict")
+        mine = self.state_dict()
+        if set(mine) != set(tensors):
+            raise ValueError(
+                f"state_dict lacks {sorted(set(mine) - set(tensors))} and has unexpected "
+                f"{sorted(set(tensors) - set(mine))}: were track and schedules the same?"
+            )
+        for key, tensor in tensors.items():
+            labels = key.startswith("label_counts") and tensor.dtype in LABEL_DTYPES
+            if tensor.shape != mine[key].shape or not (labels or tensor.dtype == mine[key].dtype):
+                raise ValueError(
+                    f"{key} must be {tuple(mine[key].shape)} {mine[key].dtype}, "
+                    f"got {tuple(tensor.shape)} {tensor.dtype}"
+                )
+        self._pass = int(tensors["passes"])
+        self._label_passes = tensors["label_passes"].tolist()
+        for k, state in enumerate(self._states):
+            for name in state:
+                state[name] = tensors[_key(name, k)].to(self.device, copy=True)
+            self._guards[k][0].copy_(tensors[_key("stamp", k)])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the tensors do not say, as text: what is tracked and when."""
+        return {
+            "track": " ".join(self.track),
+            "schedules": "; ".join(f"{name}: {s}" for name, s in self.schedules.items()),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"PoolStats({self.num_samples}, {self.num_classes}, track={self.track}, "
+            f"device={str(self.device)!r}): {self.nbytes()['total']:,} bytes"
+        )
+
+    # Inside
+
+    def _allocate(self, names: Iterable[str]) -> dict[str, Tensor]:
+        state = {}
+        for name in (name for name in STATE if name in names):
+            spec = STATE[name]
+            shape = (self.num_samples, self.num_classes) if spec.per_class else (self.num_samples,)
+            dtype = self.output_dtype if spec.dtypes == OUTPUT_DTYPES else spec.dtypes[0]
+            state[name] = torch.full(shape, spec.fresh, dtype=dtype, device=self.device)
+        return state
+
+    def _new_guard(self) -> tuple[Tensor, Tensor]:
+        stamp = torch.zeros(self.num_samples, dtype=torch.int32, device=self.device)
+        unknown_ids = torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=self.device)
+        return stamp, unknown_ids
+
+    def _like(self, num_samples: int) -> "PoolStats":
+        return PoolStats(
+            num_samples,
+            self.num_classes,
+            self.track,
+            schedules=self.schedules,
+            device=self.device,
+            output_dtype=self.output_dtype,
+            backend=self.backend,
+        )
+
+    def _make_room_for_labels(self, k: int) -> None:
+        """Promote label counts before a pass could overflow them."""
+        counts = self._states[k].get("label_counts")
+        if counts is None:
+            return
+        dtype = next(d for d in LABEL_DTYPES if torch.iinfo(d).max >= self._label_passes[k])
+        if torch.iinfo(dtype).max > torch.iinfo(counts.dtype).max:
+            self._states[k]["label_counts"] = counts.to(dtype)
+
+    def _random(self, generator: torch.Generator | None = None) -> Tensor:
+        source = generator.device if generator is not None else torch.device("cpu")
+        scores = torch.rand(self.num_samples, generator=generator, device=source).to(self.device)
+        return scores.masked_fill(self._guards[0][0] == DROPPED, torch.nan)
+
+    def _tracked(self, name: str) -> str:
+        name = ALIASES.get(name, name)
+        if name not in self.track:
+            raise ValueError(f"{name!r} is not tracked: track={self.track}")
+        return name
+
+    def _due_states(self) -> list[tuple[int, dict[str, Tensor]]]:
+        if self._due is None:
+            raise RuntimeError("no pass is open: use `with stats.observe(epoch, num_epochs):`")
+        return self._due
+
+    def _check_between_passes(self, what: str) -> None:
+        if self._due is not None:
+            raise RuntimeError(f"{what} must not be called within a pass; call end_pass first")
+
+
+def _check_epoch(epoch: int, num_epochs: int) -> None:
+    if not 1 <= epoch <= num_epochs:
+        raise ValueError(f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}")
+
+
+def _key(name: str, k: int) -> str:
+    return name if k == 0 else f"{name}.{k}"
+
+
+def _indexable(tensor: Tensor) -> Tensor:
+    """Return ``tensor``, seen as int16 where it is uint16, which torch cannot index."""
+    return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor

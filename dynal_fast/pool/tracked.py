@@ -1,0 +1,81 @@
+"""Which scores a tracker keeps the state of, when each observes, and how they share tensors."""
+
+from collections.abc import Iterable, Mapping
+
+from dynal_fast.acquisition.scores import ALIASES, SCORES
+from dynal_fast.ops.pool_stats import REQUIRED, STATE
+from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule
+
+DEFAULT_SCHEDULES: dict[str, Schedule] = {
+    "prediction_stability": LastEpochs(5),
+    "prediction_stability_logits": LastEpochs(5),
+    "absolute_increase": LastEpochs(5),
+    "label_dispersion": EveryEpoch(),
+    "variation_ratio": EveryEpoch(),
+    "bald": EveryEpoch(),
+    "mean_std": EveryEpoch(),
+    "entropy": LastEpochs(1),
+    "least_confidence": LastEpochs(1),
+    "margin": LastEpochs(1),
+    "cod": LastEpochs(1),
+    "emaod": LastEpochs(1),
+}
+
+
+def checked_track(track: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(track, str):
+        raise ValueError(f"track must be a sequence of names, got the string {track!r}")
+    names = tuple(ALIASES.get(name, name) for name in track)
+    known = (*SCORES, "random")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"track must name some of {(*known, *ALIASES)}, got {name!r}")
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"track must name at least one score, each once, got {names}")
+    return names
+
+
+def checked_schedules(
+    track: tuple[str, ...], schedules: Mapping[str, Schedule]
+) -> dict[str, Schedule]:
+    schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
+    for name, schedule in schedules.items():
+        if name not in track or name not in SCORES:
+            raise ValueError(f"schedules has {name!r}, which is not a statistic in track={track}")
+        if not isinstance(schedule, Schedule):
+            raise ValueError(
+                f"the schedule of {name} must have observes(epoch, num_epochs), got {schedule!r}"
+            )
+    chosen = {**DEFAULT_SCHEDULES, **schedules}
+    return {name: chosen[name] for name in track if name in SCORES}
+
+
+def plan(
+    schedules: Mapping[str, Schedule],
+) -> tuple[list[dict[str, Schedule]], list[set[str]], dict[str, int]]:
+    """Spread the parts over states, so that none has a part on two schedules.
+
+    Returns, for each state, the schedule of its parts and the names of its tensors; and for each
+    score the index of its state. There is always at least one state.
+
+    >>> parts, tensors, home = plan({"bald": EveryEpoch(), "margin": LastEpochs(1)})
+    >>> len(parts), sorted(tensors[0]), home
+    (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'bald': 0, 'margin': 0})
+    >>> plan({"bald": EveryEpoch(), "prediction_stability": LastEpochs(5)})[2]
+    {'bald': 0, 'prediction_stability': 1}
+    """
+    parts: list[dict[str, Schedule]] = [{}]
+    tensors: list[set[str]] = [set()]
+    home: dict[str, int] = {}
+    for score, schedule in schedules.items():
+        needed = SCORES[score].tensors
+        part = STATE[needed[0]].part
+        fitting = (k for k, used in enumerate(parts) if used.get(part, schedule) == schedule)
+        k = next(fitting, len(parts))
+        if k == len(parts):
+            parts.append({})
+            tensors.append(set())
+        parts[k][part] = schedule
+        tensors[k].update(REQUIRED[part], needed)
+        home[score] = k
+    return parts, tensors, home
