@@ -33,19 +33,26 @@ READERS: dict[str, Callable[..., ImageDataset]] = {
 def load(name: str, root: str | Path | None = None, **options: Any) -> ImageDataset:
     """Return a data set by its name.
 
-    Args:
-        name: one of ``READERS``.
-        root: the folder that holds the data set, in the layout in which it is published or in a
-            subfolder with its name. Not needed for ``digits``, which scikit-learn brings along.
-        **options: what the reader takes beside the root: ``verify`` (check official checksums, on
-            by default), ``image_size`` and ``cache_dir`` for some.
+    Parameters
+    ----------
+    name
+        One of ``READERS``.
+    root
+        The folder that holds the data set, in the layout in which it is published or in a subfolder
+        with its name. Not needed for ``digits``, which scikit-learn brings along.
+    **options
+        What the reader takes beside the root: ``verify`` (check official checksums, on by default),
+        ``image_size`` and ``cache_dir`` for some.
 
-    Raises:
-        ValueError: the name is unknown, the root missing or superfluous, or the reader does not
-            take an option.
-        DatasetNotFoundError: a file is missing; the message says which, where it was looked for,
-            and where the data set's home is.
-        DatasetCorruptError: a file is damaged.
+    Raises
+    ------
+    ValueError
+        The name is unknown, the root is missing, or the reader does not take an option.
+    DatasetNotFoundError
+        A file is missing; the message says which, where it was looked for, and where the data set's
+        home is.
+    DatasetCorruptError
+        A file is damaged.
 
     >>> load("digits").image_shape
     (1, 8, 8)

@@ -20,14 +20,21 @@ def cached_arrays(
     is complete, so that a reader never sees a part of it, whatever is killed when; of two writers
     the first wins.
 
-    Args:
-        cache_dir: created when needed; None builds without a cache.
-        key: names the entry: what was decoded, and how.
-        names: of the arrays.
-        build: returns a mapping that has every name.
+    Parameters
+    ----------
+    cache_dir
+        Created when needed; None builds without a cache.
+    key
+        Names the entry: what was decoded, and how.
+    names
+        Of the arrays.
+    build
+        Returns a mapping that has every name.
 
-    Raises:
-        DatasetCorruptError: an entry exists and cannot be read.
+    Raises
+    ------
+    DatasetCorruptError
+        An entry exists and cannot be read.
     """
     if cache_dir is None:
         return dict(build())

@@ -26,9 +26,12 @@ def read_caltech101(root: Path, image_size: tuple[int, int] = (224, 224)) -> Ima
     of ``image_size``, whatever their shape, and the centre is cut out: 256 to 224. The mean and
     standard deviation are ImageNet's.
 
-    Raises:
-        DatasetNotFoundError: there is no folder 101_ObjectCategories under the root.
-        DatasetCorruptError: when it is decoded, an image cannot be read.
+    Raises
+    ------
+    DatasetNotFoundError
+        There is no folder 101_ObjectCategories under the root.
+    DatasetCorruptError
+        When it is decoded, an image cannot be read.
     """
     folder = CALTECH101.find(root, "101_ObjectCategories")
     class_names, paths, labels = list_class_folders(folder, exclude=(BACKGROUND,))

@@ -82,10 +82,13 @@ def read_cifar100(root: Path, verify: bool = True) -> ImageDataset:
 def read_cifar(source: CifarSource, root: Path, verify: bool) -> ImageDataset:
     """Return the data set that a source describes, from its folder or else its archive.
 
-    Raises:
-        DatasetNotFoundError: neither the unpacked folder nor the archive is under the root.
-        DatasetCorruptError: a file is missing from it, truncated, has another checksum, or asks
-            for more than a data set needs (see :mod:`dynal_fast.data.cifar_pickle`).
+    Raises
+    ------
+    DatasetNotFoundError
+        Neither the unpacked folder nor the archive is under the root.
+    DatasetCorruptError
+        A file is missing from it, truncated, has another checksum, or asks for more than a data set
+        needs (see :mod:`dynal_fast.data.cifar_pickle`).
     """
     path = source.find(root, source.folder, source.archive)
     files = {**source.train, **source.test, **source.meta}

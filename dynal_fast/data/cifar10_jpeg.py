@@ -51,14 +51,21 @@ def read_cifar10_jpeg(
     They are decoded at once, in some ten seconds. With ``cache_dir`` the decoded arrays (184 MB)
     are kept there for the next run; nothing is ever written beside the data.
 
-    Args:
-        root: holds the folders train and test, or a folder or tar archive of them.
-        verify: check that every class has its 5,000 + 1,000 images. There is no checksum.
-        cache_dir: where decoded arrays are kept.
+    Parameters
+    ----------
+    root
+        Holds the folders train and test, or a folder or tar archive of them.
+    verify
+        Check that every class has its 5,000 + 1,000 images. There is no checksum.
+    cache_dir
+        Where decoded arrays are kept.
 
-    Raises:
-        DatasetNotFoundError: neither the folders nor the archive is under the root.
-        DatasetCorruptError: an image or the archive is damaged, or images are missing.
+    Raises
+    ------
+    DatasetNotFoundError
+        Neither the folders nor the archive is under the root.
+    DatasetCorruptError
+        An image or the archive is damaged, or images are missing.
     """
     path = CIFAR10_JPEG.find(root, "train", *FOLDERS, *ARCHIVES)
     path = path.parent if path.name == "train" else path

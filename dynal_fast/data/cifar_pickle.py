@@ -20,8 +20,9 @@ def loads(content: bytes) -> Any:
 
     Strings written by Python 2 arrive as bytes.
 
-    Raises:
-        pickle.UnpicklingError: it is truncated, or asks for anything else.
+    Raises
+    ------
+    Pickle.UnpicklingError: it is truncated, or asks for anything else.
 
     >>> loads(pickle.dumps({"labels": [3, 1]}))
     {'labels': [3, 1]}

@@ -51,9 +51,12 @@ def read_cityscapes(root: Path, image_size: tuple[int, int] = (1024, 2048)) -> I
     for; label ids become the benchmark's 19 train ids, 255 where a pixel is ignored. Smaller sizes
     scale images bilinearly and label maps to the nearest.
 
-    Raises:
-        DatasetNotFoundError: a folder is not under the root, or an image has no label map.
-        DatasetCorruptError: when it is decoded, a file cannot be read.
+    Raises
+    ------
+    DatasetNotFoundError
+        A folder is not under the root, or an image has no label map.
+    DatasetCorruptError
+        When it is decoded, a file cannot be read.
     """
     images, labels = CITYSCAPES.find(root, "leftImg8bit"), CITYSCAPES.find(root, "gtFine")
     decode = partial(decode_image, image_size=image_size)
@@ -76,8 +79,10 @@ def read_cityscapes(root: Path, image_size: tuple[int, int] = (1024, 2048)) -> I
 def decode_label_map(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     """Return a ``*_labelIds.png`` as uint8 ``(height, width)`` train ids.
 
-    Raises:
-        DatasetCorruptError: Pillow cannot read it, or it has more than one channel.
+    Raises
+    ------
+    DatasetCorruptError
+        Pillow cannot read it, or it has more than one channel.
     """
     from PIL import Image
 

@@ -22,11 +22,16 @@ class LazyStack:
     are stacked along a first axis. It can be pickled when ``decode`` can, as data-loading workers
     need.
 
-    Args:
-        paths: one file per item.
-        decode: reads one path into an array of ``item_shape`` and ``dtype``.
-        item_shape: shape of one item.
-        dtype: of every item.
+    Parameters
+    ----------
+    paths
+        One file per item.
+    decode
+        Reads one path into an array of ``item_shape`` and ``dtype``.
+    item_shape
+        Shape of one item.
+    dtype
+        Of every item.
     """
 
     def __init__(
@@ -73,18 +78,27 @@ class LazyStack:
 class ImageDataset:
     """A labelled image data set, split into what a pool is drawn from and what it is tested on.
 
-    Attributes:
-        name: as results call it, such as ``"CIFAR-10 (JPEG q75)"``.
-        train_images, test_images: ``(n, channels, height, width)`` uint8, as an array or, for large
-            image folders, as a :class:`LazyStack`.
-        train_labels, test_labels: ``(n,)`` int64 in ``[0, num_classes)``; for segmentation a
-            :class:`LazyStack` of ``(n, height, width)`` uint8, 255 meaning that a pixel is ignored.
-        class_names: the name of each class.
-        mean, std: ``(channels,)`` float32, of the training images scaled to [0, 1].
-        provenance: how far the files were checked, and how they were split where nobody says.
+    Attributes
+    ----------
+    name
+        As results call it, such as ``"CIFAR-10 (JPEG q75)"``.
+    train_images, test_images
+        ``(n, channels, height, width)`` uint8, as an array or, for large image folders, as a
+        :class:`LazyStack`.
+    train_labels, test_labels
+        ``(n,)`` int64 in ``[0, num_classes)``; for segmentation a :class:`LazyStack` of ``(n,
+        height, width)`` uint8, 255 meaning that a pixel is ignored.
+    class_names
+        The name of each class.
+    mean, std
+        ``(channels,)`` float32, of the training images scaled to [0, 1].
+    provenance
+        How far the files were checked, and how they were split where nobody says.
 
-    Raises:
-        ValueError: shapes, dtypes or label values do not fit together.
+    Raises
+    ------
+    ValueError
+        Shapes, dtypes or label values do not fit together.
     """
 
     name: str
@@ -150,12 +164,15 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Exact: from histograms of the 256 values, without a float copy of the images.
 
-    Args:
-        images: ``(n, channels, height, width)`` uint8.
+    Parameters
+    ----------
+    images
+        ``(n, channels, height, width)`` uint8.
 
-    Returns:
-        ``(channels,)`` float32 twice; a channel that never varies gets a standard deviation of 1,
-        so that normalising by it is defined.
+    Returns
+    -------
+    ``(channels,)`` float32 twice; a channel that never varies gets a standard deviation of 1, so
+    that normalising by it is defined.
 
     >>> mean, std = channel_statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
     >>> mean, std
@@ -184,11 +201,16 @@ def dataset_in_memory(
 ) -> ImageDataset:
     """Return an :class:`ImageDataset` whose statistics are those of its own training images.
 
-    Args:
-        name: as results call it.
-        train, test: images ``(n, channels, height, width)`` uint8 and labels ``(n,)`` int64.
-        class_names: the name of each class.
-        provenance: how far the files were checked.
+    Parameters
+    ----------
+    name
+        As results call it.
+    train, test
+        Images ``(n, channels, height, width)`` uint8 and labels ``(n,)`` int64.
+    class_names
+        The name of each class.
+    provenance
+        How far the files were checked.
     """
     mean, std = channel_statistics(train[0])
     return ImageDataset(name, *train, *test, tuple(class_names), mean, std, provenance)

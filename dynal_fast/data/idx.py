@@ -87,9 +87,12 @@ def read_fashion_mnist(root: Path, verify: bool = True) -> ImageDataset:
 def read_idx_dataset(source: IdxSource, root: Path, verify: bool) -> ImageDataset:
     """Return the data set that a source describes.
 
-    Raises:
-        DatasetNotFoundError: one of the four files is not under the root.
-        DatasetCorruptError: a file is truncated, has another format, or another checksum.
+    Raises
+    ------
+    DatasetNotFoundError
+        One of the four files is not under the root.
+    DatasetCorruptError
+        A file is truncated, has another format, or another checksum.
     """
     paths = {
         name: source.find(root, f"{name}.gz", name) for names in FILES.values() for name in names
@@ -127,13 +130,19 @@ def parse_idx(content: bytes, ndim: int, where: str) -> np.ndarray:
     An idx file is: two zero bytes, 0x08 for uint8, the number of axes, each axis as a big-endian
     32-bit integer, the values in row-major order.
 
-    Args:
-        content: the whole decompressed file.
-        ndim: number of axes that is expected.
-        where: names the file in errors.
+    Parameters
+    ----------
+    content
+        The whole decompressed file.
+    ndim
+        Number of axes that is expected.
+    where
+        Names the file in errors.
 
-    Raises:
-        DatasetCorruptError: the header is different or the length does not fit it.
+    Raises
+    ------
+    DatasetCorruptError
+        The header is different or the length does not fit it.
 
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 6, 7]), 1, "labels")
     array([5, 6, 7], dtype=uint8)

@@ -25,15 +25,21 @@ def read_image_folder(
     Images are decoded lazily, as RGB, scaled to ``image_size``; the mean and standard deviation are
     ImageNet's.
 
-    Args:
-        root: the folder.
-        image_size: ``(height, width)`` of the decoded images.
-        name: as results call it; the folder's name by default.
+    Parameters
+    ----------
+    root
+        The folder.
+    image_size
+        ``(height, width)`` of the decoded images.
+    name
+        As results call it; the folder's name by default.
 
-    Raises:
-        DatasetNotFoundError: there are no class folders, or no test folder beside ``train``.
-        DatasetCorruptError: train and test have different classes; or, when it is decoded, an image
-            cannot be read.
+    Raises
+    ------
+    DatasetNotFoundError
+        There are no class folders, or no test folder beside ``train``.
+    DatasetCorruptError
+        Train and test have different classes; or, when it is decoded, an image cannot be read.
     """
     if (root / "train").is_dir():
         test_folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
@@ -101,10 +107,14 @@ def split_per_class(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions to train on, ``floor(train_share * n)`` of each class, and the others.
 
-    Args:
-        labels: ``(n,)`` int64.
-        train_share: between 0 and 1.
-        seed: of a stream that NumPy keeps the same in every version.
+    Parameters
+    ----------
+    labels
+        ``(n,)`` int64.
+    train_share
+        Between 0 and 1.
+    seed
+        Of a stream that NumPy keeps the same in every version.
 
     >>> train, test = split_per_class(np.repeat([0, 1], 10))
     >>> len(train), test // 10
@@ -127,15 +137,22 @@ def decode_image(
 ) -> np.ndarray:
     """Return an image file as uint8 ``(3, height, width)``.
 
-    Args:
-        file: path or content.
-        image_size: ``(height, width)`` of the result.
-        resize: ``(height, width)`` to which the whole image is scaled first, of which the centre is
-            then cut out; ``image_size`` by default.
-        where: names the content in errors; the path by default.
+    Parameters
+    ----------
+    file
+        Path or content.
+    image_size
+        ``(height, width)`` of the result.
+    resize
+        ``(height, width)`` to which the whole image is scaled first, of which the centre is then
+        cut out; ``image_size`` by default.
+    where
+        Names the content in errors; the path by default.
 
-    Raises:
-        DatasetCorruptError: Pillow cannot read it.
+    Raises
+    ------
+    DatasetCorruptError
+        Pillow cannot read it.
     """
     from PIL import Image
 

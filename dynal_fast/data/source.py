@@ -36,8 +36,10 @@ class Source:
     def find(self, root: Path, *names: str) -> Path:
         """Return the first existing path for any of the alternative names.
 
-        Raises:
-            DatasetNotFoundError: none exists.
+        Raises
+        ------
+        DatasetNotFoundError
+            None exists.
         """
         candidates = self.candidates(root, names)
         for path in candidates:

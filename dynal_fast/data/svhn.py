@@ -37,10 +37,14 @@ SVHN = SvhnSource(
 def read_svhn(root: Path, verify: bool = True) -> ImageDataset:
     """Return SVHN: 73,257 + 26,032 images of 3x32x32, without the extra images.
 
-    Raises:
-        DatasetNotFoundError: a file is not under the root.
-        DatasetCorruptError: a file is damaged or has another checksum.
-        ImportError: SciPy is not installed.
+    Raises
+    ------
+    DatasetNotFoundError
+        A file is not under the root.
+    DatasetCorruptError
+        A file is damaged or has another checksum.
+    ImportError
+        SciPy is not installed.
     """
     return read_svhn_source(SVHN, root, verify)
 

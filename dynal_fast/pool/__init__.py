@@ -2,6 +2,7 @@
 
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.errors import PoolObservationError
+from dynal_fast.pool.normalize import Normalize
 from dynal_fast.pool.observe import PoolImages, observe_pool
 from dynal_fast.pool.pool_stats import PoolStats
 from dynal_fast.pool.schedule import Epochs, EveryEpoch, LastEpochs, Schedule
@@ -11,6 +12,7 @@ __all__ = [
     "Epochs",
     "EveryEpoch",
     "LastEpochs",
+    "Normalize",
     "PoolImages",
     "PoolObservationError",
     "PoolStats",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynal_fast.pool.ema import EMATeacher
+from dynal_fast.pool.normalize import Normalize
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -227,15 +228,7 @@ class PoolImages:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.images = images.to(device) if device is not None else images
         self.batch_size = batch_size
-        self.dtype = dtype
-        channels = images.shape[1]
-        mean = self._per_channel("mean", mean, channels)
-        std = self._per_channel("std", std, channels)
-        if not bool((std > 0).all()):
-            raise ValueError(f"std must be positive, got {std.flatten().tolist()}")
-        # (pixel / 255 - mean) / std = (pixel - offset) * scale, rounded once each
-        self._offset = (255 * mean).to(self.images.device, torch.float32)
-        self._scale = (1 / (255 * std)).to(self.images.device, torch.float32)
+        self._normalize = Normalize(mean, std, images.shape[1], self.images.device, dtype)
         self.sample_ids = self._checked_ids(sample_ids)
 
     def with_ids(self, sample_ids: Any) -> "PoolImages":
@@ -264,16 +257,7 @@ class PoolImages:
             else:
                 ids = self.sample_ids[start : start + self.batch_size]
                 pixels = self.images[ids]
-            yield ids, (pixels - self._offset).mul_(self._scale).to(self.dtype)
-
-    @staticmethod
-    def _per_channel(name: str, value: Any, channels: int) -> Tensor:
-        value = torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten()
-        if len(value) not in (1, channels):
-            raise ValueError(
-                f"{name} must be one number or one per channel ({channels}), got {len(value)}"
-            )
-        return value.view(-1, 1, 1)
+            yield ids, self._normalize(pixels)
 
     def _checked_ids(self, sample_ids: Any) -> Tensor | None:
         if sample_ids is None:

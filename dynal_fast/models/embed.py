@@ -1,0 +1,128 @@
+"""The embedding of any model: what its last linear layer is given."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def penultimate(model: nn.Module, head: str | None = None) -> Iterator[Callable[[], Tensor]]:
+    """Record the embedding of every forward pass inside the block.
+
+    Hooks on the linear layers see what they are given and are removed when the block is left; the
+    model's code needs no change, and one pass gives logits and embedding. The head is the linear
+    layer that runs last, wherever in the model it is registered, so auxiliary heads that do not run
+    in evaluation mode do no harm. Hooks do not reach into code that ``torch.compile`` made: call
+    the module that was compiled (:func:`embed` does).
+
+    Parameters
+    ----------
+    model
+        Any module.
+    head
+        Name of the submodule whose input is the embedding, where the last ``nn.Linear`` is not the
+        one; spatial inputs ``(batch, d, height, width)`` are averaged over the image.
+
+    Yields
+    ------
+    A function that returns the embedding ``(batch, d)`` of the latest forward pass, of the model's
+    dtype, and forgets it.
+
+    Raises
+    ------
+    ValueError
+        The model has no ``nn.Linear`` or no submodule called ``head``.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with penultimate(model) as embedding:
+    ...     logits = model(torch.ones(5, 4))
+    ...     features = embedding()
+    >>> torch.equal(model[3](features), logits)
+    True
+    """
+    watched = _watched(model, head)
+    latest: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        latest[:] = [*inputs, *named.values()][:1]
+
+    def embedding() -> Tensor:
+        if not latest:
+            raise ValueError(
+                f"no {'nn.Linear' if head is None else head} of {type(model).__name__} ran since "
+                "the last embedding: call the model first"
+            )
+        return _per_sample(latest.pop(), model)
+
+    hooks = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in watched]
+    try:
+        yield embedding
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
+    """Return the embedding of a batch: the input of the model's last linear layer.
+
+    The long-tail paper (1.1) decomposes a model into a representation and a classifier, its last
+    layer; this is the representation. No gradients are recorded. The model stays in its mode, so
+    call ``model.eval()`` before, or dropout and batch statistics have their say.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    inputs
+        What the model takes, usually ``(batch, channels, height, width)``.
+    head
+        As in :func:`penultimate`.
+
+    Returns
+    -------
+    ``(batch, d)`` of the model's dtype and device.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`penultimate`, or the embedding is not one vector a sample.
+
+    >>> embed(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(5, 4)).shape
+    torch.Size([5, 3])
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: hooks work there
+    with torch.no_grad(), penultimate(model, head) as embedding:
+        model(inputs)
+        return embedding()
+
+
+def _watched(model: nn.Module, head: str | None) -> list[nn.Module]:
+    if head is not None:
+        names = dict(model.named_modules())
+        if head not in names:
+            raise ValueError(
+                f"head must name a submodule of {type(model).__name__}, got {head!r}; "
+                f"its children: {', '.join(name for name, _ in model.named_children()) or 'none'}"
+            )
+        return [names[head]]
+    linear: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError(
+            f"{type(model).__name__} has no nn.Linear whose input could be the embedding; "
+            "name the submodule that gives the logits with head=..."
+        )
+    return linear
+
+
+def _per_sample(embedding: Tensor, model: nn.Module) -> Tensor:
+    if embedding.ndim == 4:
+        embedding = embedding.mean((2, 3))
+    if embedding.ndim != 2:
+        raise ValueError(
+            f"the last layer of {type(model).__name__} is given {tuple(embedding.shape)}, which is "
+            "not one vector (batch, d) a sample"
+        )
+    return embedding
