@@ -55,6 +55,10 @@ class PoolView:
         """Return a view of some entries, by ids, mask or slice."""
         return PoolView(self.original_ids[entries], self.flipped[entries])
 
+    def to(self, device: torch.device | str) -> "PoolView":
+        """Return the view with its ids and flags on a device."""
+        return PoolView(self.original_ids.to(device), self.flipped.to(device))
+
     def images(self, originals: Tensor, entries: Tensor) -> Tensor:
         """Return the images of a batch of entries.
 
