@@ -100,7 +100,7 @@ def test_decoded_images_are_cached_only_where_asked_and_then_not_decoded_again(
     write_tar(data / "cifar10_jpegs.tar.xz", jpegs)
     without = load("cifar10-jpeg", data, verify=False)
     assert not cache.exists()
-    first = load("cifar10-jpeg", data, verify=False, cache_dir=cache)
+    first = load("cifar10-jpeg", data, verify=False, cache_dir=str(cache))
     assert [path.name for path in data.iterdir()] == ["cifar10_jpegs.tar.xz"]
     (entry,) = cache.iterdir()
     assert "pillow" in entry.name

@@ -87,6 +87,17 @@ def test_image_folder_errors_say_what_is_wrong(tmp_path, photos):
         load("image-folder", photos)
 
 
+@pytest.mark.parametrize("size", [32, (32,), (32, 0), (32.0, 32)])
+@pytest.mark.parametrize("name", ["image-folder", "caltech101", "cityscapes"])
+def test_an_image_size_that_is_no_pair_of_pixels_is_refused(photos, name, size):
+    with pytest.raises(ValueError, match=r"image_size must be \(height, width\) in pixels, got"):
+        load(name, photos, image_size=size)
+
+
+def test_a_folder_can_be_given_a_name(photos):
+    assert load("image-folder", photos, title="Pets").name == "Pets"
+
+
 @pytest.mark.parametrize("damage", [lambda content: b"no image", lambda content: content[:60]])
 def test_an_image_that_cannot_be_decoded_is_named(photos, damage):
     path = photos / "train" / "dog" / "1.png"

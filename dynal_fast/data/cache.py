@@ -12,7 +12,7 @@ from dynal_fast.data.source import DatasetCorruptError
 
 
 def cached_arrays(
-    cache_dir: Path | None, key: str, names: tuple[str, ...], build: Callable[[], Mapping]
+    cache_dir: str | Path | None, key: str, names: tuple[str, ...], build: Callable[[], Mapping]
 ) -> dict[str, np.ndarray]:
     """Return the named arrays that ``build`` makes, from the cache where it has them.
 
@@ -38,6 +38,7 @@ def cached_arrays(
     """
     if cache_dir is None:
         return dict(build())
+    cache_dir = Path(cache_dir)
     entry = cache_dir / key
     if not entry.is_dir():
         arrays = build()

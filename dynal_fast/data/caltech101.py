@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from dynal_fast.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, LazyStack
-from dynal_fast.data.image_folder import decode_image, list_class_folders, split_per_class
+from dynal_fast.data.image_folder import (
+    check_image_size,
+    decode_image,
+    list_class_folders,
+    split_per_class,
+)
 from dynal_fast.data.source import NO_CHECKSUM, Source
 
 CALTECH101 = Source(
@@ -28,11 +33,14 @@ def read_caltech101(root: Path, image_size: tuple[int, int] = (224, 224)) -> Ima
 
     Raises
     ------
+    ValueError
+        ``image_size`` is not two positive integers.
     DatasetNotFoundError
         There is no folder 101_ObjectCategories under the root.
     DatasetCorruptError
         When it is decoded, an image cannot be read.
     """
+    check_image_size(image_size)
     folder = CALTECH101.find(root, "101_ObjectCategories")
     class_names, paths, labels = list_class_folders(folder, exclude=(BACKGROUND,))
     train, test = split_per_class(labels)

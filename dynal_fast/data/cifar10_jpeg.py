@@ -44,7 +44,7 @@ _MEMBER = re.compile(r"(?:^|/)(train|test)/([a-z]+)/([^/]+\.jpe?g)$")
 
 
 def read_cifar10_jpeg(
-    root: Path, verify: bool = True, cache_dir: Path | None = None
+    root: Path, verify: bool = True, cache_dir: str | Path | None = None
 ) -> ImageDataset:
     """Return CIFAR-10 (JPEG q75): 50,000 + 10,000 images of 3x32x32.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, LazyStack
-from dynal_fast.data.image_folder import decode_image
+from dynal_fast.data.image_folder import check_image_size, decode_image
 from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError, Source
 
 CITYSCAPES = Source(
@@ -53,11 +53,14 @@ def read_cityscapes(root: Path, image_size: tuple[int, int] = (1024, 2048)) -> I
 
     Raises
     ------
+    ValueError
+        ``image_size`` is not two positive integers.
     DatasetNotFoundError
         A folder is not under the root, or an image has no label map.
     DatasetCorruptError
         When it is decoded, a file cannot be read.
     """
+    check_image_size(image_size)
     images, labels = CITYSCAPES.find(root, "leftImg8bit"), CITYSCAPES.find(root, "gtFine")
     decode = partial(decode_image, image_size=image_size)
     decode_map = partial(decode_label_map, image_size=image_size)

@@ -16,7 +16,7 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 def read_image_folder(
-    root: Path, image_size: tuple[int, int] = (224, 224), name: str | None = None
+    root: Path, image_size: tuple[int, int] = (224, 224), title: str = ""
 ) -> ImageDataset:
     """Return the images under ``root/train/<class>/`` and ``root/test/<class>/``.
 
@@ -31,16 +31,19 @@ def read_image_folder(
         The folder.
     image_size
         ``(height, width)`` of the decoded images.
-    name
+    title
         As results call it; the folder's name by default.
 
     Raises
     ------
+    ValueError
+        ``image_size`` is not two positive integers.
     DatasetNotFoundError
         There are no class folders, or no test folder beside ``train``.
     DatasetCorruptError
         Train and test have different classes; or, when it is decoded, an image cannot be read.
     """
+    check_image_size(image_size)
     if (root / "train").is_dir():
         test_folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
         if test_folder is None:
@@ -63,7 +66,7 @@ def read_image_folder(
         provenance = f"{NO_CHECKSUM}; fixed random split, a tenth of each class for the test"
     decode = partial(decode_image, image_size=image_size)
     return ImageDataset(
-        name or root.name,
+        title or root.name,
         LazyStack(train_paths, decode, (3, *image_size)),
         train_labels,
         LazyStack(test_paths, decode, (3, *image_size)),
@@ -100,6 +103,13 @@ def list_class_folders(
     if not class_names:
         raise DatasetNotFoundError(f"{folder} holds no class folders: expected <class>/<image>")
     return class_names, paths, np.array(labels, np.int64)
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Raise ValueError unless the size is ``(height, width)`` in whole positive pixels."""
+    valid = isinstance(image_size, tuple | list) and len(image_size) == 2
+    if not valid or not all(isinstance(side, int) and side >= 1 for side in image_size):
+        raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
 
 
 def split_per_class(
