@@ -1,0 +1,313 @@
+"""The one registry of acquisition strategies: built-in ones and those that users add.
+
+A strategy is a plain callable ``strategy(context) -> indices`` and a declaration of what it needs:
+the statistics that are tracked while the model trains, the embeddings, MC-dropout passes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from dynal_fast.pool import PoolStats
+
+NEEDS = ("embeddings", "mc_dropout")
+
+
+@dataclass
+class SelectionContext:
+    """What a strategy may look at. It holds no label of an unlabeled sample.
+
+    Attributes
+    ----------
+    candidates
+        int64 ``(pool,)``: ids of the unlabeled samples, ascending; picks are taken from these.
+    labeled, labeled_targets
+        int64 ``(labeled,)``: ids of the labeled samples in the order of labeling, and their labels.
+    budget
+        The number of picks to return.
+    generator
+        The source of randomness; a run is deterministic if the strategy uses no other.
+    cycle
+        0 at the first selection.
+    model
+        The model as trained in this cycle.
+    """
+
+    candidates: Tensor
+    labeled: Tensor
+    labeled_targets: Tensor
+    budget: int
+    generator: torch.Generator
+    cycle: int
+    model: nn.Module
+    strategy: "Strategy"
+    batches: Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
+    """``batches(ids)`` yields ``(sample_ids, inputs)`` of the samples ``ids``."""
+    tracked: "PoolStats | None" = None
+    embedder: Callable[[Tensor], Tensor] | None = None
+    mc_dropout_observer: "Callable[[tuple[str, ...]], PoolStats] | None" = None
+
+    @property
+    def stats(self) -> "PoolStats":
+        """The statistics that the strategy declared with ``tracks``.
+
+        Raises
+        ------
+        LookupError
+            It declared none.
+        """
+        if self.tracked is None:
+            raise LookupError(
+                f"strategy {self.strategy.name!r} reads pool statistics but declares none; "
+                "register it with tracks=(...)"
+            )
+        return self.tracked
+
+    def embeddings(self, ids: Tensor) -> Tensor:
+        """Return the penultimate activations of the samples ``ids``, ``(ids, features)``.
+
+        Raises
+        ------
+        LookupError
+            The strategy did not declare ``needs=("embeddings",)``.
+        """
+        if self.embedder is None:
+            raise self._undeclared("embeddings")
+        return self.embedder(ids)
+
+    def mc_dropout(self, track: Iterable[str]) -> "PoolStats":
+        """Return statistics over MC-dropout passes over the candidates; row i is sample i.
+
+        Each pass streams into the statistics: no array of passes × samples × classes exists.
+
+        Raises
+        ------
+        LookupError
+            The strategy did not declare ``needs=("mc_dropout",)``.
+        """
+        if self.mc_dropout_observer is None:
+            raise self._undeclared("mc_dropout")
+        return self.mc_dropout_observer(tuple(track))
+
+    def _undeclared(self, need: str) -> LookupError:
+        return LookupError(
+            f"strategy {self.strategy.name!r} uses {need} but does not declare it; "
+            f"register it with needs=({need!r},)"
+        )
+
+
+Select = Callable[[SelectionContext], Tensor]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named way to pick samples, and what it needs from the loop."""
+
+    name: str
+    select: Select
+    description: str = ""
+    tracks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+_REGISTRY: dict[str, Strategy] = {}
+
+
+def register_strategy(
+    name: str,
+    select: Select | None = None,
+    *,
+    description: str = "",
+    tracks: Iterable[str] = (),
+    needs: Iterable[str] = (),
+    aliases: Iterable[str] = (),
+) -> Callable[[Select], Select]:
+    """Add a strategy to the registry, as a decorator or by passing the callable.
+
+    Parameters
+    ----------
+    name, aliases
+        What it is called.
+    select
+        ``select(context) -> indices``: ``context.budget`` distinct ids out of
+        ``context.candidates``, int64.
+    tracks
+        Names of the :class:`PoolStats` scores to track while the model trains.
+    needs
+        ``"embeddings"`` (checked before the first training: the model must have a linear head)
+        and ``"mc_dropout"`` (the model must have dropout layers).
+
+    Raises
+    ------
+    ValueError
+        A name is taken, or ``needs`` holds an unknown name.
+
+    >>> @register_strategy("lowest_ids", description="the first of the pool")
+    ... def lowest_ids(context):
+    ...     return context.candidates[: context.budget]
+    >>> get_strategy("lowest_ids").description
+    'the first of the pool'
+    >>> unregister_strategy("lowest_ids")
+    """
+    unknown = sorted(set(needs) - set(NEEDS))
+    if unknown:
+        raise ValueError(f"needs must be among {', '.join(NEEDS)}, got {unknown[0]!r}")
+    names = (name, *aliases)
+    for taken in names:
+        if taken in _REGISTRY:
+            raise ValueError(f"a strategy called {taken!r} is already registered")
+
+    def add(function: Select) -> Select:
+        strategy = Strategy(
+            name, function, description, tuple(tracks), tuple(needs), tuple(aliases)
+        )
+        for each in names:
+            _REGISTRY[each] = strategy
+        return function
+
+    return add(select) if select is not None else add  # type: ignore[return-value]
+
+
+def unregister_strategy(name: str) -> None:
+    """Remove a strategy and its aliases.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name.
+    """
+    strategy = get_strategy(name)
+    for each in (strategy.name, *strategy.aliases):
+        del _REGISTRY[each]
+
+
+def get_strategy(name: str) -> Strategy:
+    """Return the strategy of that name or alias.
+
+    Raises
+    ------
+    ValueError
+        There is none; the message lists those that there are.
+    """
+    if name not in _REGISTRY:
+        known = ", ".join(strategy.name for strategy in strategies())
+        raise ValueError(f"unknown strategy {name!r}; known: {known}")
+    return _REGISTRY[name]
+
+
+def strategies() -> Iterator[Strategy]:
+    """Yield each registered strategy once, in the order of registration."""
+    yield from dict.fromkeys(_REGISTRY.values())
+
+
+def as_strategy(given: "str | Strategy | Select") -> Strategy:
+    """Return the strategy of a name, or a plain callable as a strategy that needs nothing."""
+    if isinstance(given, Strategy):
+        return given
+    if isinstance(given, str):
+        return get_strategy(given)
+    return Strategy(getattr(given, "__name__", type(given).__name__), given)
+
+
+def checked_picks(picks: object, context: SelectionContext) -> Tensor:
+    """Return what a strategy gave, once it is what a strategy must give.
+
+    Raises
+    ------
+    ValueError
+        It is not ``budget`` distinct candidates as a one-dimensional integer tensor.
+    """
+    source = f"strategy {context.strategy.name!r}"
+    if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.dim() != 1:
+        what = f"{picks.dtype} {tuple(picks.shape)}" if isinstance(picks, Tensor) else repr(picks)
+        raise ValueError(f"{source} must return a 1-D int64 tensor, got {what[:80]}")
+    picks = picks.cpu()
+    if len(picks) != context.budget:
+        raise ValueError(f"{source} must return {context.budget} picks, got {len(picks)}")
+    if len(picks.unique()) != len(picks):
+        raise ValueError(f"{source} returned the same sample twice")
+    foreign = picks[~torch.isin(picks, context.candidates)]
+    if len(foreign):
+        raise ValueError(f"{source} returned {int(foreign[0])}, which is no candidate")
+    return picks
+
+
+def _best_by(score: str) -> Select:
+    def select(context: SelectionContext) -> Tensor:
+        return context.stats.select(
+            score, context.budget, candidates=context.candidates, generator=context.generator
+        )
+
+    return select
+
+
+def _best_by_mc_dropout(score: str) -> Select:
+    def select(context: SelectionContext) -> Tensor:
+        return context.mc_dropout((score,)).select(
+            score, context.budget, candidates=context.candidates, generator=context.generator
+        )
+
+    return select
+
+
+@register_strategy("random", description="uniform over the pool")
+def _random(context: SelectionContext) -> Tensor:
+    order = torch.randperm(len(context.candidates), generator=context.generator)
+    return context.candidates[order[: context.budget]]
+
+
+_TRACKED_SCORES = {
+    "softmax_response": ("lowest top probability", ("least_confidence",)),
+    "entropy": ("highest entropy of the prediction", ()),
+    "margin": ("smallest margin between the top two classes", ()),
+    "label_dispersion": (
+        "predicted label changes most over the epochs (label dispersion, eq. 1-2)",
+        ("dispersion",),
+    ),
+    "prediction_stability": (
+        "softmax output varies most over the epochs (prediction stability, eq. 3-4)",
+        (),
+    ),
+    "prediction_stability_logits": ("the same on logits (prediction stability, 4.4.1)", ()),
+    "absolute_increase": ("summed change between epochs (prediction stability, eq. 5)", ()),
+    "cod": (
+        "output differs most from the last cycle's (temporal output discrepancy, eq. 5)",
+        ("cyclic_output_discrepancy",),
+    ),
+}
+for _name, (_description, _aliases) in _TRACKED_SCORES.items():
+    register_strategy(
+        _name, _best_by(_name), description=_description, tracks=(_name,), aliases=_aliases
+    )
+
+_MC_DROPOUT_SCORES = {
+    "bald": "mutual information over MC-dropout passes",
+    "mean_std": "mean standard deviation over MC-dropout passes",
+    "variation_ratio": "disagreement of the labels of MC-dropout passes",
+}
+for _name, _description in _MC_DROPOUT_SCORES.items():
+    register_strategy(
+        _name, _best_by_mc_dropout(_name), description=_description, needs=("mc_dropout",)
+    )
+
+
+@register_strategy(
+    "farthest_first",
+    description="farthest from labeled and picked, in embedding space (long tail, Algorithm 2)",
+    needs=("embeddings",),
+    aliases=("ff_active", "k_center_greedy", "k_center"),
+)
+def _farthest_first(context: SelectionContext) -> Tensor:
+    from dynal_fast.ops.farthest_first import farthest_first
+
+    traversal = farthest_first(
+        context.embeddings(context.candidates),
+        context.budget,
+        labeled=context.embeddings(context.labeled),
+    )
+    return context.candidates[torch.as_tensor(traversal.indices).cpu()]

@@ -1,0 +1,330 @@
+"""The command line: ``dynal-fast run | select | demo | plot | strategies | info``.
+
+Torch and everything above it load inside the commands, so that ``--help`` answers at once.
+"""
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from dynal_fast._version import __version__
+from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
+
+if TYPE_CHECKING:
+    from dynal_fast.experiment.results import GridResult
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+RUN_EXAMPLES = """
+examples:
+  # three strategies, three seeds, scikit-learn's digits; results in runs/digits
+  dynal-fast run -o runs/digits
+
+  # other strategies and sizes
+  dynal-fast run -o runs/a --strategies random label_dispersion cod \\
+      --initial 50 --budget 25 --cycles 6
+
+  # the same from a file; options on the command line win over the file
+  dynal-fast run experiment.toml -o runs/b --seeds 0 1 2 3 4
+
+  # MNIST as in the long-tail paper (4.1), from a folder with the four idx files
+  dynal-fast run -o runs/mnist --data mnist --data-root ~/mnist --model lenet \\
+      --strategies random softmax_response farthest_first \\
+      --initial 10000 --budget 2000 --cycles 5 --epochs 10 --batch-size 128
+
+a config file (TOML; YAML has the same keys):
+  data = "digits"
+  model = "cnn"
+  strategies = ["random", "prediction_stability"]
+  seeds = [0, 1, 2]
+  [protocol]
+  initial = 40
+  budget = 20
+  cycles = 5
+  [training]
+  epochs = 30
+  [schedules]
+  prediction_stability = { last = 5, interval = 5 }   # eq. 4 of the paper; or "every"
+
+Every cycle is checkpointed: after an interruption run the same command again, and it goes on to the
+same results. They are in the output folder: results.json and results.csv (the same on every
+repeat), timings.json, learning_curves.png and .svg.
+"""
+
+SELECT_EXAMPLES = """
+examples:
+  # 4,000 picks, farthest first, from a float array of shape (samples, features)
+  dynal-fast select features.npy -k 4000 -o picks.npy
+
+  # some samples are labeled already: the picks are farthest from those
+  dynal-fast select features.npy -k 4000 --labeled labeled_ids.npy -o picks.npy
+
+  # cosine distance, random first pick
+  dynal-fast select features.npy -k 100 --metric cosine --seed 7 -o picks.npy
+
+PICKS.npy is int64, in the order of picking. The features are memory-mapped: they may be larger than
+memory.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (try {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(
+        prog="dynal-fast",
+        description="Exact, fast selection for deep active learning.",
+        epilog="`dynal-fast COMMAND --help` shows a command's options and examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"dynal-fast {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_select(commands)
+    _add_demo(commands)
+    _add_plot(commands)
+    listing = commands.add_parser("strategies", help="list the strategies and what they do")
+    listing.set_defaults(command=_strategies)
+    info = commands.add_parser("info", help="print versions, CPU features and backends")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 (failed), 2 (bad input), 130 (interrupted)."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command run again continues", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, LookupError, FileNotFoundError) as error:
+        return _report(error, BAD_INPUT, arguments.debug)
+    except (OSError, ImportError, FloatingPointError, RuntimeError) as error:
+        return _report(error, FAILED, arguments.debug)
+    return 0
+
+
+def _report(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"dynal-fast: error: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run an active-learning experiment",
+        description="Train, select and label in cycles, for every strategy with every seed.",
+        epilog=RUN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("config", nargs="?", metavar="CONFIG", help="a .toml or .yaml file of options")
+    run.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
+    run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    _add_config_options(run.add_argument_group("what runs"), RunConfig, table="")
+    _add_config_options(run.add_argument_group("protocol"), Protocol, table="protocol")
+    _add_config_options(run.add_argument_group("training"), Training, table="training")
+    run.set_defaults(command=_run)
+
+
+def _add_config_options(group: Any, cls: type, table: str) -> None:
+    """Add an option for each field of a configuration class, stored as ``table.field``."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, origin = hints[field.name], typing.get_origin(hints[field.name])
+        if dataclasses.is_dataclass(hint) or origin is dict:
+            continue
+        default = (
+            field.default_factory()
+            if field.default_factory is not dataclasses.MISSING
+            else field.default
+        )
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        settings: dict[str, Any] = {
+            "dest": f"{table}.{field.name}" if table else f".{field.name}",
+            "default": argparse.SUPPRESS,
+            "help": f"{field.metadata['help']} (default: {shown if shown != '' else 'none'})",
+        }
+        if hint is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        elif origin is Literal:
+            settings["choices"] = typing.get_args(hint)
+        elif origin is list:
+            kind = typing.get_args(hint)[0]
+            settings |= {"nargs": "*", "type": kind, "metavar": kind.__name__.upper()}
+        else:
+            settings |= {"type": hint, "metavar": hint.__name__.upper()}
+        group.add_argument(f"--{field.name.replace('_', '-')}", **settings)
+
+
+def _add_select(commands: Any) -> None:
+    select = commands.add_parser(
+        "select",
+        help="pick samples from a file of embeddings, farthest first",
+        description="Exact farthest-first traversal of the rows of FEATURES.npy.",
+        epilog=SELECT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    select.add_argument("features", metavar="FEATURES.npy", help="floats, (samples, features)")
+    select.add_argument("-k", type=int, required=True, help="number of picks")
+    select.add_argument("-o", "--output", type=Path, required=True, metavar="PICKS.npy")
+    select.add_argument(
+        "--labeled",
+        metavar="IDX.npy",
+        help="what is labeled already: integer row numbers, or embeddings (labeled, features)",
+    )
+    select.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean")
+    first = select.add_mutually_exclusive_group()
+    first.add_argument("--start", type=int, help="row number of the first pick")
+    first.add_argument("--seed", type=int, help="seed of a random first pick")
+    select.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    select.set_defaults(command=_select)
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="run an experiment on bundled images (about a minute or two)",
+        description="Compare the strategies on scikit-learn's digits, with several seeds.",
+    )
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), help="default: demo")
+    demo.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    demo.set_defaults(command=_demo)
+
+
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser(
+        "plot", help="draw the learning curves and print the tables of a finished run"
+    )
+    plot.add_argument("folder", type=Path, metavar="RUN", help="the output folder of `run`")
+    plot.add_argument("-o", "--output", type=Path, help="folder of the pictures (default: RUN)")
+    plot.set_defaults(command=_plot)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    values = read_config(arguments.config) if arguments.config else {}
+    for name, value in vars(arguments).items():
+        table, dot, key = name.partition(".")
+        if dot:
+            values = merge_tables(values, {table: {key: value}} if table else {key: value})
+    _run_config(RunConfig.from_mapping(values), arguments.output, arguments.quiet)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from dynal_fast.experiment.demo import DEMO
+
+    _run_config(RunConfig.from_mapping(DEMO), arguments.output, arguments.quiet)
+
+
+def _run_config(config: RunConfig, folder: Path, quiet: bool) -> None:
+    from tqdm import tqdm
+
+    from dynal_fast.experiment.grid import run_grid, total_epochs
+
+    hidden = quiet or not sys.stderr.isatty()
+    with tqdm(total=total_epochs(config), unit="epoch", disable=hidden, leave=False) as bar:
+
+        def on_epoch(where: str, done: int) -> None:
+            bar.set_description(where, refresh=False)
+            bar.update(done - bar.n)
+
+        grid = run_grid(config, folder, on_epoch=on_epoch)
+    _show(grid, folder)
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from dynal_fast.experiment.results import GridResult
+
+    folder = arguments.output or arguments.folder
+    grid = GridResult.load(arguments.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _show(grid, folder)
+
+
+def _show(grid: "GridResult", folder: Path) -> None:
+    from dynal_fast.report.curves import draw_learning_curves
+    from dynal_fast.report.table import accuracy_table, cost_table
+
+    pictures = draw_learning_curves(grid, folder)
+    print(f"Test accuracy (%) by number of labeled samples; * is the best\n{accuracy_table(grid)}")
+    print(f"\nCost\n{cost_table(grid)}")
+    print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    import io
+
+    import numpy as np
+    import torch
+
+    from dynal_fast.experiment.checkpoint import write_atomically
+    from dynal_fast.ops.farthest_first import farthest_first
+
+    features = _load_array(arguments.features, memory_mapped=True)
+    if features.ndim != 2:
+        raise ValueError(
+            f"{arguments.features} must have shape (samples, features), got {features.shape}"
+        )
+    labeled = _load_array(arguments.labeled) if arguments.labeled else None
+    generator = None
+    if arguments.seed is not None:
+        generator = torch.Generator().manual_seed(arguments.seed)
+    try:
+        traversal = farthest_first(
+            features,
+            arguments.k,
+            labeled=labeled,
+            metric=arguments.metric,
+            start="random" if generator is not None else arguments.start,
+            generator=generator,
+            progress=False if arguments.quiet else None,
+        )
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    picks = io.BytesIO()
+    np.save(picks, np.asarray(traversal.indices, dtype=np.int64))
+    write_atomically(arguments.output, picks.getvalue())
+    print(
+        f"{arguments.k} picks of {len(features)} samples with {features.shape[1]} features: "
+        f"{arguments.output}, radius {float(traversal.radius):.6g}"
+    )
+
+
+def _load_array(path: str, memory_mapped: bool = False) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r" if memory_mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from error
+
+
+def _strategies(arguments: argparse.Namespace) -> None:
+    from dynal_fast.acquisition.registry import strategies
+
+    for strategy in strategies():
+        also = f" (also: {', '.join(strategy.aliases)})" if strategy.aliases else ""
+        print(f"{strategy.name:<28}{strategy.description}{also}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from dynal_fast.info import main as print_info
+
+    print_info()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""A thin active-learning loop: data, training, streaming observation, acquisition, results.
+
+The names load when they are first used, so that the command line shows its help without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dynal_fast.experiment.config import Protocol, RunConfig, Training, read_config
+    from dynal_fast.experiment.data import ExperimentData, Oracle, SampleSet, load_data
+    from dynal_fast.experiment.grid import run_grid
+    from dynal_fast.experiment.loop import ActiveLearningExperiment
+    from dynal_fast.experiment.results import GridResult, RunResult
+
+_HOMES = {
+    "ActiveLearningExperiment": "loop",
+    "ExperimentData": "data",
+    "GridResult": "results",
+    "Oracle": "data",
+    "Protocol": "config",
+    "RunConfig": "config",
+    "RunResult": "results",
+    "SampleSet": "data",
+    "Training": "config",
+    "load_data": "data",
+    "read_config": "config",
+    "run_grid": "grid",
+}
+
+__all__ = [
+    "ActiveLearningExperiment",
+    "ExperimentData",
+    "GridResult",
+    "Oracle",
+    "Protocol",
+    "RunConfig",
+    "RunResult",
+    "SampleSet",
+    "Training",
+    "load_data",
+    "read_config",
+    "run_grid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

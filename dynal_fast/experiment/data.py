@@ -1,0 +1,261 @@
+"""Samples that carry their ids, and the oracle that holds their labels.
+
+Labels live in the :class:`Oracle` alone: what trains, observes or selects sees ids and inputs.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from dynal_fast.data import ImageDataset, load
+from dynal_fast.pool.normalize import Normalize
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class SampleSet(Dataset):
+    """The samples of a data set with their ids and without their labels.
+
+    ``samples[i]`` is ``(i, input)``, so that a plain ``DataLoader`` over it yields the
+    ``(sample_ids, inputs)`` batches which the pool statistics need. ``samples[ids]`` with an int64
+    tensor of shape ``(batch,)`` is a whole batch at once.
+
+    Parameters
+    ----------
+    source
+        Inputs, shape ``(samples, ...)``, as a tensor, an array or anything with ``shape`` that
+        takes an array of indices; or any map-style data set, of whose tuples the first element is
+        the input.
+    transform
+        What turns a batch of the source into the model's inputs, such as a normalisation.
+
+    >>> samples = SampleSet(torch.arange(6.0).reshape(3, 2))
+    >>> samples[2]
+    (2, tensor([4., 5.]))
+    >>> samples[torch.tensor([2, 0])]
+    (tensor([2, 0]), tensor([[4., 5.],
+            [0., 1.]]))
+    """
+
+    def __init__(self, source: Any, transform: Transform | None = None) -> None:
+        self.source = source
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int | Tensor) -> tuple[int | Tensor, Tensor]:
+        if isinstance(index, Tensor):
+            return index, self._inputs(index)
+        return index, self._inputs(torch.tensor([index]))[0]
+
+    def _inputs(self, ids: Tensor) -> Tensor:
+        if isinstance(self.source, Tensor):
+            inputs = self.source[ids]
+        elif hasattr(self.source, "shape"):
+            inputs = torch.from_numpy(self.source[ids.numpy()])
+        else:
+            items = [self.source[i] for i in ids.tolist()]
+            inputs = default_collate([i[0] if isinstance(i, tuple | list) else i for i in items])
+        return self.transform(inputs) if self.transform else inputs
+
+    def batches(self, ids: Iterable[Tensor]) -> DataLoader:
+        """Return a loader of the ``(sample_ids, inputs)`` of these batches of ids.
+
+        It draws nothing from torch's global generator, so that observing the pool leaves the
+        training's random numbers as they were.
+        """
+        return DataLoader(
+            self,
+            sampler=list(ids),
+            batch_size=None,
+            generator=torch.Generator(),
+        )
+
+    def loader(self, ids: Tensor, batch_size: int) -> DataLoader:
+        """Return a loader of the ``(sample_ids, inputs)`` of ``ids``, in their order."""
+        return self.batches(ids.split(batch_size))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self[0][1].shape)
+
+
+class Oracle:
+    """Holds the labels of all samples and tells those that are asked for.
+
+    >>> oracle = Oracle(torch.tensor([1, 0, 1]), num_classes=2)
+    >>> oracle.label(torch.tensor([2, 1]))
+    tensor([1, 0])
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self._labels = labels
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def label(self, ids: Tensor) -> Tensor:
+        """Return the labels, int64 ``(ids,)``, of the samples ``ids``."""
+        return self._labels[ids]
+
+    def initial_set(self, size: int, balanced: bool, generator: torch.Generator) -> Tensor:
+        """Draw the samples that are labeled before the first training, int64 ``(size,)``.
+
+        ``balanced`` takes equally many of every class (prediction stability, 4.1.2); where ``size``
+        is no multiple of the number of classes, random classes get one more.
+
+        Raises
+        ------
+        ValueError
+            There are fewer samples, or fewer of some class, than are to be drawn.
+        """
+        if size > len(self):
+            raise ValueError(f"initial must be at most the {len(self)} samples, got {size}")
+        order = torch.randperm(len(self), generator=generator)
+        if not balanced:
+            return order[:size]
+        quota = torch.full((self.num_classes,), size // self.num_classes)
+        lucky = torch.randperm(self.num_classes, generator=generator)
+        quota[lucky[: size % self.num_classes]] += 1
+        chosen = []
+        for label, wanted in enumerate(quota.tolist()):
+            members = order[self._labels[order] == label][:wanted]
+            if len(members) < wanted:
+                raise ValueError(
+                    f"balanced asks for {wanted} samples of class {label}, which has {len(members)}"
+                )
+            chosen.append(members)
+        drawn = torch.cat(chosen)
+        return drawn[torch.randperm(size, generator=generator)]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all labels: two runs over the same labels agree on it."""
+        return hashlib.sha256(self._labels.numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """A data set as an experiment needs it: samples to train on and to query, and a test set.
+
+    Parameters
+    ----------
+    samples, test_samples
+        The inputs.
+    labels, test_labels
+        Integers ``(samples,)`` in ``0 .. num_classes - 1``.
+
+    Raises
+    ------
+    ValueError
+        Inputs and labels differ in number, or a label is out of range.
+    """
+
+    name: str
+    samples: SampleSet
+    labels: InitVar[Tensor]
+    test_samples: SampleSet
+    test_labels: Tensor
+    num_classes: int
+    oracle: Oracle = field(init=False)
+
+    def __post_init__(self, labels: Tensor) -> None:
+        checked = [
+            _checked_labels(what, given, len(samples), self.num_classes)
+            for what, given, samples in (
+                ("labels", labels, self.samples),
+                ("test_labels", self.test_labels, self.test_samples),
+            )
+        ]
+        object.__setattr__(self, "oracle", Oracle(checked[0], self.num_classes))
+        object.__setattr__(self, "test_labels", checked[1])
+
+    @classmethod
+    def from_tensors(
+        cls,
+        inputs: Tensor,
+        labels: Tensor,
+        test_inputs: Tensor,
+        test_labels: Tensor,
+        name: str = "tensors",
+    ) -> "ExperimentData":
+        """Build from inputs ``(samples, ...)`` and integer labels ``(samples,)``."""
+        count = int(max(labels.max(), test_labels.max())) + 1
+        return cls(name, SampleSet(inputs), labels, SampleSet(test_inputs), test_labels, count)
+
+    @classmethod
+    def from_datasets(
+        cls, train: Dataset, test: Dataset, name: str = "dataset"
+    ) -> "ExperimentData":
+        """Build from map-style data sets of ``(input, label)`` items, such as torchvision's.
+
+        The labels are read from the attribute ``targets`` or ``labels`` where there is one, else
+        from every item once.
+        """
+        labels, test_labels = _labels_of(train), _labels_of(test)
+        count = int(max(labels.max(), test_labels.max())) + 1
+        return cls(name, SampleSet(train), labels, SampleSet(test), test_labels, count)
+
+    @classmethod
+    def from_images(cls, images: ImageDataset) -> "ExperimentData":
+        """Build from a data set of uint8 images, normalised batch by batch.
+
+        >>> from dynal_fast.data import load
+        >>> ExperimentData.from_images(load("digits")).samples.input_shape
+        (1, 8, 8)
+        """
+        normalize = Normalize(images.mean, images.std, images.image_shape[0])
+        return cls(
+            images.name,
+            SampleSet(_indexable(images.train_images), normalize),
+            torch.from_numpy(images.train_labels),
+            SampleSet(_indexable(images.test_images), normalize),
+            torch.from_numpy(images.test_labels),
+            images.num_classes,
+        )
+
+
+def load_data(name: str, root: str | Path | None = None) -> ExperimentData:
+    """Return the data set called ``name`` (see :func:`dynal_fast.data.load`), read from ``root``.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or a file is damaged.
+    FileNotFoundError
+        A file is missing.
+    """
+    return ExperimentData.from_images(load(name, root or None))
+
+
+def _indexable(images: Any) -> Any:
+    return torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+
+
+def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:
+    if labels.shape != (count,) or labels.is_floating_point() or count == 0:
+        raise ValueError(
+            f"{what} must hold one integer for each of the {count} samples, and at least one, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{what} must be in 0 .. {num_classes - 1}, got {low} to {high}")
+    return labels.to("cpu", torch.int64, copy=True)
+
+
+def _labels_of(dataset: Any) -> Tensor:
+    for attribute in ("targets", "labels"):
+        labels = getattr(dataset, attribute, None)
+        if labels is not None:
+            return torch.as_tensor(labels)
+    return torch.tensor([int(dataset[i][1]) for i in range(len(dataset))])

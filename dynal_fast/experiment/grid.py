@@ -1,0 +1,103 @@
+"""A grid of strategies and seeds: each run in its own folder, the results gathered in one."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dynal_fast.acquisition.registry import get_strategy
+from dynal_fast.experiment.config import Protocol, RunConfig
+from dynal_fast.experiment.data import ExperimentData, load_data
+from dynal_fast.experiment.loop import ActiveLearningExperiment
+from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
+
+OnEpoch = Callable[[str, int], None]
+
+
+def total_epochs(config: RunConfig) -> int:
+    """Return how many epochs all runs of the grid train.
+
+    >>> total_epochs(RunConfig(strategies=["random"], seeds=[0], protocol=Protocol(cycles=4)))
+    180
+    """
+    trainings = len(config.strategies) * (config.protocol.cycles + 1) + config.reference
+    return trainings * len(config.seeds) * config.training.epochs
+
+
+def run_grid(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    data: ExperimentData | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> GridResult:
+    """Run, or continue, every strategy with every seed and write the results into ``folder``.
+
+    Each run is checkpointed in ``folder/<strategy>/seed-<seed>``; a run that is finished there is
+    not run again. ``results.json`` and ``results.csv`` are the same bytes on every repeat;
+    ``timings.json`` holds what differs.
+
+    Parameters
+    ----------
+    data
+        The data set; by default the one that ``config`` names.
+    on_epoch
+        Called after each epoch as ``on_epoch(where, done)``, with ``done`` out of
+        :func:`total_epochs`.
+
+    Raises
+    ------
+    ValueError
+        A name is unknown, or ``folder`` holds runs of another configuration.
+    OSError
+        A file could not be written; the checkpoints before it are intact.
+    """
+    folder = Path(folder)
+    names = [get_strategy(name).name for name in config.strategies]
+    if len(set(names)) < len(names):
+        raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if data is None:
+        data = load_data(config.data, config.data_root)
+    jobs = [(name, seed) for seed in config.seeds for name in names]
+    if config.reference:
+        jobs += [(REFERENCE, seed) for seed in config.seeds]
+    experiments = [_experiment(config, data, name, seed, folder) for name, seed in jobs]
+    runs: list[RunResult] = []
+    done = 0
+    for (name, seed), experiment in zip(jobs, experiments, strict=True):
+        if on_epoch is not None:
+            experiment.on_epoch = _reporter(on_epoch, name, seed, done, config.training.epochs)
+        runs.append(dataclasses.replace(experiment.run(), strategy=name))
+        done += (experiment.protocol.cycles + 1) * config.training.epochs
+    runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
+    grid = GridResult(config.to_mapping(), runs)
+    grid.save(folder)
+    return grid
+
+
+def _experiment(
+    config: RunConfig, data: ExperimentData, name: str, seed: int, folder: Path
+) -> ActiveLearningExperiment:
+    everything = Protocol(initial=len(data.samples), cycles=0)
+    return ActiveLearningExperiment(
+        data,
+        config.model,
+        "random" if name == REFERENCE else name,
+        protocol=everything if name == REFERENCE else config.protocol,
+        training=config.training,
+        schedules=config.schedules,
+        seed=seed,
+        device=config.device,
+        directory=folder / name / f"seed-{seed}",
+    )
+
+
+def _reporter(
+    on_epoch: OnEpoch, name: str, seed: int, done: int, epochs: int
+) -> Callable[[int, int], None]:
+    return lambda cycle, epoch: on_epoch(
+        f"{name}, seed {seed}, cycle {cycle}", done + cycle * epochs + epoch
+    )

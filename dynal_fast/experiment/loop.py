@@ -1,0 +1,375 @@
+"""The active-learning loop: train, observe, evaluate, select, label; checkpointed every cycle."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynal_fast.acquisition.registry import (
+    Select,
+    SelectionContext,
+    Strategy,
+    as_strategy,
+    checked_picks,
+)
+from dynal_fast.experiment.checkpoint import (
+    Checkpoint,
+    RandomStreams,
+    first_difference,
+    own_random_state,
+    prefixed,
+    remove_leftovers,
+)
+from dynal_fast.experiment.config import Protocol, Schedule, Training, canonical_json
+from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.measure import measured
+from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
+from dynal_fast.experiment.observation import (
+    PoolObserver,
+    dropout_layers,
+    mc_dropout_stats,
+)
+from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.training import Trainer, accuracy
+from dynal_fast.pool import PoolStats
+
+CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT_FORMAT = 1
+EVALUATION_BATCH = 512
+MC_DROPOUT_PASSES = 10
+
+
+@dataclass
+class _State:
+    """What changes from cycle to cycle."""
+
+    model: nn.Module
+    labeled: Tensor
+    targets: Tensor
+    observer: PoolObserver
+    streams: RandomStreams
+    cycles: list[CycleResult] = field(default_factory=list)
+    timings: list[CycleTiming] = field(default_factory=list)
+
+
+class ActiveLearningExperiment:
+    """One strategy with one seed on one data set.
+
+    Every strategy of a seed starts from the same labeled samples and the same initial weights
+    (prediction stability 4.1.2, label dispersion 4.1). The caller's global random state is left as
+    it was.
+
+    Parameters
+    ----------
+    data
+        The samples, the oracle and the test set.
+    model
+        The name of a model, or a callable that builds one.
+    strategy
+        A registered name, a :class:`Strategy`, or a plain ``callable(context) -> indices``.
+    schedules
+        Observed epochs of a statistic, as in :class:`RunConfig`.
+    directory
+        Where the checkpoint goes; running again with the same arguments continues from it. None
+        keeps nothing.
+    on_epoch
+        Called as ``on_epoch(cycle, epoch)`` after each epoch.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range, or the model lacks what the strategy needs.
+
+    >>> from dynal_fast.experiment import Protocol, Training, load_data
+    >>> experiment = ActiveLearningExperiment(
+    ...     load_data("digits"), "mlp", "entropy",
+    ...     protocol=Protocol(initial=50, budget=25, cycles=2), training=Training(epochs=3))
+    >>> experiment.run().labeled
+    [50, 75, 100]
+    """
+
+    def __init__(
+        self,
+        data: ExperimentData,
+        model: str | ModelFactory,
+        strategy: str | Strategy | Select,
+        *,
+        protocol: Protocol | None = None,
+        training: Training | None = None,
+        schedules: dict[str, Schedule] | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        directory: str | Path | None = None,
+        on_epoch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.data = data
+        self.model_name = model if isinstance(model, str) else _qualified_name(model)
+        self.build_model = (
+            model_factory(model, data.samples.input_shape, data.num_classes)
+            if isinstance(model, str)
+            else model
+        )
+        self.strategy = as_strategy(strategy)
+        self.protocol = protocol or Protocol()
+        self.training = training or Training()
+        self.schedules = dict(schedules or {})
+        self.seed = seed
+        self.device = torch.device(device)
+        self.path = Path(directory) / CHECKPOINT if directory is not None else None
+        self.on_epoch = on_epoch or (lambda cycle, epoch: None)
+        wanted = self.protocol.labeled_counts()[-1]
+        if wanted > len(data.samples):
+            raise ValueError(
+                f"initial + cycles * budget must be at most the {len(data.samples)} samples, "
+                f"got {wanted}"
+            )
+
+    def run(self) -> RunResult:
+        """Run all cycles, or those that are left, and return the results.
+
+        Raises
+        ------
+        ValueError
+            The directory holds a checkpoint of another configuration.
+        FloatingPointError
+            The training diverged.
+        OSError
+            A checkpoint could not be written; the one before is intact.
+        """
+        with own_random_state(), _deterministic_algorithms():
+            state = self._start()
+            self._restore(state)
+            while len(state.cycles) <= self.protocol.cycles:
+                self._run_cycle(state)
+                self._save(state)
+        initial = state.labeled[: self.protocol.initial].tolist()
+        return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
+
+    def _start(self) -> _State:
+        model = self._initial_model()
+        self._check_needs(model)
+        draw = torch.Generator().manual_seed(derived_seed(self.seed, "initial set"))
+        labeled = self.data.oracle.initial_set(self.protocol.initial, self.protocol.balanced, draw)
+        observer = PoolObserver(
+            self.data.samples,
+            self.data.num_classes,
+            self.strategy.tracks,
+            self.schedules,
+            self.device,
+        )
+        observer.drop(labeled)
+        self.configuration = self._configuration(model)
+        streams = RandomStreams(derived_seed(self.seed, "run"))
+        return _State(model, labeled, self.data.oracle.label(labeled), observer, streams)
+
+    def _initial_model(self) -> nn.Module:
+        with own_random_state():
+            torch.manual_seed(derived_seed(self.seed, "model"))
+            return self.build_model().to(self.device)
+
+    def _check_needs(self, model: nn.Module) -> None:
+        if "embeddings" in self.strategy.needs:
+            one = self.data.samples.loader(torch.tensor([0]), 1)
+            embed_samples(model, one, 1, self.device)
+        if "mc_dropout" in self.strategy.needs and not dropout_layers(model):
+            raise ValueError(
+                f"strategy {self.strategy.name!r} needs dropout, and {self.model_name} has no "
+                "dropout layer"
+            )
+
+    def _configuration(self, model: nn.Module) -> dict[str, Any]:
+        """Everything the results depend on: a checkpoint of another configuration is refused."""
+        configuration = {
+            "data": self.data.name,
+            "input_shape": [len(self.data.samples), *self.data.samples.input_shape],
+            "labels": self.data.oracle.digest(),
+            "model": self.model_name,
+            "initial_weights": _weights_digest(model),
+            "strategy": self.strategy.name,
+            "seed": self.seed,
+            "device": self.device.type,
+            "protocol": dataclasses.asdict(self.protocol),
+            "training": dataclasses.asdict(self.training),
+            "schedules": self.schedules,
+        }
+        return json.loads(canonical_json(configuration))
+
+    def _run_cycle(self, state: _State) -> None:
+        cycle = len(state.cycles)
+        selects = cycle < self.protocol.cycles
+        if cycle > 0 and self.protocol.retrain == "scratch":
+            state.model = self._initial_model()
+        pool = unlabeled(len(self.data.samples), state.labeled)
+        start = time.perf_counter()
+        observe_seconds = 0.0
+        if selects:
+            observe_seconds += state.observer.begin_cycle(state.model, pool, first=cycle == 0)
+        trainer = Trainer(state.model, self.training, self.device)
+        for epoch in range(1, self.training.epochs + 1):
+            loss = trainer.run_epoch(
+                self.data.samples, state.labeled, state.targets, state.streams.order
+            )
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the training loss is {loss} in cycle {cycle}, epoch {epoch}; "
+                    "a lower learning_rate may help"
+                )
+            if selects:
+                observe_seconds += state.observer.observe(
+                    state.model, pool, epoch, self.training.epochs
+                )
+            self.on_epoch(cycle, epoch)
+        timing = CycleTiming(cycle, time.perf_counter() - start - observe_seconds, observe_seconds)
+        test_accuracy = accuracy(
+            state.model,
+            self.data.test_samples,
+            self.data.test_labels,
+            EVALUATION_BATCH,
+            self.device,
+        )
+        labeled_count, selected = len(state.labeled), []
+        if selects:
+            context = self._context(state, pool, cycle)
+            with measured(self.device) as selection:
+                picks = checked_picks(self.strategy.select(context), context)
+            timing = dataclasses.replace(timing, selection=selection)
+            state.labeled = torch.cat([state.labeled, picks])
+            state.targets = torch.cat([state.targets, self.data.oracle.label(picks)])
+            state.observer.drop(picks)
+            selected = picks.tolist()
+        state.cycles.append(CycleResult(cycle, labeled_count, test_accuracy, loss, selected))
+        state.timings.append(timing)
+
+    def _context(self, state: _State, pool: Tensor, cycle: int) -> SelectionContext:
+        samples, model, needs = self.data.samples, state.model, self.strategy.needs
+
+        def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+            return iter(samples.loader(ids, EVALUATION_BATCH))
+
+        def embeddings(ids: Tensor) -> Tensor:
+            return embed_samples(model, batches(ids), len(ids), self.device)
+
+        def mc_dropout(track: tuple[str, ...]) -> PoolStats:
+            return mc_dropout_stats(
+                model,
+                samples,
+                pool,
+                self.data.num_classes,
+                track,
+                MC_DROPOUT_PASSES,
+                state.streams.selection,
+                self.device,
+            )
+
+        return SelectionContext(
+            candidates=pool,
+            labeled=state.labeled,
+            labeled_targets=state.targets,
+            budget=self.protocol.budget,
+            generator=state.streams.selection,
+            cycle=cycle,
+            model=model,
+            strategy=self.strategy,
+            batches=batches,
+            tracked=state.observer.stats,
+            embedder=embeddings if "embeddings" in needs else None,
+            mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
+        )
+
+    def _save(self, state: _State) -> None:
+        if self.path is None:
+            return
+        random_tensors, random_facts = state.streams.state()
+        tensors = {"labeled": state.labeled, "targets": state.targets}
+        tensors |= prefixed("model", state.model.state_dict())
+        tensors |= prefixed("stats", state.observer.state())
+        tensors |= prefixed("random", random_tensors)
+        facts = {
+            "format": CHECKPOINT_FORMAT,
+            "configuration": self.configuration,
+            "random": random_facts,
+            "cycles": [dataclasses.asdict(cycle) for cycle in state.cycles],
+            "timings": [dataclasses.asdict(timing) for timing in state.timings],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        Checkpoint(tensors, facts).save(self.path)
+
+    def _restore(self, state: _State) -> None:
+        if self.path is None or not self.path.parent.exists():
+            return
+        remove_leftovers(self.path.parent)
+        if not self.path.exists():
+            return
+        checkpoint = Checkpoint.load(self.path)
+        facts = checkpoint.facts
+        if facts.get("format") != CHECKPOINT_FORMAT:
+            raise ValueError(
+                f"{self.path} has format {facts.get('format')}, not {CHECKPOINT_FORMAT}"
+            )
+        difference = first_difference(self.configuration, facts["configuration"])
+        if difference:
+            raise ValueError(
+                f"{self.path} belongs to a different configuration: {difference}. "
+                "Choose another output directory, or delete this one to start over."
+            )
+        state.labeled, state.targets = checkpoint.tensors["labeled"], checkpoint.tensors["targets"]
+        state.model.load_state_dict(checkpoint.part("model"))
+        state.observer.restore(checkpoint.part("stats"))
+        state.streams.restore(checkpoint.part("random"), facts["random"])
+        state.cycles = [CycleResult(**cycle) for cycle in facts["cycles"]]
+        state.timings = [CycleTiming.from_mapping(timing) for timing in facts["timings"]]
+
+
+def unlabeled(count: int, labeled: Tensor) -> Tensor:
+    """Return the ids of ``range(count)`` that are not in ``labeled``, ascending.
+
+    >>> unlabeled(5, torch.tensor([3, 0]))
+    tensor([1, 2, 4])
+    """
+    keep = torch.ones(count, dtype=torch.bool)
+    keep[labeled] = False
+    return keep.nonzero().flatten()
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """Return a seed below 2**62 that belongs to one purpose of a run."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 2
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    """Have torch use deterministic kernels where there are any, and restore its settings."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _weights_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _qualified_name(factory: Callable) -> str:
+    return getattr(factory, "__qualname__", type(factory).__qualname__)

@@ -1,0 +1,177 @@
+"""The loop's side of pool statistics: which are kept, when they observe, over which samples."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynal_fast.acquisition.scores import ALIASES, SCORES
+from dynal_fast.experiment.checkpoint import own_random_state
+from dynal_fast.experiment.config import Schedule
+from dynal_fast.experiment.data import SampleSet
+from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
+from dynal_fast.pool.observe import DROPOUT_LAYERS
+
+OBSERVATION_BATCH = 512
+
+
+class PoolObserver:
+    """Streams the unlabeled pool through the model in each epoch that a tracked statistic wants.
+
+    Row i of the statistics is sample i of the data set, labeled or not, so that ids never change.
+
+    Parameters
+    ----------
+    tracks
+        Names of the scores to track; with none, there are no statistics and nothing is observed.
+    schedules
+        Observed epochs of a statistic, as in :class:`RunConfig`; those of statistics that are not
+        tracked are left aside, so that one table serves a whole grid of strategies.
+
+    Raises
+    ------
+    ValueError
+        A statistic or a schedule is not one that :class:`PoolStats` knows.
+    """
+
+    def __init__(
+        self,
+        samples: SampleSet,
+        num_classes: int,
+        tracks: tuple[str, ...],
+        schedules: Mapping[str, Schedule],
+        device: torch.device,
+    ) -> None:
+        self.samples = samples
+        parsed = parsed_schedules(schedules)
+        tracked = {ALIASES.get(name, name) for name in tracks}
+        self.stats: PoolStats | None = None
+        if tracks:
+            self.stats = PoolStats(
+                len(samples),
+                num_classes,
+                track=tracks,
+                schedules={name: parsed[name] for name in parsed if name in tracked},
+                device=device,
+            )
+
+    def drop(self, ids: Tensor) -> None:
+        """Take samples that became labeled out of the statistics."""
+        if self.stats is not None:
+            self.stats.drop(ids)
+
+    def begin_cycle(self, model: nn.Module, pool: Tensor, first: bool) -> float:
+        """Start the dynamics anew; return the seconds it took.
+
+        Before the first training the initial model's output is recorded, since COD compares with
+        it in the first cycle (temporal output discrepancy, 4.2).
+        """
+        if self.stats is None:
+            return 0.0
+        seconds = self.observe(model, pool, 1, 1) if first and "cod" in self.stats.track else 0.0
+        self.stats.begin_cycle()
+        return seconds
+
+    def observe(self, model: nn.Module, pool: Tensor, epoch: int, num_epochs: int) -> float:
+        """Observe the samples ``pool`` if this epoch is wanted; return the seconds it took."""
+        if self.stats is None or not self.stats.observes(epoch, num_epochs):
+            return 0.0
+        start = time.perf_counter()
+        observe_pool(
+            model,
+            self.samples.loader(pool, OBSERVATION_BATCH),
+            self.stats,
+            epoch=epoch,
+            num_epochs=num_epochs,
+            progress=False,
+        )
+        return time.perf_counter() - start
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the statistics as tensors for the checkpoint."""
+        return {} if self.stats is None else self.stats.state_dict()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Set the statistics to what :meth:`state` returned."""
+        if self.stats is not None:
+            self.stats.load_state_dict(tensors)
+
+
+def parsed_schedules(schedules: Mapping[str, Schedule]) -> dict[str, Any]:
+    """Return the schedules of a configuration as those of :class:`PoolStats`.
+
+    Raises
+    ------
+    ValueError
+        A statistic is unknown, or a schedule is in none of the known forms.
+
+    >>> parsed_schedules({"prediction_stability": {"last": 5, "interval": 2}, "margin": "final"})
+    {'prediction_stability': LastEpochs(n=5, interval=2), 'margin': LastEpochs(n=1, interval=1)}
+    """
+    parsed = {}
+    for name, given in schedules.items():
+        score = ALIASES.get(name, name)
+        if score not in SCORES:
+            raise ValueError(f"schedules.{name}: no such statistic; known: {', '.join(SCORES)}")
+        parsed[score] = _parsed(name, given)
+    return parsed
+
+
+def _parsed(name: str, given: Schedule) -> Any:
+    if given == "every":
+        return EveryEpoch()
+    if given == "final":
+        return LastEpochs(1)
+    try:
+        if isinstance(given, dict):
+            if "last" in given and given.keys() <= {"last", "interval"}:
+                return LastEpochs(given["last"], given.get("interval", 1))
+            if given.keys() == {"every"}:
+                return EveryEpoch(given["every"])
+            if given.keys() == {"epochs"}:
+                return Epochs(given["epochs"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"schedules.{name}: {error}") from error
+    raise ValueError(
+        f'schedules.{name} must be "every", "final", {{last = n, interval = i}}, {{every = i}} or '
+        f"{{epochs = [...]}}, got {given!r}"
+    )
+
+
+def dropout_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the dropout layers of ``model``."""
+    return [layer for layer in model.modules() if isinstance(layer, DROPOUT_LAYERS)]
+
+
+def mc_dropout_stats(
+    model: nn.Module,
+    samples: SampleSet,
+    ids: Tensor,
+    num_classes: int,
+    track: tuple[str, ...],
+    passes: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> PoolStats:
+    """Return statistics over ``passes`` MC-dropout passes; row i is sample i of the data set.
+
+    Each pass streams into the statistics: no array of passes × samples × classes exists. The
+    dropout masks are drawn from ``generator``; the global generators are left as they were.
+    """
+    stats = PoolStats(len(samples), num_classes, track=track, device=device)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with own_random_state():
+        torch.manual_seed(seed)
+        observe_pool(
+            model,
+            samples.loader(ids, OBSERVATION_BATCH),
+            stats,
+            epoch=1,
+            num_epochs=1,
+            mc_passes=passes,
+            partial=True,
+            progress=False,
+        )
+    return stats

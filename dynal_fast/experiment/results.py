@@ -1,0 +1,199 @@
+"""What a run gives: results that are the same on every repeat, and timings, kept apart."""
+
+import csv
+import dataclasses
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynal_fast._version import __version__
+from dynal_fast.experiment.measure import Measurement
+
+RESULTS, TABLE, TIMINGS = "results.json", "results.csv", "timings.json"
+REFERENCE = "all_data"
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """One training and the selection after it. ``selected`` is empty after the last training."""
+
+    cycle: int
+    labeled: int
+    accuracy: float
+    train_loss: float
+    selected: list[int]
+
+
+@dataclass(frozen=True)
+class CycleTiming:
+    """What one cycle took; ``selection`` is None after the last training."""
+
+    cycle: int
+    train_seconds: float
+    observe_seconds: float
+    selection: Measurement | None = None
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> "CycleTiming":
+        """Build from what ``dataclasses.asdict`` gave."""
+        selection = values["selection"]
+        return cls(**(values | {"selection": Measurement(**selection) if selection else None}))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One strategy with one seed."""
+
+    strategy: str
+    seed: int
+    initial: list[int]
+    cycles: list[CycleResult]
+    timings: list[CycleTiming] = field(default_factory=list, compare=False)
+
+    @property
+    def labeled(self) -> list[int]:
+        """The number of labeled samples at each training."""
+        return [cycle.labeled for cycle in self.cycles]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The test accuracy after each training, in [0, 1]."""
+        return [cycle.accuracy for cycle in self.cycles]
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """All runs of a grid. ``configuration`` is that of :class:`RunConfig`."""
+
+    configuration: dict[str, Any]
+    runs: list[RunResult]
+
+    def strategies(self) -> list[str]:
+        """The strategies in the order they ran, without the reference."""
+        return [name for name in dict.fromkeys(r.strategy for r in self.runs) if name != REFERENCE]
+
+    def of(self, strategy: str) -> list[RunResult]:
+        """The runs of one strategy."""
+        return [run for run in self.runs if run.strategy == strategy]
+
+    def reference_accuracies(self) -> list[float]:
+        """The test accuracies of training on all labels, one for each seed; maybe none."""
+        return [run.accuracies[-1] for run in self.of(REFERENCE)]
+
+    def results_json(self) -> str:
+        """The results as JSON: the same text on every repeat, since it holds no time."""
+        runs = [
+            {
+                "strategy": run.strategy,
+                "seed": run.seed,
+                "initial": run.initial,
+                "cycles": [dataclasses.asdict(cycle) for cycle in run.cycles],
+            }
+            for run in self.runs
+        ]
+        return _readable({"format": 1, "configuration": self.configuration, "runs": runs})
+
+    def timings_json(self) -> str:
+        """Times, memory and the machine they were measured on, as JSON."""
+        runs = [
+            {
+                "strategy": run.strategy,
+                "seed": run.seed,
+                "cycles": [dataclasses.asdict(timing) for timing in run.timings],
+            }
+            for run in self.runs
+        ]
+        return _readable({"format": 1, "environment": environment(), "runs": runs})
+
+    def results_csv(self) -> str:
+        """One line for each training: strategy, seed, cycle, labeled, accuracy, train_loss."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["strategy", "seed", "cycle", "labeled", "accuracy", "train_loss"])
+        for run in self.runs:
+            for cycle in run.cycles:
+                writer.writerow(
+                    [run.strategy, run.seed, cycle.cycle, cycle.labeled]
+                    + [repr(cycle.accuracy), repr(cycle.train_loss)]
+                )
+        return text.getvalue()
+
+    def save(self, folder: Path) -> None:
+        """Write ``results.json``, ``results.csv`` and ``timings.json``, each atomically."""
+        from dynal_fast.experiment.checkpoint import write_atomically
+
+        write_atomically(folder / RESULTS, self.results_json().encode())
+        write_atomically(folder / TABLE, self.results_csv().encode())
+        write_atomically(folder / TIMINGS, self.timings_json().encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "GridResult":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            ``folder`` holds no finished results.
+        """
+        folder = Path(folder)
+        try:
+            results = json.loads((folder / RESULTS).read_text())
+            timings = json.loads((folder / TIMINGS).read_text())
+            runs = [
+                RunResult(
+                    run["strategy"],
+                    run["seed"],
+                    run["initial"],
+                    [CycleResult(**cycle) for cycle in run["cycles"]],
+                    [CycleTiming.from_mapping(timing) for timing in timed["cycles"]],
+                )
+                for run, timed in zip(results["runs"], timings["runs"], strict=True)
+            ]
+            return cls(results["configuration"], runs)
+        except OSError as error:
+            raise ValueError(f"{folder} holds no finished results: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder}: the results cannot be read: {error!r}") from error
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation (0 for a single value).
+
+    >>> mean_and_deviation([1.0, 3.0])
+    (2.0, 1.4142135623730951)
+    """
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, 0.0
+    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine that timings belong to."""
+    import torch
+
+    return {
+        "dynal_fast": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _readable(values: object) -> str:
+    return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -1,0 +1,152 @@
+"""Learning curves as pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dynal_fast.experiment.checkpoint import write_atomically
+from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.report.table import learning_curve
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; black is for the reference.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5B4BB7")
+MARKERS = "osD^vPX*"
+BASELINE_COLOUR = "#6B7280"
+
+
+def draw_learning_curves(
+    grid: GridResult, folder: Path, name: str = "learning_curves"
+) -> list[Path]:
+    """Write ``name.png`` and ``name.svg`` and return their paths.
+
+    One line for each strategy: the mean test accuracy over seeds against the number of labeled
+    samples, with one standard deviation as a band; a dashed line for training on all labels.
+    """
+    import io
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "font.size": 11,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "dynal_fast",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": "white",
+        "axes.facecolor": "white",
+    }
+    paths = []
+    with rc_context(style):
+        figure = Figure(figsize=(9, 5.4), layout="constrained")
+        axes = figure.add_subplot()
+        _draw(axes, grid)
+        for ending, metadata in (("png", None), ("svg", {"Date": None})):
+            picture = io.BytesIO()
+            figure.savefig(picture, format=ending, dpi=160, metadata=metadata)
+            paths.append(folder / f"{name}.{ending}")
+            write_atomically(paths[-1], picture.getvalue())
+    return paths
+
+
+def _draw(axes: Any, grid: GridResult) -> None:
+    ends: list[tuple[float, str, str]] = []
+    colours = iter(COLOURS * (1 + len(grid.strategies()) // len(COLOURS)))
+    markers = iter(MARKERS * (1 + len(grid.strategies()) // len(MARKERS)))
+    all_counts: list[int] = []
+    for name in grid.strategies():
+        curve = learning_curve(grid, name)
+        counts = list(curve)
+        means = [100 * mean for mean, _ in curve.values()]
+        deviations = [100 * deviation for _, deviation in curve.values()]
+        baseline = name == "random"
+        colour = BASELINE_COLOUR if baseline else next(colours)
+        axes.fill_between(
+            counts,
+            [mean - deviation for mean, deviation in zip(means, deviations, strict=True)],
+            [mean + deviation for mean, deviation in zip(means, deviations, strict=True)],
+            color=colour,
+            alpha=0.10,
+            linewidth=0,
+        )
+        axes.plot(
+            counts,
+            means,
+            color=colour,
+            marker="o" if baseline else next(markers),
+            markersize=5.5,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            linewidth=1.8,
+            linestyle=":" if baseline else "-",
+            label=name,
+        )
+        ends.append((means[-1], name, colour))
+        all_counts += counts
+    reference = grid.reference_accuracies()
+    if reference:
+        level = 100 * mean_and_deviation(reference)[0]
+        axes.axhline(level, color="#111827", linewidth=1.1, linestyle=(0, (6, 4)), zorder=0)
+        ends.append((level, "all labels", "#111827"))
+    counts = sorted(set(all_counts))
+    axes.set_xticks(counts if len(counts) <= 12 else counts[:: -(-len(counts) // 12)])
+    axes.set_xlabel("labeled samples")
+    axes.set_ylabel("test accuracy (%)")
+    seeds = len({run.seed for run in grid.runs})
+    config = grid.configuration
+    title = f"{config['data']}, {config['model']}: mean and standard deviation of {seeds} seeds"
+    axes.set_title(title if seeds > 1 else f"{config['data']}, {config['model']}", loc="left")
+    axes.grid(axis="y", color="#E5E7EB", linewidth=0.8)
+    axes.set_axisbelow(True)
+    _label_ends(axes, ends, counts)
+
+
+def _label_ends(axes: Any, ends: list[tuple[float, str, str]], counts: Sequence[int]) -> None:
+    """Write each curve's name at its right end, moved apart where the ends are close."""
+    low, high = axes.get_ylim()
+    gap = 0.048 * (high - low)
+    placed = spread([end[0] for end in ends], gap)
+    right = counts[-1]
+    span = (counts[-1] - counts[0]) or 1
+    for (value, name, colour), height in zip(ends, placed, strict=True):
+        axes.annotate(
+            name,
+            xy=(right, value),
+            xytext=(right + 0.045 * span, height),
+            color=colour,
+            va="center",
+            fontsize=10.5,
+            fontweight="bold",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
+        )
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Return the values moved apart to distances of at least ``gap``, in the same order.
+
+    >>> spread([1.0, 1.0, 5.0], 1.0)
+    [0.5, 1.5, 5.0]
+    """
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    groups: list[list[int]] = []
+    centres: list[float] = []
+    for i in order:
+        groups.append([i])
+        centres.append(values[i])
+        while len(groups) > 1 and _overlap(groups, centres, gap):
+            members = groups[-2] + groups.pop()
+            centres.pop()
+            groups[-1] = members
+            centres[-1] = sum(values[member] for member in members) / len(members)
+    placed = [0.0] * len(values)
+    for members, centre in zip(groups, centres, strict=True):
+        for rank, member in enumerate(members):
+            placed[member] = centre + gap * (rank - (len(members) - 1) / 2)
+    return placed
+
+
+def _overlap(groups: list[list[int]], centres: list[float], gap: float) -> bool:
+    below = centres[-2] + gap * (len(groups[-2]) - 1) / 2
+    above = centres[-1] - gap * (len(groups[-1]) - 1) / 2
+    return above - below < gap

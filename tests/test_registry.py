@@ -1,0 +1,148 @@
+"""The registry of strategies: names, additions, declared needs, and what a strategy may return."""
+
+import pytest
+import torch
+from torch import nn
+
+from dynal_fast.acquisition.registry import (
+    SelectionContext,
+    as_strategy,
+    get_strategy,
+    register_strategy,
+    strategies,
+    unregister_strategy,
+)
+from dynal_fast.experiment import ActiveLearningExperiment
+from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+
+
+def run(strategy, model="mlp"):
+    return ActiveLearningExperiment(
+        blobs(), model, strategy, protocol=PROTOCOL, training=TRAINING
+    ).run()
+
+
+def test_the_names_that_people_look_for_are_there():
+    for name in (
+        "random", "softmax_response", "least_confidence", "entropy", "margin", "label_dispersion",
+        "prediction_stability", "prediction_stability_logits", "absolute_increase", "cod", "bald",
+        "mean_std", "variation_ratio", "farthest_first", "k_center_greedy", "k_center", "ff_active",
+    ):  # fmt: skip
+        assert get_strategy(name).select, name
+    assert all(strategy.description for strategy in strategies())
+
+
+@pytest.fixture
+def lowest_ids():
+    @register_strategy("lowest_ids", aliases=("first_ids",))
+    def lowest_ids(context):
+        return context.candidates[: context.budget]
+
+    yield lowest_ids
+    unregister_strategy("lowest_ids")
+
+
+def test_a_registered_strategy_runs_by_its_name_and_alias(lowest_ids):
+    result = run("first_ids")
+    assert result.strategy == "lowest_ids"
+    labeled = set(result.initial)
+    for cycle in result.cycles[:-1]:
+        expected = [i for i in range(150) if i not in labeled][:6]
+        assert cycle.selected == expected
+        labeled |= set(expected)
+
+
+def test_a_plain_callable_is_a_strategy():
+    def highest_ids(context):
+        return context.candidates[-context.budget :]
+
+    result = run(highest_ids)
+    assert result.strategy == "highest_ids"
+    assert as_strategy(highest_ids).tracks == ()
+    assert result.cycles[0].selected[-1] in (148, 149)
+
+
+def test_a_name_cannot_be_taken_twice(lowest_ids):
+    with pytest.raises(ValueError, match="'lowest_ids' is already registered"):
+        register_strategy("lowest_ids", lowest_ids)
+    with pytest.raises(ValueError, match="'first_ids' is already registered"):
+        register_strategy("other", lowest_ids, aliases=("first_ids",))
+    with pytest.raises(ValueError, match="unknown strategy 'other'"):
+        get_strategy("other")
+
+
+def test_unknown_names_and_needs_are_named():
+    with pytest.raises(ValueError, match="unknown strategy 'entropie'; known: random, softmax_r"):
+        get_strategy("entropie")
+    with pytest.raises(ValueError, match=r"needs must be among .*, got 'labels'"):
+        register_strategy("x", lambda context: context.candidates, needs=("labels",))
+
+
+def test_what_a_strategy_did_not_declare_it_does_not_get():
+    cases = {
+        "pool statistics": lambda context: context.stats.select("margin", context.budget),
+        "embeddings": lambda context: context.embeddings(context.candidates),
+        "mc_dropout": lambda context: context.mc_dropout(("bald",)),
+    }
+    for what, undeclared in cases.items():
+        with pytest.raises(LookupError, match=f"uses {what}|reads {what}"):
+            run(undeclared)
+
+
+def test_needs_are_checked_before_the_first_training():
+    def epochs_seen(model, strategy):
+        seen = []
+        experiment = ActiveLearningExperiment(
+            blobs(), model, strategy, protocol=PROTOCOL, training=TRAINING,
+            on_epoch=lambda cycle, epoch: seen.append(epoch),
+        )  # fmt: skip
+        with pytest.raises(ValueError) as error:
+            experiment.run()
+        return seen, str(error.value)
+
+    seen, message = epochs_seen(lambda: nn.Linear(8, 3), "bald")
+    assert seen == []
+    assert "needs dropout" in message
+
+    class NoLinear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 3))
+
+        def forward(self, inputs):
+            return inputs @ self.weight
+
+    seen, message = epochs_seen(NoLinear, "farthest_first")
+    assert seen == []
+    assert "nn.Linear" in message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda c: c.candidates[: c.budget - 1], "must return 6 picks, got 5"),
+        (lambda c: c.candidates[:1].repeat(c.budget), "returned the same sample twice"),
+        (lambda c: torch.cat([c.labeled[:1], c.candidates[: c.budget - 1]]), "is no candidate"),
+        (lambda c: c.candidates[: c.budget].float(), "must return a 1-D int64 tensor, got torch.f"),
+        (lambda c: None, "must return a 1-D int64 tensor, got None"),
+    ],
+)
+def test_what_a_strategy_returns_is_checked(wrong, message):
+    wrong.__name__ = "mine"
+    with pytest.raises(ValueError, match=f"strategy 'mine' .*{message}"):
+        run(wrong)
+
+
+def test_a_strategy_sees_inputs_in_batches_and_the_labels_that_were_told():
+    data = blobs()
+
+    def inspect(context: SelectionContext):
+        ids, inputs = next(iter(context.batches(context.candidates[3:5])))
+        assert torch.equal(ids, context.candidates[3:5])
+        assert torch.equal(inputs, data.samples.source[ids])
+        assert torch.equal(context.labeled_targets, data.oracle.label(context.labeled))
+        assert not torch.isin(context.labeled, context.candidates).any()
+        assert len(context.labeled) + len(context.candidates) == 150
+        return context.candidates[: context.budget]
+
+    ActiveLearningExperiment(data, "mlp", inspect, protocol=PROTOCOL, training=TRAINING).run()
