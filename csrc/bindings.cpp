@@ -7,6 +7,8 @@
 
 namespace py = pybind11;
 
+void bind_farthest_first(py::module_& parent);
+
 PYBIND11_MODULE(_C, m) {
   m.doc() =
       "Compiled kernels of dynal_fast (raw addresses in; see dynal_fast.ops for the contracts).";
@@ -20,4 +22,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa", &dynal::set_isa, py::arg("name"));
   m.def("has_openmp", &dynal::has_openmp);
   m.attr("compiler") = __VERSION__;
+  bind_farthest_first(m);
 }

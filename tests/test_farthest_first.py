@@ -12,7 +12,7 @@ from dynal_fast.ops.farthest_first import heads, reference, routing
 from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
 
 CASES = small_cases()
-EXACT_BACKENDS = ["reference-heads"]
+EXACT_BACKENDS = ["cpu", "reference-heads"]
 BACKENDS = ["reference", *EXACT_BACKENDS]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from dynal_fast.ops.farthest_first import reference
+from dynal_fast.ops.farthest_first.cpu import CpuKernels
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
@@ -11,7 +12,7 @@ from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as
 
 def choose(backend: str | None, device: torch.device) -> Backend:
     """The implementation named, or the fastest one for ``device``."""
-    name = "reference" if backend is None else backend
+    name = "cpu" if backend is None else backend
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
     return BACKENDS[name]
@@ -41,6 +42,11 @@ def run_reference(problem: Problem, reached: Reached) -> Answer:
     )
 
 
+def run_cpu(problem: Problem, reached: Reached) -> Answer:
+    """The exact algorithm over compiled kernels."""
+    return HeadTraversal(problem, CpuKernels(problem.pool, problem.metric)).run(reached)
+
+
 def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
     """The exact algorithm over primitives by their definition: slow, for tests of both."""
     return HeadTraversal(problem, ReferenceKernels(problem.metric)).run(reached)
@@ -48,5 +54,6 @@ def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
 
 BACKENDS: dict[str, Backend] = {
     "reference": run_reference,
+    "cpu": run_cpu,
     "reference-heads": run_reference_heads,
 }

@@ -100,7 +100,7 @@ class HeadTraversal:
             return
         self.count += self.kernels.traverse(
             self.pool,
-            head,
+            head.sort().values,
             outside,
             self.exact,
             self.picks[self.count :],

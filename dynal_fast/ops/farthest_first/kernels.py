@@ -16,6 +16,7 @@ class Points(NamedTuple):
 
     rows: Rows  # (n, d)
     norms: torch.Tensor  # (n,) float32: the squared norm of each row as the filter sees it
+    scales: torch.Tensor  # (n,) float64: what the filter multiplies a row by; empty if nothing
 
 
 class Groups(NamedTuple):
@@ -81,7 +82,7 @@ class Kernels(Protocol):
         picks: torch.Tensor,
         values: torch.Tensor,
     ) -> int:
-        """Farthest-first inside ``head`` (T,) int32 while no row outside can come before.
+        """Farthest-first in ``head`` (T,) int32, increasing, while no row outside can be next.
 
         ``exact`` (n,) float32 holds the smallest decision value of each head row to all centers
         so far; it is updated for the head rows, and becomes -inf for those picked. The next pick

@@ -25,7 +25,7 @@ class ReferenceKernels:
                 at = int(np.argmax(bad))
                 raise checks.bad_row(name, tile.start + at, float(squared[at]))
             norms[tile] = torch.from_numpy(squared)
-        return Points(rows, norms)
+        return Points(rows, norms, torch.empty(0, dtype=torch.float64))
 
     def distances(
         self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
