@@ -108,10 +108,10 @@ void multiply_groups(const Space& space, const Points& x, const Points& y, const
         const int64_t start = first(tile);
         if (start >= tile.center_count) continue;
         pack_rows(space, x, tile.rows, tile.row_count, scratch);
-        for (int64_t c = start; c < tile.center_count; c += kPanel) {
-          multiply_tile(scratch.rows, scratch.centers + c * space.columns, space.columns,
-                        scratch.dots + c, center_block);
-        }
+        const int64_t ahead = unit.row_count - row - kTileRows;
+        prefetch_rows(space, x, tile.rows + kTileRows, ahead < kTileRows ? ahead : kTileRows);
+        multiply_panels(scratch, space.columns, start, tile.center_count, scratch.dots,
+                        center_block);
         use(tile, start, scratch);
       }
     }
@@ -125,12 +125,6 @@ struct RowTerms {
       : low(x.norms[row] * (1 - space.slack) - space.absolute),
         high(x.norms[row] * (1 + space.slack) + space.absolute) {}
 };
-
-inline vf load(const float* p) {
-  vf v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
 
 // min over c of term + terms[c] - 2 dots[c].
 inline float smallest(float term, const float* terms, const float* dots, int64_t begin,
@@ -300,8 +294,8 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
 #pragma omp parallel for num_threads(threads) schedule(static)
       for (int64_t p = 0; p < panels; ++p) {
         float tile[kTileRows * kPanel];
-        multiply_tile(scratches[0].rows, packed.centers + p * kPanel * space.columns, space.columns,
-                      tile, kPanel);
+        multiply_tile<2>(scratches[0].rows, packed.centers + p * kPanel * space.columns,
+                         space.columns, tile, kPanel);
         for (int64_t i = 0; i < kTileRows && i < found; ++i) {
           __builtin_memcpy(dots + next[i] * padded + p * kPanel, tile + i * kPanel,
                            kPanel * sizeof(float));

@@ -24,6 +24,10 @@ inline int thread_number() {
 #endif
 }
 
+typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
+
+inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Row `row` as the filter sees it, into target (columns,).
@@ -87,23 +91,59 @@ inline void pack_rows(const Space& space, const Points& points, const int32_t* r
                    (kTileRows - count) * space.columns * sizeof(float));
 }
 
-// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kPanel centers.
+// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kVectors * kFloats centers.
+template <int kVectors>
 inline void multiply_tile(const float* rows, const float* panel, int64_t columns, float* dots,
                           int64_t stride) {
-  vf sums[kTileRows][2] = {};
+  vf sums[kVectors][kTileRows];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) sums[v][r] = vf{};
+  }
   for (int64_t k = 0; k < columns; ++k) {
-    vf centers[2];
-    __builtin_memcpy(centers, panel + k * kPanel, sizeof centers);
+    vf centers[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) centers[v] = load(panel + k * kPanel + v * kFloats);
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
       const vf row = rows[r * columns + k] - vf{};
-      sums[r][0] += row * centers[0];
-      sums[r][1] += row * centers[1];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sums[v][r] += row * centers[v];
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kTileRows; ++r) {
-    __builtin_memcpy(dots + r * stride, sums[r], sizeof sums[r]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      *reinterpret_cast<vf_unaligned*>(dots + r * stride + v * kFloats) = sums[v][r];
+    }
+  }
+}
+
+// dots[r * stride + c] for the packed centers from the panel of `begin` up to `end`.
+inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t begin, int64_t end,
+                            float* dots, int64_t stride) {
+  for (int64_t c = begin; c < end; c += kPanel) {
+    const float* panel = scratch.centers + c * columns;
+    if (end - c > kFloats) {
+      multiply_tile<2>(scratch.rows, panel, columns, dots + c, stride);
+    } else {
+      multiply_tile<1>(scratch.rows, panel, columns, dots + c, stride);
+    }
+  }
+}
+
+// Ask for rows that are packed next while the present ones are multiplied.
+inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
+                          int64_t count) {
+  const int64_t size = points.dtype == farthest_first::float64   ? 8
+                       : points.dtype == farthest_first::float32 ? 4
+                                                                 : 2;
+  const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
+  for (int64_t i = 0; i < count; ++i) {
+    const char* row = static_cast<const char*>(points.data) + rows[i] * points.stride * size;
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
   }
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import Traversal, farthest_first, farthest_first_compress
+from dynal_fast import Traversal, _extension, farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first import heads, reference, routing
 from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
 
@@ -62,6 +62,32 @@ def tiny_blocks(monkeypatch):
         "CHUNK": 50,
     }.items():
         monkeypatch.setattr(routing, name, value)
+
+
+@pytest.fixture(params=_extension.load().supported_isas())
+def isa(request):
+    """Each instruction set this CPU runs."""
+    native = _extension.load()
+    usual = native.active_isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(usual)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", CASES)
+def test_instruction_sets_and_threads_change_nothing(name):
+    pool, labeled = CASES[name]
+    want = farthest_first(pool, len(pool), labeled, backend="reference")
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            got = farthest_first(pool, len(pool), labeled, backend="cpu")
+            assert torch.equal(got.indices, want.indices)
+            assert torch.equal(got.distances, want.distances)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("tiny_blocks")
