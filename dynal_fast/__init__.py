@@ -2,7 +2,12 @@
 
 from dynal_fast._version import __version__
 from dynal_fast.acquisition.top import top_b
-from dynal_fast.ops.farthest_first import Traversal, farthest_first, farthest_first_compress
+from dynal_fast.ops.farthest_first import (
+    Traversal,
+    farthest_first,
+    farthest_first_compress,
+    verify_traversal,
+)
 from dynal_fast.pool import (
     EMATeacher,
     Epochs,
@@ -27,5 +32,6 @@ __all__ = [
     "farthest_first",
     "farthest_first_compress",
     "observe_pool",
+    "verify_traversal",
     "top_b",
 ]

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import Traversal, _extension, farthest_first, farthest_first_compress
+from dynal_fast import (
+    Traversal,
+    _extension,
+    farthest_first,
+    farthest_first_compress,
+    verify_traversal,
+)
 from dynal_fast.ops.farthest_first import heads, reference, routing
 from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
 
@@ -317,3 +323,48 @@ def test_compress_checks(change, message):
     arguments = {"embeddings": gaussian(20, 3), "labels": np.arange(20) % 3, "c": 6, **change}
     with pytest.raises(ValueError, match=message):
         farthest_first_compress(**arguments)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", CASES)
+def test_certificate_accepts_the_reference(name, metric):
+    pool, labeled = CASES[name]
+    if name in ("subnormal", "tiny"):
+        pytest.skip("squared distances underflow in float32 by construction")
+    if metric == "cosine" and (pool == 0).all(axis=1).any():
+        pool, labeled = pool + 1, None if labeled is None else labeled + 1
+    k = len(pool) // 2
+    got = farthest_first(pool, k, labeled, metric=metric)
+    certificate = verify_traversal(pool, got, labeled, metric=metric)
+    assert certificate.valid
+    assert certificate.steps == k
+
+
+def test_certificate_rejects_what_is_not_a_traversal():
+    pool, labeled = clustered(300, 20), clustered(40, 20, seed=1)
+    good = farthest_first(pool, 100, labeled)
+    assert verify_traversal(pool, good, labeled).valid
+    assert not verify_traversal(pool, good).valid
+    swapped = good.indices.clone()
+    swapped[[30, 31]] = swapped[[31, 30]]
+    certificate = verify_traversal(pool, good._replace(indices=swapped), labeled)
+    assert not certificate.valid
+    assert certificate.largest_gap > 1e-6
+    repeated = good.indices.clone()
+    repeated[5] = repeated[4]
+    assert not verify_traversal(pool, good._replace(indices=repeated), labeled).valid
+    assert not verify_traversal(pool, good._replace(distances=good.distances * 1.01), labeled).valid
+    assert not verify_traversal(pool, good._replace(radius=good.radius * 1.01), labeled).valid
+    taken = np.sort(good.indices[:3].numpy())
+    assert not verify_traversal(pool, good, taken).valid
+
+
+def test_certificate_reports_ties_and_forced_starts():
+    pool = np.eye(40, dtype=np.float32)
+    got = farthest_first(pool, 20, start=7)
+    certificate = verify_traversal(pool, got, start=True)
+    assert certificate.valid
+    assert certificate.near_ties == 19
+    assert certificate.gaps == 0
+    labeled = np.array([1, 2, 3])
+    assert verify_traversal(pool, farthest_first(pool, 37, labeled), labeled).valid

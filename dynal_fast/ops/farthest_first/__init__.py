@@ -4,7 +4,6 @@
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,24 +11,17 @@ import torch
 from dynal_fast.ops.farthest_first import checks
 from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.checks import Array
-from dynal_fast.ops.farthest_first.problem import Answer, Problem
+from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal
 from dynal_fast.ops.farthest_first.progress import Progress
+from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
-__all__ = ["Traversal", "farthest_first", "farthest_first_compress"]
-
-
-class Traversal(NamedTuple):
-    """Samples in the order in which they were picked.
-
-    ``indices`` (k,) int64: pool indices. ``distances`` (k,) float32: the distance of each pick to
-    the nearest labeled or earlier picked sample when it was picked, ``inf`` for a first pick with
-    nothing labeled; they never increase after a forced start. ``radius``: the largest distance
-    from a remaining pool sample to the nearest labeled or picked one (0 when none remains).
-    """
-
-    indices: torch.Tensor
-    distances: torch.Tensor
-    radius: float
+__all__ = [
+    "Certificate",
+    "Traversal",
+    "farthest_first",
+    "farthest_first_compress",
+    "verify_traversal",
+]
 
 
 def farthest_first(
@@ -119,7 +111,7 @@ def farthest_first(
         metric=metric,
         start=_first_pick(start, generator, rows.size, candidates),
     )
-    with Progress(count, progress) as bar:
+    with Progress(count, progress, "farthest-first", "pick") as bar:
         return _traversal(choose(backend, rows.device)(problem, bar.reach), metric)
 
 
@@ -212,14 +204,15 @@ def farthest_first_compress(
     distinct = torch.unique(classes).tolist()
     if count < len(distinct):
         raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
-    kept = []
+    kept: list[torch.Tensor] = []
     run = choose(backend, rows.device)
-    with Progress(len(distinct) * (count // max(len(distinct), 1)), progress) as bar:
+    share = count // max(len(distinct), 1)
+    with Progress(len(distinct) * share, progress, "FF-Comp", "pick") as bar:
         for label in distinct:
             members = (classes == label).nonzero().squeeze(1)
             problem = Problem(
                 pool=rows,
-                k=min(count // len(distinct), len(members)),
+                k=min(share, len(members)),
                 labeled=None,
                 labeled_indices=None,
                 candidates=members,

@@ -1,4 +1,4 @@
-"""What a backend is asked: one checked traversal, and how its answer looks."""
+"""What a traversal takes and gives: inside, between the checks and a backend, and outside."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,6 +26,20 @@ class Answer(NamedTuple):
     indices: torch.Tensor  # (k,) int64
     values: torch.Tensor  # (k,) float32
     left: float  # the largest decision value among the candidates that remain, 0 if none
+
+
+class Traversal(NamedTuple):
+    """Samples in the order in which they were picked.
+
+    ``indices`` (k,) int64: pool indices. ``distances`` (k,) float32: the distance of each pick to
+    the nearest labeled or earlier picked sample when it was picked, ``inf`` for a first pick with
+    nothing labeled; they never increase after a forced start. ``radius``: the largest distance
+    from a remaining pool sample to the nearest labeled or picked one (0 when none remains).
+    """
+
+    indices: torch.Tensor
+    distances: torch.Tensor
+    radius: float
 
 
 # A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.

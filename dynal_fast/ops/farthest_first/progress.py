@@ -1,4 +1,4 @@
-"""The progress bar of a traversal."""
+"""The progress bar of the long operations."""
 
 import sys
 from types import TracebackType
@@ -7,11 +7,11 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Counts picks on stderr: when asked to, or by default on a terminal."""
+    """Counts on stderr: when asked to, or by default on a terminal."""
 
-    def __init__(self, total: int, show: bool | None) -> None:
+    def __init__(self, total: int, show: bool | None, what: str, unit: str) -> None:
         shown = sys.stderr.isatty() if show is None else show
-        self._bar = tqdm(total=total, unit="pick", desc="farthest-first", disable=not shown)
+        self._bar = tqdm(total=total, unit=unit, desc=what, disable=not shown)
 
     def __enter__(self) -> "Progress":
         return self
@@ -24,6 +24,6 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def reach(self, picks: int) -> None:
-        """Show that ``picks`` samples have been picked so far."""
-        self._bar.update(picks - self._bar.n)
+    def reach(self, done: int) -> None:
+        """Show that ``done`` units are done so far."""
+        self._bar.update(done - self._bar.n)

@@ -16,9 +16,9 @@ from dynal_fast.ops.farthest_first.problem import Problem
 CLUSTERED_FROM = 512  # labeled samples from which clustering them pays
 PROBES = 4  # clusters that every row is compared with
 MORE_PROBES = 16  # clusters that a row is compared with when it first reaches a head
-TILE = 8192  # rows for which the distances to all clusters are held at once
+TILE = 2**21  # distances to clusters that are held at once
 MARGIN = 1e-6  # covers the float32 roundings of square roots, differences and products
-CHUNK = 8 * TILE  # rows that are compared with their clusters in one call
+CHUNK = 2**16  # rows that are compared with their clusters in one call
 
 # Values of ``applied``; from 0 on the row is exact for the labeled set and for so many picks.
 ROUTED, PROBED = -2, -1
@@ -41,6 +41,7 @@ class LabeledSet:
         self.clusters = 1
         if self.size >= CLUSTERED_FROM:
             self.clusters = max(1, round(math.sqrt(PROBES * self.size)))
+        self.tile = max(1, TILE // self.clusters)
         if self.size:
             self.cluster()
 
@@ -50,7 +51,7 @@ class LabeledSet:
         chosen = torch.randperm(self.size, generator=generator)[: self.clusters]
         self.centroids = self.members[chosen.to(self.members.device)]
         nearest, radius = [], torch.zeros(self.clusters, device=self.members.device)
-        for tile in self.members.split(TILE):
+        for tile in self.members.split(self.tile):
             _, upper = self.kernels.distances(self.points, tile, self.points, self.centroids)
             squared, cluster = upper.min(dim=1)
             radius.scatter_reduce_(0, cluster, squared.sqrt(), "amax")
@@ -72,7 +73,7 @@ class LabeledSet:
         self, rows: torch.Tensor, bound: torch.Tensor, exact: torch.Tensor, applied: torch.Tensor
     ) -> None:
         """Take each of ``rows`` that is not exact yet one step further."""
-        for step in rows.split(TILE):
+        for step in rows.split(self.tile):
             progress = applied[step]
             self.compare(step[progress == PROBED], bound, exact, applied)
             routed = step[progress == ROUTED]
@@ -86,7 +87,7 @@ class LabeledSet:
             self.kernels.bound(self.pool, self.points, Groups.one(rows, self.members), bound)
             return
         nearest = []
-        for tile in rows.split(TILE):
+        for tile in rows.split(self.tile):
             lower, _ = self.kernels.distances(self.pool, tile, self.points, self.centroids)
             nearest.append(torch.topk(lower, probes, largest=False, sorted=False).indices)
         cluster, order = torch.sort(torch.cat(nearest).flatten())
