@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from dynal_fast.data import LazyStack, load
+from dynal_fast.data import ImageInputs, LazyStack, load
+from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment import ExperimentData, Oracle, SampleSet, load_data
 
 REAL_DATA = Path(
@@ -125,9 +126,20 @@ def test_images_that_are_decoded_when_asked_for_are_gathered_the_same(tmp_path):
     for i in range(4):
         np.save(tmp_path / f"{i}.npy", np.full((1, 2, 2), i, np.uint8))
     stack = LazyStack([tmp_path / f"{i}.npy" for i in range(4)], np.load, (1, 2, 2))
-    _, inputs = SampleSet(stack)[torch.tensor([3, 1])]
-    assert inputs[:, 0, 0, 0].tolist() == [3, 1]
-    assert SampleSet(stack)[2][1].shape == (1, 2, 2)
+    samples = SampleSet(ImageInputs(stack, mean=0, std=1 / 255))
+    assert samples[torch.tensor([3, 1])][1][:, 0, 0, 0].tolist() == [3, 1]
+    assert samples[2][1].shape == samples.input_shape == (1, 2, 2)
+
+
+def test_only_images_are_augmented():
+    augmentation, generator = Augmentation(2), torch.Generator().manual_seed(0)
+    samples = ExperimentData.from_images(load("digits")).samples
+    ids = torch.arange(20)
+    augmented = samples.augmented(ids, augmentation, generator)
+    assert augmented.shape == (20, 1, 8, 8)
+    assert not torch.equal(augmented, samples[ids][1])
+    with pytest.raises(ValueError, match=r"crop_padding and .* need uint8 images .*of Tensor"):
+        SampleSet(INPUTS).augmented(ids[:3], augmentation, generator)
 
 
 @pytest.mark.skipif(

@@ -8,8 +8,6 @@ from torch import nn
 
 from dynal_fast.models import MODELS, build_model, embed, penultimate
 
-torch.set_num_threads(1)
-
 # Published: LeNet as the CNN of McMahan et al. (2017), VGG-16 as the summary of the author's Keras
 # model prints it, ResNet-18 as everybody counts it, DRN-D-22 as 16.4 million in its README.
 PARAMETERS = [

@@ -13,6 +13,7 @@ from dynal_fast.data.dataset import ImageDataset, LazyStack
 from dynal_fast.data.digits import read_digits
 from dynal_fast.data.idx import read_fashion_mnist, read_mnist
 from dynal_fast.data.image_folder import read_image_folder
+from dynal_fast.data.inputs import ImageInputs
 from dynal_fast.data.source import DatasetCorruptError, DatasetNotFoundError
 from dynal_fast.data.svhn import read_svhn
 
@@ -79,6 +80,7 @@ __all__ = [
     "DatasetCorruptError",
     "DatasetNotFoundError",
     "ImageDataset",
+    "ImageInputs",
     "LazyStack",
     "load",
 ]

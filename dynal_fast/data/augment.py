@@ -33,6 +33,11 @@ class Augmentation:
     padding: int = 4
     horizontal_flip: bool = True
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether images stay as they are."""
+        return self.padding == 0 and not self.horizontal_flip
+
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the changed images; see :func:`random_crop` and :func:`random_horizontal_flip`."""
         if self.padding:

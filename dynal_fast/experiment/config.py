@@ -71,6 +71,8 @@ class Training:
 
     The learning rate is multiplied by ``gamma`` after each epoch named in ``milestones`` (epochs
     count from 1), as in label dispersion 4.1: ``epochs=100, milestones=[60, 80], gamma=0.2``.
+    ``crop_padding=4, horizontal_flip=True`` is its augmentation; ``unsupervised="ema"`` the
+    semi-supervised objective of temporal output discrepancy 4.3.
     """
 
     epochs: int = option(30, "epochs of every training")
@@ -81,6 +83,13 @@ class Training:
     weight_decay: float = option(0.0, "weight decay")
     milestones: list[int] = option([], "epochs after which the rate drops")  # noqa: RUF009
     gamma: float = option(0.1, "factor of each drop")
+    crop_padding: int = option(0, "crop images at random after padding them by so many pixels")
+    horizontal_flip: bool = option(False, "mirror images at random")
+    unsupervised: Literal["none", "ema", "cyclic", "tod-code"] = option(
+        "none", "train with unlabeled batches beside labeled ones, on this output discrepancy"
+    )
+    unsupervised_weight: float = option(0.05, "lambda of eq. 9, the unsupervised loss's weight")
+    ema_alpha: float = option(0.999, "decay of the averaged weights of ema and tod-code")
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
@@ -96,6 +105,16 @@ class Training:
             self.milestones,
         )
         _require(self.gamma > 0, "gamma", "positive", self.gamma)
+        _require(self.crop_padding >= 0, "crop_padding", "at least 0", self.crop_padding)
+        variants = typing.get_args(typing.get_type_hints(Training)["unsupervised"])
+        _require(self.unsupervised in variants, "unsupervised", f"in {variants}", self.unsupervised)
+        _require(
+            self.unsupervised_weight >= 0,
+            "unsupervised_weight",
+            "at least 0",
+            self.unsupervised_weight,
+        )
+        _require(0 <= self.ema_alpha <= 1, "ema_alpha", "in [0, 1]", self.ema_alpha)
 
 
 @dataclass(frozen=True)

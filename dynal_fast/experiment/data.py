@@ -4,20 +4,17 @@ Labels live in the :class:`Oracle` alone: what trains, observes or selects sees 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dynal_fast.data import ImageDataset, load
-from dynal_fast.pool.normalize import Normalize
-
-Transform = Callable[[Tensor], Tensor]
+from dynal_fast.data import ImageDataset, ImageInputs, load
+from dynal_fast.data.augment import Augmentation
 
 
 class SampleSet(Dataset):
@@ -30,11 +27,8 @@ class SampleSet(Dataset):
     Parameters
     ----------
     source
-        Inputs, shape ``(samples, ...)``, as a tensor, an array or anything with ``shape`` that
-        takes an array of indices; or any map-style data set, of whose tuples the first element is
-        the input.
-    transform
-        What turns a batch of the source into the model's inputs, such as a normalisation.
+        Inputs, shape ``(samples, ...)``, as a tensor or as :class:`~dynal_fast.data.ImageInputs`;
+        or any map-style data set, of whose tuples the first element is the input.
 
     >>> samples = SampleSet(torch.arange(6.0).reshape(3, 2))
     >>> samples[2]
@@ -44,9 +38,8 @@ class SampleSet(Dataset):
             [0., 1.]]))
     """
 
-    def __init__(self, source: Any, transform: Transform | None = None) -> None:
+    def __init__(self, source: Any) -> None:
         self.source = source
-        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.source)
@@ -57,14 +50,27 @@ class SampleSet(Dataset):
         return index, self._inputs(torch.tensor([index]))[0]
 
     def _inputs(self, ids: Tensor) -> Tensor:
-        if isinstance(self.source, Tensor):
-            inputs = self.source[ids]
-        elif hasattr(self.source, "shape"):
-            inputs = torch.from_numpy(self.source[ids.numpy()])
-        else:
-            items = [self.source[i] for i in ids.tolist()]
-            inputs = default_collate([i[0] if isinstance(i, tuple | list) else i for i in items])
-        return self.transform(inputs) if self.transform else inputs
+        if isinstance(self.source, Tensor | ImageInputs):
+            return self.source[ids]
+        items = [self.source[i] for i in ids.tolist()]
+        return default_collate([i[0] if isinstance(i, tuple | list) else i for i in items])
+
+    def augmented(
+        self, ids: Tensor, augmentation: Augmentation, generator: torch.Generator
+    ) -> Tensor:
+        """Return the inputs of ``ids``, randomly changed.
+
+        Raises
+        ------
+        ValueError
+            The source is not :class:`~dynal_fast.data.ImageInputs`.
+        """
+        if not isinstance(self.source, ImageInputs):
+            raise ValueError(
+                "crop_padding and horizontal_flip need uint8 images (ExperimentData.from_images), "
+                f"got samples of {type(self.source).__name__}"
+            )
+        return self.source.augmented(ids, augmentation, generator)
 
     def batches(self, ids: Iterable[Tensor]) -> DataLoader:
         """Return a loader of the ``(sample_ids, inputs)`` of these batches of ids.
@@ -206,26 +212,35 @@ class ExperimentData:
         return cls(name, SampleSet(train), labels, SampleSet(test), test_labels, count)
 
     @classmethod
-    def from_images(cls, images: ImageDataset) -> "ExperimentData":
-        """Build from a data set of uint8 images, normalised batch by batch.
+    def from_images(
+        cls, images: ImageDataset, device: torch.device | str = "cpu"
+    ) -> "ExperimentData":
+        """Build from a data set of uint8 images, which are normalised batch by batch on ``device``.
 
         >>> from dynal_fast.data import load
         >>> ExperimentData.from_images(load("digits")).samples.input_shape
         (1, 8, 8)
         """
-        normalize = Normalize(images.mean, images.std, images.image_shape[0])
+        samples, test_samples = (
+            SampleSet(ImageInputs(split, images.mean, images.std, device))
+            for split in (images.train_images, images.test_images)
+        )
         return cls(
             images.name,
-            SampleSet(_indexable(images.train_images), normalize),
-            torch.from_numpy(images.train_labels),
-            SampleSet(_indexable(images.test_images), normalize),
-            torch.from_numpy(images.test_labels),
+            samples,
+            torch.as_tensor(images.train_labels),
+            test_samples,
+            torch.as_tensor(images.test_labels),
             images.num_classes,
         )
 
 
-def load_data(name: str, root: str | Path | None = None) -> ExperimentData:
+def load_data(
+    name: str, root: str | Path | None = None, device: torch.device | str = "cpu"
+) -> ExperimentData:
     """Return the data set called ``name`` (see :func:`dynal_fast.data.load`), read from ``root``.
+
+    Batches are made on ``device``, where images that fit into memory are kept.
 
     Raises
     ------
@@ -234,11 +249,7 @@ def load_data(name: str, root: str | Path | None = None) -> ExperimentData:
     FileNotFoundError
         A file is missing.
     """
-    return ExperimentData.from_images(load(name, root or None))
-
-
-def _indexable(images: Any) -> Any:
-    return torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    return ExperimentData.from_images(load(name, root or None), device)
 
 
 def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:

@@ -60,7 +60,7 @@ def run_grid(
     if config.threads:
         torch.set_num_threads(config.threads)
     if data is None:
-        data = load_data(config.data, config.data_root)
+        data = load_data(config.data, config.data_root, config.device)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]

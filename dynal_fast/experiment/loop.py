@@ -39,6 +39,7 @@ from dynal_fast.experiment.observation import (
     mc_dropout_stats,
 )
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.training import Trainer, accuracy
 from dynal_fast.pool import PoolStats
 
@@ -57,6 +58,7 @@ class _State:
     targets: Tensor
     observer: PoolObserver
     streams: RandomStreams
+    objective: Objective | None
     cycles: list[CycleResult] = field(default_factory=list)
     timings: list[CycleTiming] = field(default_factory=list)
 
@@ -169,12 +171,19 @@ class ActiveLearningExperiment:
         observer.drop(labeled)
         self.configuration = self._configuration(model)
         streams = RandomStreams(derived_seed(self.seed, "run"))
-        return _State(model, labeled, self.data.oracle.label(labeled), observer, streams)
+        objective = None
+        if self.training.unsupervised != "none":
+            objective = Objective(self.training, self._initial_model("baseline"))
+        targets = self.data.oracle.label(labeled)
+        return _State(model, labeled, targets, observer, streams, objective)
 
-    def _initial_model(self) -> nn.Module:
+    def _initial_model(self, purpose: str = "model") -> nn.Module:
         with own_random_state():
-            torch.manual_seed(derived_seed(self.seed, "model"))
-            return self.build_model().to(self.device)
+            torch.manual_seed(derived_seed(self.seed, purpose))
+            model = self.build_model()
+            if self.training.unsupervised == "tod-code":
+                model = TwoHeads(model, self.data.samples.input_shape, self.data.num_classes)
+            return model.to(self.device)
 
     def _check_needs(self, model: nn.Module) -> None:
         if "embeddings" in self.strategy.needs:
@@ -206,17 +215,20 @@ class ActiveLearningExperiment:
     def _run_cycle(self, state: _State) -> None:
         cycle = len(state.cycles)
         selects = cycle < self.protocol.cycles
+        previous = state.model
         if cycle > 0 and self.protocol.retrain == "scratch":
             state.model = self._initial_model()
+        if state.objective is not None:
+            state.objective.begin_cycle(state.model, previous)
         pool = unlabeled(len(self.data.samples), state.labeled)
         start = time.perf_counter()
         observe_seconds = 0.0
         if selects:
             observe_seconds += state.observer.begin_cycle(state.model, pool, first=cycle == 0)
-        trainer = Trainer(state.model, self.training, self.device)
+        trainer = Trainer(state.model, self.training, self.device, state.objective)
         for epoch in range(1, self.training.epochs + 1):
             loss = trainer.run_epoch(
-                self.data.samples, state.labeled, state.targets, state.streams.order
+                self.data.samples, state.labeled, state.targets, state.streams.order, pool
             )
             if not math.isfinite(loss):
                 raise FloatingPointError(
@@ -293,6 +305,8 @@ class ActiveLearningExperiment:
         tensors |= prefixed("model", state.model.state_dict())
         tensors |= prefixed("stats", state.observer.state())
         tensors |= prefixed("random", random_tensors)
+        if state.objective is not None:
+            tensors |= prefixed("objective", state.objective.state())
         facts = {
             "format": CHECKPOINT_FORMAT,
             "configuration": self.configuration,
@@ -325,6 +339,8 @@ class ActiveLearningExperiment:
         state.model.load_state_dict(checkpoint.part("model"))
         state.observer.restore(checkpoint.part("stats"))
         state.streams.restore(checkpoint.part("random"), facts["random"])
+        if state.objective is not None:
+            state.objective.restore(checkpoint.part("objective"))
         state.cycles = [CycleResult(**cycle) for cycle in facts["cycles"]]
         state.timings = [CycleTiming.from_mapping(timing) for timing in facts["timings"]]
 

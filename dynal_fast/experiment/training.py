@@ -6,13 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment.config import Training
 from dynal_fast.experiment.data import SampleSet
 from dynal_fast.experiment.models import evaluating
+from dynal_fast.experiment.semi_supervised import Objective
 
 
 class Trainer:
     """One training from a fresh optimizer: call :meth:`run_epoch` once for each epoch.
+
+    Parameters
+    ----------
+    objective
+        Adds the loss of unlabeled batches; by default there is the cross-entropy alone.
 
     >>> from dynal_fast.experiment import Training
     >>> samples = SampleSet(torch.randn(8, 2))
@@ -23,40 +30,73 @@ class Trainer:
     True
     """
 
-    def __init__(self, model: nn.Module, training: Training, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        training: Training,
+        device: torch.device,
+        objective: Objective | None = None,
+    ) -> None:
         self.model = model
         self.training = training
         self.device = device
+        self.objective = objective
+        self.augmentation = Augmentation(training.crop_padding, training.horizontal_flip)
         self.optimizer = build_optimizer(model, training)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
             self.optimizer, milestones=training.milestones, gamma=training.gamma
         )
 
     def run_epoch(
-        self, samples: SampleSet, ids: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        samples: SampleSet,
+        ids: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        pool: Tensor | None = None,
     ) -> float:
         """Train on every labeled sample once, in random order, and return the mean loss.
+
+        With an objective, each batch has one of as many unlabeled samples beside it, as long as
+        there are any: the pool in random order, again and again.
 
         Parameters
         ----------
         ids, targets
             int64 ``(labeled,)``: the labeled samples and the labels that the oracle told.
         generator
-            Draws the order.
+            Draws the order, and the changes of augmentation.
+        pool
+            int64 ``(pool,)``: the unlabeled samples, for the objective.
         """
         self.model.train()
         batches = even_batches(len(ids), self.training.batch_size, generator)
-        loader = samples.batches(ids[rows] for rows in batches)
-        total = 0.0
-        for rows, (_, inputs) in zip(batches, loader, strict=True):
-            logits = self.model(inputs.to(self.device))
-            loss = functional.cross_entropy(logits, targets[rows].to(self.device))
+        unlabeled = None
+        if self.objective is not None and pool is not None and len(pool):
+            unlabeled = repeated(pool, len(ids), generator)
+        total, done = 0.0, 0
+        for rows in batches:
+            inputs = self._inputs(samples, ids[rows], generator)
+            batch_targets = targets[rows].to(self.device)
+            if self.objective is not None and unlabeled is not None:
+                beside = self._inputs(samples, unlabeled[done : done + len(rows)], generator)
+                loss = self.objective.loss(inputs, batch_targets, beside)
+            else:
+                loss = functional.cross_entropy(self.model(inputs), batch_targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
+            if self.objective is not None:
+                self.objective.after_step()
             total += loss.item() * len(rows)
+            done += len(rows)
         self.scheduler.step()
         return total / len(ids)
+
+    def _inputs(self, samples: SampleSet, ids: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augmentation.changes_nothing:
+            return samples[ids][1].to(self.device)
+        return samples.augmented(ids, self.augmentation, generator).to(self.device)
 
 
 def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -83,6 +123,16 @@ def even_batches(count: int, batch_size: int, generator: torch.Generator) -> tup
     """
     order = torch.randperm(count, generator=generator)
     return order.tensor_split(-(-count // batch_size))
+
+
+def repeated(ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return ``count`` ids: all in random order, then again in another, and so on.
+
+    >>> repeated(torch.tensor([7, 8]), 5, torch.Generator().manual_seed(0)).bincount()[7:].tolist()
+    [2, 3]
+    """
+    orders = [torch.randperm(len(ids), generator=generator) for _ in range(-(-count // len(ids)))]
+    return ids[torch.cat(orders)[:count]]
 
 
 def accuracy(
