@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := $(VENV)-bench
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench dist clean
+.PHONY: help install demo test lint format bench bench-kernels dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -36,11 +37,25 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh')
 
-bench: $(STAMP) ## run the benchmarks
+bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, docs/benchmarks.md, README
+	$(BENCH)/bin/dynal-fast bench --full -o benchmarks/results
+	$(BENCH)/bin/python -m dynal_fast.bench.page
+
+# An environment of its own: the other libraries want other versions than the tests.
+$(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	grep -v '^scikit-learn' constraints.txt > $(BENCH)/constraints.txt
+	$(BENCH)/bin/python -m pip install -q -c $(BENCH)/constraints.txt pip setuptools wheel pybind11
+	$(BENCH)/bin/python -m pip install -q -c $(BENCH)/constraints.txt --no-build-isolation \
+		-e '.[bench,competitors]'
+	$(BENCH)/bin/python -m pip install -q --no-deps anomalib
+	touch $@
+
+bench-kernels: $(STAMP) ## the pytest-benchmark suites: every backend, verified before it is timed
 	$(BIN)/python -m pytest benchmarks --benchmark-only -n 0
 
 dist: $(STAMP) ## build the sdist and the wheel
 	$(BIN)/python -m build
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info dynal_fast/_C*.so
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info dynal_fast/_C*.so

@@ -1,4 +1,4 @@
-"""The command line: ``dynal-fast run | select | demo | plot | strategies | info``.
+"""The command line: ``dynal-fast run | select | demo | plot | bench | strategies | info``.
 
 Torch and everything above it load inside the commands, so that ``--help`` answers at once.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from dynal_fast._version import __version__
+from dynal_fast.bench.command import add_bench
 from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_select(commands)
     _add_demo(commands)
     _add_plot(commands)
+    add_bench(commands)
     listing = commands.add_parser("strategies", help="list the strategies and what they do")
     listing.set_defaults(command=_strategies)
     info = commands.add_parser("info", help="print versions, CPU features and backends")
@@ -117,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
-    own_words = isinstance(error, OSError) and error.strerror and error.filename is None
-    text = error.strerror if own_words else str(error)  # type: ignore[attr-defined]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     print(f"dynal-fast: error: {' '.join(text.split())}", file=sys.stderr)
     return code
 

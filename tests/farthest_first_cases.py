@@ -3,42 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dynal_fast.bench.inputs import bootstrap, clustered, gaussian
+
 Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # pool (n, d), labeled (m, d)
-
-
-def clustered(n: int, d: int, seed: int = 0, *, components: int = 100) -> NDArray[np.float32]:
-    """Features of a ReLU layer over a mixture of Gaussians: (n, d), as after a trained network.
-
-    The mixture has 64 dimensions, its centers spread twice as far as its components.
-    """
-    layer = np.random.default_rng(12345)
-    centers = 2 * layer.standard_normal((components, 64), dtype=np.float32)
-    weight = layer.standard_normal((64, d), dtype=np.float32) / 8
-    bias = 0.1 * layer.standard_normal(d, dtype=np.float32)
-    rng = np.random.default_rng(seed)
-    features = np.empty((n, d), dtype=np.float32)
-    for start in range(0, n, 8192):
-        rows = min(8192, n - start)
-        latent = centers[rng.integers(components, size=rows)]
-        latent = latent + rng.standard_normal((rows, 64), dtype=np.float32)
-        np.maximum(latent @ weight + bias, 0, out=features[start : start + rows])
-    return features
-
-
-def gaussian(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
-    """Independent standard Gaussian features (n, d): the worst case for any pruning."""
-    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
 
 
 def lattice(n: int, d: int, seed: int = 0, *, levels: int = 3) -> NDArray[np.float32]:
     """Points of a small integer lattice (n, d): almost every distance ties with many others."""
     return np.random.default_rng(seed).integers(levels, size=(n, d)).astype(np.float32)
-
-
-def bootstrap(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
-    """A pool inflated by drawing with replacement (n, d): many exact duplicates."""
-    rng = np.random.default_rng(seed)
-    return clustered(max(n // 2, 1), d, seed)[rng.integers(max(n // 2, 1), size=n)]
 
 
 def small_cases() -> dict[str, Case]:

@@ -1,0 +1,102 @@
+"""What is measured: one traversal, or the statistics of some epochs, with its inputs' names."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dynal_fast.bench import inputs
+
+
+@dataclass(frozen=True)
+class TraversalCase:
+    """Pick ``k`` of ``n`` embeddings of ``d`` dimensions; ``labeled`` more are labeled already.
+
+    ``inputs`` names the generator in ``inputs.EMBEDDINGS``, or is the path of a ``.npy`` file.
+    """
+
+    inputs: str
+    n: int
+    d: int
+    k: int
+    labeled: int = 0
+    labeled_file: str = ""
+
+    operation = "farthest-first"
+
+    def title(self) -> str:
+        """The case in words.
+
+        >>> TraversalCase("gaussian", 150_000, 512, 4_000, labeled=25_000).title()
+        'farthest-first, gaussian: 4,000 of 150,000 × 512, 25,000 labeled'
+        """
+        start = f", {self.labeled:,} labeled" if self.labeled else ", none labeled"
+        return f"farthest-first, {self.inputs}: {self.k:,} of {self.n:,} × {self.d:,}{start}"
+
+    def load(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The pool (n, d) and the labeled embeddings (labeled, d), float32."""
+        if self.inputs in inputs.EMBEDDINGS:
+            make = inputs.EMBEDDINGS[self.inputs]
+            if self.inputs == "digits":
+                every = torch.from_numpy(make(self.n + self.labeled, self.d, 0))
+                return every[: self.n], every[self.n :] if self.labeled else None
+            pool = torch.from_numpy(make(self.n, self.d, 0))
+            labeled = torch.from_numpy(make(self.labeled, self.d, 1)) if self.labeled else None
+            return pool, labeled
+        pool = torch.from_numpy(np.load(self.inputs, allow_pickle=False))
+        if not self.labeled_file:
+            return pool, None
+        return pool, torch.from_numpy(np.load(self.labeled_file, allow_pickle=False))
+
+
+@dataclass(frozen=True)
+class StatisticsCase:
+    """Observe ``n`` samples over ``classes`` in each of ``epochs`` epochs, then score them."""
+
+    n: int
+    classes: int
+    epochs: int
+    batch: int = 8192
+
+    operation = "pool statistics"
+    inputs = "logits"
+
+    def title(self) -> str:
+        """The case in words.
+
+        >>> StatisticsCase(150_000, 100, 20).title()
+        'pool statistics: 150,000 samples × 100 classes, 20 epochs'
+        """
+        return (
+            f"pool statistics: {self.n:,} samples × {self.classes:,} classes, {self.epochs} epochs"
+        )
+
+    def load(self) -> torch.Tensor:
+        """Logits (n + 64 epochs' shifts, classes) float32; ``epoch_logits`` cuts an epoch's."""
+        return torch.from_numpy(inputs.logits(self.n + 7 * self.epochs, self.classes))
+
+    def epoch_logits(self, base: torch.Tensor, epoch: int) -> torch.Tensor:
+        """The logits (n, classes) of an epoch, from 1: a view of ``base`` that shifts by 7 rows."""
+        first = 7 * (epoch - 1)
+        return base[first : first + self.n]
+
+
+Case = TraversalCase | StatisticsCase
+KINDS: dict[str, type] = {"farthest-first": TraversalCase, "pool statistics": StatisticsCase}
+
+
+def as_record(case: Case) -> dict[str, Any]:
+    """The case as JSON holds it."""
+    return {"operation": case.operation, **asdict(case)}
+
+
+def from_record(record: dict[str, Any]) -> Case:
+    """The case that ``as_record`` wrote.
+
+    >>> case = StatisticsCase(10, 3, 2)
+    >>> from_record(as_record(case)) == case
+    True
+    """
+    fields = dict(record)
+    return KINDS[fields.pop("operation")](**fields)

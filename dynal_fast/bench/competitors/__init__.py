@@ -1,0 +1,106 @@
+"""What people use today, each through its public interface, and ours beside it.
+
+A method states what it needs and what it cannot do; nothing is imported before it runs.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
+
+OURS = "dynal_fast"
+
+
+class Size(NamedTuple):
+    """How much of a case is run: ``amount`` picks or epochs, and how many labeled samples."""
+
+    amount: int
+    labeled: int
+
+
+# What time and memory are linear in; what is too large to run is fitted from smaller sizes.
+Terms = Callable[[Size], Sequence[float]]
+
+
+def per_pick(size: Size) -> Sequence[float]:
+    """The labeled set is covered first, then each pick costs the same."""
+    return 1, size.labeled, size.amount
+
+
+def per_center(size: Size) -> Sequence[float]:
+    """A labeled sample costs what a pick costs."""
+    return 1, size.labeled + size.amount
+
+
+def every_center_at_every_pick(size: Size) -> Sequence[float]:
+    """Each pick computes the distances to all labeled and picked samples anew."""
+    return 1, size.amount, size.amount * size.labeled + size.amount * (size.amount - 1) / 2
+
+
+def per_epoch(size: Size) -> Sequence[float]:
+    """Each epoch costs the same."""
+    return 1, size.amount
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to do an operation.
+
+    ``prepare(case, data)`` brings inputs into the method's form, outside of the measurement, and
+    returns ``run(size)``, which does the job and returns picks (int array) or scores (dict).
+    """
+
+    name: str
+    operation: str
+    prepare: Callable[[Any, Any], Callable[[Size], Any]]
+    terms: Terms
+    requires: str = ""  # the distribution that must be installed
+    refuses: Callable[[Any], str] = lambda case: ""  # why it cannot do a case
+    defect: Callable[[], str] = lambda: ""  # what is wrong with its results, checked as it runs
+    note: str = ""
+    exact_from: str = "picks"  # "picks", or "nothing": a yardstick that selects nothing
+    random_start: bool = False
+    on_gpu: bool = False
+
+    def missing(self) -> str:
+        """Why it cannot run here, or nothing."""
+        if not self.requires:
+            return ""
+        try:
+            importlib.metadata.version(self.requires)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{self.requires} is not installed"
+        return ""
+
+
+def methods(operation: str) -> dict[str, Method]:
+    """The methods for an operation by name, ours first."""
+    from dynal_fast.bench.competitors import libraries, loops, ours, statistics
+
+    every = [*ours.METHODS, *loops.METHODS, *libraries.METHODS, *statistics.METHODS]
+    return {method.name: method for method in every if method.operation == operation}
+
+
+def method_for(case: Case, name: str) -> Method:
+    """The method of this name for a case."""
+    known = methods(case.operation)
+    if name not in known:
+        raise ValueError(f"method must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+__all__ = [
+    "OURS",
+    "Method",
+    "Size",
+    "StatisticsCase",
+    "TraversalCase",
+    "every_center_at_every_pick",
+    "method_for",
+    "methods",
+    "per_center",
+    "per_epoch",
+    "per_pick",
+]

@@ -1,0 +1,146 @@
+"""Farthest-first as loops over BLAS, torch.cdist and scikit-learn: what people write themselves."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynal_fast.bench.cases import TraversalCase
+from dynal_fast.bench.competitors import Method, Size, per_pick
+
+BLOCK = 4096
+Data = tuple[Tensor, Tensor | None]
+Run = Callable[[Size], np.ndarray]
+
+
+def blas_loop(case: TraversalCase, data: Data) -> Run:
+    """Precomputed norms; blocked ``torch.mm`` for the labeled set; a matrix-vector product a pick.
+
+    The strong baseline: nothing but BLAS and one pass over n numbers per pick, no n × labeled
+    matrix, no transfer to the host inside the loop.
+    """
+    pool, labeled = data
+
+    def run(size: Size) -> np.ndarray:
+        norms = torch.linalg.vector_norm(pool, dim=1).square_()
+        minimum = torch.full_like(norms, torch.inf)
+        if labeled is not None:
+            for rows in range(0, len(pool), BLOCK):
+                block = pool[rows : rows + BLOCK]
+                for first in range(0, size.labeled, BLOCK):
+                    centers = labeled[first : min(first + BLOCK, size.labeled)]
+                    squared = torch.mm(block, centers.T).mul_(-2).add_((centers**2).sum(1))
+                    nearest = squared.min(1).values + norms[rows : rows + BLOCK]
+                    minimum[rows : rows + BLOCK] = torch.minimum(
+                        minimum[rows : rows + BLOCK], nearest
+                    )
+        picks = torch.empty(size.amount, dtype=torch.int64, device=pool.device)
+        squared = torch.empty_like(norms)
+        for step in range(size.amount):
+            pick = minimum.argmax()
+            picks[step] = pick
+            row = pool[pick]
+            torch.addmv(norms, pool, row, alpha=-2, out=squared)
+            torch.minimum(minimum, squared.add_(norms[pick]), out=minimum)
+            minimum[pick] = -torch.inf
+        return picks.cpu().numpy()
+
+    return run
+
+
+def cdist_loop(case: TraversalCase, data: Data) -> Run:
+    """``torch.cdist`` in blocks for the labeled set, then ``torch.cdist`` to each pick."""
+    pool, labeled = data
+
+    def run(size: Size) -> np.ndarray:
+        minimum = torch.full((len(pool),), torch.inf, device=pool.device)
+        if labeled is not None and size.labeled:
+            for rows in range(0, len(pool), BLOCK):
+                distances = torch.cdist(pool[rows : rows + BLOCK], labeled[: size.labeled])
+                minimum[rows : rows + BLOCK] = distances.min(1).values
+        picks = torch.empty(size.amount, dtype=torch.int64, device=pool.device)
+        for step in range(size.amount):
+            pick = minimum.argmax()
+            picks[step] = pick
+            distances = torch.cdist(pool, pool[pick][None])[:, 0]
+            minimum = torch.minimum(minimum, distances)
+            minimum[pick] = -torch.inf
+        return picks.cpu().numpy()
+
+    return run
+
+
+def sklearn_loop(case: TraversalCase, data: Data) -> Run:
+    """``sklearn.metrics.pairwise_distances`` to the labeled set and to each pick."""
+    from sklearn.metrics import pairwise_distances
+
+    pool = data[0].numpy()
+    labeled = None if data[1] is None else data[1].numpy()
+
+    def run(size: Size) -> np.ndarray:
+        minimum = np.full(len(pool), np.inf, dtype=np.float32)
+        if labeled is not None and size.labeled:
+            for rows in range(0, len(pool), BLOCK):
+                block = pairwise_distances(pool[rows : rows + BLOCK], labeled[: size.labeled])
+                minimum[rows : rows + BLOCK] = block.min(1)
+        picks = np.empty(size.amount, dtype=np.int64)
+        for step in range(size.amount):
+            pick = int(minimum.argmax())
+            picks[step] = pick
+            distances = pairwise_distances(pool, pool[pick : pick + 1])[:, 0]
+            np.minimum(minimum, distances, out=minimum)
+            minimum[pick] = -np.inf
+        return picks
+
+    return run
+
+
+def one_product(case: TraversalCase, data: Data) -> Run:
+    """One ``torch.mm`` of pool × labeledᵀ in blocks, the result thrown away: a yardstick."""
+    pool, labeled = data
+
+    def run(size: Size) -> np.ndarray:
+        assert labeled is not None
+        block = torch.empty(BLOCK, size.labeled, dtype=pool.dtype, device=pool.device)
+        centers = labeled[: size.labeled].T
+        for rows in range(0, len(pool), BLOCK):
+            part = pool[rows : rows + BLOCK]
+            torch.mm(part, centers, out=block[: len(part)])
+        return np.empty(0, dtype=np.int64)
+
+    return run
+
+
+def _needs_labeled(case: TraversalCase) -> str:
+    return "" if case.labeled else "nothing is labeled"
+
+
+METHODS = [
+    Method(
+        "one torch.mm (yardstick)",
+        "farthest-first",
+        one_product,
+        per_pick,
+        refuses=_needs_labeled,
+        note="pool × labeledᵀ in blocks, nothing selected",
+        exact_from="nothing",
+        on_gpu=True,
+    ),
+    Method(
+        "BLAS loop",
+        "farthest-first",
+        blas_loop,
+        per_pick,
+        note="strong baseline: blocked torch.mm, then a matrix-vector product per pick",
+        on_gpu=True,
+    ),
+    Method("torch.cdist loop", "farthest-first", cdist_loop, per_pick, on_gpu=True),
+    Method(
+        "scikit-learn pairwise_distances loop",
+        "farthest-first",
+        sklearn_loop,
+        per_pick,
+        requires="scikit-learn",
+    ),
+]

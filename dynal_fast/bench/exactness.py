@@ -1,0 +1,91 @@
+"""Whether a method's answer is the exact one, and how far off it is."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynal_fast.bench.cases import StatisticsCase
+from dynal_fast.bench.competitors import Size
+from dynal_fast.ops.farthest_first import Traversal, farthest_first, verify_traversal
+
+ROWS_CHECKED = 1000
+
+
+def judge_traversal(pool: Tensor, labeled: Tensor | None, traversal: Traversal) -> dict[str, Any]:
+    """Hold our own traversal against float64 distances, not against itself.
+
+    ``agreement``: the share of picks that are the farthest sample in float64; ``certified``: that
+    none falls short by more than 1e-6; ``near_ties``: picks that another sample comes that close
+    to, which rounding to float32 and the lowest index decide.
+    """
+    certificate = verify_traversal(pool, traversal, labeled, progress=False)
+    return {
+        "agreement": 1 - certificate.gaps / max(certificate.steps, 1),
+        "radius_ratio": 1.0,
+        "certified": certificate.valid,
+        "largest_gap": certificate.largest_gap,
+        "near_ties": certificate.near_ties,
+    }
+
+
+def judge_picks(
+    pool: Tensor, labeled: Tensor | None, picks: np.ndarray, free_start: bool
+) -> dict[str, Any]:
+    """Compare ``picks`` (k,) with the exact traversal of ``pool`` (n, d).
+
+    ``agreement``: the share of positions with the exact pick. ``radius_ratio``: the cover radius
+    after these picks over that of the exact ones. With ``free_start`` and nothing labeled, the
+    first pick is taken as given.
+    """
+    picks = np.asarray(picks, dtype=np.int64)
+    if len(np.unique(picks)) < len(picks) or not _within(picks, len(pool)):
+        return {"agreement": None, "radius_ratio": None, "wrong": "repeats a sample or leaves pool"}
+    start = int(picks[0]) if free_start and labeled is None and len(picks) else None
+    exact = farthest_first(pool, len(picks), labeled, start=start, progress=False)
+    agreement = float((exact.indices.cpu().numpy() == picks).mean()) if len(picks) else 1.0
+    if agreement == 1:
+        return {"agreement": 1.0, "radius_ratio": 1.0}
+    chosen = pool[torch.from_numpy(picks).to(pool.device)]
+    covered = chosen if labeled is None else torch.cat([labeled, chosen])
+    radius = farthest_first(pool, 0, covered, progress=False).radius
+    ratio = radius / exact.radius if exact.radius > 0 else float("inf" if radius > 0 else 1)
+    return {"agreement": agreement, "radius_ratio": ratio}
+
+
+def _within(picks: np.ndarray, n: int) -> bool:
+    return bool(((picks >= 0) & (picks < n)).all())
+
+
+def judge_scores(
+    case: StatisticsCase, logits: Tensor, scores: dict[str, Any], size: Size
+) -> dict[str, Any]:
+    """Compare scores (n,) with float64 NumPy on samples spread over the pool.
+
+    ``stability_error``: the largest error of prediction stability relative to the largest value.
+    ``dispersion_agreement``: the share of samples whose label dispersion is right to 1e-6.
+    """
+    rows = np.linspace(0, case.n - 1, min(case.n, ROWS_CHECKED)).astype(np.int64)
+    epochs = range(1, size.amount + 1)
+    values = np.stack([_softmax(case.epoch_logits(logits, e)[rows]) for e in epochs])
+    stability = values.var(axis=0).sum(axis=1)
+    labels = values.argmax(axis=2)  # (epochs, rows)
+    modal = np.array([np.bincount(column).max() for column in labels.T])
+    dispersion = 1 - modal / len(labels)
+    error = np.abs(_float64(scores["prediction_stability"])[rows] - stability).max()
+    close = np.abs(_float64(scores["label_dispersion"])[rows] - dispersion) < 1e-6
+    return {
+        "stability_error": float(error / max(stability.max(), np.finfo(np.float64).tiny)),
+        "dispersion_agreement": float(close.mean()),
+    }
+
+
+def _softmax(logits: Tensor) -> np.ndarray:
+    values = logits.double().cpu().numpy()
+    exponential = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponential / exponential.sum(axis=1, keepdims=True)
+
+
+def _float64(values: Any) -> np.ndarray:
+    return torch.as_tensor(values).double().cpu().numpy()

@@ -1,0 +1,103 @@
+"""What a job too large to run would cost, from smaller runs of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dynal_fast.bench.competitors import Size, Terms
+
+
+class Run(NamedTuple):
+    """One measured run: its size, seconds and peak extra bytes."""
+
+    size: Size
+    seconds: float
+    memory_bytes: float
+
+
+def predict(terms: Terms, runs: Sequence[Run], measured: Sequence[float], size: Size) -> float:
+    """What ``measured`` (one number for each of ``runs``) would be at ``size``.
+
+    The last run is the largest. From it on, the measurement grows linearly in ``terms``, with
+    coefficients fitted to all runs; none is negative, so noise never makes more cost less.
+
+    >>> from dynal_fast.bench.competitors import per_pick
+    >>> runs = [Run(Size(2, 0), 3.0, 0), Run(Size(4, 0), 5.0, 0)]
+    >>> round(predict(per_pick, runs, [run.seconds for run in runs], Size(100, 0)), 6)
+    101.0
+    """
+    rows = np.array([terms(run.size) for run in runs], dtype=np.float64)
+    scale = np.abs(rows).max(axis=0)
+    scale[scale == 0] = 1
+    slopes = np.linalg.lstsq(rows / scale, np.asarray(measured, np.float64), rcond=None)[0]
+    slopes = np.maximum(slopes, 0) / scale
+    growth = np.asarray(terms(size), dtype=np.float64) - rows[-1]
+    return float(max(measured[-1] + growth @ slopes, 0))
+
+
+def predict_seconds(terms: Terms, runs: Sequence[Run], size: Size) -> float:
+    """Seconds at ``size``."""
+    return predict(terms, runs, [run.seconds for run in runs], size)
+
+
+def predict_memory(terms: Terms, runs: Sequence[Run], size: Size) -> float:
+    """Peak extra bytes at ``size``."""
+    return predict(terms, runs, [run.memory_bytes for run in runs], size)
+
+
+def pilots(full: Size) -> list[Size]:
+    """Small runs that tell the cost of a pick, an epoch or a labeled sample apart.
+
+    >>> pilots(Size(4000, 25000))
+    [Size(amount=2, labeled=256), Size(amount=2, labeled=1024), Size(amount=10, labeled=1024)]
+    >>> pilots(Size(20, 0))
+    [Size(amount=2, labeled=0), Size(amount=4, labeled=0)]
+    """
+    if not full.labeled:
+        few = Size(min(2, full.amount), 0)
+        return [few, Size(min(4 if full.amount <= 100 else 10, full.amount), 0)]
+    some, more = min(256, full.labeled), min(1024, full.labeled)
+    return [
+        Size(min(2, full.amount), some),
+        Size(min(2, full.amount), more),
+        Size(min(10, full.amount), more),
+    ]
+
+
+def largest_within(
+    terms: Terms, runs: Sequence[Run], full: Size, limit_seconds: float, limit_bytes: float
+) -> Size | None:
+    """The largest part of a job that keeps to the limits: all labeled samples first, then amount.
+
+    None when even a pilot's size does not.
+    """
+    labeled_sizes = [full.labeled] if not full.labeled else _halvings(full.labeled, 256)
+    for labeled in labeled_sizes:
+        for amount in _halvings(full.amount, 2):
+            size = Size(amount, labeled)
+            if (
+                predict_seconds(terms, runs, size) <= limit_seconds
+                and predict_memory(terms, runs, size) <= limit_bytes
+            ):
+                return size
+    return None
+
+
+def _halvings(value: int, least: int) -> list[int]:
+    sizes = [value]
+    while sizes[-1] // 2 >= least:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def describe(run: Size, full: Size, noun: str) -> str:
+    """What an extrapolated figure was extrapolated from.
+
+    >>> describe(Size(40, 25000), Size(4000, 25000), "picks")
+    'extrapolated from 40 picks'
+    >>> describe(Size(2, 2000), Size(4000, 25000), "picks")
+    'extrapolated from 2 picks and 2,000 labeled'
+    """
+    labeled = f" and {run.labeled:,} labeled" if run.labeled < full.labeled else ""
+    return f"extrapolated from {run.amount:,} {noun}{labeled}"

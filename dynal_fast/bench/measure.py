@@ -1,0 +1,47 @@
+"""Measure methods on cases, one at a time, each in a fresh process."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dynal_fast.bench.cases import Case, as_record
+from dynal_fast.bench.competitors import Method
+from dynal_fast.bench.fresh_process import call
+from dynal_fast.bench.record import Measurement
+from dynal_fast.bench.worker import Limits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure: on what, with how many threads, how long, and who else must wait."""
+
+    threads: int
+    device: str = "cpu"
+    limits: Limits = field(default_factory=Limits)
+    lock: Path | None = None
+
+
+def measure(case: Case, method: Method, settings: Settings, check: bool = True) -> Measurement:
+    """Measure one method on one case in a fresh process, or say why that is not possible."""
+    measurement = Measurement(case=as_record(case), method=method.name)
+    reason = method.missing() or method.refuses(case)
+    if not reason and settings.device != "cpu" and not method.on_gpu:
+        reason = "runs on CPUs only"
+    if reason:
+        return dataclasses.replace(measurement, unavailable=reason)
+    limits = settings.limits
+    result = call(
+        "dynal_fast.bench.worker:measure_method",
+        {
+            "case": as_record(case),
+            "method": method.name,
+            "limits": dataclasses.asdict(limits),
+            "device": settings.device,
+            "check": check,
+        },
+        threads=settings.threads,
+        # Loading, pilots, repetitions and the check of the answer come on top of one run.
+        timeout=180 + 6 * limits.seconds + 2 * limits.repeat_seconds,
+        lock=settings.lock,
+    )
+    return dataclasses.replace(measurement, **result)

@@ -1,0 +1,123 @@
+"""The results page and the README's table, made from the records: no figure is typed by hand.
+
+``python -m dynal_fast.bench.page`` in the source tree rewrites both from ``benchmarks/results``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.record import SCHEMA, Record
+from dynal_fast.bench.suites import HEADLINE, STATISTICS
+from dynal_fast.bench.table import (
+    GROWTH_HEADER,
+    HEADER,
+    SPLIT_HEADER,
+    growth_rows,
+    markdown_table,
+    rows,
+    split_rows,
+)
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+INTRODUCTION = """# Benchmarks
+
+Made by `python -m dynal_fast.bench.page` from the records in `benchmarks/results`; `dynal-fast
+bench` measures the same on your machine. Every row is measured in a fresh process: the median of
+the repetitions with their range, and the peak of memory beyond the inputs. `≈` marks figures
+extrapolated from a smaller run. *Exactness* compares picks with the exact traversal (the share of
+positions that agree, and the cover radius over the exact one), and statistics with float64 NumPy;
+our own picks are certified by float64 distances. Ratios are to our time on the same case in the
+same run.
+"""
+
+
+def results_page(records: list[tuple[str, Record]]) -> str:
+    """The page of all records, given with their file names."""
+    return "\n".join([INTRODUCTION, *(_section(name, record) for name, record in records)])
+
+
+def _section(name: str, record: Record) -> str:
+    versions = ", ".join(f"{package} {version}" for package, version in record.versions.items())
+    parts = [
+        f"## {record.device}\n",
+        f"{record.date}, {record.threads} threads, commit {record.commit or 'unknown'}: "
+        f"`{record.command}`, recorded in `{name}`.\n",
+        f"{versions}.\n",
+    ]
+    for case in record.cases():
+        parts.append(f"### {case.title()}\n\n{markdown_table(HEADER, rows(record, case))}\n")
+    if record.growth:
+        parts.append(
+            "### Growth\n\nHow our time grows in one variable, the others fixed: the exponent "
+            f"of a fitted power law.\n\n{markdown_table(GROWTH_HEADER, growth_rows(record.growth))}"
+            f"\n\n![Times and growth curves]({_picture_of(name)})\n"
+        )
+    if record.splits:
+        parts.append(f"### End to end\n\n{markdown_table(SPLIT_HEADER, split_rows(record))}\n")
+    return "\n".join(parts)
+
+
+def _picture_of(name: str) -> str:
+    return f"../{name.removesuffix('.json')}.png"
+
+
+def readme_block(name: str, record: Record) -> str:
+    """The README's table: the headline traversal and the statistics at 100 classes."""
+    sections = [BEGIN]
+    for case in (HEADLINE, STATISTICS[1]):
+        body = [
+            (f"**{line[0]}**" if line[0] == OURS else line[0], line[1], line[3], line[4], line[5])
+            for line in rows(record, case)
+            if not line[1].startswith("n/a")
+        ]
+        header = (case.title(), "time", "× ours", "peak memory", "exactness")
+        sections.append(markdown_table(header, body) + "\n")
+    sections.append(
+        f"{record.device}, {record.threads} threads, {record.date}, `{record.command}`: "
+        f"[all results](docs/benchmarks.md), from `{name}`. `≈`: extrapolated from a smaller run."
+    )
+    sections.append(END)
+    return "\n".join(sections)
+
+
+def with_block(readme: str, block: str) -> str:
+    """``readme`` with the text between the markers replaced, markers included.
+
+    >>> with_block(f"a {BEGIN} old {END} b", "new")
+    'a new b'
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the README has no block between {BEGIN} and {END}")
+    return before + block + after
+
+
+def load_records(root: Path) -> list[tuple[str, Record]]:
+    """The newest record of each device below ``root``, with its path from there, CPUs first."""
+    newest: dict[str, tuple[str, Record]] = {}
+    for path in sorted(root.glob("benchmarks/results/*.json")):
+        if json.loads(path.read_text()).get("schema") != SCHEMA:
+            continue  # the record of another command, such as `make gpu`
+        record = Record.load(path)
+        old = newest.get(record.device)
+        if old is None or old[1].date <= record.date:
+            newest[record.device] = (path.relative_to(root).as_posix(), record)
+    return sorted(newest.values(), key=lambda entry: entry[1].kind)
+
+
+def write(root: Path) -> None:
+    """Rewrite ``docs/benchmarks.md`` and the README's table below ``root``."""
+    records = load_records(root)
+    page = root / "docs" / "benchmarks.md"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(results_page(records))
+    readme = root / "README.md"
+    readme.write_text(with_block(readme.read_text(), readme_block(*records[0])))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -1,0 +1,67 @@
+"""A record as a picture: what others take beside ours, and how ours grows."""
+
+from pathlib import Path
+
+from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.record import Record
+from dynal_fast.bench.table import ratio, ratio_text
+
+OURS_COLOR, THEIRS_COLOR = "#1b6ca8", "#b8b8b8"
+
+
+def draw(record: Record, path: Path) -> None:
+    """Write a picture, its format by ``path``'s suffix: one panel a case, then the growth curves.
+
+    Bars are times over ours, on a logarithmic axis; hatched ones are extrapolated.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = [
+        case
+        for case in record.cases()
+        if sum(entry.median is not None for entry in record.measurements if entry.of == case) > 1
+    ]
+    panels = len(cases) + len(record.growth)
+    columns = 2
+    lines = max(1, -(-panels // columns))
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(14, 3.2 * lines), squeeze=False, layout="constrained"
+    )
+    free = iter(axes.flat)
+    for case in cases:
+        axis = next(free)
+        entries = [e for e in record.measurements if e.of == case and ratio(record, e) is not None]
+        entries.reverse()
+        for i, entry in enumerate(entries):
+            times = ratio(record, entry)
+            assert times is not None
+            axis.barh(
+                i,
+                times,
+                left=0,
+                color=OURS_COLOR if entry.method == OURS else THEIRS_COLOR,
+                hatch="//" if entry.extrapolated else None,
+                edgecolor="white",
+            )
+            axis.text(times, i, f" {ratio_text(times)}×", va="center", fontsize=8)
+        axis.set_yticks(range(len(entries)), [entry.method for entry in entries], fontsize=8)
+        axis.set_xscale("log")
+        axis.margins(x=0.15)
+        axis.set_title(case.title(), fontsize=9)
+        axis.set_xlabel("time / ours", fontsize=8)
+    for curve in record.growth:
+        axis = next(free)
+        axis.loglog(curve.values, curve.seconds, "o-", color=OURS_COLOR)
+        axis.set_title(f"{curve.operation} ({curve.fixed})", fontsize=9)
+        axis.set_xlabel(f"{curve.variable} (exponent {curve.exponent:.2f})", fontsize=8)
+        axis.set_ylabel("seconds", fontsize=8)
+        axis.grid(visible=True, which="both", alpha=0.2)
+    for axis in free:
+        axis.set_visible(False)
+    figure.suptitle(f"{record.device}, {record.threads} threads, {record.date}", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

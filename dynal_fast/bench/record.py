@@ -1,0 +1,207 @@
+"""The JSON record of a benchmark run: every figure, and what is needed to repeat it."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import re
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynal_fast._version import __version__
+from dynal_fast.bench.cases import Case, from_record
+
+SCHEMA = "dynal-fast-bench-1"
+PACKAGES = (
+    "torch",
+    "numpy",
+    "triton",
+    "scikit-learn",
+    "scikit-activeml",
+    "small-text",
+    "skmatter",
+    "anomalib",
+    "fpsample",
+    "gudhi",
+)
+
+
+@dataclass
+class Measurement:
+    """One method on one case; ``unavailable`` says why there are no figures.
+
+    ``seconds`` of each repetition; ``memory_bytes``: the peak beyond the inputs; ``extrapolated``
+    says from what, where the figures were not measured in full; ``exactness``: see
+    ``exactness.py``; ``defect``: what is wrong with the method's results.
+    """
+
+    case: dict[str, Any]
+    method: str
+    seconds: list[float] = field(default_factory=list)
+    memory_bytes: float | None = None
+    memory_method: str = ""
+    extrapolated: str = ""
+    exactness: dict[str, Any] = field(default_factory=dict)
+    unavailable: str = ""
+    defect: str = ""
+
+    @property
+    def median(self) -> float | None:
+        """The median seconds, if there are any."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+    @property
+    def of(self) -> Case:
+        """The case."""
+        return from_record(self.case)
+
+
+@dataclass
+class Growth:
+    """How the time of ours grows in one variable: ``seconds[i]`` at ``values[i]``, an exponent."""
+
+    operation: str
+    variable: str
+    fixed: str
+    values: list[int]
+    seconds: list[float]
+    exponent: float
+
+
+@dataclass
+class Split:
+    """Seconds of the parts of something end to end, done one way: ``method`` on ``case``."""
+
+    case: str
+    method: str
+    parts: dict[str, float]
+    memory_bytes: float | None = None
+
+
+@dataclass
+class Record:
+    """One run of the benchmark on one device."""
+
+    device: str
+    kind: str  # "cpu" or "cuda"
+    date: str
+    command: str
+    threads: int
+    commit: str
+    versions: dict[str, str]
+    schema: str = SCHEMA
+    measurements: list[Measurement] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
+
+    def find(self, case: Case, method: str) -> Measurement | None:
+        """The measurement of a method on a case, if there is one."""
+        return next((m for m in self.measurements if m.of == case and m.method == method), None)
+
+    def cases(self) -> list[Case]:
+        """The cases measured, in order."""
+        return list(dict.fromkeys(measurement.of for measurement in self.measurements))
+
+    def continues(self, other: "Record") -> bool:
+        """Whether both are of the same code on the same machine on the same day."""
+        names = ("device", "date", "command", "threads", "commit", "versions")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def add(self, measurement: Measurement) -> None:
+        """Add a measurement, in the place of an earlier one of the same method on the same case."""
+        for i, old in enumerate(self.measurements):
+            if old.case == measurement.case and old.method == measurement.method:
+                self.measurements[i] = measurement
+                return
+        self.measurements.append(measurement)
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Read what ``save`` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file is not a record of this schema.
+        """
+        try:
+            values = json.loads(path.read_text())
+            if values["schema"] != SCHEMA:
+                raise ValueError(f"schema must be {SCHEMA}, got {values['schema']}")
+            values["measurements"] = [Measurement(**entry) for entry in values["measurements"]]
+            values["growth"] = [Growth(**entry) for entry in values["growth"]]
+            values["splits"] = [Split(**entry) for entry in values["splits"]]
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a benchmark record: {error}") from error
+
+
+def new_record(command: str, threads: int, device: str) -> Record:
+    """An empty record of this machine, now."""
+    return Record(
+        device=device_name(device),
+        kind=device.partition(":")[0],
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        command=command,
+        threads=threads,
+        commit=commit(),
+        versions=versions(),
+    )
+
+
+def device_name(device: str) -> str:
+    """The processor's or the GPU's model; no host name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    from dynal_fast.info import info
+
+    facts = info()
+    isa = facts.get("instruction set", "").split(" ")[0]
+    return f"{facts['cpu']}{f', {isa}' if isa else ''}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of everything that is compared with."""
+    found = {"dynal_fast": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of the source tree, marked if it has changes; empty for an installed package."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return described.stdout.strip()
+
+
+def file_name(record: Record) -> str:
+    """``<device>-<date>.json``, in letters that every file system takes.
+
+    >>> file_name(Record("NVIDIA H200", "cuda", "2026-01-02", "", 2, "", {}))
+    'nvidia-h200-2026-01-02.json'
+    """
+    device = re.sub(r"[^a-z0-9]+", "-", record.device.lower()).strip("-")
+    return f"{device}-{record.date}.json"

@@ -1,0 +1,188 @@
+"""A record as text: aligned for the terminal, or as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dynal_fast.bench.cases import Case
+from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.record import Growth, Measurement, Record
+
+HEADER = ("method", "time", "spread", "× ours", "peak memory", "exactness", "remarks")
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds to three digits.
+
+    >>> seconds_text(2.3456), seconds_text(0.01234), seconds_text(310.7), seconds_text(None)
+    ('2.35 s', '12.3 ms', '311 s', '')
+    """
+    if seconds is None:
+        return ""
+    if seconds >= 100:
+        return f"{seconds:,.0f} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in MB of 10^6.
+
+    >>> bytes_text(123_456_789), bytes_text(2.5e9), bytes_text(None)
+    ('123 MB', '2.50 GB', '')
+    """
+    if count is None:
+        return ""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+def ratio_text(ratio: float | None) -> str:
+    """A ratio to three digits.
+
+    >>> ratio_text(12.345), ratio_text(1234.5), ratio_text(None)
+    ('12.3', '1,234', '')
+    """
+    if ratio is None:
+        return ""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def exactness_text(exactness: dict[str, Any]) -> str:
+    """How exact an answer is.
+
+    >>> exactness_text({"agreement": 1.0, "radius_ratio": 1.0})
+    'exact'
+    >>> exactness_text({"agreement": 0.25, "radius_ratio": 1.0625})
+    '25% of picks, radius × 1.0625'
+    >>> exactness_text({"stability_error": 1.2e-7, "dispersion_agreement": 1.0})
+    'stability to 1.2e-07, dispersion exact'
+    """
+    if not exactness:
+        return ""
+    if "wrong" in exactness:
+        return exactness["wrong"]
+    if "stability_error" in exactness:
+        agreement = exactness["dispersion_agreement"]
+        dispersion = "exact" if agreement == 1 else f"right for {agreement:.2%}"
+        return f"stability to {exactness['stability_error']:.1e}, dispersion {dispersion}"
+    if "certified" in exactness:
+        ties = f", {exactness['near_ties']:,} near ties" if exactness["near_ties"] else ""
+        return f"certified{ties}" if exactness["certified"] else "NOT EXACT"
+    if exactness["agreement"] == 1:
+        return "exact"
+    agreement = f"{100 * exactness['agreement']:.3g}%"
+    return f"{agreement} of picks, radius × {exactness['radius_ratio']:.5g}"
+
+
+def ratio(record: Record, measurement: Measurement) -> float | None:
+    """The median of a measurement over that of ours on the same case."""
+    ours = record.find(measurement.of, OURS)
+    if ours is None or not ours.median or measurement.median is None:
+        return None
+    return measurement.median / ours.median
+
+
+def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
+    """The cells of one measurement."""
+    remarks = [text for text in (measurement.extrapolated, measurement.defect) if text]
+    if measurement.unavailable:
+        return measurement.method, f"n/a: {measurement.unavailable}", "", "", "", "", ""
+    spread = ""
+    if len(measurement.seconds) > 1:
+        low, high = min(measurement.seconds), max(measurement.seconds)
+        spread = f"{seconds_text(low)} – {seconds_text(high)}"
+    about = "≈ " if measurement.extrapolated else ""
+    return (
+        measurement.method,
+        about + seconds_text(measurement.median),
+        spread,
+        about + ratio_text(ratio(record, measurement)),
+        about + bytes_text(measurement.memory_bytes),
+        exactness_text(measurement.exactness),
+        "; ".join(remarks),
+    )
+
+
+def rows(record: Record, case: Case) -> list[tuple[str, ...]]:
+    """The rows of a case, in the order measured."""
+    return [row(record, entry) for entry in record.measurements if entry.of == case]
+
+
+def text_table(record: Record, case: Case) -> str:
+    """A case's rows for the terminal; a reason for no figures may run over the columns."""
+    body = [HEADER, *rows(record, case)]
+    shown = [line for line in body if not line[1].startswith("n/a")]
+    widths = [max(len(line[i]) for line in shown) for i in range(len(HEADER))]
+    widths[0] = max(len(line[0]) for line in body)
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in body
+    ]
+    return "\n".join([case.title(), *(f"  {line}" for line in lines)])
+
+
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table.
+
+    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def growth_rows(growth: Sequence[Growth]) -> list[tuple[str, ...]]:
+    """One row a curve: its range, times and fitted exponent."""
+    return [
+        (
+            curve.operation,
+            curve.variable,
+            curve.fixed,
+            f"{curve.values[0]:,} – {curve.values[-1]:,}",
+            f"{seconds_text(curve.seconds[0])} – {seconds_text(curve.seconds[-1])}",
+            f"{curve.exponent:.2f}",
+        )
+        for curve in growth
+        if curve.values
+    ]
+
+
+GROWTH_HEADER = ("operation", "variable", "fixed", "range", "time", "exponent")
+
+
+def growth_text(growth: Sequence[Growth]) -> str:
+    """The growth curves for the terminal."""
+    body = [GROWTH_HEADER, *growth_rows(growth)]
+    widths = [max(len(line[i]) for line in body) for i in range(len(GROWTH_HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in body
+    )
+
+
+def split_rows(record: Record) -> list[tuple[str, ...]]:
+    """End to end: where the time goes, one row for each way."""
+    return [
+        (
+            split.case,
+            split.method,
+            seconds_text(sum(split.parts.values())) if split.method else "",
+            ", ".join(f"{name} {seconds_text(value)}" for name, value in split.parts.items()),
+            bytes_text(split.memory_bytes),
+        )
+        for split in record.splits
+    ]
+
+
+SPLIT_HEADER = ("end to end", "way", "total", "parts", "peak memory")
+
+
+def full_text(record: Record) -> str:
+    """Everything in a record for the terminal."""
+    parts = [text_table(record, case) for case in record.cases()]
+    if record.growth:
+        parts.append(growth_text(record.growth))
+    for case, method, total, split, memory in split_rows(record):
+        label = f", {method}" if method else ""
+        parts.append(f"{case}{label}\n  {' '.join(filter(None, [total, f'({split})', memory]))}")
+    return "\n\n".join(parts)

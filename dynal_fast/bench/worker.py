@@ -1,0 +1,156 @@
+"""One method on one case, measured in this process: `measure.py` starts a fresh one for each."""
+
+import ctypes
+import dataclasses
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dynal_fast.bench.cases import Case, StatisticsCase, from_record
+from dynal_fast.bench.competitors import OURS, Method, Size, method_for
+from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
+from dynal_fast.bench.extrapolation import (
+    Run,
+    describe,
+    largest_within,
+    pilots,
+    predict_memory,
+    predict_seconds,
+)
+from dynal_fast.experiment.measure import measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much one measurement may take."""
+
+    seconds: float = 20
+    memory_bytes: float = 6e9
+    repeats: int = 5
+    repeat_seconds: float = 15
+
+
+def full_size(case: Case) -> Size:
+    """The size of the whole job."""
+    if isinstance(case, StatisticsCase):
+        return Size(case.epochs, 0)
+    return Size(case.k, case.labeled)
+
+
+def measure_method(
+    case: dict[str, Any], method: str, limits: dict[str, Any], device: str, check: bool
+) -> dict[str, Any]:
+    """What ``record.Measurement`` holds beside the case and the method's name.
+
+    ``check``: whether the answer is held against the exact one.
+    """
+    measured_case = from_record(case)
+    return measure_in_this_process(
+        measured_case, method_for(measured_case, method), Limits(**limits), device, check
+    )
+
+
+def measure_in_this_process(
+    case: Case, method: Method, limits: Limits, device: str, check: bool
+) -> dict[str, Any]:
+    """The same for a method that need not be registered."""
+    data = _to(case.load(), device)
+    result: dict[str, Any] = {"defect": method.defect()}
+    _warm_up(case, method, data)
+    job = method.prepare(case, data)
+    full = full_size(case)
+    noun = "epochs" if isinstance(case, StatisticsCase) else "picks"
+    measure = _Measurer(job, torch.device(device))
+    runs: list[Run] = []
+    size: Size | None = full
+    if method.name != OURS:
+        for pilot in pilots(full):
+            runs.append(measure(pilot))
+            if runs[-1].seconds > limits.seconds:
+                break
+        size = largest_within(method.terms, runs, full, limits.seconds, limits.memory_bytes)
+    if size is None:
+        predicted = predict_seconds(method.terms, runs, full)
+        return result | {"unavailable": f"would take over {limits.seconds:g} s ({predicted:.0f} s)"}
+    runs.append(measure(size))
+    last, answer = runs[-1], measure.answer
+    if size == full:
+        repeats = int(limits.repeat_seconds / max(last.seconds, 1e-9))
+        seconds = [last.seconds]
+        for _ in range(min(repeats, limits.repeats) - 1):
+            seconds.append(measure(full).seconds)
+        result |= {"seconds": seconds, "memory_bytes": last.memory_bytes, "extrapolated": ""}
+    else:
+        result |= {
+            "seconds": [predict_seconds(method.terms, runs, full)],
+            "memory_bytes": predict_memory(method.terms, runs, full),
+            "extrapolated": describe(size, full, noun),
+        }
+    result["memory_method"] = measure.memory_method
+    if check:
+        result["exactness"] = _judge(case, method, data, answer, size)
+    return result
+
+
+class _Measurer:
+    """Runs a job at a size; keeps the last answer."""
+
+    def __init__(self, job: Callable[[Size], Any], device: torch.device) -> None:
+        self.job = job
+        self.device = device
+        self.answer: Any = None
+        self.memory_method = ""
+
+    def __call__(self, size: Size) -> Run:
+        self.answer = None
+        gc.collect()
+        _return_freed_memory()
+        with measured(self.device) as step:
+            self.answer = self.job(size)
+        self.memory_method = step.memory_method
+        return Run(size, step.seconds, step.peak_extra_bytes)
+
+
+def _return_freed_memory() -> None:
+    """Give freed heap memory back, so that a run's peak is not hidden in the one's before."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim is not None:
+            trim(0)
+
+
+def _warm_up(case: Case, method: Method, data: Any) -> None:
+    """Run a small part first: imports, thread pools and compilation are not what is measured."""
+    small: Case
+    if isinstance(case, StatisticsCase):
+        rows = min(case.n, case.batch + case.n % case.batch)
+        small = dataclasses.replace(case, n=rows, epochs=min(2, case.epochs))
+        method.prepare(small, data)(full_size(small))
+        return
+    pool, labeled = data
+    small = dataclasses.replace(
+        case, n=min(case.n, 1000), labeled=min(case.labeled, 64), k=min(case.k, 4)
+    )
+    cut = None if labeled is None else labeled[: small.labeled]
+    method.prepare(small, (pool[: small.n], cut))(full_size(small))
+
+
+def _judge(case: Case, method: Method, data: Any, answer: Any, size: Size) -> dict[str, Any]:
+    if method.exact_from == "nothing":
+        return {}
+    if isinstance(case, StatisticsCase):
+        return judge_scores(case, data, answer, size)
+    pool, labeled = data
+    cut = None if labeled is None else labeled[: size.labeled]
+    if method.name == OURS:
+        return judge_traversal(pool, cut, answer)
+    return judge_picks(pool, cut, answer, method.random_start)
+
+
+def _to(data: Any, device: str) -> Any:
+    if isinstance(data, tuple):
+        return tuple(_to(part, device) for part in data)
+    return data if data is None else data.to(device)

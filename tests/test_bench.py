@@ -1,0 +1,296 @@
+"""The benchmark harness on tiny sizes: what it measures, refuses, extrapolates and writes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast import farthest_first
+from dynal_fast.bench import fresh_process, suites
+from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
+from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch, per_pick
+from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
+from dynal_fast.bench.extrapolation import Run, largest_within, predict
+from dynal_fast.bench.fresh_process import call
+from dynal_fast.bench.growth import exponent
+from dynal_fast.bench.inputs import EMBEDDINGS
+from dynal_fast.bench.measure import Settings, measure
+from dynal_fast.bench.record import SCHEMA, Growth, Measurement, Record, Split, new_record
+from dynal_fast.bench.table import full_text, ratio, row, text_table
+from dynal_fast.bench.worker import Limits, full_size, measure_in_this_process
+
+ROOT = Path(__file__).parent.parent
+TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
+FROM_NOTHING = TraversalCase("clustered", 300, 24, 20)
+STATISTICS = StatisticsCase(150, 7, 4, batch=64)
+LIMITS = Limits(seconds=30, repeats=2, repeat_seconds=5)
+
+
+def measured(case, method, limits=LIMITS):
+    result = measure_in_this_process(case, method, limits, "cpu", check=True)
+    return Measurement(as_record(case), method.name, **result)
+
+
+def here(case):
+    """The methods that run on this machine, but not the one that is known to ignore its start."""
+    return [
+        pytest.param(case, method, id=f"{method.name}, {case.title()}")
+        for method in methods(case.operation).values()
+        if not method.missing()
+        and not method.refuses(case)
+        and "bucket" not in method.name
+        # Compiling takes a minute; the function that is compiled is the one in place.
+        and "compile" not in method.name
+    ]
+
+
+@pytest.mark.parametrize(("case", "method"), here(TRAVERSAL) + here(FROM_NOTHING))
+def test_every_method_does_the_same_traversal(case, method):
+    measurement = measured(case, method)
+    assert measurement.unavailable == ""
+    assert measurement.extrapolated == ""
+    assert measurement.seconds
+    assert measurement.memory_bytes >= 0
+    if method.name == OURS:
+        assert measurement.exactness["certified"]
+    elif method.exact_from == "picks":
+        assert measurement.exactness["agreement"] == 1
+
+
+@pytest.mark.parametrize(("case", "method"), here(STATISTICS))
+def test_every_method_computes_the_same_statistics(case, method):
+    measurement = measured(case, method)
+    assert measurement.exactness["stability_error"] < 1e-5
+    assert measurement.exactness["dispersion_agreement"] == 1
+
+
+def test_wrong_picks_are_called_wrong():
+    pool = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    labeled = torch.tensor([[0.0]])
+    assert judge_picks(pool, labeled, np.array([3, 2]), False) == {
+        "agreement": 1.0,
+        "radius_ratio": 1.0,
+    }
+    wrong = judge_picks(pool, labeled, np.array([3, 1]), False)
+    assert wrong == {"agreement": 0.5, "radius_ratio": 4.0}
+    assert "wrong" in judge_picks(pool, labeled, np.array([3, 3]), False)
+    assert "wrong" in judge_picks(pool, labeled, np.array([3, 4]), False)
+
+
+def test_a_start_that_is_free_is_taken_as_given():
+    pool = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    assert judge_picks(pool, None, np.array([3, 0]), True)["agreement"] == 1
+    assert judge_picks(pool, None, np.array([3, 0]), False)["agreement"] == 0
+
+
+def test_a_traversal_that_is_not_ours_is_not_certified():
+    pool = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    right = farthest_first(pool, 2, progress=False)
+    assert judge_traversal(pool, None, right)["certified"]
+    swapped = right._replace(indices=torch.tensor([0, 1]))
+    assert not judge_traversal(pool, None, swapped)["certified"]
+
+
+def test_wrong_scores_are_called_wrong():
+    logits = STATISTICS.load()
+    method = methods("pool statistics")["torch, in place"]
+    scores = method.prepare(STATISTICS, logits)(full_size(STATISTICS))
+    scores["label_dispersion"][0] += 0.25
+    scores["prediction_stability"][1] += scores["prediction_stability"].max()
+    judged = judge_scores(STATISTICS, logits, scores, full_size(STATISTICS))
+    assert judged["dispersion_agreement"] == 1 - 1 / STATISTICS.n
+    assert judged["stability_error"] == pytest.approx(1, rel=0.01)
+
+
+def slow_method(seconds_per_epoch):
+    def prepare(case, data):
+        def run(size):
+            time.sleep(seconds_per_epoch * size.amount)
+            zeros = torch.zeros(case.n)
+            return {"prediction_stability": zeros, "label_dispersion": zeros}
+
+        return run
+
+    return Method("slow", "pool statistics", prepare, per_epoch)
+
+
+def test_a_job_over_the_limit_is_extrapolated_and_marked():
+    case = dataclasses.replace(STATISTICS, epochs=1000)
+    limits = Limits(seconds=0.2, repeats=3, repeat_seconds=1)
+    measurement = measured(case, slow_method(0.01), limits)
+    assert measurement.extrapolated == "extrapolated from 15 epochs"
+    assert measurement.median == pytest.approx(10, rel=0.3)
+    record = new_record("test", 2, "cpu")
+    record.add(measurement)
+    cells = row(record, measurement)
+    assert cells[1].startswith("≈ ")
+    assert "extrapolated from 15 epochs" in cells[-1]
+
+
+def test_a_job_that_cannot_even_begin_is_not_available():
+    measurement = measured(STATISTICS, slow_method(0.2), Limits(seconds=0.01))
+    assert measurement.unavailable.startswith("would take over 0.01 s")
+    assert not measurement.seconds
+
+
+def test_extrapolation_is_exact_where_cost_is_linear():
+    cost = lambda size: 3 + 0.01 * size.labeled + 0.5 * size.amount  # noqa: E731
+    sizes = [Size(2, 256), Size(2, 1024), Size(10, 1024), Size(40, 5000)]
+    runs = [Run(size, cost(size), 10 * cost(size)) for size in sizes]
+    full = Size(4000, 25_000)
+    assert predict(per_pick, runs, [run.seconds for run in runs], full) == pytest.approx(cost(full))
+    inside = largest_within(per_pick, runs, full, limit_seconds=300, limit_bytes=1e9)
+    assert inside.labeled == full.labeled
+    assert 150 < cost(inside) <= 300
+    by_memory = largest_within(per_pick, runs, full, limit_seconds=1e9, limit_bytes=3000)
+    assert 1500 < 10 * cost(by_memory) <= 3000
+
+
+def test_what_is_not_installed_says_so():
+    method = dataclasses.replace(slow_method(0), requires="no-such-distribution")
+    measurement = measure(STATISTICS, method, Settings(threads=1))
+    assert measurement.unavailable == "no-such-distribution is not installed"
+
+
+def test_what_a_method_cannot_do_says_so():
+    refusing = dataclasses.replace(slow_method(0), refuses=lambda case: "takes no statistics")
+    measurement = measure(STATISTICS, refusing, Settings(threads=1))
+    assert measurement.unavailable == "takes no statistics"
+    on_gpu = measure(STATISTICS, slow_method(0), Settings(threads=1, device="cuda"))
+    assert on_gpu.unavailable == "runs on CPUs only"
+
+
+def test_a_method_that_crashes_is_reported(tmp_path):
+    assert call("os:abort", {}, threads=1, timeout=60) == {"unavailable": "crashes with signal 6"}
+    job = {"function": "json:loads", "arguments": {"s": "{"}, "threads": torch.get_num_threads()}
+    (tmp_path / "job").write_text(json.dumps(job))
+    fresh_process.main(str(tmp_path / "job"), str(tmp_path / "result"))
+    reason = json.loads((tmp_path / "result").read_text())["unavailable"]
+    assert reason.startswith("fails: JSONDecodeError: Expecting property name")
+
+
+@pytest.mark.parametrize("name", [name for name in EMBEDDINGS if name != "lenet-mnist"])
+def test_inputs_have_their_shape_and_are_the_same_every_time(name):
+    make = EMBEDDINGS[name]
+    values = make(101, 64, 0)
+    assert values.shape == (101, 64)
+    assert values.dtype == np.float32
+    assert np.array_equal(values, make(101, 64, 0))
+    assert not np.array_equal(values, make(101, 64, 1))
+
+
+def test_growth_exponents():
+    assert exponent([10, 100, 1000], [2.0, 20.0, 200.0]) == pytest.approx(1)
+    assert exponent([10, 100, 1000], [5.0, 5.0, 5.0]) == pytest.approx(0)
+
+
+def a_record():
+    record = new_record("dynal-fast bench", 2, "cpu")
+    case = as_record(TRAVERSAL)
+    exact = {"agreement": 1.0, "radius_ratio": 1.0}
+    record.add(
+        Measurement(
+            case,
+            OURS,
+            [0.1, 0.2, 0.3],
+            2e6,
+            "test",
+            exactness={**exact, "certified": True, "near_ties": 0},
+        )
+    )
+    record.add(Measurement(case, "BLAS loop", [2.0], 3e6, "test", exactness=exact))
+    record.add(Measurement(case, "torch.cdist loop", unavailable="no"))
+    record.growth.append(Growth("farthest-first", "n", "d 3", [1, 10], [0.5, 5.0], 1.0))
+    record.splits.append(Split("one cycle", OURS, {"train": 1.0, "pick": 0.25}, 1e6))
+    return record
+
+
+def test_a_record_is_read_back_as_written(tmp_path):
+    record = a_record()
+    record.save(tmp_path / "record.json")
+    assert Record.load(tmp_path / "record.json") == record
+    values = json.loads((tmp_path / "record.json").read_text())
+    assert values["schema"] == SCHEMA
+    for field in ("device", "date", "command", "threads", "commit", "versions"):
+        assert field in values
+    values["schema"] = "another"
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="schema must be"):
+        Record.load(tmp_path / "record.json")
+
+
+def test_a_repeated_measurement_replaces_the_earlier_one():
+    record = a_record()
+    record.add(Measurement(as_record(TRAVERSAL), "BLAS loop", [4.0], 3e6))
+    assert len(record.measurements) == 3
+    assert ratio(record, record.measurements[1]) == 20
+
+
+def test_the_table_says_everything():
+    record = a_record()
+    text = text_table(record, TRAVERSAL)
+    assert TRAVERSAL.title() in text
+    assert row(record, record.measurements[1]) == (
+        "BLAS loop",
+        "2 s",
+        "",
+        "10",
+        "3 MB",
+        "exact",
+        "",
+    )
+    assert "n/a: no" in text
+    assert "200 ms" in text
+    assert "100 ms – 300 ms" in text
+    assert "pick 250 ms" in full_text(record)
+
+
+def test_the_picture_is_drawn(tmp_path):
+    from dynal_fast.bench.picture import draw
+
+    draw(a_record(), tmp_path / "record.png")
+    assert (tmp_path / "record.png").stat().st_size > 10_000
+
+
+def test_every_planned_method_exists():
+    for case, names in suites.FULL:
+        assert set(names) <= set(methods(case.operation))
+        assert case.title()
+
+
+def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", rng.standard_normal((80, 5), dtype=np.float32))
+    np.save(tmp_path / "labeled.npy", rng.standard_normal((9, 5), dtype=np.float32))
+    arguments = [
+        "--features",
+        "pool.npy",
+        "--labeled-features",
+        "labeled.npy",
+        "-k",
+        "6",
+        "--lock",
+        "lock",
+    ]
+    process = subprocess.run(
+        [sys.executable, "-m", "dynal_fast.cli", "bench", *arguments, "-o", "out", "--methods"]
+        + [OURS, "BLAS loop"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "6 of 80 × 5, 9 labeled" in process.stdout
+    assert "certified" in process.stdout
+    (path,) = (tmp_path / "out").glob("*.json")
+    record = Record.load(path)
+    assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
+    assert record.measurements[1].exactness["agreement"] == 1
