@@ -119,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    own_words = isinstance(error, OSError) and error.strerror and error.filename is None
+    text = error.strerror if own_words else str(error)  # type: ignore[attr-defined]
     print(f"dynal-fast: error: {' '.join(text.split())}", file=sys.stderr)
     return code
 

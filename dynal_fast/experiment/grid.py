@@ -65,6 +65,8 @@ def run_grid(
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
     experiments = [_experiment(config, data, name, seed, folder) for name, seed in jobs]
+    for experiment in experiments[: len(names)]:
+        experiment.check_needs()
     runs: list[RunResult] = []
     done = 0
     for (name, seed), experiment in zip(jobs, experiments, strict=True):

@@ -37,6 +37,7 @@ from dynal_fast.experiment.observation import (
     PoolObserver,
     dropout_layers,
     mc_dropout_stats,
+    parsed_schedules,
 )
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
@@ -124,8 +125,9 @@ class ActiveLearningExperiment:
         self.protocol = protocol or Protocol()
         self.training = training or Training()
         self.schedules = dict(schedules or {})
+        parsed_schedules(self.schedules)
         self.seed = seed
-        self.device = torch.device(device)
+        self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
         wanted = self.protocol.labeled_counts()[-1]
@@ -158,7 +160,7 @@ class ActiveLearningExperiment:
 
     def _start(self) -> _State:
         model = self._initial_model()
-        self._check_needs(model)
+        self.check_needs(model)
         draw = torch.Generator().manual_seed(derived_seed(self.seed, "initial set"))
         labeled = self.data.oracle.initial_set(self.protocol.initial, self.protocol.balanced, draw)
         observer = PoolObserver(
@@ -185,7 +187,15 @@ class ActiveLearningExperiment:
                 model = TwoHeads(model, self.data.samples.input_shape, self.data.num_classes)
             return model.to(self.device)
 
-    def _check_needs(self, model: nn.Module) -> None:
+    def check_needs(self, model: nn.Module | None = None) -> None:
+        """Check that a model, by default the initial one, has what the strategy needs.
+
+        Raises
+        ------
+        ValueError
+            It gives no embeddings, or has no dropout layer.
+        """
+        model = model or self._initial_model()
         if "embeddings" in self.strategy.needs:
             one = self.data.samples.loader(torch.tensor([0]), 1)
             embed_samples(model, one, 1, self.device)
@@ -314,12 +324,12 @@ class ActiveLearningExperiment:
             "cycles": [dataclasses.asdict(cycle) for cycle in state.cycles],
             "timings": [dataclasses.asdict(timing) for timing in state.timings],
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         Checkpoint(tensors, facts).save(self.path)
 
     def _restore(self, state: _State) -> None:
-        if self.path is None or not self.path.parent.exists():
+        if self.path is None:
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path.parent)
         if not self.path.exists():
             return
@@ -360,6 +370,20 @@ def derived_seed(seed: int, purpose: str) -> int:
     """Return a seed below 2**62 that belongs to one purpose of a run."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 2
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a torch device that is here.
+
+    Raises
+    ------
+    ValueError
+        The name is none, or the device is not on this machine.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
 
 
 @contextmanager
