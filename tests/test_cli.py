@@ -117,7 +117,18 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(grid, "run_grid", interrupt)
     assert main(["run", "-o", str(tmp_path), *SMALL]) == 130
-    assert "run again continues" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch, capsys, tmp_path):
+    from dynal_fast.experiment import grid
+
+    def fail(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'safetensors'")
+
+    monkeypatch.setattr(grid, "run_grid", fail)
+    assert main(["run", "-o", str(tmp_path), *SMALL]) == 1
+    assert "'safetensors' (pip install 'dynal_fast[experiment]'" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
