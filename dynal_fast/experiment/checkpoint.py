@@ -1,6 +1,5 @@
 """Atomic files and the checkpoint of a run: one safetensors file, never a pickle."""
 
-import contextlib
 import json
 import os
 import random
@@ -36,8 +35,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"cannot write {path}: {reason}") from error
@@ -52,8 +50,9 @@ def _flush_folder(folder: Path) -> None:
     except OSError:
         return
     try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError:
+        pass
     finally:
         os.close(descriptor)
 

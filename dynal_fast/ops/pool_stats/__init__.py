@@ -92,9 +92,18 @@ def _reference() -> tuple[Update, Update]:
     return reference.update_tensors, reference.update_tensors_from_features
 
 
+def _triton() -> tuple[Update, Update]:
+    from dynal_fast.ops.pool_stats import triton
+
+    return triton.update, triton.update_from_features
+
+
 # name -> (update, update_from_features), loaded when first used
-BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {"reference": _reference}
-DEVICE_BACKEND = {"cpu": "reference"}
+BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {
+    "reference": _reference,
+    "triton": _triton,
+}
+DEVICE_BACKEND = {"cpu": "reference", "cuda": "triton"}
 
 
 def pool_stats_update(

@@ -1,0 +1,63 @@
+"""Launching Triton kernels: on the device of the tensors, or interpreted on the CPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.driver import driver
+from triton.runtime.interpreter import InterpretedFunction
+
+
+def launch(
+    kernel: Any, grid: Sequence[int], first: Tensor, *arguments: Any, **options: Any
+) -> None:
+    """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
+
+    Raises
+    ------
+    ValueError
+        The tensors are on the CPU and the kernels were not loaded for the interpreter.
+    """
+    if first.is_cpu and not interpreted(kernel) and not compiling_only():
+        raise ValueError(
+            'backend "triton" needs CUDA tensors, got CPU ones; to run it on the CPU, slowly, set '
+            "TRITON_INTERPRET=1 in the environment before Python starts"
+        )
+    with torch.cuda.device_of(first):
+        kernel[tuple(grid)](first, *arguments, enable_fp_fusion=True, **options)
+
+
+def interpreted(kernel: Any) -> bool:
+    """Whether the kernel was defined under ``TRITON_INTERPRET=1``."""
+    return isinstance(kernel, InterpretedFunction)
+
+
+def compiling_only() -> bool:
+    """Whether kernels are compiled for a GPU that is not there (``ops.ahead_of_time``)."""
+    return getattr(driver._active, "is_absent", False)
+
+
+def multiplies_64_rows(kernel: Any) -> bool:
+    """Whether the matrix units want tiles of 64 rows or more: NVIDIA's from Hopper on."""
+    if interpreted(kernel):
+        return True
+    target = driver.active.get_current_target()
+    return target.backend == "cuda" and target.arch >= 90
+
+
+def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
+    """Return what ``tl.dot`` takes for operands of ``dtype``: a Triton dtype and a precision.
+
+    float32 operands (and float64, rounded) are multiplied as accurately as float32: three tf32
+    products on NVIDIA. The interpreter multiplies the bits of bfloat16 as integers, so there
+    bfloat16 is widened.
+    """
+    if dtype == torch.float16:
+        return tl.float16, "ieee"
+    if dtype == torch.bfloat16 and not interpreted(kernel):
+        return tl.bfloat16, "ieee"
+    if interpreted(kernel) or driver.active.get_current_target().backend == "hip":
+        return tl.float32, "ieee"
+    return tl.float32, "tf32x3"

@@ -1,0 +1,302 @@
+"""The two Triton kernels of the pool statistics: rows that fit in registers, and longer ones."""
+
+from collections import namedtuple
+
+import triton
+import triton.language as tl
+
+from dynal_fast.ops.pool_stats.triton_rows import (
+    claim_rows,
+    entropy_term,
+    exponentials,
+    finish_rows,
+    flag_non_finite,
+    fold_tile,
+    load_ids,
+    load_state,
+    merge_statistics,
+    next_count,
+    tile_statistics,
+)
+
+# Where logits come from: rows of logits (batch, C), or rows of features (batch, WIDTH) with
+# weight (C, WIDTH) and bias (C,) or None.
+Source = namedtuple("Source", ["rows", "weight", "bias"])
+
+
+@triton.jit
+def logits_tile(
+    source,
+    rows,
+    classes,
+    in_batch,
+    NUM_CLASSES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    DEPTH: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return logits (rows, classes), 0 where there are none: float32, float64 if given so."""
+    valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
+    if source.weight is None:
+        offsets = rows[:, None] * NUM_CLASSES + classes[None, :]
+        x = tl.load(source.rows + offsets, mask=valid, other=0.0)
+        if x.dtype != tl.float64:
+            x = x.to(tl.float32)
+        return x
+    else:
+        x = tl.zeros(valid.shape, tl.float32)
+        feature_rows = rows[:, None] * WIDTH
+        weight_rows = classes[None, :].to(tl.int64) * WIDTH
+        for start in range(0, WIDTH, DEPTH):
+            depth = start + tl.arange(0, DEPTH)
+            inside = depth < WIDTH
+            features = tl.load(
+                source.rows + feature_rows + depth[None, :],
+                mask=in_batch[:, None] & inside[None, :],
+                other=0.0,
+            )
+            weight = tl.load(
+                source.weight + weight_rows + depth[:, None],
+                mask=inside[:, None] & (classes < NUM_CLASSES)[None, :],
+                other=0.0,
+            )
+            x = tl.dot(features.to(OPERAND), weight.to(OPERAND), x, input_precision=PRECISION)
+        if source.bias is not None:
+            bias = tl.load(source.bias + classes, mask=classes < NUM_CLASSES, other=0.0)
+            x += bias[None, :].to(tl.float32)
+        return tl.where(valid, x, 0.0)
+
+
+@triton.jit
+def update_whole_rows(
+    ids_ptr,  # (batch,)
+    source,
+    teacher_source,
+    batch,
+    num_samples,
+    pass_stamp_ptr,  # (1,)
+    stamp_ptr,  # (num_samples,)
+    unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
+    state,  # (num_samples,) and (num_samples, NUM_CLASSES)
+    NUM_CLASSES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TEACHER_WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,  # at least NUM_CLASSES
+    DEPTH: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    in_batch = rows < batch
+    classes = tl.arange(0, TILE)
+    valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
+    ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
+    x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION)
+    offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
+    if source.weight is None:  # in flight together with the logits
+        loaded = load_state(state, offsets, valid & in_range[:, None])
+    counts = next_count(state.count, samples, in_range)
+    logit_counts = next_count(state.logit_count, samples, in_range)
+    claimed = claim_rows(
+        ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
+    )
+
+    top, label, second, finite = tile_statistics(x, valid)
+    p = exponentials(x, top, valid)
+    total = tl.sum(p, 1)
+    p = p * (1.0 / total)[:, None]
+    q = 0.0
+    if teacher_source.rows is not None:
+        y = logits_tile(
+            teacher_source,
+            rows,
+            classes,
+            in_batch,
+            NUM_CLASSES,
+            TEACHER_WIDTH,
+            DEPTH,
+            OPERAND,
+            PRECISION,
+        )
+        teacher_top, _, _, teacher_finite = tile_statistics(y, valid)
+        q = exponentials(y, teacher_top, valid)
+        q = q * (1.0 / tl.sum(q, 1))[:, None]
+        finite = finite & teacher_finite
+    write = flag_non_finite(stamp_ptr, samples, claimed, finite)
+
+    entropy = tl.log(total) - entropy_term(x, p, top, valid)
+    if source.weight is not None:  # after the products, which need the registers
+        loaded = load_state(state, offsets, valid & write[:, None])
+    sums = fold_tile(
+        x.to(tl.float32),
+        p,
+        q,
+        loaded,
+        state,
+        offsets,
+        valid & write[:, None],
+        1.0 / counts.to(tl.float32),
+        1.0 / logit_counts.to(tl.float32),
+    )
+    finish_rows(
+        state,
+        samples,
+        write,
+        counts,
+        logit_counts,
+        top,
+        label,
+        second,
+        total,
+        entropy,
+        sums,
+        NUM_CLASSES,
+    )
+
+
+@triton.jit
+def long_row_statistics(
+    source,
+    rows,
+    in_batch,
+    NUM_CLASSES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Walk rows in tiles for maximum, first class of it, runner-up, sum of exponentials, finite."""
+    float64: tl.constexpr = source.weight is None and source.rows.dtype.element_ty == tl.float64
+    dtype: tl.constexpr = tl.float64 if float64 else tl.float32
+    top = tl.full(rows.shape, -float("inf"), dtype)
+    second = tl.full(rows.shape, -float("inf"), dtype)
+    label = tl.full(rows.shape, 0, tl.int32)
+    total = tl.full(rows.shape, 0.0, tl.float32)
+    finite = in_batch
+    for start in range(0, NUM_CLASSES, TILE):
+        classes = start + tl.arange(0, TILE)
+        valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
+        x = logits_tile(
+            source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION
+        )
+        top, label, second, total, tile_finite = merge_statistics(
+            top, label, second, total, x, valid, start
+        )
+        finite = finite & tile_finite
+    return top, label, second, total, finite
+
+
+@triton.jit
+def update_long_rows(
+    ids_ptr,  # (batch,)
+    source,
+    teacher_source,
+    batch,
+    num_samples,
+    pass_stamp_ptr,  # (1,)
+    stamp_ptr,  # (num_samples,)
+    unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
+    state,  # (num_samples,) and (num_samples, NUM_CLASSES)
+    NUM_CLASSES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TEACHER_WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    DEPTH: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    in_batch = rows < batch
+    ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
+    counts = next_count(state.count, samples, in_range)
+    logit_counts = next_count(state.logit_count, samples, in_range)
+    claimed = claim_rows(
+        ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
+    )
+    top, label, second, total, finite = long_row_statistics(
+        source, rows, in_batch, NUM_CLASSES, WIDTH, TILE, DEPTH, OPERAND, PRECISION
+    )
+    inverse_total = 1.0 / total
+    teacher_top = top
+    teacher_inverse_total = inverse_total
+    if teacher_source.rows is not None:
+        teacher_top, _, _, teacher_total, teacher_finite = long_row_statistics(
+            teacher_source,
+            rows,
+            in_batch,
+            NUM_CLASSES,
+            TEACHER_WIDTH,
+            TILE,
+            DEPTH,
+            OPERAND,
+            PRECISION,
+        )
+        teacher_inverse_total = 1.0 / teacher_total
+        finite = finite & teacher_finite
+    write = flag_non_finite(stamp_ptr, samples, claimed, finite)
+
+    entropy = tl.log(total)
+    m2 = total * 0.0
+    logit_m2 = total * 0.0
+    increase = total * 0.0
+    cycle = total * 0.0
+    teacher = total * 0.0
+    for start in range(0, NUM_CLASSES, TILE):
+        classes = start + tl.arange(0, TILE)
+        valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
+        offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
+        mask = valid & write[:, None]
+        x = logits_tile(
+            source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION
+        )
+        p = exponentials(x, top, valid) * inverse_total[:, None]
+        q = 0.0
+        if teacher_source.rows is not None:
+            y = logits_tile(
+                teacher_source,
+                rows,
+                classes,
+                in_batch,
+                NUM_CLASSES,
+                TEACHER_WIDTH,
+                DEPTH,
+                OPERAND,
+                PRECISION,
+            )
+            q = exponentials(y, teacher_top, valid) * teacher_inverse_total[:, None]
+        entropy -= entropy_term(x, p, top, valid)
+        loaded = load_state(state, offsets, mask)
+        sums = fold_tile(
+            x.to(tl.float32),
+            p,
+            q,
+            loaded,
+            state,
+            offsets,
+            mask,
+            1.0 / counts.to(tl.float32),
+            1.0 / logit_counts.to(tl.float32),
+        )
+        m2 += sums[0]
+        logit_m2 += sums[1]
+        increase += sums[2]
+        cycle += sums[3]
+        teacher += sums[4]
+    finish_rows(
+        state,
+        samples,
+        write,
+        counts,
+        logit_counts,
+        top,
+        label,
+        second,
+        total,
+        entropy,
+        (m2, logit_m2, increase, cycle, teacher),
+        NUM_CLASSES,
+    )

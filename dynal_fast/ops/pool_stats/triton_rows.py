@@ -1,0 +1,218 @@
+"""What the Triton kernels of the pool statistics do with rows of logits, however they got them.
+
+A program holds ``ROWS`` rows by ``TILE`` classes of logits at a time: the whole row where it fits,
+else one tile of it after the other. Names and order follow ``reference.py``.
+"""
+
+from collections import namedtuple
+
+import triton
+import triton.language as tl
+
+from dynal_fast.ops.pool_stats import contract
+
+State = namedtuple("State", tuple(contract.STATE))  # type: ignore[misc]
+
+DROPPED = tl.constexpr(contract.DROPPED)
+DUPLICATE = tl.constexpr(contract.DUPLICATE)
+NON_FINITE = tl.constexpr(contract.NON_FINITE)
+MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
+
+
+@triton.jit
+def load_ids(ids_ptr, rows, batch, num_samples):
+    """Return the ids, the samples (0 where the id is out of range), and where it is in range."""
+    ids = tl.load(ids_ptr + rows, mask=rows < batch, other=-1).to(tl.int64)
+    in_range = (ids >= 0) & (ids < num_samples)
+    return ids, tl.where(in_range, ids, 0), in_range
+
+
+@triton.jit
+def claim_rows(ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr):
+    """Stamp the samples of the rows and return which rows count; record unknown ids, duplicates.
+
+    The stamp's atomic maximum lets exactly one row of a sample win.
+    """
+    current = tl.load(pass_stamp_ptr)
+    old = tl.atomic_max(stamp_ptr + samples, current, mask=in_range, sem="relaxed")
+    known = in_range & (old != DROPPED)
+    tl.atomic_or(stamp_ptr + samples, DUPLICATE, mask=known & (old >= current), sem="relaxed")
+
+    unknown = (rows < batch) & (known == 0)
+    slot = tl.atomic_add(unknown_ids_ptr + rows * 0, 1, mask=unknown, sem="relaxed")
+    tl.store(unknown_ids_ptr + 1 + slot, ids, mask=unknown & (slot < MAX_UNKNOWN_IDS))
+    return known & (old < current)
+
+
+@triton.jit
+def flag_non_finite(stamp_ptr, samples, claimed, finite):
+    """Flag claimed samples whose row is not finite; return the rows that are left to write."""
+    tl.atomic_or(stamp_ptr + samples, NON_FINITE, mask=claimed & (finite == 0), sem="relaxed")
+    return claimed & finite
+
+
+@triton.jit
+def tile_statistics(x, valid):  # (rows, classes): logits, which of them exist
+    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite."""
+    usable = valid & (tl.abs(x) < float("inf"))
+    finite = tl.max((valid & (usable == 0)).to(tl.int32), 1) == 0
+    masked = tl.where(usable, x, -float("inf"))
+    top, label = tl.max(masked, 1, return_indices=True)
+    classes = tl.arange(0, x.shape[1])
+    second = tl.max(tl.where(classes[None, :] == label[:, None], -float("inf"), masked), 1)
+    return top, label, second, finite
+
+
+@triton.jit
+def exponentials(x, top, valid):
+    """Return ``exp(x - top)``, 0 where there is no class; the difference in the logits' dtype."""
+    return tl.where(valid, tl.exp((x - top[:, None]).to(tl.float32)), 0.0)
+
+
+@triton.jit
+def merge_statistics(top, label, second, total, x, valid, start):
+    """Fold a tile whose first class is ``start`` into the running statistics of its rows."""
+    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid)
+    new_top = tl.maximum(top, tile_top)
+    second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(top, tile_top))
+    label = tl.where(tile_top > top, start + tile_label, label)
+    total = total * tl.exp((top - new_top).to(tl.float32))
+    total += tl.sum(exponentials(x, new_top, valid), 1)
+    return new_top, label, second, total, finite
+
+
+@triton.jit
+def load_state(state, offsets, mask):
+    """Load the tiles of the state that an update reads, 0 for those that are not tracked."""
+    mean = 0.0
+    if state.mean is not None:
+        mean = tl.load(state.mean + offsets, mask=mask, other=0.0)
+    class_m2 = 0.0
+    if state.class_m2 is not None:
+        class_m2 = tl.load(state.class_m2 + offsets, mask=mask, other=0.0)
+    logit_mean = 0.0
+    if state.logit_mean is not None:
+        logit_mean = tl.load(state.logit_mean + offsets, mask=mask, other=0.0)
+    previous = 0.0
+    if state.previous_output is not None:
+        previous = tl.load(state.previous_output + offsets, mask=mask, other=0.0).to(tl.float32)
+    output = 0.0
+    if state.output is not None:
+        output = tl.load(state.output + offsets, mask=mask, other=0.0).to(tl.float32)
+    return mean, class_m2, logit_mean, previous, output
+
+
+@triton.jit
+def welford_update(x, mean, inverse_count):
+    """Return the new mean and what M2 grows by."""
+    delta = x - mean
+    new_mean = mean + delta * inverse_count[:, None]
+    return new_mean, delta * (x - new_mean)
+
+
+@triton.jit
+def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logit_count):
+    """Write the tiles of the state; return the sums over this tile that go into rows.
+
+    ``x`` logits, ``p`` their softmax, ``q`` the teacher's (0.0 without one), all 0 where there is
+    no class. The sums are those of M2, M2 of the logits, ``p`` squared distance to the previous
+    output, to the last output, and to ``q``.
+    """
+    mean, class_m2, logit_mean, previous, output = loaded
+    m2_sum = inverse_count * 0.0
+    logit_m2_sum = inverse_count * 0.0
+    increase = inverse_count * 0.0
+    cycle = inverse_count * 0.0
+    teacher = inverse_count * 0.0
+    if state.mean is not None:
+        mean, m2 = welford_update(p, mean, inverse_count)
+        tl.store(state.mean + offsets, mean, mask=mask)
+        if state.m2 is not None:
+            m2_sum = tl.sum(m2, 1)
+        if state.class_m2 is not None:
+            tl.store(state.class_m2 + offsets, class_m2 + m2, mask=mask)
+    if state.logit_mean is not None:
+        logit_mean, m2 = welford_update(x, logit_mean, inverse_logit_count)
+        tl.store(state.logit_mean + offsets, logit_mean, mask=mask)
+        logit_m2_sum = tl.sum(m2, 1)
+    if state.previous_output is not None:
+        increase = tl.sum((p - previous) * (p - previous), 1)
+        tl.store(
+            state.previous_output + offsets,
+            p.to(state.previous_output.dtype.element_ty),
+            mask=mask,
+        )
+    if state.output is not None:
+        cycle = tl.sum((p - output) * (p - output), 1)
+        tl.store(state.output + offsets, p.to(state.output.dtype.element_ty), mask=mask)
+    if state.teacher_discrepancy is not None:
+        teacher = tl.sum((p - q) * (p - q), 1)
+    return m2_sum, logit_m2_sum, increase, cycle, teacher
+
+
+@triton.jit
+def entropy_term(x, p, top, valid):
+    """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus the row's sum."""
+    return tl.sum(tl.where(valid, p * (x - top[:, None]).to(tl.float32), 0.0), 1)
+
+
+@triton.jit
+def next_count(count_ptr, samples, mask):
+    """Return 1 more than the rows' counts, without storing; all ones where nothing is counted."""
+    count = tl.full(samples.shape, 1, tl.int32)
+    if count_ptr is not None:
+        count += tl.load(count_ptr + samples, mask=mask, other=0)
+    return count
+
+
+@triton.jit
+def _add(pointer, samples, value, mask):
+    tl.store(pointer + samples, tl.load(pointer + samples, mask=mask, other=0) + value, mask=mask)
+
+
+@triton.jit
+def finish_rows(
+    state,
+    samples,
+    write,
+    counts,
+    logit_counts,
+    top,
+    label,
+    second,
+    total,
+    entropy,
+    sums,
+    NUM_CLASSES: tl.constexpr,
+):
+    """Write what is kept once per sample."""
+    m2, logit_m2, increase, cycle, teacher = sums
+    if state.count is not None:
+        tl.store(state.count + samples, counts, mask=write)
+    if state.m2 is not None:
+        _add(state.m2, samples, m2, write)
+    if state.entropy_sum is not None:
+        _add(state.entropy_sum, samples, entropy, write)
+    if state.logit_count is not None:
+        tl.store(state.logit_count + samples, logit_counts, mask=write)
+        _add(state.logit_m2, samples, logit_m2, write)
+    if state.label_counts is not None:
+        pointers = state.label_counts + samples * NUM_CLASSES + label
+        old = tl.load(pointers, mask=write, other=0)
+        tl.store(pointers, (old + 1).to(state.label_counts.dtype.element_ty), mask=write)
+    if state.increase_count is not None:
+        observed = tl.load(state.increase_count + samples, mask=write, other=0)
+        first = observed == 0
+        _add(state.increase_sum, samples, tl.where(first, 0.0, tl.sqrt(increase)), write)
+        tl.store(state.increase_count + samples, observed + 1, mask=write)
+    if state.cycle_discrepancy is not None:
+        tl.store(state.cycle_discrepancy + samples, cycle, mask=write)
+    if state.teacher_discrepancy is not None:
+        tl.store(state.teacher_discrepancy + samples, teacher, mask=write)
+    if state.last_entropy is not None:
+        tl.store(state.last_entropy + samples, entropy, mask=write)
+    if state.last_top is not None:
+        tl.store(state.last_top + samples, 1.0 / total, mask=write)
+    if state.last_margin is not None:
+        runner_up = tl.exp((second - top).to(tl.float32))
+        tl.store(state.last_margin + samples, (1.0 - runner_up) / total, mask=write)

@@ -1,0 +1,55 @@
+"""Every kernel variant compiles for GPUs that are not here, without spills, within their memory."""
+
+import pytest
+import torch
+
+from tests.triton_device import INTERPRETED
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+if INTERPRETED:
+    pytest.skip("kernels are interpreted in this process, not compiled", allow_module_level=True)
+
+import triton.language as tl  # noqa: E402
+
+from dynal_fast.ops import ahead_of_time  # noqa: E402
+from dynal_fast.ops.ahead_of_time import ARCHITECTURES, compile_variant, variants  # noqa: E402
+
+VARIANTS = {variant.name: variant for variant in variants()}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_without_spills(name, architecture):
+    rows = compile_variant(VARIANTS[name], architecture)
+    assert rows
+    for row in rows:
+        assert row.problems() == [], row
+
+
+@triton.jit
+def many_live_values(x_ptr, SIZE: tl.constexpr):
+    offsets = tl.arange(0, SIZE)
+    x = tl.load(x_ptr + offsets)
+    y = tl.load(x_ptr + SIZE + offsets)
+    for _ in range(10):
+        x, y = x * tl.sum(y * x), y + tl.sum(x)
+    tl.store(x_ptr + offsets, x + y)
+
+
+def test_a_spill_is_found():
+    def call():
+        many_live_values[(1,)](torch.zeros(1), SIZE=32768, num_warps=4, enable_fp_fusion=True)
+
+    (row,) = compile_variant(ahead_of_time.Variant("", call), "sm_90")
+    assert row.problems() == [f"spills {row.spilled}"]
+
+
+def test_too_much_shared_memory_is_found():
+    row = ahead_of_time.Resources("", "kernel", "sm_80", 4, 32, 200_000, 0)
+    assert row.problems() == ["needs 200000 bytes of shared memory of 166912"]
+    assert ahead_of_time.Resources("", "kernel", "sm_90", 4, 32, 200_000, 0).problems() == []
+
+
+def test_cpu_tensors_are_refused_when_nothing_interprets_them():
+    with pytest.raises(ValueError, match=r"needs CUDA tensors, got CPU ones.*TRITON_INTERPRET"):
+        VARIANTS["update C=10 float32 typical"].call()

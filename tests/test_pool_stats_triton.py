@@ -1,0 +1,262 @@
+"""The Triton kernels against the float64 reference: on a GPU, or interpreted (test_interpreter)."""
+
+import pytest
+import torch
+
+from dynal_fast.ops.pool_stats import (
+    DROPPED,
+    MAX_UNKNOWN_IDS,
+    STAMP_STEP,
+    STATE,
+    pool_stats_update,
+    pool_stats_update_from_features,
+    reference,
+)
+from tests.triton_device import DEVICE, needs_triton
+
+pytestmark = needs_triton
+
+TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+
+
+class Tracker:
+    """The tensors of a tracker, on the device for the kernel and in float64 for the reference."""
+
+    def __init__(self, n, num_classes, names, output_dtype=torch.float32, labels=torch.uint8):
+        self.state, self.want = {}, {}
+        for name in names:
+            spec = STATE[name]
+            shape = (n, num_classes) if spec.per_class else (n,)
+            dtype = spec.dtypes[0]
+            if name in ("output", "previous_output"):
+                dtype = output_dtype
+            if name == "label_counts":
+                dtype = labels
+            self.state[name] = torch.full(shape, spec.fresh, dtype=dtype, device=DEVICE)
+            want = torch.full(shape, spec.fresh, dtype=dtype)
+            self.want[name] = want.double() if want.is_floating_point() else want
+        self.guard = (
+            torch.zeros(1, dtype=torch.int32, device=DEVICE),
+            torch.zeros(n, dtype=torch.int32, device=DEVICE),
+            torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=DEVICE),
+        )
+        self.want_guard = tuple(tensor.cpu().clone() for tensor in self.guard)
+
+    def begin_pass(self, number):
+        for tensor in (self.guard[0], self.want_guard[0]):
+            tensor.fill_(STAMP_STEP * number)
+
+    def drop(self, sample):
+        for tensor in (self.guard[1], self.want_guard[1]):
+            tensor[sample] = DROPPED
+
+    def expect(self, ids, logits, teacher_logits=None):
+        reference.update_tensors(ids, logits, teacher_logits, *self.want_guard, self.want)
+
+    def check(self, rtol=1e-5, atol=2e-6):
+        assert torch.equal(self.guard[1].cpu(), self.want_guard[1])
+        unknown, want = self.guard[2].cpu(), self.want_guard[2]
+        assert unknown[0] == want[0]
+        assert unknown[1:].sort().values.tolist() == want[1:].sort().values.tolist()
+        for name, tensor in self.state.items():
+            got, want = tensor.cpu(), self.want[name]
+            if not tensor.is_floating_point():
+                assert torch.equal(got.long(), want.long()), name
+                continue
+            half = tensor.dtype == torch.float16 or "output" in self.halved(name)
+            torch.testing.assert_close(
+                got.double(),
+                want,
+                rtol=2**-10 if half else rtol,
+                atol=2**-11 if half else atol,
+                equal_nan=True,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+
+    def halved(self, name):
+        """The tensor that a discrepancy was measured to, when it is kept in float16."""
+        source = {"cycle_discrepancy": "output", "increase_sum": "previous_output"}.get(name)
+        return source if source and self.state[source].dtype == torch.float16 else ""
+
+
+def draw(rows, num_classes, dtype, seed, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(rows, num_classes, generator=generator)).to(dtype)
+
+
+def spoil(ids, logits, teacher_logits, n):
+    """Plant each kind of bad row; none may write, and none may disturb its neighbours."""
+    logits[1, -1] = float("nan")
+    logits[2, 0] = -float("inf")
+    logits[3] = float("inf")
+    if teacher_logits is not None:
+        teacher_logits[4, 0] = float("nan")
+    ids[5], ids[6] = n, -1
+
+
+def run(num_classes, dtype, names, *, n=29, rows=23, passes=3, bad=True, **tracker_options):
+    tracker = Tracker(n, num_classes, names, **tracker_options)
+    tracker.drop(7)
+    teacher = "teacher_discrepancy" in names
+    for number in range(1, passes + 1):
+        tracker.begin_pass(number)
+        ids = torch.randperm(n, generator=torch.Generator().manual_seed(number))[:rows]
+        ids = ids.to(torch.int32 if number % 2 else torch.int64)
+        logits = draw(rows, num_classes, dtype, number)
+        teacher_logits = draw(rows, num_classes, dtype, -number) if teacher else None
+        if bad:
+            spoil(ids, logits, teacher_logits, n)
+        pool_stats_update(
+            ids.to(DEVICE),
+            logits.to(DEVICE),
+            None if teacher_logits is None else teacher_logits.to(DEVICE),
+            *tracker.guard,
+            tracker.state,
+            backend="triton",
+        )
+        tracker.expect(ids, logits, teacher_logits)
+    tracker.check()
+    return tracker
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [2, 10, 63, 65, 300])
+def test_everything_tracked(num_classes, dtype):
+    run(num_classes, dtype, tuple(STATE))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_classes", [4096, 4097])
+def test_rows_longer_than_the_registers(num_classes, dtype):
+    run(num_classes, dtype, tuple(STATE), n=9, rows=7, passes=2)
+
+
+@pytest.mark.parametrize("num_classes", [10, 4097])
+@pytest.mark.parametrize(
+    "names",
+    [
+        TYPICAL,
+        ("label_counts",),
+        ("last_margin",),
+        ("output", "cycle_discrepancy"),
+        ("teacher_discrepancy",),
+        ("count", "mean", "class_m2", "entropy_sum"),
+    ],
+    ids="-".join,
+)
+def test_only_what_is_tracked_is_touched(names, num_classes):
+    rows = 8 if num_classes == 10 else 2
+    run(num_classes, torch.float32, names, n=9, rows=rows, passes=2, bad=rows > 6)
+
+
+@pytest.mark.parametrize("labels", [torch.uint8, torch.uint16, torch.int32])
+def test_outputs_in_half_and_wider_label_counts(labels):
+    run(17, torch.float32, tuple(STATE), output_dtype=torch.float16, labels=labels)
+
+
+def test_ties_go_to_the_lowest_class_also_across_tiles():
+    tracker = Tracker(3, 4097, ("label_counts", "last_margin"))
+    tracker.begin_pass(1)
+    logits = torch.zeros(3, 4097)
+    logits[1, [100, 4096]] = 5.0
+    logits[2, [2047, 2048]] = 5.0
+    ids = torch.arange(3)
+    pool_stats_update(
+        ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
+    )
+    tracker.expect(ids, logits)
+    tracker.check()
+    assert tracker.state["label_counts"].cpu().nonzero()[:, 1].tolist() == [0, 100, 2047]
+
+
+@pytest.mark.parametrize("num_classes", [10, 4097])
+def test_large_offsets_do_not_cancel(num_classes):
+    tracker = Tracker(3, num_classes, TYPICAL)
+    for number in range(1, 4):
+        tracker.begin_pass(number)
+        ids, logits = torch.arange(3), draw(3, num_classes, torch.float32, number) + 1e4
+        logits[:, 0] += 12.0  # probabilities near 1
+        pool_stats_update(
+            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
+        )
+        tracker.expect(ids, logits)
+    tracker.check(rtol=2e-5)
+
+
+def test_a_duplicate_counts_once_and_is_flagged():
+    n, rows = 40, 30
+    tracker = Tracker(n, 10, TYPICAL)
+    tracker.begin_pass(1)
+    ids = torch.arange(rows)
+    ids[[9, 21]] = 3
+    logits = draw(rows, 10, torch.float32, 0)
+    logits[[9, 21]] = logits[3].clone()  # whichever row wins
+    for batch in (slice(None), slice(0, 5)):  # within a batch, and again in a later one
+        pool_stats_update(
+            ids[batch].to(DEVICE),
+            logits[batch].to(DEVICE),
+            None,
+            *tracker.guard,
+            tracker.state,
+            backend="triton",
+        )
+        tracker.expect(ids[batch], logits[batch])
+    tracker.check()
+    assert (tracker.guard[1] == STAMP_STEP).sum() == rows - 2 - 5
+
+
+def test_an_empty_batch_changes_nothing():
+    tracker = Tracker(3, 4, TYPICAL)
+    tracker.begin_pass(1)
+    empty = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
+    pool_stats_update(
+        empty[0].to(DEVICE),
+        empty[1].to(DEVICE),
+        None,
+        *tracker.guard,
+        tracker.state,
+        backend="triton",
+    )
+    tracker.expect(*empty)
+    tracker.check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("num_classes", "names"), [(10, TYPICAL), (150, tuple(STATE)), (300, TYPICAL)]
+)
+def test_from_features(num_classes, names, dtype):
+    n, rows, width = 41, 37, 35
+    teacher = "teacher_discrepancy" in names
+    tracker = Tracker(n, num_classes, names)
+    for number in (1, 2):
+        tracker.begin_pass(number)
+        ids = torch.randperm(n, generator=torch.Generator().manual_seed(number))[:rows]
+        features = draw(rows, width, dtype, number, 1.0)
+        weight, bias = draw(num_classes, width, dtype, 7, 0.3), draw(1, num_classes, dtype, 8)[0]
+        theirs = (None, None, None)
+        if teacher:
+            theirs = (
+                draw(rows, width + 3, dtype, 9, 1.0),
+                draw(num_classes, width + 3, dtype, 10, 0.3),
+                None,
+            )
+            theirs[0][4, 0] = float("nan")
+        features[1, 1], features[2, 0] = float("nan"), -float("inf")
+        ids[5], ids[6] = n, -1
+        inputs = (features, weight, bias, *theirs)
+        pool_stats_update_from_features(
+            ids.to(DEVICE),
+            *(tensor if tensor is None else tensor.to(DEVICE) for tensor in inputs),
+            *tracker.guard,
+            tracker.state,
+            backend="triton",
+        )
+        reference.update_tensors_from_features(
+            ids,
+            *(t if t is None or t.dtype != torch.float64 else t.float() for t in inputs),
+            *tracker.want_guard,
+            tracker.want,
+        )
+    tracker.check(rtol=5e-5, atol=1e-5)
