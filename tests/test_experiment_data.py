@@ -1,5 +1,6 @@
 """Samples with ids, the oracle, and what they are built from."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dynal_fast.data import ImageInputs, LazyStack, load
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment import ExperimentData, Oracle, SampleSet, load_data
+from dynal_fast.experiment.models import model_factory
 
 REAL_DATA = Path(
     os.environ.get("DYNAL_FAST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
@@ -129,6 +131,15 @@ def test_images_that_are_decoded_when_asked_for_are_gathered_the_same(tmp_path):
     samples = SampleSet(ImageInputs(stack, mean=0, std=1 / 255))
     assert samples[torch.tensor([3, 1])][1][:, 0, 0, 0].tolist() == [3, 1]
     assert samples[2][1].shape == samples.input_shape == (1, 2, 2)
+
+
+def test_label_maps_are_refused(tmp_path):
+    images = load("digits")
+    maps = LazyStack([tmp_path] * len(images.train_labels), np.load, (8, 8))
+    with pytest.raises(ValueError, match="digits labels pixels; the loop classifies whole images"):
+        ExperimentData.from_images(dataclasses.replace(images, train_labels=maps))
+    with pytest.raises(ValueError, match=r"model must be one of cnn, .*, got 'drn-d-22'"):
+        model_factory("drn-d-22", (3, 32, 32), 19)
 
 
 def test_only_images_are_augmented():

@@ -114,6 +114,11 @@ def test_vgg16_has_the_published_dropout_rates():
     assert rates == [0.3] + [0.4] * 7 + [0.5] * 2
 
 
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (8,)), ("mlp", (1, 8, 8)), ("cnn", (3, 5, 2))])
+def test_small_models_take_small_inputs(name, shape):
+    assert build_model(name, shape, 7)(torch.zeros(3, *shape)).shape == (3, 7)
+
+
 def test_unknown_names_and_images_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match=r"model must be one of .*vgg16, got 'alexnet'"):
         build_model("alexnet", (3, 32, 32), 10)

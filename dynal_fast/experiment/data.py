@@ -9,6 +9,7 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -217,10 +218,17 @@ class ExperimentData:
     ) -> "ExperimentData":
         """Build from a data set of uint8 images, which are normalised batch by batch on ``device``.
 
+        Raises
+        ------
+        ValueError
+            The labels are maps of pixels.
+
         >>> from dynal_fast.data import load
         >>> ExperimentData.from_images(load("digits")).samples.input_shape
         (1, 8, 8)
         """
+        if not isinstance(images.train_labels, np.ndarray):
+            raise ValueError(f"{images.name} labels pixels; the loop classifies whole images")
         samples, test_samples = (
             SampleSet(ImageInputs(split, images.mean, images.std, device))
             for split in (images.train_images, images.test_images)

@@ -1,74 +1,33 @@
-"""Models by name: two small ones for digits beside the papers' own; embeddings of many samples."""
+"""The models that an experiment can name, and the embeddings of many samples."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.models import MODELS as PAPER_MODELS
-from dynal_fast.models import build_model, penultimate
+from dynal_fast.models import MODELS, SEGMENTATION, build_model, penultimate
+from dynal_fast.pool.observe import evaluating
 
 ModelFactory = Callable[[], nn.Module]
 
 
-def mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Two hidden layers of 128 and 64 units on flat inputs."""
-    size = torch.Size(input_shape).numel()
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(size, 128),
-        nn.ReLU(),
-        nn.Dropout(0.25),
-        nn.Linear(128, 64),
-        nn.ReLU(),
-        nn.Linear(64, num_classes),
-    )
-
-
-def cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """Two small convolutions and a hidden layer of 64 units, for images of about 8×8."""
-    if len(input_shape) != 3 or min(input_shape[1:]) < 2:
-        raise ValueError(
-            "cnn takes images (channels, height, width) with sides of at least 2, "
-            f"got {tuple(input_shape)}"
-        )
-    channels, height, width = input_shape
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.25),
-        nn.Linear(32 * (height // 2) * (width // 2), 64),
-        nn.ReLU(),
-        nn.Linear(64, num_classes),
-    )
-
-
-SMALL_MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {"mlp": mlp, "cnn": cnn}
-
-
 def model_factory(name: str, input_shape: tuple[int, ...], num_classes: int) -> ModelFactory:
-    """Return a function that builds the model called ``name``.
+    """Return a function that builds the model called ``name`` (see :mod:`dynal_fast.models`).
 
     Raises
     ------
     ValueError
-        The name is unknown; or, when it is built, the model does not take inputs of this shape.
+        No model that classifies has this name; or, when it is built, the model does not take inputs
+        of this shape.
 
     >>> build = model_factory("mlp", (1, 8, 8), num_classes=10)
     >>> build()(torch.zeros(3, 1, 8, 8)).shape
     torch.Size([3, 10])
     """
-    if name in SMALL_MODELS:
-        return lambda: SMALL_MODELS[name](input_shape, num_classes)
-    if name in PAPER_MODELS:
-        return lambda: build_model(name, input_shape, num_classes)  # type: ignore[arg-type]
-    known = ", ".join([*SMALL_MODELS, *sorted(PAPER_MODELS)])
-    raise ValueError(f"model must be one of {known}, got {name!r}")
+    known = [model for model in MODELS if model not in SEGMENTATION]
+    if name not in known:
+        raise ValueError(f"model must be one of {', '.join(known)}, got {name!r}")
+    return lambda: build_model(name, input_shape, num_classes)
 
 
 def embed_samples(
@@ -98,15 +57,3 @@ def embed_samples(
             embeddings[row : row + len(features)] = features
             row += len(features)
     return embeddings
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in evaluation mode, and every layer back into its own mode afterwards."""
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training

@@ -9,8 +9,8 @@ from torch.nn import functional
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment.config import Training
 from dynal_fast.experiment.data import SampleSet
-from dynal_fast.experiment.models import evaluating
 from dynal_fast.experiment.semi_supervised import Objective
+from dynal_fast.pool.observe import evaluating
 
 
 class Trainer:

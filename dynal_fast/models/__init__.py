@@ -1,6 +1,7 @@
-"""The papers' models by name, and the embedding of any model."""
+"""Models by name, the papers' and two small ones, and the embedding of any model."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -8,18 +9,24 @@ from dynal_fast.models.drn import DRND22
 from dynal_fast.models.embed import embed, penultimate
 from dynal_fast.models.lenet import LeNet
 from dynal_fast.models.resnet import ResNet18
+from dynal_fast.models.small import cnn, mlp
 from dynal_fast.models.vgg import VGG16
 
-# The smallest side of an image is what the model's pooling leaves one pixel of.
-MODELS: dict[str, tuple[Callable[[tuple[int, int, int], int], nn.Module], int]] = {
-    "drn-d-22": (DRND22, 8),
-    "lenet": (LeNet, 4),
-    "resnet18": (ResNet18, 1),
-    "vgg16": (VGG16, 32),
+MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
+    "cnn": cnn,
+    "drn-d-22": DRND22,
+    "lenet": LeNet,
+    "mlp": mlp,
+    "resnet18": ResNet18,
+    "vgg16": VGG16,
 }
+# Of the images that a model takes: what its pooling leaves one pixel of. An mlp takes any input.
+SMALLEST_SIDE = {"cnn": 2, "drn-d-22": 8, "lenet": 4, "resnet18": 1, "vgg16": 32}
+# Give logits for every pixel instead of every image.
+SEGMENTATION = frozenset({"drn-d-22"})
 
 
-def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """Return a model by its name, with weights from torch's global generator.
 
     Parameters
@@ -27,7 +34,7 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int) 
     name
         One of ``MODELS``.
     input_shape
-        ``(channels, height, width)``.
+        ``(channels, height, width)``; any shape for ``mlp``.
     num_classes
         Number of logits.
 
@@ -40,18 +47,19 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int) 
     1663370
     """
     if name not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(sorted(MODELS))}, got {name!r}")
-    model, smallest = MODELS[name]
-    if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
+    smallest = SMALLEST_SIDE.get(name)
+    if smallest is not None and (len(input_shape) != 3 or min(input_shape[1:]) < smallest):
         raise ValueError(
             f"{name} takes images (channels, height, width) with sides of at least {smallest}, "
             f"got {tuple(input_shape)}"
         )
-    return model(input_shape, num_classes)
+    return MODELS[name](input_shape, num_classes)
 
 
 __all__ = [
     "MODELS",
+    "SEGMENTATION",
     "DRND22",
     "LeNet",
     "ResNet18",

@@ -143,7 +143,7 @@ def observe_pool(
     forward = forward or _call
 
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model, teacher_model))
+        stack.enter_context(evaluating(model, teacher_model))
         if mc_passes:
             _activate_dropout(model)
         else:
@@ -276,7 +276,7 @@ class PoolImages:
 
 
 @contextmanager
-def _evaluating(*models: nn.Module | None) -> Iterator[None]:
+def evaluating(*models: nn.Module | None) -> Iterator[None]:
     """Evaluation mode; afterwards every submodule's flag as it was."""
     modules = [module for model in models if model is not None for module in model.modules()]
     flags = [module.training for module in modules]

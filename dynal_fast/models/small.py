@@ -1,0 +1,43 @@
+"""Two small models for inputs as small as scikit-learn's digits; no paper's."""
+
+import torch
+from torch import nn
+
+
+def mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two hidden layers of 128 and 64 units on flat inputs of any shape.
+
+    >>> mlp((1, 8, 8), 10)(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 10])
+    """
+    size = torch.Size(input_shape).numel()
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(size, 128),
+        nn.ReLU(),
+        nn.Dropout(0.25),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )
+
+
+def cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two small convolutions and a hidden layer of 64 units, for images of about 8×8.
+
+    >>> cnn((1, 8, 8), 10)(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 10])
+    """
+    channels, height, width = input_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(32 * (height // 2) * (width // 2), 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )
