@@ -1,23 +1,49 @@
-"""Exact, fast selection for deep active learning."""
+"""Exact, fast selection for deep active learning.
+
+The names load when they are first used, so that the command line shows its help without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from dynal_fast._version import __version__
-from dynal_fast.acquisition.top import top_b
-from dynal_fast.ops.farthest_first import (
-    Traversal,
-    farthest_first,
-    farthest_first_compress,
-    verify_traversal,
-)
-from dynal_fast.pool import (
-    EMATeacher,
-    Epochs,
-    EveryEpoch,
-    LastEpochs,
-    PoolImages,
-    PoolObservationError,
-    PoolStats,
-    observe_pool,
-)
+
+if TYPE_CHECKING:
+    from dynal_fast.acquisition.registry import register_strategy
+    from dynal_fast.acquisition.top import top_b
+    from dynal_fast.ops.farthest_first import (
+        Traversal,
+        farthest_first,
+        farthest_first_compress,
+        verify_traversal,
+    )
+    from dynal_fast.pool import (
+        EMATeacher,
+        Epochs,
+        EveryEpoch,
+        LastEpochs,
+        PoolImages,
+        PoolObservationError,
+        PoolStats,
+        observe_pool,
+    )
+
+_HOMES = {
+    "EMATeacher": "dynal_fast.pool",
+    "Epochs": "dynal_fast.pool",
+    "EveryEpoch": "dynal_fast.pool",
+    "LastEpochs": "dynal_fast.pool",
+    "PoolImages": "dynal_fast.pool",
+    "PoolObservationError": "dynal_fast.pool",
+    "PoolStats": "dynal_fast.pool",
+    "Traversal": "dynal_fast.ops.farthest_first",
+    "farthest_first": "dynal_fast.ops.farthest_first",
+    "farthest_first_compress": "dynal_fast.ops.farthest_first",
+    "observe_pool": "dynal_fast.pool",
+    "register_strategy": "dynal_fast.acquisition.registry",
+    "top_b": "dynal_fast.acquisition.top",
+    "verify_traversal": "dynal_fast.ops.farthest_first",
+}
 
 __all__ = [
     "EMATeacher",
@@ -32,6 +58,13 @@ __all__ = [
     "farthest_first",
     "farthest_first_compress",
     "observe_pool",
-    "verify_traversal",
+    "register_strategy",
     "top_b",
+    "verify_traversal",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -20,7 +20,7 @@ def load() -> ModuleType:
         ``DYNAL_FAST_ISA`` names an instruction set this CPU cannot run.
     """
     try:
-        from dynal_fast import _C  # type: ignore[attr-defined]
+        from dynal_fast import _C
     except ImportError as error:
         raise ImportError(
             f"the compiled extension dynal_fast._C does not load ({error}). Reinstall with a C++17 "

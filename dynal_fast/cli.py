@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except KeyboardInterrupt:
-        print("interrupted; the same command run again continues", file=sys.stderr)
+        resumes = arguments.command in (_run, _demo)
+        advice = "; run the same command again to go on" if resumes else ""
+        print(f"dynal-fast: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, LookupError, FileNotFoundError) as error:
         return _report(error, BAD_INPUT, arguments.debug)
@@ -119,7 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    own_words = isinstance(error, OSError) and error.strerror and error.filename is None
+    text = error.strerror if own_words else str(error)  # type: ignore[attr-defined]
+    if isinstance(error, ImportError):
+        text += " (pip install 'dynal_fast[experiment]' brings what the commands need)"
+    elif isinstance(error, RuntimeError):
+        text += " (dynal-fast --debug shows where)"
     print(f"dynal-fast: error: {' '.join(text.split())}", file=sys.stderr)
     return code
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dynal_fast.data.inflate import PoolView, add_horizontal_flips, inflate, original_pool
+from dynal_fast.data.inflate import PoolView, add_horizontal_flips, inflate, join, original_pool
 
 
 def generator(seed=0):
@@ -32,6 +32,12 @@ def test_flips_double_the_pool_and_mirror_the_second_half(originals):
     assert torch.equal(pool.images(originals, entries), torch.stack(expected))
     twice = add_horizontal_flips(pool)
     assert torch.equal(twice.images(originals, torch.arange(18, 24)), originals)
+
+
+def test_joined_pools_follow_each_other():
+    joined = join(original_pool(torch.tensor([3])), add_horizontal_flips(original_pool(1)))
+    assert joined.original_ids.tolist() == [3, 0, 0]
+    assert joined.flipped.tolist() == [False, False, True]
 
 
 def test_the_papers_pool_of_150_000(originals):

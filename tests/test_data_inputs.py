@@ -64,6 +64,8 @@ def test_a_view_gives_entries_of_the_originals(images):
     inputs = ImageInputs(images, MEAN, STD, view=view)
     assert len(inputs) == 54
     originals = ImageInputs(images, MEAN, STD)
+    assert torch.equal(originals.with_view(view)[torch.arange(54)], inputs[torch.arange(54)])
+    assert len(originals) == 9
     for entry in range(0, 54, 5):
         expected = originals[int(view.original_ids[entry])]
         expected = expected.flip(-1) if view.flipped[entry] else expected

@@ -15,6 +15,8 @@ from dynal_fast.experiment.observation import parsed_schedules
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs
 from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = [strategy.name for strategy in strategies()]
 
 

@@ -15,6 +15,8 @@ from dynal_fast.acquisition.registry import (
 from dynal_fast.experiment import ActiveLearningExperiment
 from tests.experiment_cases import PROTOCOL, TRAINING, blobs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def run(strategy, model="mlp"):
     return ActiveLearningExperiment(

@@ -112,16 +112,46 @@ def original_pool(originals: int | Tensor) -> PoolView:
     return PoolView(ids, torch.zeros(len(ids), dtype=torch.bool))
 
 
+def join(first: PoolView, second: PoolView) -> PoolView:
+    """Return the entries of one pool followed by those of another over the same originals."""
+    return PoolView(
+        torch.cat([first.original_ids, second.original_ids]),
+        torch.cat([first.flipped, second.flipped]),
+    )
+
+
 def add_horizontal_flips(pool: PoolView) -> PoolView:
     """Return the pool followed by its mirror image: twice the entries (long-tail paper, 4.2).
 
     >>> add_horizontal_flips(original_pool(2)).flipped.tolist()
     [False, False, True, True]
     """
-    return PoolView(
-        torch.cat([pool.original_ids, pool.original_ids]),
-        torch.cat([pool.flipped, ~pool.flipped]),
-    )
+    return join(pool, PoolView(pool.original_ids, ~pool.flipped))
+
+
+def inflated_view(
+    initial: Tensor, rest: Tensor, flips: bool, factor: float, generator: torch.Generator
+) -> PoolView:
+    """Return the entries of an experiment of the long-tail paper.
+
+    The initially labeled originals come first, once and as they are; then the pool that is made of
+    the rest, doubled by mirror images if ``flips`` and inflated by ``factor`` unless it is 1.
+
+    Parameters
+    ----------
+    initial, rest
+        ``(k,)`` and ``(m,)`` int64 ids of originals.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> len(inflated_view(torch.arange(10), torch.arange(10, 40), True, 3, generator))
+    190
+    """
+    pool = original_pool(rest)
+    if flips:
+        pool = add_horizontal_flips(pool)
+    if factor != 1:
+        pool = inflate(pool, factor, generator)
+    return join(original_pool(initial), pool)
 
 
 def inflate(pool: PoolView, factor: float, generator: torch.Generator) -> PoolView:

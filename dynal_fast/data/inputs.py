@@ -1,5 +1,7 @@
 """Images as a model takes them: uint8 at rest, normalised and augmented batch by batch."""
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,6 +58,12 @@ class ImageInputs:
                 f"got {self.images.dtype} {tuple(self.images.shape)}"
             )
         self._normalize = Normalize(mean, std, self.images.shape[1], self.device)
+
+    def with_view(self, view: PoolView) -> "ImageInputs":
+        """Return inputs whose ids are entries of ``view``, over the same images in memory."""
+        other = copy.copy(self)
+        other.view = view if isinstance(self.images, LazyStack) else view.to(self.device)
+        return other
 
     def __len__(self) -> int:
         return len(self.images) if self.view is None else len(self.view)

@@ -1,5 +1,6 @@
 """Atomic files and the checkpoint of a run: one safetensors file, never a pickle."""
 
+import contextlib
 import json
 import os
 import random
@@ -35,7 +36,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"cannot write {path}: {reason}") from error
@@ -50,9 +52,8 @@ def _flush_folder(folder: Path) -> None:
     except OSError:
         return
     try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -48,6 +48,10 @@ class Protocol:
     retrain: Literal["scratch", "continue"] = option(
         "scratch", "each training starts from the initial weights, or from the last cycle's"
     )
+    pool_flips: bool = option(False, "double the pool by mirror images (long-tail paper, 4.2)")
+    pool_factor: float = option(
+        1.0, "make the pool so many times as large by sampling it with replacement (4.4: 3)"
+    )
 
     def __post_init__(self) -> None:
         _require(self.initial >= 1, "initial", "at least 1", self.initial)
@@ -59,6 +63,21 @@ class Protocol:
             "'scratch' or 'continue'",
             self.retrain,
         )
+        _require(self.pool_factor > 0, "pool_factor", "positive", self.pool_factor)
+
+    @property
+    def inflates(self) -> bool:
+        """Whether the pool has other entries than the samples, once each."""
+        return self.pool_flips or self.pool_factor != 1
+
+    def entries(self, samples: int) -> int:
+        """Return how many entries the initial set and the pool of so many samples have.
+
+        >>> Protocol(initial=25_000, pool_flips=True, pool_factor=3).entries(50_000)
+        175000
+        """
+        pool = max(samples - self.initial, 0) * (2 if self.pool_flips else 1)
+        return min(self.initial, samples) + round(self.pool_factor * pool)
 
     def labeled_counts(self) -> list[int]:
         """Return the size of the labeled set at each training."""

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dynal_fast.data import ImageDataset, ImageInputs, load
 from dynal_fast.data.augment import Augmentation
+from dynal_fast.data.inflate import PoolView
 
 
 class SampleSet(Dataset):
@@ -240,6 +241,29 @@ class ExperimentData:
             test_samples,
             torch.as_tensor(images.test_labels),
             images.num_classes,
+        )
+
+    def entries(self, view: PoolView) -> "ExperimentData":
+        """Return the data whose samples are the entries of ``view``, over the same images.
+
+        Raises
+        ------
+        ValueError
+            The samples are not :class:`~dynal_fast.data.ImageInputs`.
+        """
+        source = self.samples.source
+        if not isinstance(source, ImageInputs):
+            raise ValueError(
+                "pool_flips and pool_factor need uint8 images (ExperimentData.from_images), "
+                f"got samples of {type(source).__name__}"
+            )
+        return ExperimentData(
+            self.name,
+            SampleSet(source.with_view(view)),
+            view.labels(self.oracle.label(torch.arange(len(self.oracle)))),
+            self.test_samples,
+            self.test_labels,
+            self.num_classes,
         )
 
 

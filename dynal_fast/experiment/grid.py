@@ -9,7 +9,7 @@ import torch
 from dynal_fast.acquisition.registry import get_strategy
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
-from dynal_fast.experiment.loop import ActiveLearningExperiment
+from dynal_fast.experiment.loop import ActiveLearningExperiment, checked_device
 from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
 
 OnEpoch = Callable[[str, int], None]
@@ -60,11 +60,13 @@ def run_grid(
     if config.threads:
         torch.set_num_threads(config.threads)
     if data is None:
-        data = load_data(config.data, config.data_root, config.device)
+        data = load_data(config.data, config.data_root, checked_device(config.device))
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
     experiments = [_experiment(config, data, name, seed, folder) for name, seed in jobs]
+    for experiment in experiments[: len(names)]:
+        experiment.check_needs()
     runs: list[RunResult] = []
     done = 0
     for (name, seed), experiment in zip(jobs, experiments, strict=True):

@@ -21,6 +21,7 @@ from dynal_fast.acquisition.registry import (
     as_strategy,
     checked_picks,
 )
+from dynal_fast.data.inflate import PoolView, inflated_view
 from dynal_fast.experiment.checkpoint import (
     Checkpoint,
     RandomStreams,
@@ -37,6 +38,7 @@ from dynal_fast.experiment.observation import (
     PoolObserver,
     dropout_layers,
     mc_dropout_stats,
+    parsed_schedules,
 )
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
@@ -113,7 +115,6 @@ class ActiveLearningExperiment:
         directory: str | Path | None = None,
         on_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.data = data
         self.model_name = model if isinstance(model, str) else _qualified_name(model)
         self.build_model = (
             model_factory(model, data.samples.input_shape, data.num_classes)
@@ -121,19 +122,22 @@ class ActiveLearningExperiment:
             else model
         )
         self.strategy = as_strategy(strategy)
+        self.seed = seed
         self.protocol = protocol or Protocol()
         self.training = training or Training()
         self.schedules = dict(schedules or {})
-        self.seed = seed
-        self.device = torch.device(device)
+        parsed_schedules(self.schedules)
+        self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
         wanted = self.protocol.labeled_counts()[-1]
-        if wanted > len(data.samples):
+        entries = self.protocol.entries(len(data.samples))
+        if wanted > entries:
             raise ValueError(
-                f"initial + cycles * budget must be at most the {len(data.samples)} samples, "
-                f"got {wanted}"
+                f"initial + cycles * budget must be at most the {entries} samples, got {wanted}"
             )
+        self.view: PoolView | None = None
+        self.data, self.initial = self._drawn(data)
 
     def run(self) -> RunResult:
         """Run all cycles, or those that are left, and return the results.
@@ -153,14 +157,27 @@ class ActiveLearningExperiment:
             while len(state.cycles) <= self.protocol.cycles:
                 self._run_cycle(state)
                 self._save(state)
-        initial = state.labeled[: self.protocol.initial].tolist()
+        initial = self._originals(state.labeled[: self.protocol.initial]).tolist()
         return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
+
+    def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
+        """Draw the initial set, and the pool where it is inflated."""
+        draw = torch.Generator().manual_seed(derived_seed(self.seed, "initial set"))
+        initial = data.oracle.initial_set(self.protocol.initial, self.protocol.balanced, draw)
+        if not self.protocol.inflates:
+            return data, initial
+        rest = unlabeled(len(data.samples), initial)
+        flips, factor = self.protocol.pool_flips, self.protocol.pool_factor
+        self.view = inflated_view(initial, rest, flips, factor, draw)
+        return data.entries(self.view), torch.arange(len(initial))
+
+    def _originals(self, ids: Tensor) -> Tensor:
+        return ids if self.view is None else self.view.original_ids[ids]
 
     def _start(self) -> _State:
         model = self._initial_model()
-        self._check_needs(model)
-        draw = torch.Generator().manual_seed(derived_seed(self.seed, "initial set"))
-        labeled = self.data.oracle.initial_set(self.protocol.initial, self.protocol.balanced, draw)
+        self.check_needs(model)
+        labeled = self.initial
         observer = PoolObserver(
             self.data.samples,
             self.data.num_classes,
@@ -185,7 +202,15 @@ class ActiveLearningExperiment:
                 model = TwoHeads(model, self.data.samples.input_shape, self.data.num_classes)
             return model.to(self.device)
 
-    def _check_needs(self, model: nn.Module) -> None:
+    def check_needs(self, model: nn.Module | None = None) -> None:
+        """Check that a model, by default the initial one, has what the strategy needs.
+
+        Raises
+        ------
+        ValueError
+            It gives no embeddings, or has no dropout layer.
+        """
+        model = model or self._initial_model()
         if "embeddings" in self.strategy.needs:
             one = self.data.samples.loader(torch.tensor([0]), 1)
             embed_samples(model, one, 1, self.device)
@@ -249,6 +274,7 @@ class ActiveLearningExperiment:
             self.device,
         )
         labeled_count, selected = len(state.labeled), []
+        distinct = self.view.oracle_cost(state.labeled) if self.view is not None else None
         if selects:
             context = self._context(state, pool, cycle)
             with measured(self.device) as selection:
@@ -257,8 +283,10 @@ class ActiveLearningExperiment:
             state.labeled = torch.cat([state.labeled, picks])
             state.targets = torch.cat([state.targets, self.data.oracle.label(picks)])
             state.observer.drop(picks)
-            selected = picks.tolist()
-        state.cycles.append(CycleResult(cycle, labeled_count, test_accuracy, loss, selected))
+            selected = self._originals(picks).tolist()
+        state.cycles.append(
+            CycleResult(cycle, labeled_count, test_accuracy, loss, selected, distinct)
+        )
         state.timings.append(timing)
 
     def _context(self, state: _State, pool: Tensor, cycle: int) -> SelectionContext:
@@ -314,12 +342,12 @@ class ActiveLearningExperiment:
             "cycles": [dataclasses.asdict(cycle) for cycle in state.cycles],
             "timings": [dataclasses.asdict(timing) for timing in state.timings],
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         Checkpoint(tensors, facts).save(self.path)
 
     def _restore(self, state: _State) -> None:
-        if self.path is None or not self.path.parent.exists():
+        if self.path is None:
             return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path.parent)
         if not self.path.exists():
             return
@@ -360,6 +388,20 @@ def derived_seed(seed: int, purpose: str) -> int:
     """Return a seed below 2**62 that belongs to one purpose of a run."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 2
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a torch device that is here.
+
+    Raises
+    ------
+    ValueError
+        The name is none, or the device is not on this machine.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
 
 
 @contextmanager

@@ -19,13 +19,18 @@ REFERENCE = "all_data"
 
 @dataclass(frozen=True)
 class CycleResult:
-    """One training and the selection after it. ``selected`` is empty after the last training."""
+    """One training and the selection after it. ``selected`` is empty after the last training.
+
+    With an inflated pool ``labeled`` counts entries, as the long-tail paper does,
+    ``distinct_labels`` the labels that the oracle gave, and ``selected`` names the originals.
+    """
 
     cycle: int
     labeled: int
     accuracy: float
     train_loss: float
     selected: list[int]
+    distinct_labels: int | None = None
 
 
 @dataclass(frozen=True)

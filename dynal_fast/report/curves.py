@@ -8,9 +8,9 @@ from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
 from dynal_fast.report.table import learning_curve
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; black is for the reference.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5B4BB7")
-MARKERS = "osD^vPX*"
+# After Okabe and Ito, whose hues colour-blind readers can tell apart, dark enough for text on white.
+COLOURS = ("#0072B2", "#D55E00", "#008763", "#A8457E", "#B37A00", "#3391CC", "#7A4A3A", "#5B4BB7")
+MARKERS = "sD^vPX*h"
 BASELINE_COLOUR = "#6B7280"
 
 
@@ -104,21 +104,27 @@ def _draw(axes: Any, grid: GridResult) -> None:
 def _label_ends(axes: Any, ends: list[tuple[float, str, str]], counts: Sequence[int]) -> None:
     """Write each curve's name at its right end, moved apart where the ends are close."""
     low, high = axes.get_ylim()
-    gap = 0.048 * (high - low)
-    placed = spread([end[0] for end in ends], gap)
-    right = counts[-1]
-    span = (counts[-1] - counts[0]) or 1
+    placed = spread([end[0] for end in ends], gap=0.048 * (high - low))
     for (value, name, colour), height in zip(ends, placed, strict=True):
         axes.annotate(
             name,
-            xy=(right, value),
-            xytext=(right + 0.045 * span, height),
+            xy=(counts[-1], value),
+            xytext=(1.05, (height - low) / (high - low)),
+            textcoords="axes fraction",
             color=colour,
             va="center",
             fontsize=10.5,
             fontweight="bold",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "alpha": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 2,
+                "shrinkB": 5,
+            },
         )
 
 

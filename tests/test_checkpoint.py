@@ -1,0 +1,247 @@
+"""Checkpoints: atomic files, resuming after SIGKILL anywhere, refusal of other configurations."""
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, checkpoint
+from dynal_fast.experiment.checkpoint import (
+    Checkpoint,
+    RandomStreams,
+    own_random_state,
+    write_atomically,
+)
+from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Forks before torch computes anything; each child is killed at one point, the next one goes on.
+# Points: "epoch:N" is after the N-th epoch that a child trains; "write:N:when" is within the N-th
+# file that it writes: half written, written but not renamed, or renamed.
+DRIVER = """
+import os, signal, sys
+import safetensors.torch
+import torch
+import torch._dynamo  # as the optimizers do: once, and not in every child
+from dynal_fast.experiment import checkpoint
+from dynal_fast.experiment.grid import run_grid
+from tests.experiment_cases import blobs, grid_config
+
+torch.set_num_threads(1)
+retrain, folder, *points = sys.argv[1:]
+config = grid_config(
+    strategies=["bald", "cod"], seeds=[5],
+    protocol={"initial": 12, "budget": 6, "cycles": 2, "retrain": retrain},
+)
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def run(point):
+    count = {"epoch": 0, "write": 0}
+    kind, number, when = (point.split(":") + ["", ""])[:3]
+
+    def on_epoch(where, done):
+        count["epoch"] += 1
+        if kind == "epoch" and count["epoch"] == int(number):
+            kill()
+
+    class Killing:
+        def __getattr__(self, name):
+            return getattr(os, name)
+        def fsync(self, descriptor):
+            count["write"] += 1
+            if kind == "write" and count["write"] == int(number) * 2 - 1:
+                if when == "half":
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                if when in ("half", "written"):
+                    kill()
+            os.fsync(descriptor)
+        def replace(self, source, target):
+            os.replace(source, target)
+            if kind == "write" and count["write"] == int(number) * 2 - 1 and when == "renamed":
+                kill()
+
+    checkpoint.os = Killing()
+    run_grid(config, folder, data=blobs(), on_epoch=on_epoch)
+
+for point in [*points, ""]:
+    child = os.fork()
+    if child == 0:
+        run(point)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert killed if point else status == 0, (point, status)
+"""
+
+
+def drive(folder, retrain, *points):
+    root = Path(__file__).parents[1]
+    subprocess.run(
+        [sys.executable, "-c", DRIVER, retrain, str(folder), *points],
+        check=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("retrain", ["scratch", "continue"])
+def test_a_run_that_was_killed_anywhere_ends_with_the_same_bytes(tmp_path, retrain):
+    drive(tmp_path / "whole", retrain)
+    drive(
+        tmp_path / "killed", retrain,
+        "epoch:2", "write:1:half", "epoch:1", "epoch:5", "write:1:written", "write:1:renamed",
+        "epoch:7", "write:2:half", "write:2:renamed",
+    )  # fmt: skip
+    for name in ("results.json", "results.csv"):
+        whole, killed = ((tmp_path / run / name).read_bytes() for run in ("whole", "killed"))
+        assert whole == killed
+    assert b'"all_data"' in whole or b"all_data," in whole
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def experiment(folder, strategy="cod", **changes):
+    settings = {"protocol": PROTOCOL, "training": TRAINING, "directory": folder} | changes
+    return ActiveLearningExperiment(blobs(), "mlp", strategy, **settings)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = experiment(tmp_path).run()
+    trained = []
+    again = experiment(tmp_path, on_epoch=lambda cycle, epoch: trained.append(epoch)).run()
+    assert again == first
+    assert again.timings == first.timings
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"training": Training(epochs=5, batch_size=16)}, "training.epochs is 4 there and 5 here"),
+        ({"protocol": Protocol(12, False, 7, 3)}, "protocol.budget is 6 there and 7 here"),
+        ({"strategy": "margin"}, "strategy is 'cod' there and 'margin' here"),
+        ({"schedules": {"cod": "every"}}, "schedules.cod is None there and 'every' here"),
+        ({"seed": 1}, "initial_weights is "),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, changes, difference):
+    experiment(tmp_path).run()
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=f"different configuration: {difference}"):
+        experiment(tmp_path, **changes).run()
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_other_labels_are_another_configuration(tmp_path):
+    experiment(tmp_path).run()
+    other = ActiveLearningExperiment(
+        blobs(seed=1), "mlp", "cod", protocol=PROTOCOL, training=TRAINING, directory=tmp_path
+    )
+    other.data.oracle._labels[:] = 0
+    with pytest.raises(ValueError, match="different configuration: labels is "):
+        other.run()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path, content):
+    experiment(tmp_path).run()
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors is not a readable checkpoint"):
+        experiment(tmp_path).run()
+
+
+class FullDisk:
+    """A file that takes half of what it is given and then fails as a full disk does."""
+
+    def __init__(self, path, mode):
+        self.file = open(path, mode)  # noqa: SIM115 - it is a context manager itself
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    whole = experiment(tmp_path / "whole").run()
+    folder = tmp_path / "full"
+    kept = []
+
+    def fill_disk(cycle, epoch):
+        if (cycle, epoch) == (2, 1):
+            kept.append((folder / "checkpoint.safetensors").read_bytes())
+            monkeypatch.setattr(checkpoint, "open", FullDisk, raising=False)
+
+    with pytest.raises(OSError, match=r"cannot write .*checkpoint.safetensors: No space left") as e:
+        experiment(folder, on_epoch=fill_disk).run()
+    assert e.value.errno == errno.ENOSPC
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.safetensors"]
+    assert (folder / "checkpoint.safetensors").read_bytes() == kept[0]
+    monkeypatch.undo()
+    assert experiment(folder).run() == whole
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(checkpoint.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(5)))
+    with pytest.raises(OSError, match="cannot write"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_checkpoint_gives_back_what_it_was_given(tmp_path):
+    tensors = {"a.b": torch.arange(3), "a.c": torch.tensor(2.5), "d": torch.zeros(0, 4)}
+    tensors["tied"] = tensors["d"]
+    facts = {"cycles": [{"accuracy": 0.1 + 0.2}], "none": None}
+    Checkpoint(tensors, facts).save(tmp_path / "x")
+    loaded = Checkpoint.load(tmp_path / "x")
+    assert loaded.facts == facts
+    assert loaded.tensors.keys() == tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensors[name]) for name in tensors)
+    assert loaded.part("a").keys() == {"b", "c"}
+
+
+def test_every_generator_goes_on_where_it_was_saved(tmp_path):
+    def draw(streams):
+        return [
+            torch.rand(3).tolist(),
+            torch.rand(3, generator=streams.order).tolist(),
+            torch.rand(3, generator=streams.selection).tolist(),
+            np.random.normal(size=3).tolist(),  # noqa: NPY002 - the global generator
+            [random.gauss(0, 1), random.random()],
+        ]
+
+    with own_random_state():
+        streams = RandomStreams(7)
+        draw(streams)
+        np.random.normal()  # noqa: NPY002 - an odd number leaves half a pair in the state
+        random.gauss(0, 1)
+        tensors, facts = streams.state()
+        Checkpoint(tensors, {"random": facts}).save(tmp_path / "x")
+        expected = draw(streams)
+        other = RandomStreams(8)
+        loaded = Checkpoint.load(tmp_path / "x")
+        other.restore(loaded.tensors, loaded.facts["random"])
+        assert draw(other) == expected
+        assert draw(other) != expected

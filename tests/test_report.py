@@ -1,0 +1,125 @@
+"""Tables and pictures of finished runs."""
+
+import dataclasses
+import itertools
+import json
+import xml.etree.ElementTree
+
+import pytest
+
+from dynal_fast.experiment.measure import Measurement
+from dynal_fast.experiment.results import (
+    CycleResult,
+    CycleTiming,
+    GridResult,
+    RunResult,
+    mean_and_deviation,
+)
+from dynal_fast.report.curves import draw_learning_curves, spread
+from dynal_fast.report.table import accuracy_table, cost_table, learning_curve
+
+
+def run(strategy, seed, accuracies, milliseconds=1.0, peak=2**20):
+    cycles = [CycleResult(i, 10 + 5 * i, a, 0.5, [i]) for i, a in enumerate(accuracies)]
+    timings = [
+        CycleTiming(i, 0.25, 0.125, Measurement(milliseconds / 1000, peak, "sampled"))
+        for i in range(len(accuracies) - 1)
+    ]
+    timings.append(CycleTiming(len(accuracies) - 1, 0.25, 0.0))
+    return RunResult(strategy, seed, list(range(10)), cycles, timings)
+
+
+GRID = GridResult(
+    {"data": "digits", "model": "mlp"},
+    [
+        run("random", 0, [0.5, 0.6, 0.7]),
+        run("random", 1, [0.5, 0.7, 0.7]),
+        run("cod", 0, [0.5, 0.8, 0.9], 3.0, 4 * 2**20),
+        run("cod", 1, [0.5, 0.8, 0.8], 5.0, 2**20),
+        run("all_data", 0, [0.99]),
+        run("all_data", 1, [0.97]),
+    ],
+)
+
+
+def test_the_table_holds_mean_and_deviation_and_marks_the_best():
+    lines = accuracy_table(GRID).splitlines()
+    assert lines[0].split() == ["labeled", "10", "15", "20"]
+    assert " ".join(lines[1].split()) == "random 50.0 ± 0.0* 65.0 ± 7.1 70.0 ± 0.0"
+    assert " ".join(lines[2].split()) == "cod 50.0 ± 0.0* 80.0 ± 0.0* 85.0 ± 7.1*"
+    assert lines[3] == "all data: 98.0 ± 1.4"
+
+
+def test_the_cost_is_a_mean_time_and_the_highest_memory():
+    lines = cost_table(GRID).splitlines()
+    assert " ".join(lines[2].split()) == "cod 4.0 ms 4.0 MiB 125.0 ms 250.0 ms"
+
+
+def test_a_curve_is_the_mean_over_seeds():
+    assert learning_curve(GRID, "cod") == {
+        10: (0.5, 0.0),
+        15: (0.8, 0.0),
+        20: (pytest.approx(0.85), pytest.approx(0.0707, abs=1e-4)),
+    }
+    assert mean_and_deviation([4.0]) == (4.0, 0.0)
+
+
+def test_results_survive_the_round_trip(tmp_path):
+    GRID.save(tmp_path)
+    loaded = GridResult.load(tmp_path)
+    assert loaded == GRID
+    assert [run.timings for run in loaded.runs] == [run.timings for run in GRID.runs]
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 4 * 3 + 2
+
+
+def test_times_are_kept_apart_from_results():
+    replace = dataclasses.replace
+    runs = [
+        replace(run, timings=[replace(timing, train_seconds=9.0) for timing in run.timings])
+        for run in GRID.runs
+    ]
+    slow = GridResult(GRID.configuration, runs)
+    assert slow.results_json() == GRID.results_json()
+    assert slow.results_csv() == GRID.results_csv()
+    assert slow.timings_json() != GRID.timings_json()
+    assert "seconds" not in GRID.results_json()
+    assert json.loads(GRID.timings_json())["environment"]["torch"]
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished results"):
+        GridResult.load(tmp_path)
+    GRID.save(tmp_path)
+    (tmp_path / "timings.json").write_text("{}")
+    with pytest.raises(ValueError, match="the results cannot be read: KeyError"):
+        GridResult.load(tmp_path)
+
+
+def test_the_picture_names_every_strategy(tmp_path):
+    png, svg = draw_learning_curves(GRID, tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    texts = [
+        element.text
+        for element in xml.etree.ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    for name in ("random", "cod", "all labels", "labeled samples", "test accuracy (%)"):
+        assert name in texts
+    again = draw_learning_curves(GRID, tmp_path / "..", name="again")
+    assert again[1].read_bytes() == svg.read_bytes()
+
+
+def test_pictures_can_be_drawn_of_one_strategy_and_of_many(tmp_path):
+    one = GridResult(GRID.configuration, GRID.runs[:1])
+    many = GridResult(GRID.configuration, [run(f"s{i}", 0, [0.5, 0.5 + i / 50]) for i in range(20)])
+    single = GridResult(GRID.configuration, [run("random", 0, [0.5])])
+    for i, grid in enumerate((one, many, single)):
+        assert all(path.stat().st_size for path in draw_learning_curves(grid, tmp_path, str(i)))
+
+
+def test_labels_keep_their_distance_and_their_order():
+    values = [5.0, 1.0, 1.1, 1.05, 4.9]
+    placed = spread(values, 0.5)
+    order = sorted(range(5), key=values.__getitem__)
+    steps = [placed[b] - placed[a] for a, b in itertools.pairwise(order)]
+    assert min(steps) >= 0.5 - 1e-12
+    assert spread([1.0, 9.0], 0.5) == [1.0, 9.0]
