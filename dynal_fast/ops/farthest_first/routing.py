@@ -14,8 +14,10 @@ from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.ops.farthest_first.problem import Problem
 
 CLUSTERED_FROM = 512  # labeled samples from which clustering them pays
-PROBES = 4  # clusters that every row is compared with
-MORE_PROBES = 16  # clusters that a row is compared with when it first reaches a head
+# Measured at 150,000 x 512 with 25,000 labeled: few probes of large clusters win, on clustered and
+# on Gaussian features, by a few per cent each way.
+PROBES = 2  # clusters that every row is compared with
+MORE_PROBES = 12  # clusters that a row is compared with when it first reaches a head
 TILE = 2**21  # distances to clusters that are held at once
 MARGIN = 1e-6  # covers the float32 roundings of square roots, differences and products
 CHUNK = 2**16  # rows that are compared with their clusters in one call
@@ -37,10 +39,9 @@ class LabeledSet:
         elif problem.labeled_indices is not None:
             self.members = problem.labeled_indices.to(device, torch.int32)
         self.size = len(self.members)
-        # A row costs `clusters` distances and then PROBES * size / clusters: least at the root.
         self.clusters = 1
         if self.size >= CLUSTERED_FROM:
-            self.clusters = max(1, round(math.sqrt(PROBES * self.size)))
+            self.clusters = max(1, round(math.sqrt(self.size)))
         self.tile = max(1, TILE // self.clusters)
         if self.size:
             self.cluster()
