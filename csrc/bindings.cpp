@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 void bind_farthest_first(py::module_& parent);
+void bind_pool_stats(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
   m.doc() =
@@ -23,4 +24,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("has_openmp", &dynal::has_openmp);
   m.attr("compiler") = __VERSION__;
   bind_farthest_first(m);
+  bind_pool_stats(m);
 }

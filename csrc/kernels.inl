@@ -4,3 +4,4 @@
 // function of the C++ library: the linker keeps one copy of such a function for the whole
 // extension, and it could be the one compiled for an instruction set that the CPU does not have.
 #include "farthest_first.inl"
+#include "pool_stats.inl"

@@ -92,6 +92,12 @@ def _reference() -> tuple[Update, Update]:
     return reference.update_tensors, reference.update_tensors_from_features
 
 
+def _cpu() -> tuple[Update, Update]:
+    from dynal_fast.ops.pool_stats import cpu
+
+    return cpu.update_tensors, reference.update_tensors_from_features
+
+
 def _triton() -> tuple[Update, Update]:
     from dynal_fast.ops.pool_stats import triton
 
@@ -101,9 +107,10 @@ def _triton() -> tuple[Update, Update]:
 # name -> (update, update_from_features), loaded when first used
 BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {
     "reference": _reference,
+    "cpu": _cpu,
     "triton": _triton,
 }
-DEVICE_BACKEND = {"cpu": "reference", "cuda": "triton"}
+DEVICE_BACKEND = {"cpu": "cpu", "cuda": "triton"}
 
 
 def pool_stats_update(

@@ -1,0 +1,150 @@
+#include "pool_stats.h"
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "cpu.h"
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef DYNAL_X86_64
+#include <xmmintrin.h>
+#endif
+
+namespace dynal {
+
+#define DYNAL_DECLARE(ISA)                                                                        \
+  namespace ISA {                                                                                 \
+  int64_t pool_stats_scratch(int64_t classes);                                                    \
+  void pool_stats_rows(const pool_stats::State&, const pool_stats::Batch&, const uint8_t* status, \
+                       int64_t begin, int64_t end, float* scratch);                               \
+  }
+DYNAL_DECLARE(baseline)
+#ifdef DYNAL_X86_64
+DYNAL_DECLARE(avx2)
+DYNAL_DECLARE(avx512)
+#endif
+
+namespace pool_stats {
+namespace {
+
+struct Kernels {
+  int64_t (*scratch)(int64_t);
+  void (*rows)(const State&, const Batch&, const uint8_t*, int64_t, int64_t, float*);
+};
+
+Kernels kernels() {
+#ifdef DYNAL_X86_64
+  if (active_isa() == Isa::avx512) return {avx512::pool_stats_scratch, avx512::pool_stats_rows};
+  if (active_isa() == Isa::avx2) return {avx2::pool_stats_scratch, avx2::pool_stats_rows};
+#endif
+  return {baseline::pool_stats_scratch, baseline::pool_stats_rows};
+}
+
+// Confident outputs are full of denormal products, which some CPUs take a hundred cycles for.
+class FlushDenormals {
+#ifdef DYNAL_X86_64
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+#endif
+};
+
+// Which thread looks after a sample's stamp: those of one cache line have the same one.
+uint64_t owner(int64_t id, uint64_t threads) {
+  const uint32_t hash = static_cast<uint32_t>(id >> 4) * 2654435769u;
+  return hash * threads >> 32;
+}
+
+// Claim the samples of the batch that `thread` owns, in the order of the rows, so that the outcome
+// does not depend on the number of threads. Rows with an id that is out of range are thread 0's.
+template <class Id>
+void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, uint64_t thread,
+           uint64_t threads) {
+  const int32_t current = *state.pass_stamp;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t id = ids[row];
+    if (static_cast<uint64_t>(id) >= static_cast<uint64_t>(state.num_samples)) {
+      if (thread == 0) status[row] = unknown;
+      continue;
+    }
+    if (threads > 1 && owner(id, threads) != thread) continue;
+    int32_t& stamp = state.stamp[id];
+    if (stamp < current) {
+      stamp = current;
+      status[row] = claimed;
+    } else if (stamp == kDropped) {
+      status[row] = unknown;
+    } else {
+      stamp |= kDuplicate;
+      status[row] = duplicate;
+    }
+  }
+}
+
+void claim(const State& state, const Batch& batch, uint8_t* status, int thread, int threads) {
+  if (batch.id_bytes == 4) {
+    claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status, thread, threads);
+  } else {
+    claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status, thread, threads);
+  }
+}
+
+void record_unknown(const State& state, const Batch& batch, const uint8_t* status) {
+  for (int64_t row = 0; row < batch.rows; ++row) {
+    if (status[row] != unknown) continue;
+    const int64_t n = ++state.unknown_ids[0];
+    if (n > kMaxUnknownIds) continue;
+    state.unknown_ids[n] = batch.id_bytes == 4 ? static_cast<const int32_t*>(batch.ids)[row]
+                                               : static_cast<const int64_t*>(batch.ids)[row];
+  }
+}
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+std::unique_ptr<float, Free> aligned_floats(int64_t n) {
+  const size_t bytes = (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64;
+  void* p = std::aligned_alloc(64, bytes);
+  if (!p) throw std::bad_alloc();
+  return std::unique_ptr<float, Free>(static_cast<float*>(p));
+}
+
+}  // namespace
+
+void update(const State& state, const Batch& batch, int threads) {
+  const Kernels run = kernels();
+  if (batch.rows < 2 * threads) threads = 1;
+  std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]);
+  const int64_t floats = (run.scratch(state.classes) + 15) / 16 * 16;
+  const auto scratch = aligned_floats(floats * threads);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+#endif
+  {
+#ifdef _OPENMP
+    const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+#else
+    const int thread = 0, team = 1;
+#endif
+    const FlushDenormals flush;
+    claim(state, batch, status.get(), thread, team);
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+    const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
+    run.rows(state, batch, status.get(), begin, end, scratch.get() + floats * thread);
+  }
+  record_unknown(state, batch, status.get());
+}
+
+}  // namespace pool_stats
+}  // namespace dynal

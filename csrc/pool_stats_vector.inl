@@ -1,0 +1,212 @@
+// The vectors that the pool statistics are written in: partial loads, transposition, exp and log.
+#ifdef DYNAL_X86_64
+#include <immintrin.h>
+#endif
+
+namespace dynal {
+namespace DYNAL_ISA {
+namespace stats {
+
+constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;
+
+typedef float vf __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
+typedef int32_t vi __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
+typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2)));
+typedef uint16_t vh_unaligned
+    __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2), aligned(2), may_alias));
+typedef uint32_t vu __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
+
+#if DYNAL_VECTOR_BYTES == 64
+#define DYNAL_LANES(F)                                                                           \
+  F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12), F(13), F(14), \
+      F(15)
+#elif DYNAL_VECTOR_BYTES == 32
+#define DYNAL_LANES(F) F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7)
+#else
+#define DYNAL_LANES(F) F(0), F(1), F(2), F(3)
+#endif
+#ifdef __clang__
+#define DYNAL_SHUFFLE(a, b, F) __builtin_shufflevector(a, b, DYNAL_LANES(F))
+#else
+#define DYNAL_SHUFFLE(a, b, F) __builtin_shuffle(a, b, vi{DYNAL_LANES(F)})
+#endif
+// Lane i of the result, as an index into the lanes of a followed by those of b.
+#define DYNAL_LANE(i) (i)
+#define DYNAL_ZIP_LOW(i) ((i) / 2 + (i) % 2 * kLanes)
+#define DYNAL_ZIP_HIGH(i) (((i) + kLanes) / 2 + (i) % 2 * kLanes)
+#define DYNAL_SWAP_8(i) ((i) ^ 8)
+#define DYNAL_SWAP_4(i) ((i) ^ 4)
+#define DYNAL_SWAP_2(i) ((i) ^ 2)
+#define DYNAL_SWAP_1(i) ((i) ^ 1)
+
+const vi kLaneIndex = {DYNAL_LANES(DYNAL_LANE)};
+
+inline vf splat(float x) { return x - vf{}; }
+inline vi splat(int32_t x) { return x - vi{}; }
+inline vf bits_to_float(vi x) { return (vf)x; }
+inline vi float_to_bits(vf x) { return (vi)x; }
+inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
+inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
+inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+inline vf minimum(vf a, vf b) { return a < b ? a : b; }
+
+inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+inline void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
+
+// The first n lanes, 0 < n <= kLanes; the others load as 0 and are not stored.
+inline vf load_n(const float* p, int64_t n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(p, (__m256i)(kLaneIndex < splat((int32_t)n)));
+#else
+  vf x = {};
+  for (int64_t i = 0; i < n; ++i) x[i] = p[i];
+  return x;
+#endif
+}
+
+inline void store_n(float* p, vf x, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, (__m256i)(kLaneIndex < splat((int32_t)n)), x);
+#else
+  for (int64_t i = 0; i < n; ++i) p[i] = x[i];
+#endif
+}
+
+// IEEE half precision, by hand where the instruction set has no conversion.
+inline vf half_to_float(vh h) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(0xffff, (__m256i)h);
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps((__m128i)h);
+#else
+  const vu wide = __builtin_convertvector(h, vu);
+  const vu exponent = wide & 0x7c00;
+  const vu special = (vu)(exponent == 0x7c00) & (112u << 23);
+  const vf normal = (vf)(((wide & 0x7fff) << 13) + (112u << 23) + special);
+  const vf subnormal = __builtin_convertvector((vi)(wide & 0x3ff), vf) * 0x1p-24f;
+  const vf magnitude = select((vi)(exponent == 0), subnormal, normal);
+  return (vf)((vu)magnitude | (wide & 0x8000) << 16);
+#endif
+}
+
+// Rounds to nearest even. For 0 <= x <= 1, which is all that is stored in half precision.
+inline vh float_to_half(vf x) {
+#if defined(__AVX512F__)
+  return (vh)_mm512_maskz_cvtps_ph(0xffff, x, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+  return (vh)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const vu bits = (vu)x;
+  const vu normal = (bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
+  const vu subnormal = (vu)(x + 0.5f) - 0x3f000000;  // the sum rounds to steps of 2^-24
+  return __builtin_convertvector(x < 0x1p-14f ? subnormal : normal, vh);
+#endif
+}
+
+inline vf load(const uint16_t* p) {
+  return half_to_float(*reinterpret_cast<const vh_unaligned*>(p));
+}
+inline void store(uint16_t* p, vf x) { *reinterpret_cast<vh_unaligned*>(p) = float_to_half(x); }
+
+inline vf load_n(const uint16_t* p, int64_t n) {
+  vh x = {};
+  for (int64_t i = 0; i < n; ++i) x[i] = p[i];
+  return half_to_float(x);
+}
+
+inline void store_n(uint16_t* p, vf x, int64_t n) {
+  const vh half = float_to_half(x);
+  for (int64_t i = 0; i < n; ++i) p[i] = half[i];
+}
+
+// Rows become columns: zipping row i with row i + kLanes / 2, log2(kLanes) times.
+inline void transpose(vf rows[kLanes]) {
+  vf zipped[kLanes];
+  for (int step = kLanes; step > 1; step /= 2) {
+    for (int i = 0; i < kLanes / 2; ++i) {
+      zipped[2 * i] = DYNAL_SHUFFLE(rows[i], rows[i + kLanes / 2], DYNAL_ZIP_LOW);
+      zipped[2 * i + 1] = DYNAL_SHUFFLE(rows[i], rows[i + kLanes / 2], DYNAL_ZIP_HIGH);
+    }
+    for (int i = 0; i < kLanes; ++i) rows[i] = zipped[i];
+  }
+}
+
+// Do something with the lanes 8, 4, 2 and 1 away, in this order.
+#if DYNAL_VECTOR_BYTES == 64
+#define DYNAL_FOR_SWAPS(DO) DO(DYNAL_SWAP_8) DO(DYNAL_SWAP_4) DO(DYNAL_SWAP_2) DO(DYNAL_SWAP_1)
+#elif DYNAL_VECTOR_BYTES == 32
+#define DYNAL_FOR_SWAPS(DO) DO(DYNAL_SWAP_4) DO(DYNAL_SWAP_2) DO(DYNAL_SWAP_1)
+#else
+#define DYNAL_FOR_SWAPS(DO) DO(DYNAL_SWAP_2) DO(DYNAL_SWAP_1)
+#endif
+#define DYNAL_ADD_SWAPPED(SWAP) x += DYNAL_SHUFFLE(x, x, SWAP);
+
+// Lane s becomes the sum over the lanes of rows[s], s < count; the others are of no use.
+// Both ways add in the same order, so that a sample's result does not depend on its company.
+inline vf sum_rows(vf rows[kLanes], int count) {
+  if (count > kLanes / 4) {
+    for (int s = count; s < kLanes; ++s) rows[s] = vf{};
+    transpose(rows);
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) rows[i] += rows[i + half];
+    }
+    return rows[0];
+  }
+  vf sums = {};
+  for (int s = 0; s < count; ++s) {
+    vf x = rows[s];
+    DYNAL_FOR_SWAPS(DYNAL_ADD_SWAPPED)
+    sums[s] = x[0];
+  }
+  return sums;
+}
+
+// e^x for x <= 0, 0 below -87.3: relative error at most 1.3e-7 (two units in the last place).
+// Cephes' polynomial on x - n ln 2, and n into the exponent.
+inline vf exp_nonpositive(vf x) {
+  const vf lowest = splat(-87.3f);
+  const vf clamped = maximum(x, lowest);
+  const vf shifted = clamped * 1.44269504088896341f + 12582912.0f;  // n in the low bits
+  const vf n = shifted - 12582912.0f;
+  const vf r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  vf y = splat(1.9875691500e-4f);
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * (r * r) + r + 1.0f;
+  y = bits_to_float(float_to_bits(y) + (float_to_bits(shifted) << 23));
+  return select(x > lowest, y, vf{});
+}
+
+// ln x for normal x >= 1: absolute error at most 1e-7 below 2, relative 1e-7 above.
+inline vf log_from_one(vf x) {
+  vi exponent = (float_to_bits(x) >> 23) - 126;
+  vf m = bits_to_float((float_to_bits(x) & 0x007fffff) | 0x3f000000);  // [0.5, 1)
+  const vi low = m < 0.707106781186547524f;
+  exponent += low;  // a true lane is -1
+  m = m + select(low, m, vf{}) - 1.0f;
+  const vf square = m * m;
+  vf y = splat(7.0376836292e-2f);
+  y = y * m - 1.1514610310e-1f;
+  y = y * m + 1.1676998740e-1f;
+  y = y * m - 1.2420140846e-1f;
+  y = y * m + 1.4249322787e-1f;
+  y = y * m - 1.6668057665e-1f;
+  y = y * m + 2.0000714765e-1f;
+  y = y * m - 2.4999993993e-1f;
+  y = y * m + 3.3333331174e-1f;
+  const vf n = __builtin_convertvector(exponent, vf);
+  y = y * m * square + n * -2.12194440e-4f - 0.5f * square;
+  return m + y + n * 0.693359375f;
+}
+
+}  // namespace stats
+}  // namespace DYNAL_ISA
+}  // namespace dynal
