@@ -7,7 +7,7 @@ BENCH  := $(VENV)-bench
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-kernels dist clean
+.PHONY: help install demo test lint format bench bench-kernels gpu gpu-sanitize dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +53,12 @@ $(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 
 bench-kernels: $(STAMP) ## the pytest-benchmark suites: every backend, verified before it is timed
 	$(BIN)/python -m pytest benchmarks --benchmark-only -n 0
+
+gpu: ## on a machine with a GPU, its own torch and triton: parity, races, figures, a record
+	$(PYTHON) -m benchmarks.gpu
+
+gpu-sanitize: ## the same kernels under compute-sanitizer
+	$(PYTHON) -m benchmarks.gpu.sanitize
 
 dist: $(STAMP) ## build the sdist and the wheel
 	$(BIN)/python -m build

@@ -1,0 +1,73 @@
+"""``pool_stats_update_from_features`` beside a cuBLAS head followed by ``pool_stats_update``."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.pool_stats import Pass
+from benchmarks.gpu.timing import Figure, Setting, captured, milliseconds, peak_bytes
+from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
+
+
+def figures(setting: Setting) -> Iterator[Figure]:
+    n, batch = setting.size(150_000, 60), setting.size(8192, 32)
+    width = setting.size(768, 16)
+    for num_classes in (100, 1000):
+        classes = setting.size(num_classes, min(num_classes, 20))
+        features = torch.randn(n, width, device=setting.device).bfloat16()
+        weight = (torch.randn(classes, width, device=setting.device) / width**0.5).bfloat16()
+        bias = torch.randn(classes, device=setting.device).bfloat16()
+        sweep = Pass(setting, n, classes, batch)
+
+        def fused(
+            sweep: Pass = sweep, features: Tensor = features, weight: Tensor = weight,
+            bias: Tensor = bias,
+        ) -> None:  # fmt: skip
+            sweep.run(
+                lambda ids, row: pool_stats_update_from_features(
+                    ids,
+                    features[row : row + len(ids)],
+                    weight,
+                    bias,
+                    None,
+                    None,
+                    None,
+                    *sweep.guard,
+                    sweep.state,
+                    backend=setting.backend,
+                )
+            )
+
+        def apart(
+            sweep: Pass = sweep, features: Tensor = features, weight: Tensor = weight,
+            bias: Tensor = bias,
+        ) -> None:  # fmt: skip
+            sweep.run(
+                lambda ids, row: pool_stats_update(
+                    ids,
+                    torch.nn.functional.linear(features[row : row + len(ids)], weight, bias),
+                    None,
+                    *sweep.guard,
+                    sweep.state,
+                    backend=setting.backend,
+                )
+            )
+
+        bound = setting.bound_ms(
+            sweep.state_bytes() + features.numel() * 2 + weight.numel() * 2,
+            2.0 * n * classes * width,
+        )
+        yield Figure(
+            f"update_from_features d={width} C={classes} bf16",
+            milliseconds(setting, captured(setting, fused)),
+            bound,
+            {"n": n, "batch": batch, "peak_bytes": peak_bytes(setting, fused)},
+        )
+        sweep.check(passes_at_least=3)
+        yield Figure(
+            f"cuBLAS head + update d={width} C={classes} bf16",
+            milliseconds(setting, captured(setting, apart)),
+            bound,
+            {"peak_bytes": peak_bytes(setting, apart)},
+        )
