@@ -8,8 +8,8 @@ from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
 from dynal_fast.report.table import learning_curve
 
-# After Okabe and Ito, whose hues colour-blind readers can tell apart, dark enough for text on white.
-COLOURS = ("#0072B2", "#D55E00", "#008763", "#A8457E", "#B37A00", "#3391CC", "#7A4A3A", "#5B4BB7")
+# After Okabe and Ito, for colour-blind readers, and dark enough for text on white.
+COLOURS = ("#0072B2", "#D55E00", "#008763", "#A8457E", "#B37A00", "#5B4BB7", "#7A4A3A", "#3391CC")
 MARKERS = "sD^vPX*h"
 BASELINE_COLOUR = "#6B7280"
 
