@@ -1,4 +1,4 @@
-"""Farthest-first beside what it avoids: one ``torch.mm`` with the labeled set, a loop of BLAS calls.
+"""Farthest-first beside what it avoids: ``torch.mm`` with the labeled set, a loop of BLAS calls.
 
     pytest benchmarks/bench_farthest_first.py --benchmark-only -s
 

@@ -141,6 +141,14 @@ def test_reference_rounds_once_to_even_in_exact_arithmetic():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_are_ignored(backend):
+    pool = torch.from_numpy(clustered(60, 8)).requires_grad_()
+    got = farthest_first(pool, 9, backend=backend)
+    assert not got.distances.requires_grad
+    assert_equal(got, expected(pool.detach().numpy(), 9))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_scaled_duplicates_tie_at_cosine_distance_zero(backend):
     base = gaussian(30, 50)
     pool = np.concatenate([base, base * np.float32(0.3), base * np.float32(70)])
@@ -256,6 +264,12 @@ def test_edges_of_k(backend):
         ({"start": 10}, r"start must be between 0 and 9"),
         ({"start": "first"}, r"start must be a pool index, .* got 'first'"),
         ({"start": 3, "labeled": np.array([3])}, r"start must not be a labeled sample, got 3"),
+        ({"pool": torch.empty(10, 3, device="meta")}, r"pool must be on one of .* got meta"),
+        (
+            {"pool": torch.empty(10, 3, device="meta"), "backend": "cpu"},
+            r"backend 'cpu' needs a pool on \('cpu',\), got meta",
+        ),
+        ({"labeled": torch.empty(4, 3, device="meta")}, r"labeled must be on the pool's device"),
         ({"backend": "abacus"}, r"backend must be one of .* got 'abacus'"),
     ],
 )

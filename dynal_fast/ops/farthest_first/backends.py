@@ -12,9 +12,16 @@ from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as
 
 def choose(backend: str | None, device: torch.device) -> Backend:
     """The implementation named, or the fastest one for ``device``."""
-    name = "cpu" if backend is None else backend
+    name = DEFAULTS.get(device.type) if backend is None else backend
+    if name is None:
+        raise ValueError(
+            f"pool must be on one of the devices {tuple(DEFAULTS)}, got {device}; "
+            "pool.cpu() moves it to the CPU"
+        )
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
+    if device.type not in DEVICES[name]:
+        raise ValueError(f"backend {name!r} needs a pool on {DEVICES[name]}, got {device}")
     return BACKENDS[name]
 
 
@@ -57,3 +64,5 @@ BACKENDS: dict[str, Backend] = {
     "cpu": run_cpu,
     "reference-heads": run_reference_heads,
 }
+DEVICES = {"reference": ("cpu", "cuda"), "cpu": ("cpu",), "reference-heads": ("cpu",)}
+DEFAULTS = {"cpu": "cpu"}

@@ -49,6 +49,7 @@ def as_rows(array: Array, name: str) -> Rows:
         device, address = torch.device("cpu"), array.__array_interface__["data"][0]
         strides = tuple(s / max(array.itemsize, 1) for s in array.strides)
     else:
+        array = array.detach()
         dtype = array.dtype if array.dtype in FLOATS else None
         device, address, strides = array.device, array.data_ptr(), array.stride()
     if dtype is None:
@@ -123,17 +124,19 @@ def check_metric(metric: str) -> None:
 
 # (2|x|)^2 bounds every squared distance between rows no longer than |x|: float32 must hold it.
 MAX_SQUARED_NORM = float(np.finfo(np.float32).max) / 4
+# Below this, products of two components are no longer accurate in float64.
+MIN_COSINE_SQUARED_NORM = 1e-280
 
 
 def bad_squared_norms(norms: np.ndarray, metric: str) -> np.ndarray:
     """Which rows, by their float64 squared norms, cannot be compared: (rows,) bool."""
     bad = ~(norms <= MAX_SQUARED_NORM)
-    return bad | (norms == 0) if metric == "cosine" else bad
+    return bad | (norms < MIN_COSINE_SQUARED_NORM) if metric == "cosine" else bad
 
 
 def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
     """The error for a row that cannot be compared."""
-    if squared_norm == 0:
+    if squared_norm < MIN_COSINE_SQUARED_NORM:
         reason = "is zero, so that it has no direction: cosine distance is undefined"
     elif np.isfinite(squared_norm):
         reason = (

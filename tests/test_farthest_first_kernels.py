@@ -1,0 +1,138 @@
+"""The primitives of farthest_first: bounds that hold, minima that are exact, heads that stop."""
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast import _extension
+from dynal_fast.ops.farthest_first import heads, reference
+from dynal_fast.ops.farthest_first.checks import as_rows
+from dynal_fast.ops.farthest_first.cpu import CpuKernels
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
+from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
+from tests.farthest_first_cases import small_cases
+
+CASES = {
+    name: (pool, pool[::-3].copy() if labeled is None or len(labeled) == 0 else labeled)
+    for name, (pool, labeled) in small_cases().items()
+}
+Built = tuple[Kernels, Points, Points]
+
+
+@pytest.fixture(params=["reference", *_extension.load().supported_isas()])
+def build(request):
+    """Makes the kernels of each implementation, with both sets of points."""
+    native = _extension.load()
+    usual = native.active_isa()
+
+    def make(pool: np.ndarray, labeled: np.ndarray, metric: str) -> Built:
+        x, y = as_rows(pool, "pool"), as_rows(labeled, "labeled")
+        if request.param == "reference":
+            kernels: Kernels = ReferenceKernels(metric)
+        else:
+            native.set_isa(request.param)
+            kernels = CpuKernels(x, metric)
+        return kernels, kernels.points(x, "pool"), kernels.points(y, "labeled")
+
+    yield make
+    native.set_isa(usual)
+
+
+def inputs(name: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A pool, a labeled set and all decision values between them (pool, labeled)."""
+    pool, labeled = CASES[name]
+    if metric == "cosine" and ((pool == 0).all(axis=1).any() or (labeled == 0).all(axis=1).any()):
+        pool, labeled = pool + 1, labeled + 1
+    pool, labeled = pool[:70], labeled[:50]
+    values = [reference.decision_values(pool, center, metric) for center in labeled]
+    return pool, labeled, np.stack(values, axis=1)
+
+
+def two_groups(n: int, m: int) -> Groups:
+    """Even rows with the first half of the centers, all rows backwards with the rest, and none."""
+    return Groups(
+        torch.cat([torch.arange(0, n, 2), torch.arange(n - 1, -1, -1)]).to(torch.int32),
+        torch.tensor([(n + 1) // 2, (n + 1) // 2, (n + 1) // 2 + n]),
+        torch.arange(m, dtype=torch.int32),
+        torch.tensor([m // 2, m // 2, m]),
+    )
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", CASES)
+def test_distances_bracket_the_decision_values(build, name, metric):
+    pool, labeled, values = inputs(name, metric)
+    kernels, x, y = build(pool, labeled, metric)
+    n, m = values.shape
+    chosen, centers = torch.arange(n - 1, -1, -1).to(torch.int32), torch.arange(m).to(torch.int32)
+    lower, upper = kernels.distances(x, chosen, y, centers)
+    values = values[::-1]
+    assert lower.min() >= 0
+    assert (lower.numpy() <= values).all()
+    assert (upper.numpy() >= values).all()
+    scale = 1.0 if metric == "cosine" else float(x.norms.max() + y.norms.max())
+    assert float((upper - lower).max()) <= max(1e-3 * scale, 2.0**-90)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", CASES)
+def test_bound_and_refresh_cover_each_group(build, name, metric):
+    pool, labeled, values = inputs(name, metric)
+    kernels, x, y = build(pool, labeled, metric)
+    n, m = values.shape
+    least = values[:, m // 2 :].min(axis=1)
+    least[::2] = np.minimum(least[::2], values[::2, : m // 2].min(axis=1, initial=np.inf))
+    bound = torch.full((n,), torch.inf)
+    kernels.bound(x, y, two_groups(n, m), bound)
+    assert (bound.numpy() >= least).all()
+    scale = 1.0 if metric == "cosine" else float(x.norms.max() + y.norms.max())
+    assert (bound.numpy() <= least + max(1e-3 * scale, 2.0**-90)).all()
+    for known in (torch.full((n,), torch.inf), bound):
+        exact = torch.full((n,), torch.inf)
+        kernels.refresh(x, y, two_groups(n, m), None, known, exact)
+        np.testing.assert_array_equal(exact.numpy(), least)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refresh_applies_the_centers_a_row_has_not_seen(build, name):
+    pool, labeled, values = inputs(name, "euclidean")
+    kernels, x, y = build(pool, labeled, "euclidean")
+    n, m = values.shape
+    first = np.sort(np.arange(n) % (m + 1))
+    seen = [values[row, :start].min(initial=np.inf) for row, start in enumerate(first)]
+    exact = torch.tensor(np.array(seen, dtype=np.float32))
+    groups = Groups.one(torch.arange(n).to(torch.int32), torch.arange(m).to(torch.int32))
+    kernels.refresh(x, y, groups, torch.from_numpy(first).to(torch.int32), exact.clone(), exact)
+    np.testing.assert_array_equal(exact.numpy(), values.min(axis=1))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", CASES)
+def test_traverse_stops_where_a_row_outside_comes_first(build, name, metric):
+    pool, labeled, values = inputs(name, metric)
+    kernels, x, _ = build(pool, labeled, metric)
+    n = len(pool)
+    head = torch.arange(0, n, 2).to(torch.int32)
+    minimum = values.min(axis=1)
+    want, decisions, _ = reference.farthest_first(
+        pool, len(head), minimum, metric=metric, excluded=np.arange(1, n, 2)
+    )
+    for stop in sorted({0, len(head) // 2, len(head)}):
+        outside = heads.NOTHING
+        if stop < len(head):  # the key of the pick at which to stop
+            outside = int(
+                heads.keys(torch.tensor([decisions[stop]]), torch.tensor([int(want[stop])]))[0]
+            )
+        exact = torch.from_numpy(minimum.copy())
+        picks = torch.full((len(head) + 3,), -7, dtype=torch.int32)
+        picked = torch.full((len(head) + 3,), torch.nan)
+        count = kernels.traverse(x, head, outside, exact, picks, picked)
+        assert count == stop
+        assert picks[:count].tolist() == want[:count].tolist()
+        assert picks[count:].eq(-7).all()
+        np.testing.assert_array_equal(picked[:count].numpy(), decisions[:count])
+        left = minimum.copy()
+        reference.cover(left, pool, pool[want[:count]], metric)
+        left[want[:count]] = -np.inf
+        np.testing.assert_array_equal(exact[head].numpy(), left[head])
+        np.testing.assert_array_equal(exact[1::2].numpy(), minimum[1::2])
