@@ -105,7 +105,7 @@ def _cache_key(path: Path) -> str:
 
 
 def _decode(path: Path) -> dict[str, np.ndarray]:
-    images: dict[tuple[str, int, str], np.ndarray] = {}
+    contents: dict[tuple[str, int, str], tuple[str, bytes]] = {}
     for name, content in _files(path):
         match = _MEMBER.search(name)
         if match is None:
@@ -113,15 +113,17 @@ def _decode(path: Path) -> dict[str, np.ndarray]:
         split, class_name, file = match.groups()
         if class_name not in CLASS_NAMES:
             raise DatasetCorruptError(f"{CIFAR10_JPEG.title}: {name} is in no class of CIFAR-10")
-        where = f"{path}: {name}"
-        key = (split, CLASS_NAMES.index(class_name), file)
-        images[key] = decode_image(content, (32, 32), where=where)
+        contents[split, CLASS_NAMES.index(class_name), file] = name, content
     arrays = {}
     for split in PER_CLASS:
-        keys = sorted(key for key in images if key[0] == split)
+        keys = sorted(key for key in contents if key[0] == split)
         if not keys:
             raise DatasetCorruptError(f"{CIFAR10_JPEG.title}: {path} has no {split} images")
-        arrays[f"{split}_images"] = np.stack([images[key] for key in keys])
+        images = np.empty((len(keys), 3, 32, 32), np.uint8)
+        for row, key in enumerate(keys):
+            name, content = contents[key]
+            images[row] = decode_image(content, (32, 32), where=f"{path}: {name}")
+        arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = np.array([label for _, label, _ in keys], np.int64)
     return arrays
 

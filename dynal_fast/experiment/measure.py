@@ -1,11 +1,12 @@
 """Time and peak extra memory of a step, measured apart from what the run computes."""
 
+import ctypes
 import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def measured(device: torch.device | None = None) -> Iterator[Measurement]:
     True
     """
     result = Measurement()
+    _release_free_memory()
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
         probe = _cuda_peak(device, result)
@@ -58,6 +60,12 @@ def measured(device: torch.device | None = None) -> Iterator[Measurement]:
             if device is not None and device.type == "cuda":
                 torch.cuda.synchronize(device)
             result.seconds = time.perf_counter() - start
+
+
+def _release_free_memory() -> None:
+    """Give what the C heap holds free back to the system: reused, it would hide a block's need."""
+    with suppress(OSError, TypeError, AttributeError):  # elsewhere than with glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_high_water() -> bool:
