@@ -11,7 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from dynal_fast.data import ImageInputs, LazyStack, load
 from dynal_fast.data.augment import Augmentation
-from dynal_fast.experiment import ExperimentData, Oracle, SampleSet, load_data
+from dynal_fast.experiment import (
+    ActiveLearningExperiment,
+    ExperimentData,
+    Oracle,
+    Protocol,
+    SampleSet,
+    Training,
+    load_data,
+)
 from dynal_fast.experiment.models import model_factory
 
 REAL_DATA = Path(
@@ -131,6 +139,21 @@ def test_images_that_are_decoded_when_asked_for_are_gathered_the_same(tmp_path):
     samples = SampleSet(ImageInputs(stack, mean=0, std=1 / 255))
     assert samples[torch.tensor([3, 1])][1][:, 0, 0, 0].tolist() == [3, 1]
     assert samples[2][1].shape == samples.input_shape == (1, 2, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tracks", ["cod", "random"])
+def test_an_experiment_on_a_device_keeps_its_images_there(tracks):
+    data = ExperimentData.from_images(load("digits"), device="cuda")
+    ids, inputs = data.samples[torch.arange(5)]
+    assert ids.is_cuda
+    assert inputs.is_cuda
+    training = Training(epochs=2, crop_padding=1, unsupervised="ema")
+    protocol = Protocol(initial=50, budget=20, cycles=1)
+    experiment = ActiveLearningExperiment(
+        data, "cnn", tracks, protocol=protocol, training=training, device="cuda"
+    )
+    assert experiment.run().labeled == [50, 70]
 
 
 def test_label_maps_are_refused(tmp_path):

@@ -24,7 +24,7 @@ class SampleSet(Dataset):
 
     ``samples[i]`` is ``(i, input)``, so that a plain ``DataLoader`` over it yields the
     ``(sample_ids, inputs)`` batches which the pool statistics need. ``samples[ids]`` with an int64
-    tensor of shape ``(batch,)`` is a whole batch at once.
+    tensor of shape ``(batch,)`` is a whole batch at once, the ids on the inputs' device.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ class SampleSet(Dataset):
 
     def __getitem__(self, index: int | Tensor) -> tuple[int | Tensor, Tensor]:
         if isinstance(index, Tensor):
-            return index, self._inputs(index)
+            inputs = self._inputs(index)
+            return index.to(inputs.device), inputs
         return index, self._inputs(torch.tensor([index]))[0]
 
     def _inputs(self, ids: Tensor) -> Tensor:

@@ -139,8 +139,9 @@ def accuracy(
     model: nn.Module, samples: SampleSet, labels: Tensor, batch_size: int, device: torch.device
 ) -> float:
     """Return the share of ``samples`` whose highest logit is at their label."""
+    labels = labels.to(device)
     correct = sum(
-        int((logits.argmax(1).cpu() == labels[ids]).sum())
+        int((logits.argmax(1) == labels[ids]).sum())
         for ids, logits in predict(model, samples, torch.arange(len(labels)), batch_size, device)
     )
     return correct / len(labels)
