@@ -50,6 +50,13 @@ def test_the_table_holds_mean_and_deviation_and_marks_the_best():
     assert lines[3] == "all data: 98.0 ± 1.4"
 
 
+def test_a_single_seed_has_no_deviation():
+    one = GridResult(GRID.configuration, [run("cod", 3, [0.5, 0.9]), run("all_data", 3, [0.99])])
+    lines = accuracy_table(one).splitlines()
+    assert lines[1].split() == ["cod", "50.0*", "90.0*"]
+    assert lines[2] == "all data: 99.0"
+
+
 def test_the_cost_is_a_mean_time_and_the_highest_memory():
     lines = cost_table(GRID).splitlines()
     assert " ".join(lines[2].split()) == "cod 4.0 ms 4.0 MiB 125.0 ms 250.0 ms"

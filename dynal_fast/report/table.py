@@ -8,8 +8,13 @@ from dynal_fast.experiment.results import GridResult, mean_and_deviation
 def accuracy_table(grid: GridResult) -> str:
     """Return the test accuracy in percent, mean ± standard deviation over seeds, by labeled count.
 
-    The best mean of each column is marked with an asterisk.
+    The best mean of each column is marked with an asterisk. A single seed has no deviation.
     """
+    several = len({run.seed for run in grid.runs}) > 1
+
+    def cell(mean: float, deviation: float) -> str:
+        return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if several else f"{100 * mean:.1f}"
+
     curves = {name: learning_curve(grid, name) for name in grid.strategies()}
     counts = sorted({count for curve in curves.values() for count in curve})
     best = {
@@ -21,10 +26,10 @@ def accuracy_table(grid: GridResult) -> str:
         cells = [name]
         for count in counts:
             mark = "*" if count in curve and curve[count][0] == best[count] else " "
-            cells.append(percent(*curve[count]) + mark if count in curve else "")
+            cells.append(cell(*curve[count]) + mark if count in curve else "")
         rows.append(cells)
     reference = grid.reference_accuracies()
-    footer = f"\nall data: {percent(*mean_and_deviation(reference))}" if reference else ""
+    footer = f"\nall data: {cell(*mean_and_deviation(reference))}" if reference else ""
     return aligned(rows) + footer
 
 
@@ -56,15 +61,6 @@ def learning_curve(grid: GridResult, strategy: str) -> dict[int, tuple[float, fl
         for count, accuracy in zip(run.labeled, run.accuracies, strict=True):
             values.setdefault(count, []).append(accuracy)
     return {count: mean_and_deviation(values[count]) for count in sorted(values)}
-
-
-def percent(mean: float, deviation: float) -> str:
-    """Return a mean and a deviation in percent.
-
-    >>> percent(0.9512, 0.004)
-    '95.1 ± 0.4'
-    """
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
