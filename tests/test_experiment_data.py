@@ -156,6 +156,11 @@ def test_an_experiment_on_a_device_keeps_its_images_there(tracks):
     assert experiment.run().labeled == [50, 70]
 
 
+def test_a_cache_is_refused_where_nothing_is_decoded(tmp_path):
+    with pytest.raises(ValueError, match="digits does not take cache_dir"):
+        load_data("digits", cache=tmp_path)
+
+
 def test_label_maps_are_refused(tmp_path):
     images = load("digits")
     maps = LazyStack([tmp_path] * len(images.train_labels), np.load, (8, 8))

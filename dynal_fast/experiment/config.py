@@ -156,6 +156,7 @@ class RunConfig:
         "digits", "the data set: digits (bundled), mnist, fashion-mnist, cifar10, ..."
     )
     data_root: str = option("", "folder that holds the data set's files")
+    data_cache: str = option("", "folder that keeps decoded images for the next run (cifar10-jpeg)")
     model: str = option("cnn", "the model: mlp, cnn, lenet, vgg16, resnet18")
     strategies: list[str] = option(  # noqa: RUF009
         ["random", "softmax_response", "farthest_first"], "names as `dynal-fast strategies` lists"

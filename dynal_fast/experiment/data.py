@@ -269,20 +269,25 @@ class ExperimentData:
 
 
 def load_data(
-    name: str, root: str | Path | None = None, device: torch.device | str = "cpu"
+    name: str,
+    root: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    cache: str | Path = "",
 ) -> ExperimentData:
     """Return the data set called ``name`` (see :func:`dynal_fast.data.load`), read from ``root``.
 
-    Batches are made on ``device``, where images that fit into memory are kept.
+    Batches are made on ``device``, where images that fit into memory are kept. Data sets that are
+    decoded as a whole keep the result in the folder ``cache``, if one is given.
 
     Raises
     ------
     ValueError
-        The name is unknown, or a file is damaged.
+        The name is unknown, a file is damaged, or the data set is not one that is cached.
     FileNotFoundError
         A file is missing.
     """
-    return ExperimentData.from_images(load(name, root or None), device)
+    options = {"cache_dir": cache} if cache else {}
+    return ExperimentData.from_images(load(name, root or None, **options), device)
 
 
 def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:

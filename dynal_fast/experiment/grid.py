@@ -60,7 +60,8 @@ def run_grid(
     if config.threads:
         torch.set_num_threads(config.threads)
     if data is None:
-        data = load_data(config.data, config.data_root, checked_device(config.device))
+        device = checked_device(config.device)
+        data = load_data(config.data, config.data_root, device, config.data_cache)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
