@@ -141,6 +141,15 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, changes, dif
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_another_version_may_compute_otherwise(tmp_path, monkeypatch):
+    from dynal_fast.experiment import loop
+
+    experiment(tmp_path).run()
+    monkeypatch.setattr(loop, "__version__", "99.0")
+    with pytest.raises(ValueError, match=r"dynal_fast is '.*' there and '99.0' here"):
+        experiment(tmp_path).run()
+
+
 def test_other_labels_are_another_configuration(tmp_path):
     experiment(tmp_path).run()
     other = ActiveLearningExperiment(

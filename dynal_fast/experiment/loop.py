@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynal_fast._version import __version__
 from dynal_fast.acquisition.registry import (
     Select,
     SelectionContext,
@@ -223,6 +224,7 @@ class ActiveLearningExperiment:
     def _configuration(self, model: nn.Module) -> dict[str, Any]:
         """Everything the results depend on: a checkpoint of another configuration is refused."""
         configuration = {
+            "dynal_fast": __version__,
             "data": self.data.name,
             "input_shape": [len(self.data.samples), *self.data.samples.input_shape],
             "labels": self.data.oracle.digest(),
