@@ -1,9 +1,9 @@
 #include "pool_stats.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "cpu.h"
 #ifdef _OPENMP
@@ -20,6 +20,13 @@ namespace dynal {
   int64_t pool_stats_scratch(int64_t classes);                                                    \
   void pool_stats_rows(const pool_stats::State&, const pool_stats::Batch&, const uint8_t* status, \
                        int64_t begin, int64_t end, float* scratch);                               \
+  int64_t pool_stats_packed(int64_t classes, int64_t width);                                      \
+  void pool_stats_pack(const pool_stats::Head&, pool_stats::Float, int64_t classes, int thread,   \
+                       int threads, float* packed, float* line);                                  \
+  int64_t pool_stats_head_scratch(int64_t classes, int64_t width);                                \
+  void pool_stats_head_rows(const pool_stats::State&, const pool_stats::Batch&,                   \
+                            const uint8_t* status, int64_t begin, int64_t end,                    \
+                            const float* packed, const float* teacher_packed, float* scratch);    \
   }
 DYNAL_DECLARE(baseline)
 #ifdef DYNAL_X86_64
@@ -31,16 +38,26 @@ namespace pool_stats {
 namespace {
 
 struct Kernels {
-  int64_t (*scratch)(int64_t);
-  void (*rows)(const State&, const Batch&, const uint8_t*, int64_t, int64_t, float*);
+  decltype(&baseline::pool_stats_scratch) scratch;
+  decltype(&baseline::pool_stats_rows) rows;
+  decltype(&baseline::pool_stats_packed) packed;
+  decltype(&baseline::pool_stats_pack) pack;
+  decltype(&baseline::pool_stats_head_scratch) head_scratch;
+  decltype(&baseline::pool_stats_head_rows) head_rows;
 };
+
+#define DYNAL_KERNELS(ISA)                                                                       \
+  Kernels {                                                                                      \
+    ISA::pool_stats_scratch, ISA::pool_stats_rows, ISA::pool_stats_packed, ISA::pool_stats_pack, \
+        ISA::pool_stats_head_scratch, ISA::pool_stats_head_rows                                  \
+  }
 
 Kernels kernels() {
 #ifdef DYNAL_X86_64
-  if (active_isa() == Isa::avx512) return {avx512::pool_stats_scratch, avx512::pool_stats_rows};
-  if (active_isa() == Isa::avx2) return {avx2::pool_stats_scratch, avx2::pool_stats_rows};
+  if (active_isa() == Isa::avx512) return DYNAL_KERNELS(avx512);
+  if (active_isa() == Isa::avx2) return DYNAL_KERNELS(avx2);
 #endif
-  return {baseline::pool_stats_scratch, baseline::pool_stats_rows};
+  return DYNAL_KERNELS(baseline);
 }
 
 // Confident outputs are full of denormal products, which some CPUs take a hundred cycles for.
@@ -112,6 +129,7 @@ struct Free {
 };
 
 std::unique_ptr<float, Free> aligned_floats(int64_t n) {
+  if (!n) return nullptr;
   const size_t bytes = (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64;
   void* p = std::aligned_alloc(64, bytes);
   if (!p) throw std::bad_alloc();
@@ -123,9 +141,16 @@ std::unique_ptr<float, Free> aligned_floats(int64_t n) {
 void update(const State& state, const Batch& batch, int threads) {
   const Kernels run = kernels();
   if (batch.rows < 2 * threads) threads = 1;
-  std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]);
-  const int64_t floats = (run.scratch(state.classes) + 15) / 16 * 16;
+  const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]);
+  const Head &head = batch.head, &teacher = batch.teacher_head;
+  const int64_t width = std::max(head.width, teacher.width);
+  int64_t floats =
+      head.features ? run.head_scratch(state.classes, width) : run.scratch(state.classes);
+  floats = (floats + 15) / 16 * 16;
   const auto scratch = aligned_floats(floats * threads);
+  const auto packed = aligned_floats(head.features ? run.packed(state.classes, head.width) : 0);
+  const auto teacher_packed =
+      aligned_floats(teacher.features ? run.packed(state.classes, teacher.width) : 0);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
 #endif
@@ -136,12 +161,24 @@ void update(const State& state, const Batch& batch, int threads) {
     const int thread = 0, team = 1;
 #endif
     const FlushDenormals flush;
+    float* mine = scratch.get() + floats * thread;
     claim(state, batch, status.get(), thread, team);
+    if (head.features) {
+      run.pack(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
+    }
+    if (teacher.features) {
+      run.pack(teacher, batch.dtype, state.classes, thread, team, teacher_packed.get(), mine);
+    }
 #ifdef _OPENMP
 #pragma omp barrier
 #endif
     const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
-    run.rows(state, batch, status.get(), begin, end, scratch.get() + floats * thread);
+    if (head.features) {
+      run.head_rows(state, batch, status.get(), begin, end, packed.get(),
+                    teacher.features ? teacher_packed.get() : nullptr, mine);
+    } else {
+      run.rows(state, batch, status.get(), begin, end, mine);
+    }
   }
   record_unknown(state, batch, status.get());
 }

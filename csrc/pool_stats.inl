@@ -459,6 +459,20 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   }
 }
 
+// float16 or bfloat16.
+inline void halves_to_floats(const uint16_t* from, Float dtype, int64_t n, float* to) {
+  int64_t i = 0;
+  if (dtype == Float::f16) {
+    for (; i + kLanes <= n; i += kLanes) store(to + i, load(from + i));
+    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
+    return;
+  }
+  for (; i < n; ++i) {
+    const uint32_t bits = (uint32_t)from[i] << 16;
+    __builtin_memcpy(to + i, &bits, 4);
+  }
+}
+
 // A row of logits of another type becomes float32 at `x`. Returns what was taken off.
 inline float convert_row(const void* logits, Float dtype, int64_t classes, float* x) {
   if (dtype == Float::f64) {
@@ -476,17 +490,7 @@ inline float convert_row(const void* logits, Float dtype, int64_t classes, float
     if (!finite) x[0] = __builtin_nanf("");
     return (float)top;
   }
-  const uint16_t* from = static_cast<const uint16_t*>(logits);
-  if (dtype == Float::f16) {
-    int64_t c = 0;
-    for (; c + kLanes <= classes; c += kLanes) store(x + c, load(from + c));
-    if (c < classes) store_n(x + c, load_n(from + c, classes - c), classes - c);
-  } else {
-    for (int64_t c = 0; c < classes; ++c) {
-      const uint32_t bits = (uint32_t)from[c] << 16;
-      __builtin_memcpy(x + c, &bits, 4);
-    }
-  }
+  halves_to_floats(static_cast<const uint16_t*>(logits), dtype, classes, x);
   return 0;
 }
 
@@ -623,3 +627,5 @@ void pool_stats_rows(const pool_stats::State& state, const pool_stats::Batch& ba
 
 }  // namespace DYNAL_ISA
 }  // namespace dynal
+
+#include "pool_stats_head.inl"

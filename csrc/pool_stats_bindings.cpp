@@ -55,20 +55,30 @@ State state_of(const std::array<uintptr_t, kStateTensors>& tensors) {
 using namespace dynal;
 
 void bind_pool_stats(py::module_& m) {
+  using Tracker = std::tuple<uintptr_t, uintptr_t, int64_t, uintptr_t,
+                             std::array<uintptr_t, kStateTensors>, int, int>;
+  using Linear = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t>;
+  const auto update = [](const Tracker& tracker, int64_t classes, const Batch& batch, int threads) {
+    State state = state_of(std::get<4>(tracker));
+    state.classes = classes;
+    state.pass_stamp = pointer<const int32_t>(std::get<0>(tracker));
+    state.stamp = pointer<int32_t>(std::get<1>(tracker));
+    state.num_samples = std::get<2>(tracker);
+    state.unknown_ids = pointer<int64_t>(std::get<3>(tracker));
+    state.label_bytes = std::get<5>(tracker);
+    state.output_bytes = std::get<6>(tracker);
+    py::gil_scoped_release release;
+    pool_stats::update(state, batch, threads);
+  };
+  const auto head = [](const Linear& linear) {
+    return pool_stats::Head{pointer<const void>(std::get<0>(linear)),
+                            pointer<const void>(std::get<1>(linear)),
+                            pointer<const void>(std::get<2>(linear)), std::get<3>(linear)};
+  };
   m.def(
       "pool_stats_update",
-      [](uintptr_t ids, int id_bytes, int64_t rows, uintptr_t logits, uintptr_t teacher_logits,
-         int dtype, int64_t classes, uintptr_t pass_stamp, uintptr_t stamp, int64_t num_samples,
-         uintptr_t unknown_ids, const std::array<uintptr_t, kStateTensors>& tensors,
-         int label_bytes, int output_bytes, int threads) {
-        State state = state_of(tensors);
-        state.num_samples = num_samples;
-        state.classes = classes;
-        state.pass_stamp = pointer<const int32_t>(pass_stamp);
-        state.stamp = pointer<int32_t>(stamp);
-        state.unknown_ids = pointer<int64_t>(unknown_ids);
-        state.label_bytes = label_bytes;
-        state.output_bytes = output_bytes;
+      [=](uintptr_t ids, int id_bytes, int64_t rows, int64_t classes, int dtype, uintptr_t logits,
+          uintptr_t teacher_logits, const Tracker& tracker, int threads) {
         Batch batch{};
         batch.rows = rows;
         batch.ids = pointer<const void>(ids);
@@ -76,8 +86,21 @@ void bind_pool_stats(py::module_& m) {
         batch.dtype = static_cast<Float>(dtype);
         batch.logits = pointer<const void>(logits);
         batch.teacher_logits = pointer<const void>(teacher_logits);
-        py::gil_scoped_release release;
-        pool_stats::update(state, batch, threads);
+        update(tracker, classes, batch, threads);
       },
-      "Fold a batch into the pool statistics: see dynal_fast.ops.pool_stats.");
+      "Fold a batch of logits into the pool statistics: see dynal_fast.ops.pool_stats.");
+  m.def(
+      "pool_stats_update_from_features",
+      [=](uintptr_t ids, int id_bytes, int64_t rows, int64_t classes, int dtype,
+          const Linear& linear, const Linear& teacher, const Tracker& tracker, int threads) {
+        Batch batch{};
+        batch.rows = rows;
+        batch.ids = pointer<const void>(ids);
+        batch.id_bytes = id_bytes;
+        batch.dtype = static_cast<Float>(dtype);
+        batch.head = head(linear);
+        batch.teacher_head = head(teacher);
+        update(tracker, classes, batch, threads);
+      },
+      "The same from features and a linear head (features, weight, bias, width).");
 }

@@ -95,7 +95,7 @@ def _reference() -> tuple[Update, Update]:
 def _cpu() -> tuple[Update, Update]:
     from dynal_fast.ops.pool_stats import cpu
 
-    return cpu.update_tensors, reference.update_tensors_from_features
+    return cpu.update_tensors, cpu.update_tensors_from_features
 
 
 def _triton() -> tuple[Update, Update]:

@@ -11,6 +11,9 @@ from dynal_fast.ops.pool_stats.contract import STATE
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 
 
+MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
+
+
 def update_tensors(
     sample_ids: Tensor,
     logits: Tensor,
@@ -21,16 +24,68 @@ def update_tensors(
     state: Mapping[str, Tensor],
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
-    load().pool_stats_update(
-        sample_ids.data_ptr(),
-        sample_ids.element_size(),
-        len(sample_ids),
-        logits.data_ptr(),
-        0 if teacher_logits is None else teacher_logits.data_ptr(),
-        DTYPE_CODES[logits.dtype],
-        logits.shape[1],
-        *_tracker(pass_stamp, stamp, unknown_ids, state),
-    )
+    classes = logits.shape[1]
+    update = load().pool_stats_update
+    tracker = _tracker(pass_stamp, stamp, unknown_ids, state)
+    for rows in _slices(len(sample_ids), classes):
+        ids = sample_ids[rows]
+        update(
+            ids.data_ptr(),
+            ids.element_size(),
+            len(ids),
+            classes,
+            DTYPE_CODES[logits.dtype],
+            logits[rows].data_ptr(),
+            0 if teacher_logits is None else teacher_logits[rows].data_ptr(),
+            tracker,
+            torch.get_num_threads(),
+        )
+
+
+def update_tensors_from_features(
+    sample_ids: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    teacher_features: Tensor | None,
+    teacher_weight: Tensor | None,
+    teacher_bias: Tensor | None,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+) -> None:
+    """Fold a batch of features into the state through a linear head."""
+    classes = len(weight)
+    update = load().pool_stats_update_from_features
+    tracker = _tracker(pass_stamp, stamp, unknown_ids, state)
+    for rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
+        ids = sample_ids[rows]
+        update(
+            ids.data_ptr(),
+            ids.element_size(),
+            len(ids),
+            classes,
+            DTYPE_CODES[features.dtype],
+            _head(features, weight, bias, rows),
+            _head(teacher_features, teacher_weight, teacher_bias, rows),
+            tracker,
+            torch.get_num_threads(),
+        )
+
+
+def _slices(rows: int, cost: int) -> list[slice]:
+    step = max(1, MAX_ELEMENTS // cost)
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _head(
+    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, rows: slice
+) -> tuple[int, int, int, int]:
+    if features is None or weight is None:
+        return 0, 0, 0, 0
+    address = 0 if bias is None else bias.data_ptr()
+    return features[rows].data_ptr(), weight.data_ptr(), address, features.shape[1]
 
 
 def _tracker(
@@ -45,5 +100,4 @@ def _tracker(
         [state[name].data_ptr() if name in state else 0 for name in STATE],
         state["label_counts"].element_size() if "label_counts" in state else 0,
         outputs[0].element_size() if outputs else 0,
-        torch.get_num_threads(),
     )
