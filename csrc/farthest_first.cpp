@@ -10,6 +10,7 @@ namespace dynal {
 namespace farthest_first {
 namespace {
 
+constexpr int64_t kSlotValues = 1 << 20;  // dot products inside a head that are kept
 constexpr int64_t kBlockBytes = 1 << 20;  // packed centers of one thread: its share of a cache
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -124,10 +125,12 @@ int64_t traverse(const Space& space, const Points& x, const int32_t* head, int64
                  int threads) {
   const int64_t padded = round_up(count, kMaxPanel);
   Workspace packed(space.columns, padded, 1), work(space.columns, kMaxPanel, threads);
-  std::unique_ptr<float[]> products(new float[(count + 1) * padded]);
-  std::vector<int32_t> filled(count, 0);
+  const int64_t slots = std::max(kMaxTileRows, std::min(count, kSlotValues / padded));
+  std::unique_ptr<float[]> products(new float[(slots + 1) * padded]);
+  std::vector<int32_t> slot_numbers(count + slots);
   DYNAL_DISPATCH(ff_traverse, space, x, head, count, outside, exact, picks, values, limit,
-                 work.scratches.data(), packed.scratches[0], products.get(), filled.data(), threads)
+                 work.scratches.data(), packed.scratches[0], products.get(), slot_numbers.data(),
+                 slots, threads)
 }
 
 }  // namespace farthest_first

@@ -76,18 +76,19 @@ int64_t traverse(const Space&, const Points& x, const int32_t* head, int64_t cou
 
 }  // namespace farthest_first
 
-#define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                          \
-  namespace isa {                                                                                  \
-  using namespace farthest_first;                                                                  \
-  void ff_measure(const Space&, const Points&, int64_t, int64_t, double*, Scratch*, int);          \
-  void ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*,     \
-                    int64_t, Scratch*, int);                                                       \
-  void ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,        \
-                Scratch*, int);                                                                    \
-  void ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,       \
-                  const float*, float*, int64_t, Scratch*, int);                                   \
-  int64_t ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,       \
-                      int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*, int); \
+#define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                      \
+  namespace isa {                                                                              \
+  using namespace farthest_first;                                                              \
+  void ff_measure(const Space&, const Points&, int64_t, int64_t, double*, Scratch*, int);      \
+  void ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*, \
+                    int64_t, Scratch*, int);                                                   \
+  void ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,    \
+                Scratch*, int);                                                                \
+  void ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,   \
+                  const float*, float*, int64_t, Scratch*, int);                               \
+  int64_t ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,   \
+                      int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*,   \
+                      int64_t, int);                                                           \
   }
 DYNAL_DECLARE_FARTHEST_FIRST(baseline)
 #ifdef DYNAL_X86_64

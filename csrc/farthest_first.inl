@@ -260,11 +260,15 @@ void ff_refresh(const Space& space, const Points& x, const Points& y, const Grou
 // to be picked, together with those of the kTileRows - 1 rows most likely to follow.
 int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, int64_t count,
                     int64_t outside, float* exact, int32_t* picks, float* values, int64_t limit,
-                    Scratch* scratches, const Scratch& packed, float* products, int32_t* filled,
-                    int threads) {
+                    Scratch* scratches, const Scratch& packed, float* products, int32_t* slots,
+                    int64_t slot_count, int threads) {
   const int64_t padded = round_up(count, kPanel), panels = padded / kPanel;
   float* const left = products;           // (padded,): exact, in order of the head; -inf: picked
-  float* const dots = products + padded;  // (count, padded): the rows that are `filled`
+  float* const dots = products + padded;  // (slot_count, padded): a row's products in its slot
+  int32_t* const slot_of = slots;         // (count,): -1 without one
+  int32_t* const owner = slots + count;   // (slot_count,): -1 while free
+  for (int64_t i = 0; i < count + slot_count; ++i) slots[i] = -1;
+  int64_t next_slot = 0;
   pack_centers(space, x, head, count, packed);
   for (int64_t i = 0; i < padded; ++i) left[i] = i < count ? exact[head[i]] : -__builtin_inff();
   int64_t picked = 0;
@@ -275,12 +279,13 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
     __builtin_memcpy(&bits, left + best, 4);
     const int64_t key = (static_cast<int64_t>(bits) << 32) + (0x7fffffff - head[best]);
     if (key <= outside) break;
-    if (!filled[best]) {
-      // The highest of the rows that are not filled: the pick and its likely successors.
+    if (slot_of[best] < 0) {
+      // The highest of the rows without a slot, the pick and its likely successors, take the
+      // slots that were filled longest ago.
       int32_t next[kTileRows], rows[kTileRows];
       int64_t found = 0;
       for (int64_t i = 0; i < count; ++i) {
-        if (filled[i] || left[i] < 0) continue;
+        if (slot_of[i] >= 0 || left[i] < 0) continue;
         if (found == kTileRows && !(left[i] > left[next[kTileRows - 1]])) continue;
         int64_t at = found < kTileRows ? found++ : kTileRows - 1;
         for (; at > 0 && left[i] > left[next[at - 1]]; --at) next[at] = next[at - 1];
@@ -288,7 +293,10 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
       }
       for (int64_t i = 0; i < found; ++i) {
         rows[i] = head[next[i]];
-        filled[next[i]] = 1;
+        if (owner[next_slot] >= 0) slot_of[owner[next_slot]] = -1;
+        owner[next_slot] = next[i];
+        slot_of[next[i]] = static_cast<int32_t>(next_slot);
+        next_slot = next_slot + 1 < slot_count ? next_slot + 1 : 0;
       }
       pack_rows(space, x, rows, found, scratches[0]);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -297,7 +305,7 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
         multiply_tile<2>(scratches[0].rows, packed.centers + p * kPanel * space.columns,
                          space.columns, tile, kPanel);
         for (int64_t i = 0; i < kTileRows && i < found; ++i) {
-          __builtin_memcpy(dots + next[i] * padded + p * kPanel, tile + i * kPanel,
+          __builtin_memcpy(dots + slot_of[next[i]] * padded + p * kPanel, tile + i * kPanel,
                            kPanel * sizeof(float));
         }
       }
@@ -306,7 +314,7 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
     values[picked++] = left[best];
     left[best] = -__builtin_inff();
     const RowTerms terms(space, x, head[best]);
-    const float* row = dots + best * padded;
+    const float* row = dots + slot_of[best] * padded;
     for (int64_t i = 0; i < count; i += kFloats) {
       const vf low = (terms.low + load(packed.low + i)) - 2.0f * load(row + i);
       const vf now = load(left + i);

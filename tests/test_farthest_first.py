@@ -14,7 +14,7 @@ from dynal_fast import (
     farthest_first_compress,
     verify_traversal,
 )
-from dynal_fast.ops.farthest_first import heads, reference, routing
+from dynal_fast.ops.farthest_first import cpu, heads, reference, routing
 from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
 
 CASES = small_cases()
@@ -60,6 +60,7 @@ def tiny_blocks(monkeypatch):
     """Blocks so small that small pools need many heads, fronts, clusters and chunks."""
     for name, value in {"HEAD": 7, "FRONT": 23}.items():
         monkeypatch.setattr(heads, name, value)
+    monkeypatch.setattr(cpu, "HEAD_VALUES", 0)
     for name, value in {
         "CLUSTERED_FROM": 4,
         "PROBES": 1,
@@ -109,6 +110,13 @@ def test_block_sizes_change_nothing(name, backend, metric):
         k = min(k, len(pool))
         got = farthest_first(pool, k, labeled, metric=metric, backend=backend)
         assert_equal(got, expected(pool, k, labeled, metric), metric)
+
+
+@pytest.mark.parametrize(("n", "d"), [(3000, 4), (20_000, 2), (20_000, 1)])
+def test_heads_too_large_to_keep_all_their_products(n, d):
+    pool = gaussian(n, d)
+    got = farthest_first(pool, 700, backend="cpu")
+    assert_equal(got, expected(pool, 700))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from dynal_fast.ops.farthest_first import reference
-from dynal_fast.ops.farthest_first.cpu import CpuKernels
+from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
@@ -51,7 +51,8 @@ def run_reference(problem: Problem, reached: Reached) -> Answer:
 
 def run_cpu(problem: Problem, reached: Reached) -> Answer:
     """The exact algorithm over compiled kernels."""
-    return HeadTraversal(problem, CpuKernels(problem.pool, problem.metric)).run(reached)
+    kernels = CpuKernels(problem.pool, problem.metric)
+    return HeadTraversal(problem, kernels, head_rows(problem.pool.columns)).run(reached)
 
 
 def run_reference_heads(problem: Problem, reached: Reached) -> Answer:

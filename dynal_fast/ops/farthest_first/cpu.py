@@ -6,13 +6,19 @@ import numpy as np
 import torch
 
 from dynal_fast import _extension
-from dynal_fast.ops.farthest_first import checks, reference
+from dynal_fast.ops.farthest_first import checks, heads, reference
 from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
 
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 SAMPLED = 1024  # rows whose mean centers the data for the filter
+HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
 WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
+
+
+def head_rows(columns: int) -> int:
+    """Rows in a head. Where samples lie dense, as they do in few dimensions, a pick spoils many."""
+    return max(heads.HEAD, HEAD_VALUES // columns)
 
 
 class CpuKernels:

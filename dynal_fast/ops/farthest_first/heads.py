@@ -19,8 +19,9 @@ from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
 from dynal_fast.ops.farthest_first.problem import Answer, Problem, Reached
 from dynal_fast.ops.farthest_first.routing import LabeledSet
 
-HEAD = 1024  # rows in a head
+HEAD = 1024  # rows in a head, unless the device does better with more
 FRONT = 16 * HEAD  # rows among which heads are sought, at least
+SWEEP = -1  # multiplications that cost no more than the rest of a round does
 NOTHING = -(2**63)  # below every key
 
 
@@ -36,9 +37,10 @@ def keys(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 class HeadTraversal:
     """The state of one traversal: what is known of each pool row, and the picks so far."""
 
-    def __init__(self, problem: Problem, kernels: Kernels) -> None:
+    def __init__(self, problem: Problem, kernels: Kernels, head: int | None = None) -> None:
         device, n = problem.pool.device, problem.pool.size
         self.problem, self.kernels = problem, kernels
+        self.head = HEAD if head is None else head
         self.pool = kernels.points(problem.pool, "pool")
         self.candidates = torch.arange(n, dtype=torch.int32, device=device)
         if problem.candidates is not None:
@@ -85,6 +87,7 @@ class HeadTraversal:
 
     def advance(self) -> None:
         """Make the next head exact and take the picks that are certain, which may be none."""
+        self.sweep_front()
         head, outside = self.next_head()
         if float(self.bound[head[0]]) == 0:
             self.take_duplicates()
@@ -109,12 +112,24 @@ class HeadTraversal:
         self.bound[head] = self.exact[head]
         self.applied[head] = self.count
 
+    def sweep_front(self) -> None:
+        """Bring all of the front up to date where that is cheap, so that heads reach farther.
+
+        With few dimensions or few pending picks; a head of stale bounds yields next to nothing
+        where samples lie dense.
+        """
+        behind = self.applied[self.front]
+        stale = self.front[(behind >= 0) & (behind < self.count)]
+        pending = len(stale) * self.count - int(self.applied[stale].sum())
+        if pending * self.problem.pool.columns <= SWEEP:
+            self.apply_picks(stale)
+
     def next_head(self) -> tuple[torch.Tensor, int]:
         """The rows that come first by their bounds, in that order, and the first key outside."""
         for _ in range(2):
             order = keys(self.bound[self.front], self.front)
-            top = torch.topk(order, min(HEAD + 1, len(order)))
-            inside = int((top.values[:HEAD] > max(self.outside, -1)).sum())
+            top = torch.topk(order, min(self.head + 1, len(order)))
+            inside = int((top.values[: self.head] > max(self.outside, -1)).sum())
             if inside:
                 outside = int(top.values[inside]) if inside < len(top.values) else NOTHING
                 return self.front[top.indices[:inside]], max(outside, self.outside)
@@ -123,7 +138,7 @@ class HeadTraversal:
 
     def advance_front(self) -> None:
         """Seek the next heads among the candidates with the highest bounds."""
-        size = max(FRONT, len(self.candidates) // 8)
+        size = max(FRONT, 4 * self.head, len(self.candidates) // 8)
         order = keys(self.bound[self.candidates], self.candidates)
         if size >= len(order):
             self.front, self.outside = self.candidates, NOTHING
