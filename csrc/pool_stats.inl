@@ -338,20 +338,21 @@ inline vf next_rate(const Samples& samples, int32_t* count) {
   return 1.0f / __builtin_convertvector(n, vf);
 }
 
-// Welford's update of the mean; returns the growth of M2 per sample and, at `growth`, per class.
+// Welford's update of the mean; returns the growth of M2 per sample and, at `growth`, per class:
+// (x - old mean) (x - new mean) = (x - old mean)^2 (1 - 1 / count), which cannot come out negative.
 template <class Layout, class Observation>
 inline vf welford_update(const Layout& layout, int32_t* count, float* mean, float* growth,
                          Observation observation) {
-  alignas(DYNAL_VECTOR_BYTES) float rates[kLanes];
-  store(rates, next_rate(layout.samples, count));
+  alignas(DYNAL_VECTOR_BYTES) float rates[kLanes], rests[kLanes];
+  const vf rate = next_rate(layout.samples, count);
+  store(rates, rate);
+  store(rests, 1.0f - rate);
   return layout.update(mean, [&](vf old, int64_t offset, int s, vf& m2) {
-    const vf x = observation(offset, s);
-    const vf delta = x - old;
-    const vf next = old + delta * Layout::spread(rates, s);
-    const vf grown = delta * (x - next);
+    const vf delta = observation(offset, s) - old;
+    const vf grown = delta * delta * Layout::spread(rests, s);
     m2 += grown;
     if (growth) store(growth + offset, grown);
-    return next;
+    return old + delta * Layout::spread(rates, s);
   });
 }
 

@@ -1,0 +1,294 @@
+"""Scores from their definitions over the whole history, and the choice of the best."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b
+from dynal_fast.acquisition.scores import SCORES, cod
+from dynal_fast.pool.schedule import Epochs
+
+N, C = 31, 6
+NAMES = (*SCORES, "random")
+EVERY = dict.fromkeys(SCORES, EveryEpoch())
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def entropy(p):
+    return -(p * np.log(p)).sum(axis=-1)
+
+
+def observe(stats, history, teacher=None, partial=False):
+    """Fold logits (passes, N, C) into the statistics, in shuffled batches of 7."""
+    for number, logits in enumerate(history, start=1):
+        with stats.observe(number, len(history), partial=partial):
+            for ids in torch.randperm(len(logits)).split(7):
+                t = None if teacher is None else teacher[ids]
+                stats.update(ids, logits[ids], t)
+
+
+@pytest.fixture(scope="module")
+def observed():
+    generator = torch.Generator().manual_seed(0)
+    first, history = torch.randn(2, 5, N, C, generator=generator).mul(2).unbind()
+    teacher = torch.randn(N, C, generator=generator)
+    stats = PoolStats(N, C, NAMES, schedules=EVERY)
+    observe(stats, first, teacher)
+    stats.begin_cycle()
+    observe(stats, history, teacher)
+    return stats, first.double().numpy(), history.double().numpy(), teacher.double().numpy()
+
+
+def defined(name, history, teacher):
+    p, logits = softmax(history), history
+    last = np.sort(p[-1], axis=-1)
+    labels = p.argmax(axis=-1)
+    modal = np.array([np.bincount(column).max() for column in labels.T])
+    return {
+        "prediction_stability": p.var(axis=0).sum(axis=-1),
+        "prediction_stability_logits": logits.var(axis=0).sum(axis=-1),
+        "absolute_increase": np.linalg.norm(np.diff(p, axis=0), axis=-1).sum(axis=0),
+        "label_dispersion": 1 - modal / len(p),
+        "variation_ratio": 1 - modal / len(p),
+        "bald": entropy(p.mean(axis=0)) - entropy(p).mean(axis=0),
+        "mean_std": p.std(axis=0).mean(axis=-1),
+        "entropy": entropy(p[-1]),
+        "least_confidence": 1 - last[:, -1],
+        "margin": last[:, -2] - last[:, -1],
+        "cod": np.linalg.norm(p[-1] - p[-2:][0], axis=-1),
+        "emaod": np.linalg.norm(p[-1] - softmax(teacher), axis=-1),
+    }[name]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_follow_their_definitions(observed, name):
+    stats, _, history, teacher = observed
+    want = defined(name, history, teacher)
+    np.testing.assert_allclose(stats.score(name).numpy(), want, rtol=2e-5, atol=1e-6)
+    best = stats.select(name, 4, ties="first")
+    assert set(np.argsort(-want, kind="stable")[:4]) == set(best.tolist())
+
+
+def test_cod_compares_across_cycles():
+    generator = torch.Generator().manual_seed(0)
+    histories = torch.randn(3, 4, N, C, generator=generator)
+    stats = PoolStats(N, C, ("cod", "label_dispersion"))
+    for cycle, history in enumerate(histories):
+        observe(stats, history)
+        got = stats.score("cod").numpy()
+        if cycle == 0:
+            assert np.isnan(got).all()
+            with pytest.raises(ValueError, match=r"31 candidates have no 'cod'.*: 0, 1, 2"):
+                stats.select("cod", 1)
+        else:
+            p = softmax(histories[cycle - 1 : cycle + 1, -1].double().numpy())
+            np.testing.assert_allclose(got, np.linalg.norm(p[1] - p[0], axis=-1), rtol=1e-5)
+            code = stats.score("cod", form="tod_code").numpy()
+            np.testing.assert_allclose(code, 0.5 * ((p[1] - p[0]) ** 2).sum(axis=-1), rtol=1e-5)
+        stats.begin_cycle()
+    with pytest.raises(ValueError, match="form must be 'paper' or 'tod_code'"):
+        cod(torch.zeros(1), form="code")
+
+
+def test_unbiased_variance_ranks_alike(observed):
+    stats = observed[0]
+    biased = stats.score("prediction_stability")
+    torch.testing.assert_close(stats.score("prediction_stability", unbiased=True), biased * 5 / 4)
+
+
+def test_schedules_differ_per_statistic():
+    history = 2 * torch.randn(9, N, C, generator=torch.Generator().manual_seed(0))
+    schedules = {
+        "prediction_stability": LastEpochs(3, interval=2),
+        "bald": Epochs({1, 2}),
+        "label_dispersion": EveryEpoch(),
+    }
+    stats = PoolStats(N, C, (*schedules, "margin"), schedules=schedules)
+    observe(stats, history)
+    history = history.double().numpy()
+    for name, chosen in (
+        ("prediction_stability", [4, 6, 8]),
+        ("bald", [0, 1]),
+        ("label_dispersion", range(9)),
+        ("margin", [8]),
+    ):
+        want = defined(name, history[list(chosen)], history[0])
+        np.testing.assert_allclose(stats.score(name).numpy(), want, rtol=2e-5, atol=1e-6)
+    stats = PoolStats(N, C, ("bald",), schedules={"bald": Epochs({2})})
+    assert [epoch for epoch in range(1, 4) if stats.observes(epoch, 3)] == [2]
+    with pytest.raises(ValueError, match="no tracked statistic observes epoch 1 of 3"):
+        stats.begin_pass(1, 3)
+
+
+def test_label_counts_are_promoted_before_they_overflow():
+    stats = PoolStats(2, 2, ("label_dispersion",))
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    for number in range(1, 302):
+        with stats.observe(number, 301):
+            stats.update(torch.arange(2), logits if number != 7 else logits.flip(0))
+    counts = stats.state_dict()["label_counts"]
+    assert counts.dtype == torch.uint16
+    assert counts.to(torch.int32).tolist() == [[300, 1], [1, 300]]
+    torch.testing.assert_close(stats.score("label_dispersion"), torch.full((2,), 1 / 301))
+
+
+def test_errors_of_a_pass_name_the_ids():
+    stats = PoolStats(9, 2, ("margin",))
+    logits = torch.zeros(6, 2)
+    logits[1, 0] = float("nan")
+    stats.drop(torch.tensor([8]))
+    with (
+        pytest.raises(PoolObservationError, match="1 samples seen more than once: 3") as error,
+        stats.observe(1, 1),
+    ):
+        stats.update(torch.tensor([3, 4, 3, 9, 8, 5]), logits)
+    assert error.value.non_finite.tolist() == [4]
+    assert error.value.duplicate.tolist() == [3]
+    assert error.value.unseen.tolist() == [0, 1, 2, 6, 7]
+    assert error.value.unknown.tolist() == [9, 8]
+    assert error.value.num_unknown == 2
+    with stats.observe(1, 1, partial=True):
+        stats.update(torch.tensor([3]), torch.zeros(1, 2))
+    with pytest.raises(RuntimeError, match="no pass is open"):
+        stats.update(torch.tensor([3]), torch.zeros(1, 2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    split=st.integers(0, 6),
+    missing=st.lists(st.booleans(), min_size=6, max_size=6),
+    scale=st.floats(0.01, 30),
+    seed=st.integers(0, 1000),
+)
+def test_merge_equals_one_tracker(split, missing, scale, seed):
+    """Over any split of the passes, with half of the samples missing in some of them."""
+    history = scale * torch.randn(6, 8, C, generator=torch.Generator().manual_seed(seed))
+    names = ("prediction_stability", "prediction_stability_logits", "label_dispersion", "bald",
+             "mean_std", "entropy")  # fmt: skip
+    schedules = {name: EVERY[name] for name in names}
+    one, a, b = (PoolStats(8, C, names, schedules=schedules) for _ in range(3))
+    for number, logits in enumerate(history, start=1):
+        ids = torch.arange(4 if missing[number - 1] else 8)
+        for stats in (one, a if number <= split else b):
+            with stats.observe(number, 6, partial=True):
+                stats.update(ids, logits[ids])
+    a.merge(b)
+    for name in names:
+        size = float(history.square().mean()) if name.endswith("logits") else 1.0
+        torch.testing.assert_close(
+            a.score(name), one.score(name), rtol=1e-4, atol=2e-6 * size, equal_nan=True
+        )
+
+
+@settings(max_examples=40, deadline=None)
+@given(passes=st.integers(1, 30), scale=st.floats(0.01, 100), seed=st.integers(0, 1000))
+def test_welford_equals_two_passes(passes, scale, seed):
+    history = scale * torch.randn(passes, 3, C, generator=torch.Generator().manual_seed(seed))
+    stats = PoolStats(
+        3, C, ("prediction_stability",), schedules={"prediction_stability": EVERY["bald"]}
+    )
+    observe(stats, history)
+    want = softmax(history.double().numpy()).var(axis=0).sum(axis=-1)
+    np.testing.assert_allclose(
+        stats.score("prediction_stability").numpy(), want, rtol=1e-4, atol=1e-9
+    )
+
+
+def test_state_dict_restores_and_subset_renumbers(observed, tmp_path):
+    stats = observed[0]
+    safetensors = pytest.importorskip("safetensors.torch")
+    file = tmp_path / "stats.safetensors"
+    safetensors.save_file(stats.state_dict(), file, metadata=stats.metadata)
+    other = PoolStats(N, C, NAMES, schedules=EVERY)
+    other.load_state_dict(safetensors.load_file(file))
+    few = other.subset(torch.tensor([5, 2]))
+    for name in SCORES:
+        torch.testing.assert_close(other.score(name), stats.score(name), rtol=0, atol=0)
+        torch.testing.assert_close(few.score(name), stats.score(name)[[5, 2]], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="state_dict lacks"):
+        PoolStats(N, C, ("bald",)).load_state_dict(stats.state_dict())
+
+
+def test_dropped_samples_are_gone(observed):
+    stats = observed[0].subset(torch.arange(N))
+    stats.drop(torch.tensor([0, 3]))
+    assert stats.remaining().tolist() == [1, 2, *range(4, N)]
+    for name in NAMES:
+        assert stats.score(name)[[0, 3]].isnan().all()
+        assert not {0, 3} & set(stats.select(name, N - 2).tolist())
+    with pytest.raises(ValueError, match="1 candidates were dropped: 3"):
+        stats.select("margin", 1, candidates=torch.tensor([3, 4]))
+
+
+def test_only_what_is_tracked_is_allocated():
+    assert PoolStats(1000, 10, ("margin",)).nbytes() == {
+        "last": 4000, "stamps": 4000 + 128, "total": 8128,
+    }  # fmt: skip
+    stability = PoolStats(1000, 10, ("prediction_stability",)).nbytes()
+    assert stability["probabilities"] == 1000 * (4 + 40 + 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 1, ("margin",)), "num_classes must be at least 2, got 1: the softmax of one logit"),
+        ((-1, 2, ("margin",)), "num_samples must not be negative"),
+        ((3, 2, "margin"), "track must be a sequence of names"),
+        ((3, 2, ("entropie",)), "track must name some of .* got 'entropie'"),
+        ((3, 2, ("margin", "margin")), "each once"),
+    ],
+)
+def test_wrong_trackers_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PoolStats(*arguments)
+
+
+def test_ties_are_broken_fairly():
+    """All scores tie: each sample is taken with probability b / n, whatever its position."""
+    scores, generator = torch.zeros(20), torch.Generator().manual_seed(0)
+    taken = torch.zeros(20)
+    for _ in range(2000):
+        taken[top_b(scores, 5, generator=generator)] += 1
+    deviation = (taken - 500) / (2000 * 0.25 * 0.75) ** 0.5
+    assert deviation.abs().max() < 4
+    assert top_b(scores, 5, ties="first").tolist() == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    data=st.data(),
+    ties=st.sampled_from(["random", "first"]),
+)
+def test_top_b_is_exact(values, data, ties):
+    scores = torch.tensor(values, dtype=torch.float32)
+    chosen = data.draw(st.lists(st.sampled_from(range(len(values))), min_size=1, unique=True))
+    b = data.draw(st.integers(0, len(chosen)))
+    best = top_b(scores, b, candidates=torch.tensor(chosen), ties=ties)
+    assert scores[best].tolist() == sorted((values[i] for i in chosen), reverse=True)[:b]
+    assert len(set(best.tolist())) == b
+    assert set(best.tolist()) <= set(chosen)
+    if ties == "first":
+        assert best.tolist() == sorted(chosen, key=lambda i: (-values[i], i))[:b]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"b": 4}, "b must be between 0 and the 3 candidates, got 4"),
+        ({"b": 1, "candidates": torch.tensor([3])}, r"candidates must be in \[0, 3\)"),
+        ({"b": 1, "candidates": torch.tensor([1, 1])}, "candidates must be distinct, got 1"),
+        ({"b": 1, "ties": "last"}, "ties must be 'random' or 'first'"),
+    ],
+)
+def test_wrong_choices_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        top_b(torch.zeros(3), **options)
+    with pytest.raises(ValueError, match="1 candidates score NaN: 1"):
+        top_b(torch.tensor([0, float("nan")]), 1)
