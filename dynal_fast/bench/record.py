@@ -37,7 +37,8 @@ class Measurement:
 
     ``seconds`` of each repetition; ``memory_bytes``: the peak beyond the inputs; ``extrapolated``
     says from what, where the figures were not measured in full; ``exactness``: see
-    ``exactness.py``; ``defect``: what is wrong with the method's results.
+    ``exactness.py``; ``defect``: what is wrong with the method's results; ``others``: the largest
+    share of the machine's CPU time that other processes took during a repetition.
     """
 
     case: dict[str, Any]
@@ -49,6 +50,7 @@ class Measurement:
     exactness: dict[str, Any] = field(default_factory=dict)
     unavailable: str = ""
     defect: str = ""
+    others: float = 0.0
 
     @property
     def median(self) -> float | None:

@@ -73,6 +73,7 @@ def run_plans(
             first = record.find(case, OURS)
             if first is not None and not again.unavailable:
                 first.seconds += again.seconds
+                first.others = max(first.others, again.others)
 
 
 def _lacking(case: Case) -> Callable[[Case], str] | None:

@@ -7,6 +7,7 @@ from dynal_fast.bench.cases import Case
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record
 
+BUSY = 0.1  # share of the CPU taken by others from which a row says so
 HEADER = ("method", "time", "spread", "× ours", "peak memory", "exactness", "remarks")
 
 
@@ -83,6 +84,8 @@ def ratio(record: Record, measurement: Measurement) -> float | None:
 def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
     """The cells of one measurement."""
     remarks = [text for text in (measurement.extrapolated, measurement.defect) if text]
+    if measurement.others > BUSY:
+        remarks.append(f"other processes took {measurement.others:.0%} of the CPU meanwhile")
     if measurement.unavailable:
         return measurement.method, f"n/a: {measurement.unavailable}", "", "", "", "", ""
     spread = ""

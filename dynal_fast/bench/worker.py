@@ -1,10 +1,14 @@
 """One method on one case, measured in this process: `measure.py` starts a fresh one for each."""
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
+import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,6 +79,7 @@ def measure_in_this_process(
     if size is None:
         predicted = predict_seconds(method.terms, runs, full)
         return result | {"unavailable": f"would take over {limits.seconds:g} s ({predicted:.0f} s)"}
+    measure.others = 0.0
     runs.append(measure(size))
     last, answer = runs[-1], measure.answer
     if size == full:
@@ -89,7 +94,7 @@ def measure_in_this_process(
             "memory_bytes": predict_memory(method.terms, runs, full),
             "extrapolated": describe(size, full, noun),
         }
-    result["memory_method"] = measure.memory_method
+    result |= {"memory_method": measure.memory_method, "others": measure.others}
     if check:
         result["exactness"] = _judge(case, method, data, answer, size)
     return result
@@ -103,15 +108,47 @@ class _Measurer:
         self.device = device
         self.answer: Any = None
         self.memory_method = ""
+        self.others = 0.0
 
     def __call__(self, size: Size) -> Run:
         self.answer = None
         gc.collect()
         _return_freed_memory()
-        with measured(self.device) as step:
+        with others_share() as others, measured(self.device) as step:
             self.answer = self.job(size)
+        self.others = max(self.others, others[0])
         self.memory_method = step.memory_method
         return Run(size, step.seconds, step.peak_extra_bytes)
+
+
+@contextlib.contextmanager
+def others_share() -> Iterator[list[float]]:
+    """The share of the machine's CPU time that other processes take inside the block, 0 to 1.
+
+    0 where ``/proc/stat`` does not tell.
+
+    >>> with others_share() as others:
+    ...     time.sleep(0.02)
+    >>> 0 <= others[0] <= 1
+    True
+    """
+    share = [0.0]
+    start, own, total = time.perf_counter(), time.process_time(), _busy_seconds()
+    yield share
+    wall = time.perf_counter() - start
+    if total is not None and wall > 0.1:  # /proc/stat counts in hundredths of a second
+        busy = (_busy_seconds() or total) - total - (time.process_time() - own)
+        share[0] = min(max(busy / (wall * (os.cpu_count() or 1)), 0.0), 1.0)
+
+
+def _busy_seconds() -> float | None:
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(int, fields)
+    busy = user + nice + system + interrupts + soft_interrupts
+    return busy / os.sysconf("SC_CLK_TCK")
 
 
 def _return_freed_memory() -> None:
