@@ -71,9 +71,8 @@ def add_bench(commands: Any) -> None:
     bench.add_argument(
         "--limit",
         type=float,
-        default=20,
         help="seconds that one run may take before it is extrapolated from a smaller one "
-        "(default: 20)",
+        "(default: 10; 30 with --full)",
     )
     bench.add_argument(
         "--memory-limit", type=float, default=6, help="the same for memory, in GB (default: 6)"
@@ -106,14 +105,15 @@ def run(arguments: argparse.Namespace) -> None:
     from dynal_fast.bench.worker import Limits
 
     threads = arguments.threads or torch.get_num_threads()
+    limit = arguments.limit or (30 if arguments.full else 10)
     settings = Settings(
         threads=threads,
         device=arguments.device,
         limits=Limits(
-            seconds=arguments.limit,
+            seconds=limit,
             memory_bytes=arguments.memory_limit * 1e9,
             repeats=arguments.repeats,
-            repeat_seconds=arguments.limit,
+            repeat_seconds=min(limit, 8),
         ),
         lock=arguments.lock,
     )
