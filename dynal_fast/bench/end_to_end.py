@@ -19,11 +19,8 @@ TRACK = ("prediction_stability", "label_dispersion", "margin")
 CLASSES = 10
 
 
-def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
-    """Seconds of an epoch over ``n`` images: LeNet's bare forward passes, and `observe_pool`.
-
-    The two take turns, so that whatever else the machine does meets both.
-    """
+def epoch_ways(n: int, batch: int, device: str) -> dict[str, Callable[[], None]]:
+    """Two ways through an epoch over ``n`` images: LeNet's bare forward, and `observe_pool`."""
     model = LeNet((1, 28, 28), CLASSES).to(device).eval()
     pool = PoolImages(_images(n), mean=0.5, std=0.25, batch_size=batch, device=device)
     stats = PoolStats(
@@ -38,9 +35,18 @@ def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
     def observed() -> None:
         observe_pool(model, pool, stats, epoch=1, num_epochs=1, progress=False)
 
-    seconds: dict[str, list[float]] = {"bare forward": [], "observe_pool": []}
+    return {"bare forward": bare, "observe_pool": observed}
+
+
+def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
+    """Median seconds of both ways.
+
+    They take turns, so that whatever else the machine does meets both; the first turn warms up.
+    """
+    ways = epoch_ways(n, batch, device)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
-        for name, work in (("bare forward", bare), ("observe_pool", observed)):
+        for name, work in ways.items():
             seconds[name].append(_seconds(work, device))
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 

@@ -98,7 +98,7 @@ def run_growth(
         record.growth.append(grow(curve, settings, lambda point: each(point.of, point)))
 
 
-def run_end_to_end(record: Record, settings: Settings, n: int = 20_000) -> None:
+def run_end_to_end(record: Record, settings: Settings, n: int = 5_000) -> None:
     """Measure an epoch of observation and a cycle, with and without the package."""
 
     def split(case: str, method: str, function: str, **arguments: object) -> None:
