@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dynal_fast import farthest_first
-from dynal_fast.bench import fresh_process, suites
+from dynal_fast.bench import fresh_process, page, suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch, per_pick
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
@@ -22,7 +22,14 @@ from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import exponent
 from dynal_fast.bench.inputs import EMBEDDINGS
 from dynal_fast.bench.measure import Settings, measure
-from dynal_fast.bench.record import SCHEMA, Growth, Measurement, Record, Split, new_record
+from dynal_fast.bench.record import (
+    SCHEMA,
+    Growth,
+    Measurement,
+    Record,
+    Split,
+    new_record,
+)
 from dynal_fast.bench.table import full_text, ratio, row, text_table
 from dynal_fast.bench.worker import Limits, full_size, measure_in_this_process
 
@@ -146,10 +153,10 @@ def test_extrapolation_is_exact_where_cost_is_linear():
     runs = [Run(size, cost(size), 10 * cost(size)) for size in sizes]
     full = Size(4000, 25_000)
     assert predict(per_pick, runs, [run.seconds for run in runs], full) == pytest.approx(cost(full))
-    inside = largest_within(per_pick, runs, full, limit_seconds=300, limit_bytes=1e9)
+    inside = largest_within(per_pick, per_pick, runs, full, limit_seconds=300, limit_bytes=1e9)
     assert inside.labeled == full.labeled
     assert 150 < cost(inside) <= 300
-    by_memory = largest_within(per_pick, runs, full, limit_seconds=1e9, limit_bytes=3000)
+    by_memory = largest_within(per_pick, per_pick, runs, full, limit_seconds=1e9, limit_bytes=3000)
     assert 1500 < 10 * cost(by_memory) <= 3000
 
 
@@ -294,3 +301,19 @@ def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
     record = Record.load(path)
     assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
     assert record.measurements[1].exactness["agreement"] == 1
+
+
+def test_the_page_of_a_record(tmp_path):
+    record = a_record()
+    text = page.results_page([("benchmarks/results/record.json", record)])
+    assert f"### {TRAVERSAL.title()}" in text
+    assert "| BLAS loop | 2 s |  | 10 | 3 MB | exact |  |" in text
+    assert "../benchmarks/results/record.png" in text
+    record.save(tmp_path / "benchmarks" / "results" / "a.json")
+    (tmp_path / "benchmarks" / "results" / "other.json").write_text("{}")
+    (tmp_path / "README.md").write_text(f"before {page.BEGIN}{page.END} after")
+    page.write(tmp_path)
+    assert record.device in (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert (tmp_path / "README.md").read_text().startswith(f"before {page.BEGIN}\n")
+    with pytest.raises(ValueError, match="no block between"):
+        page.with_block("nothing", "new")

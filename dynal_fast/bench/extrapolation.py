@@ -66,7 +66,12 @@ def pilots(full: Size) -> list[Size]:
 
 
 def largest_within(
-    terms: Terms, runs: Sequence[Run], full: Size, limit_seconds: float, limit_bytes: float
+    terms: Terms,
+    memory_terms: Terms,
+    runs: Sequence[Run],
+    full: Size,
+    limit_seconds: float,
+    limit_bytes: float,
 ) -> Size | None:
     """The largest part of a job that keeps to the limits: all labeled samples first, then amount.
 
@@ -78,7 +83,7 @@ def largest_within(
             size = Size(amount, labeled)
             if (
                 predict_seconds(terms, runs, size) <= limit_seconds
-                and predict_memory(terms, runs, size) <= limit_bytes
+                and predict_memory(memory_terms, runs, size) <= limit_bytes
             ):
                 return size
     return None

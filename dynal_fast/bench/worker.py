@@ -68,6 +68,7 @@ def measure_in_this_process(
     full = full_size(case)
     noun = "epochs" if isinstance(case, StatisticsCase) else "picks"
     measure = _Measurer(job, torch.device(device))
+    memory_terms = method.memory_terms or method.terms
     runs: list[Run] = []
     size: Size | None = full
     if method.name != OURS and method.exact_from != "nothing":
@@ -75,7 +76,9 @@ def measure_in_this_process(
             runs.append(measure(pilot))
             if runs[-1].seconds > limits.seconds:
                 break
-        size = largest_within(method.terms, runs, full, limits.seconds, limits.memory_bytes)
+        size = largest_within(
+            method.terms, memory_terms, runs, full, limits.seconds, limits.memory_bytes
+        )
     if size is None:
         predicted = predict_seconds(method.terms, runs, full)
         return result | {"unavailable": f"would take over {limits.seconds:g} s ({predicted:.0f} s)"}
@@ -91,7 +94,7 @@ def measure_in_this_process(
     else:
         result |= {
             "seconds": [predict_seconds(method.terms, runs, full)],
-            "memory_bytes": predict_memory(method.terms, runs, full),
+            "memory_bytes": predict_memory(memory_terms, runs, full),
             "extrapolated": describe(size, full, noun),
         }
     result |= {"memory_method": measure.memory_method, "others": measure.others}

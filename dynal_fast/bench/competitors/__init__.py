@@ -29,6 +29,11 @@ def per_pick(size: Size) -> Sequence[float]:
     return 1, size.labeled, size.amount
 
 
+def per_labeled(size: Size) -> Sequence[float]:
+    """Of memory: what is kept does not depend on the number of picks."""
+    return 1, size.labeled
+
+
 def per_center(size: Size) -> Sequence[float]:
     """A labeled sample costs what a pick costs."""
     return 1, size.labeled + size.amount
@@ -56,6 +61,7 @@ class Method:
     operation: str
     prepare: Callable[[Any, Any], Callable[[Size], Any]]
     terms: Terms
+    memory_terms: Terms | None = None  # what memory is linear in, if not the same
     requires: str = ""  # the distribution that must be installed
     refuses: Callable[[Any], str] = lambda case: ""  # why it cannot do a case
     defect: Callable[[], str] = lambda: ""  # what is wrong with its results, checked as it runs
@@ -102,5 +108,6 @@ __all__ = [
     "methods",
     "per_center",
     "per_epoch",
+    "per_labeled",
     "per_pick",
 ]

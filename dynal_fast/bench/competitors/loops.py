@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import Method, Size, per_pick
+from dynal_fast.bench.competitors import Method, Size, per_labeled, per_pick
 
 BLOCK = 4096
 Data = tuple[Tensor, Tensor | None]
@@ -41,8 +41,9 @@ def blas_loop(case: TraversalCase, data: Data) -> Run:
             pick = minimum.argmax()
             picks[step] = pick
             row = pool[pick]
-            torch.addmv(norms, pool, row, alpha=-2, out=squared)
-            torch.minimum(minimum, squared.add_(norms[pick]), out=minimum)
+            torch.mv(pool, row, out=squared)
+            squared.mul_(-2).add_(norms).add_(norms[pick])
+            torch.minimum(minimum, squared, out=minimum)
             minimum[pick] = -torch.inf
         return picks.cpu().numpy()
 
@@ -122,6 +123,7 @@ METHODS = [
         "farthest-first",
         one_product,
         per_pick,
+        per_labeled,
         refuses=_needs_labeled,
         note="pool × labeledᵀ in blocks, nothing selected",
         exact_from="nothing",
@@ -132,15 +134,17 @@ METHODS = [
         "farthest-first",
         blas_loop,
         per_pick,
+        per_labeled,
         note="strong baseline: blocked torch.mm, then a matrix-vector product per pick",
         on_gpu=True,
     ),
-    Method("torch.cdist loop", "farthest-first", cdist_loop, per_pick, on_gpu=True),
+    Method("torch.cdist loop", "farthest-first", cdist_loop, per_pick, per_labeled, on_gpu=True),
     Method(
         "scikit-learn pairwise_distances loop",
         "farthest-first",
         sklearn_loop,
         per_pick,
+        per_labeled,
         requires="scikit-learn",
     ),
 ]
