@@ -21,7 +21,10 @@ from typing import Any
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 ARCHITECTURES = tuple(SHARED_LIMIT)
 # The modules whose `variants()` yields the variants that must compile.
-KERNEL_MODULES = ("dynal_fast.ops.pool_stats.variants",)
+KERNEL_MODULES = (
+    "dynal_fast.ops.pool_stats.variants",
+    "dynal_fast.ops.dense_discrepancy.variants",
+)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ Beyond, a program walks its row in tiles twice, first for maximum and sum (onlin
 the update. The second reading of the logits comes from L2: a row of 21,841 float32 logits is 87 KB,
 and some hundred rows are in flight, 23 MB of an H200's 60 MB.
 
-From features of width d the logits are products on the matrix units, 2 C d operations a row, and
-the bytes are those of the features and the state; weights are read through L2 by each program. Up
-to ``WHOLE_HEAD_ROW`` classes a program has its rows' logits in registers. Beyond, each tile of
-logits is computed twice, which doubles the operations: the floor is the larger of 4 C d operations
-and the bytes (B = 8,192, C = 1,000, d = 768 in bf16: 32 us at 790 TFLOP/s, 18 us at 4.3 TB/s).
+From features of width d the logits are products on the matrix units, 2 C d operations a row; the
+bytes are those of the features and the state, and weights are read through L2 by each program. Up
+to ``WHOLE_HEAD_ROW`` classes a program has its rows' logits in registers, and the bytes are the
+floor (B = 8,192, C = 100, d = 768 in bf16: 20 MB, 4.7 us at 4.3 TB/s). Beyond, softmax needs sums
+over tiles that do not fit, and each tile of logits is computed twice: 4 C d operations, 32 us at
+790 TFLOP/s for C = 1,000, where the bytes would take 18 us and one product 16 us. That is the
+price of never storing them: peak memory is the state alone, whatever C is.
 """
 
 from collections.abc import Mapping
@@ -53,13 +55,11 @@ def update(
     _launch(
         kernel,
         sample_ids,
-        Source(logits, None, None),
-        Source(teacher_logits, None, None),
+        Source(logits, None, None, 0),
+        Source(teacher_logits, None, None, 0),
         (pass_stamp, stamp, unknown_ids),
         state,
         NUM_CLASSES=num_classes,
-        WIDTH=0,
-        TEACHER_WIDTH=0,
         ROWS=rows,
         TILE=tile,
         DEPTH=0,
@@ -84,6 +84,7 @@ def update_from_features(
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, or CPU ones under the interpreter."""
     num_classes, width = weight.shape
+    teacher_width = 0 if teacher_features is None else teacher_features.shape[1]
     # A row's logits, their softmax and the tiles of the state share the registers.
     light = teacher_features is None and sum(STATE[name].per_class for name in state) <= 2
     depth, stages = 64 if features.element_size() == 2 else 32, 3
@@ -95,18 +96,16 @@ def update_from_features(
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
-        depth, stages = 32, 1
+        depth, stages = 16, 1
     operand, precision = dot_operand(features.dtype, kernel)
     _launch(
         kernel,
         sample_ids,
-        Source(features, weight, bias),
-        Source(teacher_features, teacher_weight, teacher_bias),
+        Source(features, weight, bias, width),
+        Source(teacher_features, teacher_weight, teacher_bias, teacher_width),
         (pass_stamp, stamp, unknown_ids),
         state,
         NUM_CLASSES=num_classes,
-        WIDTH=width,
-        TEACHER_WIDTH=0 if teacher_features is None else teacher_features.shape[1],
         ROWS=rows,
         TILE=tile,
         DEPTH=depth,
@@ -137,6 +136,7 @@ def _launch(
         teacher_source,
         batch,
         len(tracker[1]),
+        options["NUM_CLASSES"],
         *tracker,
         State(*(state.get(name) for name in STATE)),
         **options,

@@ -19,9 +19,9 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     tile_statistics,
 )
 
-# Where logits come from: rows of logits (batch, C), or rows of features (batch, WIDTH) with
-# weight (C, WIDTH) and bias (C,) or None.
-Source = namedtuple("Source", ["rows", "weight", "bias"])
+# Where logits come from: rows of logits (batch, C), or rows of features (batch, width) with
+# weight (C, width) and bias (C,) or None. The width is no constant: loops over it are not unrolled.
+Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
 
 
 @triton.jit
@@ -31,7 +31,6 @@ def logits_tile(
     classes,
     in_batch,
     NUM_CLASSES: tl.constexpr,
-    WIDTH: tl.constexpr,
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -46,11 +45,11 @@ def logits_tile(
         return x
     else:
         x = tl.zeros(valid.shape, tl.float32)
-        feature_rows = rows[:, None] * WIDTH
-        weight_rows = classes[None, :].to(tl.int64) * WIDTH
-        for start in range(0, WIDTH, DEPTH):
+        feature_rows = rows[:, None] * source.width
+        weight_rows = classes[None, :].to(tl.int64) * source.width
+        for start in range(0, source.width, DEPTH):
             depth = start + tl.arange(0, DEPTH)
-            inside = depth < WIDTH
+            inside = depth < source.width
             features = tl.load(
                 source.rows + feature_rows + depth[None, :],
                 mask=in_batch[:, None] & inside[None, :],
@@ -75,13 +74,12 @@ def update_whole_rows(
     teacher_source,
     batch,
     num_samples,
+    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
     pass_stamp_ptr,  # (1,)
     stamp_ptr,  # (num_samples,)
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
     state,  # (num_samples,) and (num_samples, NUM_CLASSES)
     NUM_CLASSES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    TEACHER_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     TILE: tl.constexpr,  # at least NUM_CLASSES
     DEPTH: tl.constexpr,
@@ -93,7 +91,7 @@ def update_whole_rows(
     classes = tl.arange(0, TILE)
     valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-    x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION)
+    x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
     offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
     if source.weight is None:  # in flight together with the logits
         loaded = load_state(state, offsets, valid & in_range[:, None])
@@ -115,7 +113,6 @@ def update_whole_rows(
             classes,
             in_batch,
             NUM_CLASSES,
-            TEACHER_WIDTH,
             DEPTH,
             OPERAND,
             PRECISION,
@@ -161,8 +158,8 @@ def long_row_statistics(
     source,
     rows,
     in_batch,
+    num_classes,
     NUM_CLASSES: tl.constexpr,
-    WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
@@ -176,12 +173,10 @@ def long_row_statistics(
     label = tl.full(rows.shape, 0, tl.int32)
     total = tl.full(rows.shape, 0.0, tl.float32)
     finite = in_batch
-    for start in range(0, NUM_CLASSES, TILE):
+    for start in range(0, num_classes, TILE):
         classes = start + tl.arange(0, TILE)
         valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
-        x = logits_tile(
-            source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION
-        )
+        x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
         top, label, second, total, tile_finite = merge_statistics(
             top, label, second, total, x, valid, start
         )
@@ -196,13 +191,12 @@ def update_long_rows(
     teacher_source,
     batch,
     num_samples,
+    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
     pass_stamp_ptr,  # (1,)
     stamp_ptr,  # (num_samples,)
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
     state,  # (num_samples,) and (num_samples, NUM_CLASSES)
     NUM_CLASSES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    TEACHER_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -218,7 +212,7 @@ def update_long_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
     top, label, second, total, finite = long_row_statistics(
-        source, rows, in_batch, NUM_CLASSES, WIDTH, TILE, DEPTH, OPERAND, PRECISION
+        source, rows, in_batch, num_classes, NUM_CLASSES, TILE, DEPTH, OPERAND, PRECISION
     )
     inverse_total = 1.0 / total
     teacher_top = top
@@ -228,8 +222,8 @@ def update_long_rows(
             teacher_source,
             rows,
             in_batch,
+            num_classes,
             NUM_CLASSES,
-            TEACHER_WIDTH,
             TILE,
             DEPTH,
             OPERAND,
@@ -245,14 +239,12 @@ def update_long_rows(
     increase = total * 0.0
     cycle = total * 0.0
     teacher = total * 0.0
-    for start in range(0, NUM_CLASSES, TILE):
+    for start in range(0, num_classes, TILE):
         classes = start + tl.arange(0, TILE)
         valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
         offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
         mask = valid & write[:, None]
-        x = logits_tile(
-            source, rows, classes, in_batch, NUM_CLASSES, WIDTH, DEPTH, OPERAND, PRECISION
-        )
+        x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
         p = exponentials(x, top, valid) * inverse_total[:, None]
         q = 0.0
         if teacher_source.rows is not None:
@@ -262,7 +254,6 @@ def update_long_rows(
                 classes,
                 in_batch,
                 NUM_CLASSES,
-                TEACHER_WIDTH,
                 DEPTH,
                 OPERAND,
                 PRECISION,

@@ -1,0 +1,51 @@
+"""``dense_discrepancy`` in Triton.
+
+Floor: both maps are read once, 2 C H W elements an image, and one partial sum for each program is
+written; the arithmetic (two exponentials an element pair) takes less time than the bytes. A pair of
+Cityscapes maps (19 x 1024 x 2048) in bf16 is 159 MB: 37 us an image at 4.3 TB/s.
+
+Up to ``WHOLE_COLUMN`` classes a program keeps the columns of a block of pixels in registers.
+Beyond, it walks the classes in tiles twice (online softmax, then differences): the maps are read
+twice.
+"""
+
+import torch
+import triton
+from torch import Tensor
+
+from dynal_fast.ops.dense_discrepancy.triton_kernels import long_columns, whole_columns
+from dynal_fast.ops.launch import launch
+
+WHOLE_COLUMN = 256
+TILE_OF_LONG_COLUMN = 32
+ELEMENTS = 4096
+BLOCKS_PER_PROGRAM = 4
+
+
+def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
+    """Return (batch,) float32 for CUDA tensors, or CPU ones under Triton's interpreter."""
+    batch, num_classes, height, width = logits.shape
+    pixels = height * width
+    if num_classes <= WHOLE_COLUMN:
+        kernel, tile = whole_columns, triton.next_power_of_2(num_classes)
+        block = min(128, ELEMENTS // tile)
+    else:
+        kernel, tile, block = long_columns, TILE_OF_LONG_COLUMN, 32
+    programs = triton.cdiv(pixels, block * BLOCKS_PER_PROGRAM)
+    partial = torch.empty(batch, programs, dtype=torch.float32, device=logits.device)
+    if batch:
+        launch(
+            kernel,
+            (programs, batch),
+            logits,
+            other,
+            partial,
+            pixels,
+            num_classes,
+            NUM_CLASSES=num_classes,
+            TILE=tile,
+            PIXELS=block,
+            BLOCKS=BLOCKS_PER_PROGRAM,
+            num_warps=max(1, min(8, tile * block // 256)),
+        )
+    return partial.sum(1) / pixels  # summed in a fixed order: the same on every run
