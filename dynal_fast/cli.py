@@ -37,6 +37,9 @@ examples:
       --strategies random softmax_response farthest_first \\
       --initial 10000 --budget 2000 --cycles 5 --epochs 10 --batch-size 128
 
+  # a paper's protocol by name, shrunk to a tenth for a laptop
+  dynal-fast run -o runs/tail --preset long-tail/mnist --scale 0.1 --data-root ~/mnist
+
 a config file (TOML; YAML has the same keys):
   data = "digits"
   model = "cnn"
@@ -96,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_bench(commands)
     listing = commands.add_parser("strategies", help="list the strategies and what they do")
     listing.set_defaults(command=_strategies)
+    presets = commands.add_parser("presets", help="list the papers' protocols for `run --preset`")
+    presets.set_defaults(command=_presets)
     info = commands.add_parser("info", help="print versions, CPU features and backends")
     info.set_defaults(command=_info)
     return parser
@@ -327,6 +332,17 @@ def _strategies(arguments: argparse.Namespace) -> None:
     for strategy in strategies():
         also = f" (also: {', '.join(strategy.aliases)})" if strategy.aliases else ""
         print(f"{strategy.name:<28}{strategy.description}{also}")
+
+
+def _presets(arguments: argparse.Namespace) -> None:
+    from dynal_fast.experiment.presets import PRESETS
+
+    for name, preset in PRESETS.items():
+        print(f"{name}\n    {preset.source}")
+        if preset.chosen_here:
+            print(f"    chosen here: {preset.chosen_here}")
+        if preset.cannot_run:
+            print(f"    cannot be run: {preset.cannot_run}")
 
 
 def _info(arguments: argparse.Namespace) -> None:

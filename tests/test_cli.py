@@ -63,7 +63,7 @@ def test_the_examples_in_the_help_are_commands_that_parse():
 
     text = (cli.RUN_EXAMPLES + cli.SELECT_EXAMPLES).replace("\\\n", " ")
     commands = re.findall(r"^ +dynal-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         build_parser().parse_args(shlex.split(command))
 

@@ -5,21 +5,24 @@ the statistics that are tracked while the model trains, the embeddings, MC-dropo
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from dynal_fast.pool.observe import evaluating
+
 if TYPE_CHECKING:
     from dynal_fast.pool import PoolStats
 
-NEEDS = ("embeddings", "mc_dropout")
+NEEDS = ("embeddings", "mc_dropout", "oracle", "independent_model")
 
 
 @dataclass
 class SelectionContext:
-    """What a strategy may look at. It holds no label of an unlabeled sample.
+    """What a strategy may look at. It tells labels of unlabeled samples to no strategy but those
+    that declare ``needs=("oracle",)``, which are for analysis.
 
     Attributes
     ----------
@@ -35,6 +38,9 @@ class SelectionContext:
         0 at the first selection.
     model
         The model as trained in this cycle.
+    report
+        What the strategy wants to say about this selection: plain numbers and text by name. It goes
+        into the results.
     """
 
     candidates: Tensor
@@ -50,6 +56,8 @@ class SelectionContext:
     tracked: "PoolStats | None" = None
     embedder: Callable[[Tensor], Tensor] | None = None
     mc_dropout_observer: "Callable[[tuple[str, ...]], PoolStats] | None" = None
+    oracle: Callable[[Tensor], Tensor] | None = None
+    report: dict[str, float | int | bool | str] = field(default_factory=dict)
 
     @property
     def stats(self) -> "PoolStats":
@@ -92,6 +100,27 @@ class SelectionContext:
         if self.mc_dropout_observer is None:
             raise self._undeclared("mc_dropout")
         return self.mc_dropout_observer(tuple(track))
+
+    def true_labels(self, ids: Tensor) -> Tensor:
+        """Return the labels of the samples ``ids``, which no strategy in practice would know.
+
+        Raises
+        ------
+        LookupError
+            The strategy did not declare ``needs=("oracle",)``.
+        """
+        if self.oracle is None:
+            raise self._undeclared("oracle")
+        return self.oracle(ids)
+
+    def predicted_labels(self, ids: Tensor) -> Tensor:
+        """Return the model's labels, int64 ``(ids,)``, of the samples ``ids``."""
+        labels = [torch.empty(0, dtype=torch.int64)]
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        with evaluating(self.model), torch.no_grad():
+            for _, inputs in self.batches(ids):
+                labels.append(self.model(inputs.to(device)).argmax(1).cpu())
+        return torch.cat(labels)
 
     def _undeclared(self, need: str) -> LookupError:
         return LookupError(
@@ -140,7 +169,9 @@ def register_strategy(
         Names of the :class:`PoolStats` scores to track while the model trains.
     needs
         ``"embeddings"`` (checked before the first training: the model must have a linear head)
-        and ``"mc_dropout"`` (the model must have dropout layers).
+        and ``"mc_dropout"`` (the model must have dropout layers); ``"oracle"`` (labels of unlabeled
+        samples, for analysis); ``"independent_model"`` (before the first training the statistics
+        observe an independent, randomly initialised model instead of the one that trains).
 
     Raises
     ------
@@ -279,6 +310,14 @@ _TRACKED_SCORES = {
         "output differs most from the last cycle's (temporal output discrepancy, eq. 5)",
         ("cyclic_output_discrepancy",),
     ),
+    "emaod": (
+        "output differs most from the EMA teacher's (temporal output discrepancy, eq. 1 and 6)",
+        (),
+    ),
+    "vote_entropy": (
+        "query by committee: vote entropy of the models at the ends of the epochs",
+        ("query_by_snapshots",),
+    ),
 }
 for _name, (_description, _aliases) in _TRACKED_SCORES.items():
     register_strategy(
@@ -311,3 +350,7 @@ def _farthest_first(context: SelectionContext) -> Tensor:
         labeled=context.embeddings(context.labeled),
     )
     return context.candidates[torch.as_tensor(traversal.indices).cpu()]
+
+
+# Strategies made of several parts register themselves.
+from dynal_fast.acquisition import combined as combined  # noqa: E402

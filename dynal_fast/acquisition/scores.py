@@ -84,6 +84,26 @@ def variation_ratio(label_counts: Tensor) -> Tensor:
     return label_dispersion(label_counts)
 
 
+def vote_entropy(label_counts: Tensor) -> Tensor:
+    """- sum_c V_c / T ln (V_c / T) in nats, where V_c of the T votes are for class c.
+
+    Dagan and Engelson, "Committee-Based Sampling for Training Probabilistic Classifiers", without
+    the constant divisor ln T. A vote is one observation: a member of a committee, an MC-dropout
+    pass or an epoch.
+
+    >>> vote_entropy(torch.tensor([[2, 2, 0], [4, 0, 0]], dtype=torch.uint8))
+    tensor([0.6931, 0.0000])
+    """
+
+    def rows(label_counts: Tensor) -> Tensor:
+        votes = label_counts.to(torch.int32).double()
+        total = votes.sum(dim=1, keepdim=True)
+        share = votes / total.where(total > 0, torch.nan)
+        return torch.special.entr(share).sum(dim=1).float()
+
+    return _by_rows(rows, label_counts)
+
+
 def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
     """H(mean p) - mean H(p) over Monte Carlo dropout passes, in nats: mutual information.
 
@@ -195,6 +215,7 @@ SCORES: dict[str, Score] = {
     "absolute_increase": Score(absolute_increase, ("increase_count", "increase_sum")),
     "label_dispersion": Score(label_dispersion, ("label_counts",)),
     "variation_ratio": Score(variation_ratio, ("label_counts",)),
+    "vote_entropy": Score(vote_entropy, ("label_counts",)),
     "bald": Score(bald, ("count", "mean", "entropy_sum")),
     "mean_std": Score(mean_std, ("count", "class_m2")),
     "entropy": Score(entropy, ("last_entropy",)),
@@ -203,7 +224,8 @@ SCORES: dict[str, Score] = {
     "cod": Score(cod, ("cycle_discrepancy",)),
     "emaod": Score(emaod, ("teacher_discrepancy",)),
 }
-ALIASES = {"softmax_response": "least_confidence"}
+# The mean over members of KL(p_t || mean p) is H(mean p) - mean H(p_t): BALD's formula.
+ALIASES = {"softmax_response": "least_confidence", "consensus_kl": "bald"}
 
 
 def _by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

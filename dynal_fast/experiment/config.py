@@ -53,6 +53,13 @@ class Protocol:
         1.0, "make the pool so many times as large by sampling it with replacement (4.4: 3)"
     )
 
+    subset: int = option(
+        0, "candidates of each cycle: so many random unlabeled samples; 0 means all"
+    )
+    error_reduction: float = option(
+        0.0, "stop once the test error fell by this much since the first training; 0 never stops"
+    )
+
     def __post_init__(self) -> None:
         _require(self.initial >= 1, "initial", "at least 1", self.initial)
         _require(self.budget >= 1, "budget", "at least 1", self.budget)
@@ -64,6 +71,15 @@ class Protocol:
             self.retrain,
         )
         _require(self.pool_factor > 0, "pool_factor", "positive", self.pool_factor)
+        _require(
+            self.subset == 0 or self.subset >= self.budget,
+            "subset",
+            f"0 or at least the budget of {self.budget}",
+            self.subset,
+        )
+        _require(
+            0 <= self.error_reduction < 1, "error_reduction", "in [0, 1)", self.error_reduction
+        )
 
     @property
     def inflates(self) -> bool:
@@ -165,6 +181,13 @@ class RunConfig:
     reference: bool = option(True, "also train on all labels, for comparison")
     device: str = option("cpu", "torch device that trains and observes, such as cpu or cuda")
     threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
+    analysis: bool = option(
+        False, "also record scores, losses and correctness of the pool, for `dynal-fast report`"
+    )
+    preset: str = option("", "start from a paper's protocol, as `dynal-fast presets` lists them")
+    scale: float = option(
+        1.0, "shrink a preset: its data set, labels and epochs, by this factor of at most 1"
+    )
     protocol: Protocol = field(default_factory=Protocol)
     training: Training = field(default_factory=Training)
     schedules: dict[str, Schedule] = field(
@@ -187,6 +210,8 @@ class RunConfig:
             self.strategies,
         )
         _require(self.threads >= 0, "threads", "at least 0", self.threads)
+        _require(0 < self.scale <= 1, "scale", "above 0 and at most 1", self.scale)
+        _require(self.scale == 1 or bool(self.preset), "scale", "1 without a preset", self.scale)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -197,6 +222,11 @@ class RunConfig:
         ValueError
             A key is unknown or a value has the wrong type; the message names the key.
         """
+        if values.get("preset"):
+            from dynal_fast.experiment.presets import preset_values
+
+            chosen = preset_values(values["preset"], values.get("scale", 1.0))
+            values = merge_tables(chosen, values)
         return _build(cls, values, prefix="")
 
     def to_mapping(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Labels live in the :class:`Oracle` alone: what trains, observes or selects sees ids and inputs.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
@@ -273,11 +274,13 @@ def load_data(
     root: str | Path | None = None,
     device: torch.device | str = "cpu",
     cache: str | Path = "",
+    share: float = 1.0,
 ) -> ExperimentData:
     """Return the data set called ``name`` (see :func:`dynal_fast.data.load`), read from ``root``.
 
     Batches are made on ``device``, where images that fit into memory are kept. Data sets that are
-    decoded as a whole keep the result in the folder ``cache``, if one is given.
+    decoded as a whole keep the result in the folder ``cache``, if one is given. ``share`` below 1
+    keeps that share of the training images, always the same random ones; the test set stays whole.
 
     Raises
     ------
@@ -287,7 +290,18 @@ def load_data(
         A file is missing.
     """
     options = {"cache_dir": cache} if cache else {}
-    return ExperimentData.from_images(load(name, root or None, **options), device)
+    images = load(name, root or None, **options)
+    if share < 1:
+        if not isinstance(images.train_images, np.ndarray):
+            raise ValueError(f"scale needs a data set that fits into memory, {name} does not")
+        order = torch.randperm(len(images.train_images), generator=torch.Generator().manual_seed(0))
+        kept = order[: round(share * len(order))].sort().values.numpy()
+        images = dataclasses.replace(
+            images,
+            train_images=images.train_images[kept],
+            train_labels=images.train_labels[kept],
+        )
+    return ExperimentData.from_images(images, device)
 
 
 def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:

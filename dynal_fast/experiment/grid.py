@@ -61,7 +61,8 @@ def run_grid(
         torch.set_num_threads(config.threads)
     if data is None:
         device = checked_device(config.device)
-        data = load_data(config.data, config.data_root, device, config.data_cache)
+        cache, share = config.data_cache, config.scale
+        data = load_data(config.data, config.data_root, device, cache, share)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
@@ -95,6 +96,7 @@ def _experiment(
         seed=seed,
         device=config.device,
         directory=folder / name / f"seed-{seed}",
+        analysis=config.analysis and name != REFERENCE,
     )
 
 

@@ -23,6 +23,7 @@ from dynal_fast.acquisition.registry import (
     checked_picks,
 )
 from dynal_fast.data.inflate import PoolView, inflated_view
+from dynal_fast.experiment.analysis import AnalysisRecorder
 from dynal_fast.experiment.checkpoint import (
     Checkpoint,
     RandomStreams,
@@ -44,7 +45,7 @@ from dynal_fast.experiment.observation import (
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.training import Trainer, accuracy
-from dynal_fast.pool import PoolStats
+from dynal_fast.pool import EMATeacher, PoolStats
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_FORMAT = 1
@@ -86,6 +87,8 @@ class ActiveLearningExperiment:
     directory
         Where the checkpoint goes; running again with the same arguments continues from it. None
         keeps nothing.
+    analysis
+        Write what :class:`AnalysisRecorder` records beside the checkpoint, each cycle.
     on_epoch
         Called as ``on_epoch(cycle, epoch)`` after each epoch.
 
@@ -114,6 +117,7 @@ class ActiveLearningExperiment:
         seed: int = 0,
         device: str | torch.device = "cpu",
         directory: str | Path | None = None,
+        analysis: bool = False,
         on_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
         self.model_name = model if isinstance(model, str) else _qualified_name(model)
@@ -130,6 +134,7 @@ class ActiveLearningExperiment:
         parsed_schedules(self.schedules)
         self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
+        self.analysis = analysis
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
         wanted = self.protocol.labeled_counts()[-1]
         entries = self.protocol.entries(len(data.samples))
@@ -155,11 +160,16 @@ class ActiveLearningExperiment:
         with own_random_state(), _deterministic_algorithms():
             state = self._start()
             self._restore(state)
-            while len(state.cycles) <= self.protocol.cycles:
+            while len(state.cycles) <= self.protocol.cycles and not self._reached(state.cycles):
                 self._run_cycle(state)
                 self._save(state)
         initial = self._originals(state.labeled[: self.protocol.initial]).tolist()
         return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
+
+    def _reached(self, cycles: list[CycleResult]) -> bool:
+        """Whether the error fell as far as asked: the error reduction of the long-tail paper."""
+        wanted = self.protocol.error_reduction
+        return bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""
@@ -251,8 +261,18 @@ class ActiveLearningExperiment:
         start = time.perf_counter()
         observe_seconds = 0.0
         if selects:
-            observe_seconds += state.observer.begin_cycle(state.model, pool, first=cycle == 0)
+            compared = state.model
+            if cycle == 0 and "independent_model" in self.strategy.needs:
+                compared = self._initial_model("independent model")
+            observe_seconds += state.observer.begin_cycle(compared, pool, first=cycle == 0)
         trainer = Trainer(state.model, self.training, self.device, state.objective)
+        teacher = None
+        if selects and "emaod" in self.strategy.tracks:
+            teacher = EMATeacher(state.model, self.training.ema_alpha)
+            teacher.attach(trainer.optimizer)
+        recorder = None
+        if selects and self.analysis:
+            recorder = AnalysisRecorder(self.data, pool, self.device)
         for epoch in range(1, self.training.epochs + 1):
             loss = trainer.run_epoch(
                 self.data.samples, state.labeled, state.targets, state.streams.order, pool
@@ -264,8 +284,14 @@ class ActiveLearningExperiment:
                 )
             if selects:
                 observe_seconds += state.observer.observe(
-                    state.model, pool, epoch, self.training.epochs
+                    state.model,
+                    pool,
+                    epoch,
+                    self.training.epochs,
+                    None if teacher is None else teacher.model,
                 )
+            if recorder is not None:
+                recorder.follow(state.model)
             self.on_epoch(cycle, epoch)
         timing = CycleTiming(cycle, time.perf_counter() - start - observe_seconds, observe_seconds)
         test_accuracy = accuracy(
@@ -276,18 +302,25 @@ class ActiveLearningExperiment:
             self.device,
         )
         labeled_count, selected = len(state.labeled), []
+        report: dict[str, Any] = {}
+        first = state.cycles[0].accuracy if state.cycles else test_accuracy
+        if self.protocol.error_reduction and cycle:
+            selects = selects and test_accuracy - first < self.protocol.error_reduction
         distinct = self.view.oracle_cost(state.labeled) if self.view is not None else None
         if selects:
             context = self._context(state, pool, cycle)
             with measured(self.device) as selection:
                 picks = checked_picks(self.strategy.select(context), context)
+            report = context.report
+            if recorder is not None and self.path is not None:
+                recorder.save(self.path.parent, cycle, state.model, state.observer.stats, picks)
             timing = dataclasses.replace(timing, selection=selection)
             state.labeled = torch.cat([state.labeled, picks])
             state.targets = torch.cat([state.targets, self.data.oracle.label(picks)])
             state.observer.drop(picks)
             selected = self._originals(picks).tolist()
         state.cycles.append(
-            CycleResult(cycle, labeled_count, test_accuracy, loss, selected, distinct)
+            CycleResult(cycle, labeled_count, test_accuracy, loss, selected, distinct, report)
         )
         state.timings.append(timing)
 
@@ -312,8 +345,12 @@ class ActiveLearningExperiment:
                 self.device,
             )
 
+        candidates = pool
+        if self.protocol.subset and self.protocol.subset < len(pool):
+            order = torch.randperm(len(pool), generator=state.streams.selection)
+            candidates = pool[order[: self.protocol.subset]].sort().values
         return SelectionContext(
-            candidates=pool,
+            candidates=candidates,
             labeled=state.labeled,
             labeled_targets=state.targets,
             budget=self.protocol.budget,
@@ -325,6 +362,7 @@ class ActiveLearningExperiment:
             tracked=state.observer.stats,
             embedder=embeddings if "embeddings" in needs else None,
             mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
+            oracle=self.data.oracle.label if "oracle" in needs else None,
         )
 
     def _save(self, state: _State) -> None:

@@ -74,8 +74,18 @@ class PoolObserver:
         self.stats.begin_cycle()
         return seconds
 
-    def observe(self, model: nn.Module, pool: Tensor, epoch: int, num_epochs: int) -> float:
-        """Observe the samples ``pool`` if this epoch is wanted; return the seconds it took."""
+    def observe(
+        self,
+        model: nn.Module,
+        pool: Tensor,
+        epoch: int,
+        num_epochs: int,
+        teacher: nn.Module | None = None,
+    ) -> float:
+        """Observe the samples ``pool`` if this epoch is wanted; return the seconds it took.
+
+        ``teacher`` is the averaged model that ``emaod`` compares with.
+        """
         if self.stats is None or not self.stats.observes(epoch, num_epochs):
             return 0.0
         start = time.perf_counter()
@@ -85,6 +95,7 @@ class PoolObserver:
             self.stats,
             epoch=epoch,
             num_epochs=num_epochs,
+            teacher=teacher,
             progress=False,
         )
         return time.perf_counter() - start

@@ -23,6 +23,7 @@ class CycleResult:
 
     With an inflated pool ``labeled`` counts entries, as the long-tail paper does,
     ``distinct_labels`` the labels that the oracle gave, and ``selected`` names the originals.
+    ``report`` is what the strategy said about its selection, such as a bound that it reached.
     """
 
     cycle: int
@@ -31,6 +32,7 @@ class CycleResult:
     train_loss: float
     selected: list[int]
     distinct_labels: int | None = None
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

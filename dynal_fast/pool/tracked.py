@@ -12,6 +12,7 @@ DEFAULT_SCHEDULES: dict[str, Schedule] = {
     "absolute_increase": LastEpochs(5),
     "label_dispersion": EveryEpoch(),
     "variation_ratio": EveryEpoch(),
+    "vote_entropy": EveryEpoch(),
     "bald": EveryEpoch(),
     "mean_std": EveryEpoch(),
     "entropy": LastEpochs(1),

@@ -1,0 +1,238 @@
+"""Strategies made of several parts: committees, hybrids, strata, CoreSet, the oracle, tod-code."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
+from dynal_fast.acquisition.robust_k_center import robust_k_center
+from dynal_fast.acquisition.scores import ALIASES
+from dynal_fast.ops.farthest_first import farthest_first
+from dynal_fast.ops.farthest_first.checks import Array
+
+SHORTLIST_FACTOR = 10
+CORESET_TIME_LIMIT = 60.0  # seconds a selection
+CORESET_OUTLIERS = 1e-4  # of the samples, as Sener and Savarese choose in their section 5
+
+DIVERSIFIED = (
+    "softmax_response",
+    "entropy",
+    "margin",
+    "label_dispersion",
+    "prediction_stability",
+    "cod",
+    "emaod",
+)
+
+
+def shortlist_then_diversify(score: str, factor: float = SHORTLIST_FACTOR) -> Select:
+    """Return a strategy: the ``factor`` × budget highest scores, of them the budget farthest first.
+
+    The combination that the papers ask for: uncertainty to shortlist, diversity to choose. With
+    ``factor=1`` it is the score alone, with an infinite one farthest-first alone.
+
+    Parameters
+    ----------
+    score
+        Name of a tracked score; register the strategy with ``tracks=(score,)`` and
+        ``needs=("embeddings",)``.
+    factor
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        ``factor`` is below 1.
+
+    >>> shortlist_then_diversify("entropy", 0.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: factor must be at least 1, got 0.5
+    """
+    if not factor >= 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+
+    def select(context: SelectionContext) -> Tensor:
+        size = min(factor * context.budget, len(context.candidates))
+        shortlist = context.stats.select(
+            score, math.floor(size), candidates=context.candidates, generator=context.generator
+        ).cpu()
+        traversal = farthest_first(
+            context.embeddings(shortlist),
+            context.budget,
+            labeled=context.embeddings(context.labeled),
+        )
+        return shortlist[torch.as_tensor(traversal.indices).cpu()]
+
+    return select
+
+
+for _score in DIVERSIFIED:
+    register_strategy(
+        f"{_score}+farthest_first",
+        shortlist_then_diversify(_score),
+        description=f"{_score} to shortlist {SHORTLIST_FACTOR} x budget, farthest-first to choose",
+        tracks=(ALIASES.get(_score, _score),),
+        needs=("embeddings",),
+    )
+
+
+def stratified_farthest_first(
+    pool: Array,
+    pseudo_labels: Tensor,
+    budget: int,
+    labeled: Array,
+    labels: Tensor,
+) -> Tensor:
+    """Pick ``budget`` rows of the pool, farthest first within each pseudo-label class.
+
+    Sections 3 and 6 of "Deep Active Learning over the Long Tail": FF-Active stratified as FF-Comp
+    is (Algorithm 1), the model's predictions in place of the labels. Distances to labeled samples
+    count within the class. Each class gets an equal share of the budget; classes with fewer samples
+    leave theirs to the others, and what does not divide goes to the first classes.
+
+    Parameters
+    ----------
+    pool, labeled
+        ``(n, d)`` and ``(m, d)`` embeddings.
+    pseudo_labels, labels
+        int64 ``(n,)`` predicted, ``(m,)`` true.
+
+    Returns
+    -------
+    int64 ``(budget,)``: classes in increasing order, each in pick order.
+
+    Raises
+    ------
+    ValueError
+        The budget is more than n or the lengths differ.
+
+    >>> pool = torch.tensor([[1.0], [9.0], [4.0], [5.0]])
+    >>> stratified_farthest_first(pool, torch.tensor([0, 0, 1, 1]), 2, torch.tensor([[0.0], [4.0]]),
+    ...                           torch.tensor([0, 1]))
+    tensor([1, 3])
+    """
+    if budget > len(pool) or len(pseudo_labels) != len(pool) or len(labels) != len(labeled):
+        raise ValueError(
+            f"budget must be at most the pool and each sample have a label; got budget {budget}, "
+            f"{len(pool)} samples with {len(pseudo_labels)} pseudo-labels, {len(labeled)} labeled "
+            f"with {len(labels)} labels"
+        )
+    classes, sizes = pseudo_labels.unique(return_counts=True)
+    picks = [torch.empty(0, dtype=torch.int64)]
+    for label, share in zip(classes.tolist(), equal_shares(sizes.tolist(), budget), strict=True):
+        if share == 0:
+            continue
+        members = (pseudo_labels == label).nonzero().flatten()
+        known = (labels == label).nonzero().flatten()
+        traversal = farthest_first(
+            pool[members], share, labeled=labeled[known] if len(known) else None
+        )
+        picks.append(members[torch.as_tensor(traversal.indices).cpu()])
+    return torch.cat(picks)
+
+
+def equal_shares(sizes: list[int], budget: int) -> list[int]:
+    """Split ``budget`` as evenly as the sizes allow.
+
+    >>> equal_shares([10, 1, 10], 8)
+    [4, 1, 3]
+    """
+    shares = [0] * len(sizes)
+    for _ in range(min(budget, sum(sizes))):
+        open_classes = [i for i, size in enumerate(sizes) if shares[i] < size]
+        shares[min(open_classes, key=shares.__getitem__)] += 1
+    return shares
+
+
+@register_strategy(
+    "farthest_first_stratified",
+    description="farthest-first within each pseudo-label class (long tail, sections 3 and 6)",
+    needs=("embeddings",),
+    aliases=("ff_stratified",),
+)
+def _stratified(context: SelectionContext) -> Tensor:
+    picks = stratified_farthest_first(
+        context.embeddings(context.candidates),
+        context.predicted_labels(context.candidates),
+        context.budget,
+        context.embeddings(context.labeled),
+        context.labeled_targets,
+    )
+    return context.candidates[picks]
+
+
+@register_strategy(
+    "coreset",
+    description="robust k-center by mixed-integer search (Sener and Savarese, Algorithm 2)",
+    needs=("embeddings",),
+    aliases=("robust_k_center",),
+)
+def _coreset(context: SelectionContext) -> Tensor:
+    found = robust_k_center(
+        context.embeddings(context.candidates),
+        context.budget,
+        context.embeddings(context.labeled),
+        outliers=round(CORESET_OUTLIERS * (len(context.candidates) + len(context.labeled))),
+        time_limit=CORESET_TIME_LIMIT,
+    )
+    context.report |= {
+        "radius": found.radius,
+        "greedy_radius": found.greedy_radius,
+        "lower_bound": found.lower_bound,
+        "searched": found.searched,
+    }
+    return context.candidates[found.indices]
+
+
+@register_strategy(
+    "oracle",
+    description="analysis only: the misclassified, by their labels (label dispersion, 3.2)",
+    needs=("oracle",),
+)
+def _oracle(context: SelectionContext) -> Tensor:
+    order = torch.randperm(len(context.candidates), generator=context.generator)
+    ids = context.candidates[order]
+    wrong = context.predicted_labels(ids) != context.true_labels(ids)
+    return torch.cat([ids[wrong], ids[~wrong]])[: context.budget]
+
+
+@register_strategy(
+    "tod_code",
+    description="COD as its authors' code has it: the lowest in cycle 0, the highest later",
+    tracks=("cod",),
+    needs=("independent_model",),
+    aliases=("tod-code",),
+)
+def _tod_code(context: SelectionContext) -> Tensor:
+    from dynal_fast.acquisition.top import top_b
+
+    scores = context.stats.score("cod", form="tod_code")
+    sign = -1 if context.cycle == 0 else 1
+    return top_b(sign * scores, context.budget, context.candidates, context.generator)
+
+
+def _by_committee(score: str) -> Callable[[SelectionContext], Tensor]:
+    def select(context: SelectionContext) -> Tensor:
+        return context.mc_dropout((score,)).select(
+            score, context.budget, candidates=context.candidates, generator=context.generator
+        )
+
+    return select
+
+
+register_strategy(
+    "query_by_committee",
+    _by_committee("vote_entropy"),
+    description="vote entropy of a committee of MC-dropout passes (Dagan and Engelson)",
+    needs=("mc_dropout",),
+    aliases=("qbc",),
+)
+register_strategy(
+    "query_by_committee_kl",
+    _by_committee("consensus_kl"),
+    description="mean divergence of MC-dropout passes from their consensus (equals BALD)",
+    needs=("mc_dropout",),
+)

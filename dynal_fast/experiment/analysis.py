@@ -1,0 +1,94 @@
+"""What the papers' analyses need from a run: small arrays of each cycle, written beside it.
+
+They use the labels of the pool, which the selection never sees, and change nothing in the run.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynal_fast.experiment.checkpoint import Checkpoint
+from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.training import predict
+from dynal_fast.pool import PoolStats
+
+ANALYSIS = "analysis-{cycle}.safetensors"
+FOLLOWED = 256
+BATCH = 512
+
+
+class AnalysisRecorder:
+    """Follows one training and then writes ``analysis-<cycle>.safetensors``.
+
+    The file holds, for the ``pool`` samples of the cycle in ascending order of ids:
+
+    ``ids``
+        int64 ``(pool,)``.
+    ``correct``
+        bool ``(pool,)``: the model, before the picks are labeled, predicts the label.
+    ``loss``
+        float32 ``(pool,)``: its cross-entropy, in nats.
+    ``score.<name>``
+        float32 ``(pool,)``: each statistic that the strategy tracks.
+    ``picks``
+        int64 ``(budget,)``: ids, in the order in which the strategy gave them.
+    ``followed_ids``, ``trajectories``
+        int64 ``(followed,)`` and float32 ``(epochs, followed)``: the probability of the true class
+        after each epoch, of evenly spread samples (Fig. 1 of prediction stability).
+    """
+
+    def __init__(self, data: ExperimentData, pool: Tensor, device: torch.device) -> None:
+        self.data = data
+        self.pool = pool
+        self.device = device
+        spread = torch.linspace(0, len(pool) - 1, min(FOLLOWED, len(pool))).round().long()
+        self.followed = pool[spread.unique()]
+        self.trajectories: list[Tensor] = []
+
+    def follow(self, model: nn.Module) -> None:
+        """Record the followed samples after an epoch."""
+        probabilities = [
+            logits.softmax(1).cpu().gather(1, self.data.oracle.label(ids.cpu())[:, None])[:, 0]
+            for ids, logits in predict(model, self.data.samples, self.followed, BATCH, self.device)
+        ]
+        self.trajectories.append(torch.cat(probabilities).float())
+
+    def save(
+        self, folder: Path, cycle: int, model: nn.Module, stats: PoolStats | None, picks: Tensor
+    ) -> None:
+        """Write what belongs to ``cycle`` into ``folder``, atomically."""
+        correct, losses = [], []
+        for ids, logits in predict(model, self.data.samples, self.pool, BATCH, self.device):
+            targets = self.data.oracle.label(ids.cpu())
+            logits = logits.float().cpu()
+            correct.append(logits.argmax(1) == targets)
+            losses.append(functional.cross_entropy(logits, targets, reduction="none"))
+        tensors = {
+            "ids": self.pool,
+            "correct": torch.cat(correct),
+            "loss": torch.cat(losses),
+            "picks": picks,
+            "followed_ids": self.followed,
+            "trajectories": torch.stack(self.trajectories),
+        }
+        if stats is not None:
+            for name in stats.track:
+                tensors[f"score.{name}"] = stats.score(name).cpu()[self.pool]
+        Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
+
+
+def recorded(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """Return cycle → arrays, of all cycles recorded in the folder of one run.
+
+    Raises
+    ------
+    ValueError
+        A file is damaged.
+    """
+    found = {}
+    for path in folder.glob(ANALYSIS.format(cycle="*")):
+        checkpoint = Checkpoint.load(path)
+        found[int(checkpoint.facts["cycle"])] = checkpoint.tensors
+    return dict(sorted(found.items()))
