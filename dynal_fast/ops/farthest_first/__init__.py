@@ -64,7 +64,7 @@ def farthest_first(
         A CPU generator for ``start="random"``; torch's default one if omitted.
     progress : bool, optional
         Show a progress bar on stderr; by default only on a terminal.
-    backend : {"reference"}, optional
+    backend : {"cpu", "triton", "reference"}, optional
         The implementation; by default the fastest one for the pool's device.
 
     Returns

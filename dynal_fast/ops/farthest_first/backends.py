@@ -1,5 +1,7 @@
 """Which implementations there are and which one a device gets."""
 
+import os
+
 import numpy as np
 import torch
 
@@ -55,6 +57,13 @@ def run_cpu(problem: Problem, reached: Reached) -> Answer:
     return HeadTraversal(problem, kernels, head_rows(problem.pool.columns)).run(reached)
 
 
+def run_triton(problem: Problem, reached: Reached) -> Answer:
+    """The exact algorithm over Triton kernels, on a GPU."""
+    from dynal_fast.ops.farthest_first.triton import TritonKernels
+
+    return HeadTraversal(problem, TritonKernels(problem.metric)).run(reached)
+
+
 def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
     """The exact algorithm over primitives by their definition: slow, for tests of both."""
     return HeadTraversal(problem, ReferenceKernels(problem.metric)).run(reached)
@@ -63,7 +72,15 @@ def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
 BACKENDS: dict[str, Backend] = {
     "reference": run_reference,
     "cpu": run_cpu,
+    "triton": run_triton,
     "reference-heads": run_reference_heads,
 }
-DEVICES = {"reference": ("cpu", "cuda"), "cpu": ("cpu",), "reference-heads": ("cpu",)}
-DEFAULTS = {"cpu": "cpu"}
+# Triton's interpreter, which is chosen before its kernels are defined, takes tensors on the CPU.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICES = {
+    "reference": ("cpu", "cuda"),
+    "cpu": ("cpu",),
+    "triton": ("cpu", "cuda") if INTERPRETED else ("cuda",),
+    "reference-heads": ("cpu",),
+}
+DEFAULTS = {"cpu": "cpu", "cuda": "triton"}

@@ -77,6 +77,7 @@ def _contiguous(array: Array) -> str:
 def as_labeled_indices(labeled: Array, n: int) -> torch.Tensor:
     """Check pool indices of labeled samples; return them sorted and distinct, int64."""
     tensor = torch.as_tensor(np.asarray(labeled) if isinstance(labeled, np.ndarray) else labeled)
+    tensor = tensor.detach().cpu()
     if tensor.numel() == 0:
         return tensor.to(torch.int64)
     if tensor.dtype in (*FLOATS, torch.bool) or tensor.is_complex():

@@ -12,10 +12,11 @@ never above it, and everything that decides is a decision value itself.
 """
 
 import math
+from typing import Generic
 
 import torch
 
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 from dynal_fast.ops.farthest_first.problem import Answer, Problem, Reached
 from dynal_fast.ops.farthest_first.routing import LabeledSet
 
@@ -34,10 +35,10 @@ def keys(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return (values.view(torch.int32).to(torch.int64) << 32) + (2**31 - 1 - rows.to(torch.int64))
 
 
-class HeadTraversal:
+class HeadTraversal(Generic[P]):
     """The state of one traversal: what is known of each pool row, and the picks so far."""
 
-    def __init__(self, problem: Problem, kernels: Kernels, head: int | None = None) -> None:
+    def __init__(self, problem: Problem, kernels: Kernels[P], head: int | None = None) -> None:
         device, n = problem.pool.device, problem.pool.size
         self.problem, self.kernels = problem, kernels
         self.head = HEAD if head is None else head

@@ -4,7 +4,7 @@ All tensors that a primitive reads or writes lie on the pool's device; row numbe
 *decision value* is defined in ``reference.py``.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -17,6 +17,9 @@ class Points(NamedTuple):
     rows: Rows  # (n, d)
     norms: torch.Tensor  # (n,) float32: the squared norm of each row as the filter sees it
     scales: torch.Tensor  # (n,) float64: what the filter multiplies a row by; empty if nothing
+
+
+P = TypeVar("P")  # what a device knows of embeddings: `Points`, or something of its own
 
 
 class Groups(NamedTuple):
@@ -36,17 +39,17 @@ class Groups(NamedTuple):
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
 
 
-class Kernels(Protocol):
+class Kernels(Protocol[P]):
     """The primitives of one traversal, whose metric they know."""
 
     rounding: float  # no decision value differs from the exact distance by more than this
     # plus one part in 2^24
 
-    def points(self, rows: Rows, name: str) -> Points:
+    def points(self, rows: Rows, name: str) -> P:
         """Check the values of ``rows`` (ValueError as ``checks.bad_row`` words it) and measure."""
 
     def distances(
-        self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
+        self, x: P, rows: torch.Tensor, y: P, centers: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Bounds ``lower <= decision value <= upper``, each (rows, centers) float32, at least 0.
 
@@ -54,13 +57,13 @@ class Kernels(Protocol):
         product comes.
         """
 
-    def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
+    def bound(self, x: P, y: P, groups: Groups, bound: torch.Tensor) -> None:
         """Lower ``bound`` (n,) float32 to an upper bound of each row's smallest decision value."""
 
     def refresh(
         self,
-        x: Points,
-        y: Points,
+        x: P,
+        y: P,
         groups: Groups,
         first: torch.Tensor | None,
         bound: torch.Tensor,
@@ -75,7 +78,7 @@ class Kernels(Protocol):
 
     def traverse(
         self,
-        x: Points,
+        x: P,
         head: torch.Tensor,
         outside: int,
         exact: torch.Tensor,

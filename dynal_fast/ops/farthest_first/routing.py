@@ -7,10 +7,11 @@ inequality spares the clusters that cannot hold the nearest labeled sample.
 """
 
 import math
+from typing import Generic
 
 import torch
 
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 from dynal_fast.ops.farthest_first.problem import Problem
 
 CLUSTERED_FROM = 512  # labeled samples from which clustering them pays
@@ -26,10 +27,10 @@ CHUNK = 2**16  # rows that are compared with their clusters in one call
 ROUTED, PROBED = -2, -1
 
 
-class LabeledSet:
+class LabeledSet(Generic[P]):
     """The clustered labeled samples of one traversal."""
 
-    def __init__(self, problem: Problem, kernels: Kernels, pool: Points) -> None:
+    def __init__(self, problem: Problem, kernels: Kernels[P], pool: P) -> None:
         device = problem.pool.device
         self.kernels, self.pool, self.points = kernels, pool, pool
         self.members = torch.empty(0, dtype=torch.int32, device=device)

@@ -1,0 +1,322 @@
+"""The primitives of the exact algorithm on GPUs, as Triton kernels.
+
+``triton_filter.py`` discards, ``triton_exact.py`` decides, ``triton_traverse.py`` picks. Nothing
+here waits for the device except ``points`` (once, for bad rows), ``refresh`` and ``traverse``
+(once each, for their counts).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import InterpretedFunction
+
+from dynal_fast.ops.farthest_first import checks, reference
+from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first.kernels import Groups
+from dynal_fast.ops.farthest_first.triton_exact import decide_pairs, decide_tiles
+from dynal_fast.ops.farthest_first.triton_filter import (
+    BOUND,
+    COLLECT,
+    DISTANCES,
+    compare,
+    measure,
+)
+from dynal_fast.ops.farthest_first.triton_traverse import traverse
+
+# Rows and centers of a block of the filter, and its warps.
+FILTER_TILE = {BOUND: (128, 128, 8), DISTANCES: (128, 64, 8), COLLECT: (64, 64, 8)}
+UNALIGNED_TILE = (64, 64, 8)
+EXACT_TILE = (32, 64)  # and of exact decision values
+PAIRS = 1 << 20  # pairs that one refresh lists; if there are more, it decides all
+UNDECIDED = 4096  # pairs that rational arithmetic is expected to settle at most
+
+
+class TritonPoints(NamedTuple):
+    """Embeddings on the device, with what the kernels need to know of each row."""
+
+    rows: Rows  # (n, d)
+    array: torch.Tensor  # (n, d): the same
+    norms: torch.Tensor  # (n,) float32: squared norms; cosine: inverse norms
+    tails: torch.Tensor  # (n,) float32: what the matrix units may cut off of a row
+    grains: torch.Tensor  # (n,) float32: a power of two that divides every element
+
+
+class TritonKernels:
+    """See ``kernels.Kernels``. Under ``TRITON_INTERPRET=1`` it takes tensors on the CPU."""
+
+    def __init__(self, metric: str) -> None:
+        self.cosine = metric == "cosine"
+        self.metric = metric
+        self.rounding = reference.COSINE_STEP if self.cosine else 0.0
+
+    def points(self, rows: Rows, name: str) -> TritonPoints:
+        array = rows.array if isinstance(rows.array, torch.Tensor) else torch.from_numpy(rows.array)
+        array = array.detach()
+        n, d = array.shape
+        norms, tails, grains = torch.empty(3, n, dtype=torch.float32, device=array.device)
+        bad = torch.full((1,), n, dtype=torch.int32, device=array.device)
+        if n:
+            measure[(-(-n // 8),)](
+                array, rows.stride, n, d, norms, tails, grains, bad, self.cosine, 8, 128
+            )
+        if (row := int(bad)) < n:
+            squared = (array[row].double() ** 2).sum()
+            raise checks.bad_row(name, row, float(squared))
+        return TritonPoints(rows, array, norms, tails, grains)
+
+    def distances(
+        self, x: TritonPoints, rows: torch.Tensor, y: TritonPoints, centers: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (len(rows), len(centers))
+        lower, upper = torch.empty(2, *shape, dtype=torch.float32, device=rows.device)
+        self._compare(x, y, Groups.one(rows, centers), DISTANCES, lower=lower, upper=upper)
+        return lower, upper
+
+    def bound(self, x: TritonPoints, y: TritonPoints, groups: Groups, bound: torch.Tensor) -> None:
+        self._compare(x, y, groups, BOUND, bound=bound)
+
+    def refresh(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        groups: Groups,
+        first: torch.Tensor | None,
+        bound: torch.Tensor,
+        exact: torch.Tensor,
+    ) -> None:
+        device, capacity = exact.device, UNDECIDED
+        reach = torch.minimum(bound, exact)
+        self._compare(x, y, groups, BOUND, bound=reach)
+        undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
+        pairs = torch.empty((2, PAIRS), dtype=torch.int32, device=device)
+        found = undecided[0, 1:]
+        self._compare(x, y, groups, COLLECT, bound=reach, first=first, found=found, pairs=pairs)
+        decide_pairs[(_processors(device) * 4,)](
+            x.array,
+            x.rows.stride,
+            x.grains,
+            y.array,
+            y.rows.stride,
+            y.grains,
+            *pairs,
+            found,
+            PAIRS,
+            exact.view(torch.int32),
+            undecided,
+            capacity,
+            x.rows.columns,
+            COSINE=self.cosine,
+            BP=8,
+            BK=128,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+        left, count = undecided[0].tolist()
+        if count > PAIRS:
+            undecided, left = self._decide(x, y, groups, exact=exact)
+        if left > capacity:
+            undecided, left = self._decide(x, y, groups, exact=exact, capacity=left)
+        for row, center in undecided[1 : 1 + left].tolist():
+            exact[row] = min(float(exact[row]), self._value(x, row, y, center))
+
+    def traverse(
+        self,
+        x: TritonPoints,
+        head: torch.Tensor,
+        outside: int,
+        exact: torch.Tensor,
+        picks: torch.Tensor,
+        values: torch.Tensor,
+    ) -> int:
+        size = len(head)
+        head = head.sort().values
+        block = torch.empty((size, size), dtype=torch.float32, device=head.device)
+        groups = Groups.one(head, head)
+        undecided, _ = self._decide(x, x, groups, block=block, wait=False)
+        state = undecided[0]
+        warps = 1 if size <= 1024 else 4
+        for _ in range(2):
+            traverse[(1,)](
+                block,
+                head,
+                size,
+                outside,
+                exact,
+                picks,
+                values,
+                len(picks),
+                state,
+                state[1:],
+                BT=max(32, 1 << (size - 1).bit_length()),
+                num_warps=warps,
+            )
+            left, count = state.tolist()
+            if left == 0:
+                break
+            if left > UNDECIDED:
+                undecided, left = self._decide(x, x, groups, block=block, capacity=left)
+            at = torch.searchsorted(head, undecided[1 : 1 + left])
+            for i, j in at.tolist():
+                block[i, j] = block[j, i] = self._value(x, int(head[i]), x, int(head[j]))
+            state = torch.zeros_like(state)
+        return count
+
+    def _compare(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        groups: Groups,
+        mode: tl.constexpr,
+        *,
+        bound: torch.Tensor | None = None,
+        first: torch.Tensor | None = None,
+        lower: torch.Tensor | None = None,
+        upper: torch.Tensor | None = None,
+        found: torch.Tensor | None = None,
+        pairs: torch.Tensor | tuple[None, None] = (None, None),
+    ) -> None:
+        depth = 64 if x.array.element_size() == 2 else 32
+        aligned = _aligned(x, y, depth)
+        rows, columns, warps = FILTER_TILE[mode] if aligned else UNALIGNED_TILE
+        work = _work(groups, rows, columns, 2 * _processors(x.array.device))
+        if len(work) == 0:
+            return
+        compare[(len(work),)](
+            x.array,
+            x.rows.stride,
+            x.norms,
+            x.tails,
+            groups.rows,
+            y.array,
+            y.rows.stride,
+            y.norms,
+            y.tails,
+            groups.centers,
+            work.to(x.array.device, non_blocking=True),
+            first,
+            x.rows.columns,
+            None if bound is None else bound.view(torch.int32),
+            lower,
+            upper,
+            len(groups.centers),
+            found,
+            *pairs,
+            PAIRS,
+            MODE=mode,
+            COSINE=self.cosine,
+            OPERAND=_operand(x.array.dtype),
+            EVEN=aligned,
+            BM=rows,
+            BN=columns,
+            BK=depth if aligned else 32,
+            num_warps=warps,
+            num_stages=3,
+        )
+
+    def _decide(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        groups: Groups,
+        *,
+        exact: torch.Tensor | None = None,
+        block: torch.Tensor | None = None,
+        capacity: int = UNDECIDED,
+        wait: bool = True,
+    ) -> tuple[torch.Tensor, int]:
+        """Decide every pair, into ``exact`` or ``block``: those still open, and how many."""
+        device = x.array.device
+        rows, columns = EXACT_TILE
+        work = _work(groups, rows, columns, len(groups.rows) if block is not None else 256)
+        if block is not None:  # symmetric: the tiles on and above the diagonal
+            work = work[work[:, 3] > work[:, 0]]
+        undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
+        origin = groups.centers[y.norms[groups.centers].argmin()]
+        decide_tiles[(len(work),)](
+            x.array,
+            x.rows.stride,
+            x.grains,
+            groups.rows,
+            y.array,
+            y.rows.stride,
+            y.grains,
+            groups.centers,
+            work.to(device, non_blocking=True),
+            origin,
+            None if exact is None else exact.view(torch.int32),
+            block,
+            len(groups.rows),
+            undecided,
+            capacity,
+            x.rows.columns,
+            STORE=block is not None,
+            COSINE=self.cosine,
+            BM=rows,
+            BN=columns,
+            BK=32 if _aligned(x, y, 32) else 16,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+        return undecided, int(undecided[0, 0]) if wait else 0
+
+    def _value(self, x: TritonPoints, row: int, y: TritonPoints, center: int) -> float:
+        """One decision value in rational arithmetic."""
+        one = x.array[row].double().cpu().numpy()
+        other = y.array[center].double().cpu().numpy()
+        return float(reference.decision_values(one[None], other, self.metric)[0])
+
+
+def _operand(dtype: torch.dtype) -> tl.dtype:
+    """What the matrix units take; the interpreter has no bfloat16 arithmetic."""
+    if dtype == torch.float16:
+        return tl.float16
+    if dtype == torch.bfloat16 and not isinstance(compare, InterpretedFunction):
+        return tl.bfloat16
+    return tl.float32
+
+
+def _aligned(x: TritonPoints, y: TritonPoints, depth: int) -> bool:
+    """Whether rows may be read 16 bytes and ``depth`` elements at a time, without masks."""
+    return x.rows.columns % depth == 0 and all(
+        points.rows.stride % 16 == 0 and points.array.data_ptr() % 16 == 0 for points in (x, y)
+    )
+
+
+def _processors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return 1
+
+
+def _work(groups: Groups, rows: int, columns: int, programs: int) -> torch.Tensor:
+    """Slices of rows and of centers (programs, 4) int32 that cover every group.
+
+    A program takes ``rows`` rows and so many times ``columns`` centers that there are about as
+    many programs as asked for, or one per tile of rows if that is more.
+    """
+    row_ends, center_ends = groups.row_ends.numpy(), groups.center_ends.numpy()
+    row_starts = np.concatenate([[0], row_ends[:-1]])
+    center_starts = np.concatenate([[0], center_ends[:-1]])
+    row_tiles = -(-(row_ends - row_starts) // rows)
+    center_tiles = -(-(center_ends - center_starts) // columns)
+    row_tiles[center_tiles == 0] = 0
+    splits = max(1, -(-programs // max(int(row_tiles.sum()), 1)))
+    run = -(-center_tiles // splits) * columns  # centers of one program
+    runs = -(-(center_ends - center_starts) // np.maximum(run, 1))
+    count = row_tiles * runs
+    group = np.repeat(np.arange(len(count)), count)
+    place = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
+    row = row_starts[group] + place // runs[group] * rows
+    center = center_starts[group] + place % runs[group] * run[group]
+    work = np.stack(
+        [
+            row,
+            np.minimum(row + rows, row_ends[group]),
+            center,
+            np.minimum(center + run[group], center_ends[group]),
+        ],
+        axis=1,
+    )
+    return torch.from_numpy(work.astype(np.int32))
