@@ -1,18 +1,19 @@
 """farthest_first on Triton kernels against the reference: on a GPU, or interpreted on the CPU."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 
-if os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
+from tests.triton_device import DEVICE, INTERPRETED, RUNS
+
+pytest.importorskip("triton", reason="triton is not installed")
+if not RUNS:
     pytest.skip(
         "no GPU; tests/test_interpreter.py runs this under TRITON_INTERPRET=1",
         allow_module_level=True,
     )
-pytest.importorskip("triton", reason="triton is not installed")
 
 from dynal_fast import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first import checks, heads, reference, routing, triton
@@ -20,8 +21,6 @@ from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from tests.farthest_first_cases import bootstrap, clustered, gaussian, lattice, small_cases
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 CASES = small_cases()
 
 

@@ -22,6 +22,7 @@ SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942":
 ARCHITECTURES = tuple(SHARED_LIMIT)
 # The modules whose `variants()` yields the variants that must compile.
 KERNEL_MODULES = (
+    "dynal_fast.ops.farthest_first.variants",
     "dynal_fast.ops.pool_stats.variants",
     "dynal_fast.ops.dense_discrepancy.variants",
 )

@@ -11,9 +11,16 @@ from triton.runtime.interpreter import InterpretedFunction
 
 
 def launch(
-    kernel: Any, grid: Sequence[int], first: Tensor, *arguments: Any, **options: Any
+    kernel: Any,
+    grid: Sequence[int],
+    first: Tensor,
+    *arguments: Any,
+    enable_fp_fusion: bool = True,
+    **options: Any,
 ) -> None:
     """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
+
+    ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
 
     Raises
     ------
@@ -26,7 +33,7 @@ def launch(
             "TRITON_INTERPRET=1 in the environment before Python starts"
         )
     with torch.cuda.device_of(first):
-        kernel[tuple(grid)](first, *arguments, enable_fp_fusion=True, **options)
+        kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
 
 def interpreted(kernel: Any) -> bool:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import triton.language as tl
-from triton.runtime.interpreter import InterpretedFunction
 
 from dynal_fast.ops.farthest_first import checks, reference
 from dynal_fast.ops.farthest_first.checks import Rows
@@ -24,6 +23,7 @@ from dynal_fast.ops.farthest_first.triton_filter import (
     measure,
 )
 from dynal_fast.ops.farthest_first.triton_traverse import traverse
+from dynal_fast.ops.launch import interpreted, launch
 
 # Rows and centers of a block of the filter, and its warps.
 FILTER_TILE = {BOUND: (128, 128, 8), DISTANCES: (128, 64, 8), COLLECT: (64, 64, 8)}
@@ -53,18 +53,20 @@ class TritonKernels:
 
     def points(self, rows: Rows, name: str) -> TritonPoints:
         array = rows.array if isinstance(rows.array, torch.Tensor) else torch.from_numpy(rows.array)
-        array = array.detach()
+        measured, first_bad = self.measure(array, rows.stride)
+        if (row := int(first_bad)) < len(array):
+            raise checks.bad_row(name, row, float((array[row].double() ** 2).sum()))
+        return TritonPoints(rows, array, *measured)
+
+    def measure(self, array: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Norms, tails and grains (3, n) of ``array`` (n, d), and the first bad row or n (1,)."""
         n, d = array.shape
-        norms, tails, grains = torch.empty(3, n, dtype=torch.float32, device=array.device)
+        measured = torch.empty((3, n), dtype=torch.float32, device=array.device)
         bad = torch.full((1,), n, dtype=torch.int32, device=array.device)
         if n:
-            measure[(-(-n // 8),)](
-                array, rows.stride, n, d, norms, tails, grains, bad, self.cosine, 8, 128
-            )
-        if (row := int(bad)) < n:
-            squared = (array[row].double() ** 2).sum()
-            raise checks.bad_row(name, row, float(squared))
-        return TritonPoints(rows, array, norms, tails, grains)
+            grid = (-(-n // 8),)
+            launch(measure, grid, array, stride, n, d, *measured, bad, self.cosine, 8, 128)
+        return measured, bad
 
     def distances(
         self, x: TritonPoints, rows: torch.Tensor, y: TritonPoints, centers: torch.Tensor
@@ -93,7 +95,9 @@ class TritonKernels:
         pairs = torch.empty((2, PAIRS), dtype=torch.int32, device=device)
         found = undecided[0, 1:]
         self._compare(x, y, groups, COLLECT, bound=reach, first=first, found=found, pairs=pairs)
-        decide_pairs[(_processors(device) * 4,)](
+        launch(
+            decide_pairs,
+            (_processors(device) * 4,),
             x.array,
             x.rows.stride,
             x.grains,
@@ -115,9 +119,9 @@ class TritonKernels:
         )
         left, count = undecided[0].tolist()
         if count > PAIRS:
-            undecided, left = self._decide(x, y, groups, exact=exact)
+            undecided, left = self.decide(x, y, groups, exact=exact)
         if left > capacity:
-            undecided, left = self._decide(x, y, groups, exact=exact, capacity=left)
+            undecided, left = self.decide(x, y, groups, exact=exact, capacity=left)
         for row, center in undecided[1 : 1 + left].tolist():
             exact[row] = min(float(exact[row]), self._value(x, row, y, center))
 
@@ -134,11 +138,13 @@ class TritonKernels:
         head = head.sort().values
         block = torch.empty((size, size), dtype=torch.float32, device=head.device)
         groups = Groups.one(head, head)
-        undecided, _ = self._decide(x, x, groups, block=block, wait=False)
+        undecided, _ = self.decide(x, x, groups, block=block, wait=False)
         state = undecided[0]
         warps = 1 if size <= 1024 else 4
         for _ in range(2):
-            traverse[(1,)](
+            launch(
+                traverse,
+                (1,),
                 block,
                 head,
                 size,
@@ -156,7 +162,7 @@ class TritonKernels:
             if left == 0:
                 break
             if left > UNDECIDED:
-                undecided, left = self._decide(x, x, groups, block=block, capacity=left)
+                undecided, left = self.decide(x, x, groups, block=block, capacity=left)
             at = torch.searchsorted(head, undecided[1 : 1 + left])
             for i, j in at.tolist():
                 block[i, j] = block[j, i] = self._value(x, int(head[i]), x, int(head[j]))
@@ -183,7 +189,9 @@ class TritonKernels:
         work = _work(groups, rows, columns, 2 * _processors(x.array.device))
         if len(work) == 0:
             return
-        compare[(len(work),)](
+        launch(
+            compare,
+            (len(work),),
             x.array,
             x.rows.stride,
             x.norms,
@@ -215,7 +223,7 @@ class TritonKernels:
             num_stages=3,
         )
 
-    def _decide(
+    def decide(
         self,
         x: TritonPoints,
         y: TritonPoints,
@@ -234,7 +242,9 @@ class TritonKernels:
             work = work[work[:, 3] > work[:, 0]]
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         origin = groups.centers[y.norms[groups.centers].argmin()]
-        decide_tiles[(len(work),)](
+        launch(
+            decide_tiles,
+            (len(work),),
             x.array,
             x.rows.stride,
             x.grains,
@@ -272,7 +282,7 @@ def _operand(dtype: torch.dtype) -> tl.dtype:
     """What the matrix units take; the interpreter has no bfloat16 arithmetic."""
     if dtype == torch.float16:
         return tl.float16
-    if dtype == torch.bfloat16 and not isinstance(compare, InterpretedFunction):
+    if dtype == torch.bfloat16 and not interpreted(compare):
         return tl.bfloat16
     return tl.float32
 

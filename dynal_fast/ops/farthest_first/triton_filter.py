@@ -77,7 +77,7 @@ def measure(
         grain = tl.minimum(grain, tl.min(lowest_bit(exact), 1))
     unusable = (squares <= MAX_SQUARED_NORM) == 0
     if COSINE:
-        unusable = unusable | (squares == 0)
+        unusable = unusable | (squares < 1e-280)  # checks.MIN_COSINE_SQUARED_NORM
     tl.atomic_min(bad + tl.zeros((BM,), tl.int32), row, mask=inside & unusable)
     # Up by 2^-20 for the rounding of all this, and what hardware may flush to zero.
     length = tl.sqrt(squares)

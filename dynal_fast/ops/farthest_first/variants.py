@@ -1,0 +1,53 @@
+"""The kernel variants of farthest-first that must compile (`dynal_fast.ops.ahead_of_time`)."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from dynal_fast.ops.ahead_of_time import Variant
+from dynal_fast.ops.farthest_first import checks, triton
+from dynal_fast.ops.farthest_first.kernels import Groups
+
+ROWS = 256
+KINDS = (
+    (torch.float32, 512),
+    (torch.float32, 63),
+    (torch.bfloat16, 512),
+    (torch.float16, 63),
+    (torch.float64, 512),
+    (torch.float64, 63),
+)
+
+
+def variants() -> Iterator[Variant]:
+    """Yield every primitive, for rows that are aligned and not, and every size of a head."""
+    for metric in ("euclidean", "cosine"):
+        for dtype, d in KINDS:
+            name = f"{metric} {str(dtype).removeprefix('torch.')} d={d}"
+            yield Variant(f"farthest_first {name}", partial(_primitives, metric, dtype, d))
+    for size in (20, 4096):
+        yield Variant(f"farthest_first head of {size}", partial(_head, size))
+
+
+def _points(dtype: torch.dtype, d: int, rows: int) -> triton.TritonPoints:
+    array = torch.zeros(rows, d, dtype=dtype)
+    return triton.TritonPoints(checks.as_rows(array, "pool"), array, *torch.ones(3, rows))
+
+
+def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
+    kernels, points = triton.TritonKernels(metric), _points(dtype, d, ROWS)
+    ids, values = torch.arange(ROWS, dtype=torch.int32), torch.ones(ROWS)
+    groups = Groups.one(ids, ids)
+    kernels.measure(points.array, points.rows.stride)
+    kernels.distances(points, ids, points, ids)
+    kernels.bound(points, points, groups, values)
+    for first in (None, ids):
+        kernels.refresh(points, points, groups, first, values, values)
+    kernels.decide(points, points, groups, exact=values)
+    kernels.traverse(points, ids, 0, values, ids, values)
+
+
+def _head(size: int) -> None:
+    points, ids = _points(torch.float32, 64, size), torch.arange(size, dtype=torch.int32)
+    triton.TritonKernels("euclidean").traverse(points, ids, 0, torch.ones(size), ids, ids.float())
