@@ -28,7 +28,7 @@ from dynal_fast.ops.launch import interpreted, launch
 # Rows and centers of a block of the filter, and its warps.
 FILTER_TILE = {BOUND: (128, 128, 8), DISTANCES: (128, 64, 8), COLLECT: (64, 64, 8)}
 UNALIGNED_TILE = (64, 64, 8)
-EXACT_TILE = (32, 64)  # and of exact decision values
+EXACT_TILE = (32, 32)  # and of exact decision values
 PAIRS = 1 << 20  # pairs that one refresh lists; if there are more, it decides all
 UNDECIDED = 4096  # pairs that rational arithmetic is expected to settle at most
 
@@ -97,7 +97,7 @@ class TritonKernels:
         self._compare(x, y, groups, COLLECT, bound=reach, first=first, found=found, pairs=pairs)
         launch(
             decide_pairs,
-            (_processors(device) * 4,),
+            (_processors(device) * 16,),
             x.array,
             x.rows.stride,
             x.grains,
@@ -112,9 +112,9 @@ class TritonKernels:
             capacity,
             x.rows.columns,
             COSINE=self.cosine,
-            BP=8,
+            BP=1,
             BK=128,
-            num_warps=4,
+            num_warps=1,
             enable_fp_fusion=False,
         )
         left, count = undecided[0].tolist()
@@ -265,7 +265,7 @@ class TritonKernels:
             COSINE=self.cosine,
             BM=rows,
             BN=columns,
-            BK=32 if _aligned(x, y, 32) else 16,
+            BK=32,
             num_warps=4,
             enable_fp_fusion=False,
         )

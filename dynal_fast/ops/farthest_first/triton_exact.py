@@ -296,7 +296,7 @@ def decide_tiles(
         slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
         grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center).to(tl.float64)[None, :])
         if COSINE:
-            value = 1 - dots / (tl.sqrt(own)[:, None] * tl.sqrt(other)[None, :])
+            value = 1 - dots * (1 / tl.sqrt(own))[:, None] * (1 / tl.sqrt(other))[None, :]
             low, high = round_both(value, slack, COSINE)
         else:
             total = own[:, None] + other[None, :]

@@ -11,21 +11,20 @@ from dynal_fast.ops.farthest_first.kernels import Groups
 
 ROWS = 256
 KINDS = (
-    (torch.float32, 512),
-    (torch.float32, 63),
-    (torch.bfloat16, 512),
-    (torch.float16, 63),
-    (torch.float64, 512),
-    (torch.float64, 63),
+    ("euclidean", torch.float32, 512),
+    ("euclidean", torch.float32, 63),
+    ("euclidean", torch.bfloat16, 512),
+    ("euclidean", torch.float64, 63),
+    ("cosine", torch.float32, 512),
+    ("cosine", torch.float16, 63),
 )
 
 
 def variants() -> Iterator[Variant]:
     """Yield every primitive, for rows that are aligned and not, and every size of a head."""
-    for metric in ("euclidean", "cosine"):
-        for dtype, d in KINDS:
-            name = f"{metric} {str(dtype).removeprefix('torch.')} d={d}"
-            yield Variant(f"farthest_first {name}", partial(_primitives, metric, dtype, d))
+    for metric, dtype, d in KINDS:
+        name = f"farthest_first {metric} {str(dtype).removeprefix('torch.')} d={d}"
+        yield Variant(name, partial(_primitives, metric, dtype, d))
     for size in (20, 4096):
         yield Variant(f"farthest_first head of {size}", partial(_head, size))
 
