@@ -138,6 +138,40 @@ def test_bad_rows_are_named(value, metric, message):
         traverse(pool, 3, metric=metric)
 
 
+@pytest.mark.skipif(INTERPRETED, reason="sizes for a GPU")
+@pytest.mark.parametrize(
+    ("features", "n", "d", "labeled", "k", "dtype"),
+    [
+        (clustered, 150_000, 512, 25_000, 600, torch.float32),
+        (gaussian, 50_001, 127, 3_001, 600, torch.float32),
+        (bootstrap, 100_001, 65, 1_000, 3_000, torch.bfloat16),
+        (lattice, 30_000, 5, 10, 400, torch.float16),
+        (clustered, 20_000, 200, 0, 5_000, torch.float64),
+    ],
+)
+def test_large_pools_equal_the_cpu(features, n, d, labeled, k, dtype):
+    pool = torch.from_numpy(features(n, d)).to(dtype)
+    rows = torch.from_numpy(features(labeled, d, 1)).to(dtype) if labeled else None
+    want = farthest_first(pool, k, rows, backend="cpu")
+    on_gpu = None if rows is None else rows.to(DEVICE)
+    got = farthest_first(pool.to(DEVICE), k, on_gpu, backend="triton")
+    assert torch.equal(got.indices.cpu(), want.indices)
+    assert torch.equal(got.distances.cpu(), want.distances)
+    assert got.radius == want.radius
+
+
+@pytest.mark.skipif(INTERPRETED, reason="sizes for a GPU")
+def test_rows_past_two_to_the_31_elements():
+    """Rows far apart in 4.4 GB of memory: addresses need 64 bits."""
+    small = torch.from_numpy(clustered(2_100, 64)).to(torch.float16)
+    wide = torch.zeros(2_100, 1_048_576, dtype=torch.float16, device=DEVICE)
+    wide[:, :64] = small.to(DEVICE)
+    want = farthest_first(small, 300, backend="cpu")
+    got = farthest_first(wide[:, :64], 300, backend="triton")
+    assert torch.equal(got.indices.cpu(), want.indices)
+    assert torch.equal(got.distances.cpu(), want.distances)
+
+
 # The primitives.
 
 

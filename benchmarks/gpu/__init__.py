@@ -4,4 +4,4 @@
 else. A section is a module with ``figures(setting) -> Iterator[Figure]``; `SECTIONS` lists them.
 """
 
-SECTIONS = ("pool_stats", "head", "observation")
+SECTIONS = ("pool_stats", "head", "observation", "farthest_first")

@@ -6,8 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.farthest_first import clustered
 from benchmarks.gpu.pool_stats import Pass
 from benchmarks.gpu.timing import Setting
+from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
 
 
@@ -20,6 +22,8 @@ def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
     for num_classes in (100, 1000):
         classes = num_classes if setting.on_gpu else min(num_classes, 150)
         yield f"update_from_features C={classes}", partial(_from_features, setting, n, classes)
+    for labeled in (0, setting.size(2000, 9)):
+        yield f"farthest_first labeled={labeled}", partial(_farthest_first, setting, labeled)
 
 
 def find_races(setting: Setting, repeats: int) -> dict[str, int]:
@@ -32,6 +36,16 @@ def find_races(setting: Setting, repeats: int) -> dict[str, int]:
             for _ in range(repeats - 1)
         )
     return different
+
+
+def _farthest_first(setting: Setting, labeled: int) -> list[Tensor]:
+    device, d = setting.device, setting.size(65, 3)
+    pool = clustered(setting.size(20_000, 30), d, device, 0)
+    pool = torch.cat([pool, pool[::7]])  # duplicates
+    rows = clustered(labeled, d, device, 1) if labeled else None
+    k = setting.size(1500, 20)
+    got = farthest_first(pool, k, rows, progress=False, backend=setting.backend)
+    return [got.indices, got.distances, torch.tensor(got.radius)]
 
 
 def _bad_rows(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -237,7 +237,7 @@ class TritonKernels:
         """Decide every pair, into ``exact`` or ``block``: those still open, and how many."""
         device = x.array.device
         rows, columns = EXACT_TILE
-        work = _work(groups, rows, columns, len(groups.rows) if block is not None else 256)
+        work = _work(groups, rows, columns, None)
         if block is not None:  # symmetric: the tiles on and above the diagonal
             work = work[work[:, 3] > work[:, 0]]
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
@@ -300,11 +300,11 @@ def _processors(device: torch.device) -> int:
     return 1
 
 
-def _work(groups: Groups, rows: int, columns: int, programs: int) -> torch.Tensor:
+def _work(groups: Groups, rows: int, columns: int, programs: int | None) -> torch.Tensor:
     """Slices of rows and of centers (programs, 4) int32 that cover every group.
 
     A program takes ``rows`` rows and so many times ``columns`` centers that there are about as
-    many programs as asked for, or one per tile of rows if that is more.
+    many programs as asked for, or one per tile of rows if that is more; with ``None``, once.
     """
     row_ends, center_ends = groups.row_ends.numpy(), groups.center_ends.numpy()
     row_starts = np.concatenate([[0], row_ends[:-1]])
@@ -312,8 +312,8 @@ def _work(groups: Groups, rows: int, columns: int, programs: int) -> torch.Tenso
     row_tiles = -(-(row_ends - row_starts) // rows)
     center_tiles = -(-(center_ends - center_starts) // columns)
     row_tiles[center_tiles == 0] = 0
-    splits = max(1, -(-programs // max(int(row_tiles.sum()), 1)))
-    run = -(-center_tiles // splits) * columns  # centers of one program
+    splits = center_tiles if programs is None else -(-programs // max(int(row_tiles.sum()), 1))
+    run = -(-center_tiles // np.maximum(splits, 1)) * columns  # centers of one program
     runs = -(-(center_ends - center_starts) // np.maximum(run, 1))
     count = row_tiles * runs
     group = np.repeat(np.arange(len(count)), count)

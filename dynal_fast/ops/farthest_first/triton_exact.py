@@ -252,7 +252,7 @@ def decide_tiles(
     y_stride,
     y_grains,  # (m,) float32
     centers,  # (C,) int32
-    work,  # (programs, 4) int32: the slice of rows and the slice of centers of each program
+    work,  # (programs, 4) int32: up to BM rows and up to BN centers of each program
     origin,  # (1,) int32: the row of y that is moved to zero
     exact,  # (n,) float32 bits, lowered to the decision values
     block,  # (R, R) float32: with STORE, rows and centers are the same
@@ -274,64 +274,61 @@ def decide_tiles(
     row = tl.load(rows + tl.minimum(position, row_end - 1)).to(tl.int64)
     middle = tl.load(origin).to(tl.int64)
     x_grain = tl.minimum(tl.load(x_grains + row), tl.load(y_grains + middle)).to(tl.float64)
-    best = tl.full((BM,), float("inf"), tl.float32)
-    for c in range(center_start, center_end, BN):
-        place = c + tl.arange(0, BN)
-        there = place < center_end
-        center = tl.load(centers + tl.minimum(place, center_end - 1)).to(tl.int64)
-        dots = tl.zeros((BM, BN), tl.float64)
-        own, other = tl.zeros((BM,), tl.float64), tl.zeros((BN,), tl.float64)
-        for k in range(0, d, BK):
-            column = k + tl.arange(0, BK)
-            kept = (column < d)[None, :]
-            a = tl.load(x + row[:, None] * x_stride + column[None, :], kept, 0).to(tl.float64)
-            b = tl.load(y + center[:, None] * y_stride + column[None, :], kept, 0).to(tl.float64)
-            if not COSINE:
-                zero = tl.load(y + middle * y_stride + column, column < d, 0).to(tl.float64)
-                a -= zero[None, :]
-                b -= zero[None, :]
-            own += tl.sum(a * a, 1)
-            other += tl.sum(b * b, 1)
-            dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.float64)
-        slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
-        grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center).to(tl.float64)[None, :])
-        if COSINE:
-            value = 1 - dots * (1 / tl.sqrt(own))[:, None] * (1 / tl.sqrt(other))[None, :]
-            low, high = round_both(value, slack, COSINE)
-        else:
-            total = own[:, None] + other[None, :]
-            certain = total < grain * grain * 2251799813685248.0  # 2^51
-            slack = tl.where(certain, 0.0, slack * total)
-            low, high = round_both(total - 2 * dots, slack, COSINE)
-        if STORE:  # a row is no neighbour of itself
-            same = row[:, None] == center[None, :]
-            low, high = tl.where(same, 0.0, low), tl.where(same, 0.0, high)
-        kept = inside[:, None] & there[None, :]
-        flat = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
-        left = tl.where(kept & (low != high), flat, NONE)
+    place = center_start + tl.arange(0, BN)
+    there = place < center_end
+    center = tl.load(centers + tl.minimum(place, center_end - 1)).to(tl.int64)
+    dots = tl.zeros((BM, BN), tl.float64)
+    own, other = tl.zeros((BM,), tl.float64), tl.zeros((BN,), tl.float64)
+    for k in range(0, d, BK):
+        column = k + tl.arange(0, BK)
+        kept = (column < d)[None, :]
+        a = tl.load(x + row[:, None] * x_stride + column[None, :], kept, 0).to(tl.float64)
+        b = tl.load(y + center[:, None] * y_stride + column[None, :], kept, 0).to(tl.float64)
+        if not COSINE:
+            zero = tl.load(y + middle * y_stride + column, column < d, 0).to(tl.float64)
+            a -= zero[None, :]
+            b -= zero[None, :]
+        own += tl.sum(a * a, 1)
+        other += tl.sum(b * b, 1)
+        dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.float64)
+    slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
+    grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center).to(tl.float64)[None, :])
+    if COSINE:
+        value = 1 - dots * (1 / tl.sqrt(own))[:, None] * (1 / tl.sqrt(other))[None, :]
+        low, high = round_both(value, slack, COSINE)
+    else:
+        total = own[:, None] + other[None, :]
+        certain = total < grain * grain * 2251799813685248.0  # 2^51
+        slack = tl.where(certain, 0.0, slack * total)
+        low, high = round_both(total - 2 * dots, slack, COSINE)
+    if STORE:  # a row is no neighbour of itself
+        same = row[:, None] == center[None, :]
+        low, high = tl.where(same, 0.0, low), tl.where(same, 0.0, high)
+    kept = inside[:, None] & there[None, :]
+    flat = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
+    left = tl.where(kept & (low != high), flat, NONE)
+    at = tl.min(tl.min(left, 1), 0)
+    while at < NONE:
+        row_at = tl.load(rows + row_start + at // BN).to(tl.int64)
+        center_at = tl.load(centers + center_start + at % BN).to(tl.int64)
+        grain_at = tl.minimum(tl.load(x_grains + row_at), tl.load(y_grains + center_at))
+        settled, open_ = settle(
+            x + row_at * x_stride,
+            y + center_at * y_stride,
+            d,
+            grain_at.to(tl.float64),
+            COSINE,
+        )
+        if open_:
+            report(undecided, undecided_capacity, row_at.to(tl.int32), center_at.to(tl.int32))
+            settled = float("inf")
+        low = tl.where(flat == at, settled, low)
+        left = tl.where(flat == at, NONE, left)
         at = tl.min(tl.min(left, 1), 0)
-        while at < NONE:
-            row_at = tl.load(rows + row_start + at // BN).to(tl.int64)
-            center_at = tl.load(centers + c + at % BN).to(tl.int64)
-            grain_at = tl.minimum(tl.load(x_grains + row_at), tl.load(y_grains + center_at))
-            settled, open_ = settle(
-                x + row_at * x_stride,
-                y + center_at * y_stride,
-                d,
-                grain_at.to(tl.float64),
-                COSINE,
-            )
-            if open_:
-                report(undecided, undecided_capacity, row_at.to(tl.int32), center_at.to(tl.int32))
-                settled = float("inf")
-            low = tl.where(flat == at, settled, low)
-            left = tl.where(flat == at, NONE, left)
-            at = tl.min(tl.min(left, 1), 0)
-        if STORE:
-            high_place, high_position = place.to(tl.int64), position.to(tl.int64)
-            tl.store(block + high_position[:, None] * size + high_place[None, :], low, kept)
-            tl.store(block + high_place[None, :] * size + high_position[:, None], low, kept)
-        else:
-            best = tl.minimum(best, tl.min(tl.where(kept, low, float("inf")), 1))
-    if not STORE:
+    if STORE:
+        place, position = place.to(tl.int64), position.to(tl.int64)
+        tl.store(block + position[:, None] * size + place[None, :], low, kept)
+        tl.store(block + place[None, :] * size + position[:, None], low, kept)
+    else:
+        best = tl.min(tl.where(kept, low, float("inf")), 1)
         tl.atomic_min(exact + row, best.to(tl.int32, bitcast=True), mask=inside)
