@@ -41,7 +41,14 @@ def test_everything_runs_and_is_recorded(tmp_path):
     assert {"device", "driver", "commit", "torch", "triton", "date"} <= set(record["environment"])
     assert set(record["races"]["differing"].values()) == {0}
     names = " ".join(figure["name"] for figure in record["figures"])
-    for part in ("update C=", "plain torch", "update_from_features", "observe_pool", "EMATeacher", "farthest"):
+    for part in (
+        "update C=",
+        "plain torch",
+        "update_from_features",
+        "observe_pool",
+        "EMATeacher",
+        "farthest",
+    ):
         assert part in names
     for figure in record["figures"]:
         assert figure["ms"] or "skipped" in figure["details"], figure
