@@ -1,0 +1,65 @@
+"""What the papers' analyses need is recorded, is right, and changes nothing in the run."""
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast.acquisition.registry import Strategy
+from dynal_fast.experiment import ActiveLearningExperiment
+from dynal_fast.experiment.analysis import recorded
+from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_recorded_arrays_are_those_of_the_model_that_selected(tmp_path):
+    data = blobs()
+    expected = []
+
+    def select(context):
+        with torch.no_grad():
+            logits = torch.cat(
+                [context.model.eval()(x) for _, x in context.batches(context.candidates)]
+            ).double()
+        labels = data.oracle.label(context.candidates).numpy()
+        p = np.exp(logits.numpy())
+        truth = (p / p.sum(1, keepdims=True))[np.arange(len(labels)), labels]
+        picks = context.stats.select("entropy", context.budget, candidates=context.candidates)
+        scores = context.stats.score("entropy")[context.candidates]
+        correct = logits.argmax(1).numpy() == labels
+        expected.append((context.candidates, picks, truth, correct, scores))
+        return picks
+
+    experiment = ActiveLearningExperiment(
+        data, "mlp", Strategy("mine", select, tracks=("entropy",)),
+        protocol=PROTOCOL, training=TRAINING, directory=tmp_path, analysis=True,
+    )  # fmt: skip
+    experiment.run()
+    found = recorded(tmp_path)
+    assert list(found) == list(range(PROTOCOL.cycles))
+    for arrays, (ids, picks, truth, correct, scores) in zip(found.values(), expected, strict=True):
+        assert torch.equal(arrays["ids"], ids)
+        assert torch.equal(arrays["picks"], picks)
+        assert arrays["correct"].tolist() == correct.tolist()
+        np.testing.assert_allclose(arrays["loss"], -np.log(truth), atol=1e-5)
+        assert torch.equal(arrays["score.entropy"], scores)
+        assert arrays["trajectories"].shape == (TRAINING.epochs, len(arrays["followed_ids"]))
+        rows = torch.searchsorted(ids, arrays["followed_ids"])
+        np.testing.assert_allclose(arrays["trajectories"][-1], truth[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["cod", "farthest_first"])
+def test_recording_changes_nothing_and_repeats_itself(tmp_path, strategy):
+    def run(name, analysis):
+        return ActiveLearningExperiment(
+            blobs(), "mlp", strategy, protocol=PROTOCOL, training=TRAINING,
+            directory=tmp_path / name, analysis=analysis,
+        ).run()  # fmt: skip
+
+    plain, first, second = run("plain", False), run("first", True), run("second", True)
+    assert plain == first == second
+    assert recorded(tmp_path / "plain") == {}
+    names = sorted(path.name for path in (tmp_path / "first").glob("analysis-*"))
+    assert len(names) == PROTOCOL.cycles
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
