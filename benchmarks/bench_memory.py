@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dynal_fast.bench.competitors import OURS, method_for
+from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.suites import LONG_HISTORY
-from dynal_fast.bench.worker import Limits
 
 
 @pytest.mark.benchmark(group=LONG_HISTORY.title())

@@ -1,11 +1,11 @@
 """The benchmark harness on tiny sizes: what it measures, refuses, extrapolates and writes."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from dynal_fast import farthest_first
-from dynal_fast.bench import fresh_process, page, suites
+from dynal_fast.bench import fresh_process, page, suites, worker
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch, per_pick
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
-from dynal_fast.bench.extrapolation import Run, largest_within, predict
+from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import exponent
 from dynal_fast.bench.inputs import EMBEDDINGS
@@ -28,10 +28,12 @@ from dynal_fast.bench.record import (
     Measurement,
     Record,
     Split,
+    file_name,
     new_record,
 )
 from dynal_fast.bench.table import full_text, ratio, row, text_table
-from dynal_fast.bench.worker import Limits, full_size, measure_in_this_process
+from dynal_fast.bench.worker import full_size, measure_in_this_process
+from dynal_fast.experiment.measure import Measurement as StepMeasurement
 
 ROOT = Path(__file__).parent.parent
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
@@ -116,10 +118,25 @@ def test_wrong_scores_are_called_wrong():
     assert judged["stability_error"] == pytest.approx(1, rel=0.01)
 
 
-def slow_method(seconds_per_epoch):
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only where ``slow_method`` says so, however busy the machine is."""
+    elapsed = [0.0]
+
+    @contextlib.contextmanager
+    def measured_by_the_clock(device):
+        step, start = StepMeasurement(), elapsed[0]
+        yield step
+        step.seconds = elapsed[0] - start
+
+    monkeypatch.setattr(worker, "measured", measured_by_the_clock)
+    return elapsed
+
+
+def slow_method(seconds_per_epoch, clock):
     def prepare(case, data):
         def run(size):
-            time.sleep(seconds_per_epoch * size.amount)
+            clock[0] += seconds_per_epoch * size.amount
             zeros = torch.zeros(case.n)
             return {"prediction_stability": zeros, "label_dispersion": zeros}
 
@@ -128,12 +145,12 @@ def slow_method(seconds_per_epoch):
     return Method("slow", "pool statistics", prepare, per_epoch)
 
 
-def test_a_job_over_the_limit_is_extrapolated_and_marked():
+def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
     case = dataclasses.replace(STATISTICS, epochs=1000)
     limits = Limits(seconds=0.2, repeats=3, repeat_seconds=1)
-    measurement = measured(case, slow_method(0.01), limits)
+    measurement = measured(case, slow_method(0.01, clock), limits)
     assert measurement.extrapolated == "extrapolated from 15 epochs"
-    assert measurement.median == pytest.approx(10, rel=0.3)
+    assert measurement.median == pytest.approx(10)
     record = new_record("test", 2, "cpu")
     record.add(measurement)
     cells = row(record, measurement)
@@ -141,8 +158,8 @@ def test_a_job_over_the_limit_is_extrapolated_and_marked():
     assert "extrapolated from 15 epochs" in cells[-1]
 
 
-def test_a_job_that_cannot_even_begin_is_not_available():
-    measurement = measured(STATISTICS, slow_method(0.2), Limits(seconds=0.01))
+def test_a_job_that_cannot_even_begin_is_not_available(clock):
+    measurement = measured(STATISTICS, slow_method(0.2, clock), Limits(seconds=0.01))
     assert measurement.unavailable.startswith("would take over 0.01 s")
     assert not measurement.seconds
 
@@ -153,24 +170,28 @@ def test_extrapolation_is_exact_where_cost_is_linear():
     runs = [Run(size, cost(size), 10 * cost(size)) for size in sizes]
     full = Size(4000, 25_000)
     assert predict(per_pick, runs, [run.seconds for run in runs], full) == pytest.approx(cost(full))
-    inside = largest_within(per_pick, per_pick, runs, full, limit_seconds=300, limit_bytes=1e9)
+    inside = largest_within(per_pick, per_pick, runs, full, Limits(300, 1e9))
     assert inside.labeled == full.labeled
     assert 150 < cost(inside) <= 300
-    by_memory = largest_within(per_pick, per_pick, runs, full, limit_seconds=1e9, limit_bytes=3000)
+    pilot = longest_pilot(per_pick, per_pick, runs, full, Limits(100, 1e9))
+    assert pilot == Size(31, 256)  # 4,000 halved until it takes at most a quarter of the limit
+    by_memory = largest_within(per_pick, per_pick, runs, full, Limits(1e9, 3000))
     assert 1500 < 10 * cost(by_memory) <= 3000
 
 
 def test_what_is_not_installed_says_so():
-    method = dataclasses.replace(slow_method(0), requires="no-such-distribution")
+    method = dataclasses.replace(slow_method(0, [0.0]), requires="no-such-distribution")
     measurement = measure(STATISTICS, method, Settings(threads=1))
     assert measurement.unavailable == "no-such-distribution is not installed"
 
 
 def test_what_a_method_cannot_do_says_so():
-    refusing = dataclasses.replace(slow_method(0), refuses=lambda case: "takes no statistics")
+    refusing = dataclasses.replace(
+        slow_method(0, [0.0]), refuses=lambda case: "takes no statistics"
+    )
     measurement = measure(STATISTICS, refusing, Settings(threads=1))
     assert measurement.unavailable == "takes no statistics"
-    on_gpu = measure(STATISTICS, slow_method(0), Settings(threads=1, device="cuda"))
+    on_gpu = measure(STATISTICS, slow_method(0, [0.0]), Settings(threads=1, device="cuda"))
     assert on_gpu.unavailable == "runs on CPUs only"
 
 
@@ -301,6 +322,18 @@ def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
     record = Record.load(path)
     assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
     assert record.measurements[1].exactness["agreement"] == 1
+
+
+def test_the_readme_and_the_results_page_are_made_from_the_records():
+    records = page.load_records(ROOT)
+    assert records
+    readme = (ROOT / "README.md").read_text()
+    assert page.with_block(readme, page.readme_block(*records[0])) == readme
+    assert page.results_page(records) == (ROOT / "docs" / "benchmarks.md").read_text()
+    for name, record in records:
+        assert record.commit
+        assert not record.commit.endswith("-dirty")
+        assert (ROOT / name).name == file_name(record)
 
 
 def test_the_page_of_a_record(tmp_path):

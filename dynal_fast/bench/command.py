@@ -98,11 +98,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from dynal_fast.bench import suites
     from dynal_fast.bench.cases import Case, TraversalCase
+    from dynal_fast.bench.extrapolation import Limits
     from dynal_fast.bench.measure import Settings
     from dynal_fast.bench.picture import draw
     from dynal_fast.bench.record import Measurement, Record, file_name, new_record
     from dynal_fast.bench.table import full_text, row
-    from dynal_fast.bench.worker import Limits
 
     threads = arguments.threads or torch.get_num_threads()
     limit = arguments.limit or (30 if arguments.full else 10)

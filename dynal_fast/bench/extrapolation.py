@@ -1,11 +1,22 @@
 """What a job too large to run would cost, from smaller runs of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from dynal_fast.bench.competitors import Size, Terms
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one measurement may take."""
+
+    seconds: float = 20
+    memory_bytes: float = 6e9
+    repeats: int = 5
+    repeat_seconds: float = 15
 
 
 class Run(NamedTuple):
@@ -70,8 +81,7 @@ def largest_within(
     memory_terms: Terms,
     runs: Sequence[Run],
     full: Size,
-    limit_seconds: float,
-    limit_bytes: float,
+    limits: Limits,
 ) -> Size | None:
     """The largest part of a job that keeps to the limits: all labeled samples first, then amount.
 
@@ -82,11 +92,24 @@ def largest_within(
         for amount in _halvings(full.amount, 2):
             size = Size(amount, labeled)
             if (
-                predict_seconds(terms, runs, size) <= limit_seconds
-                and predict_memory(memory_terms, runs, size) <= limit_bytes
+                predict_seconds(terms, runs, size) <= limits.seconds
+                and predict_memory(memory_terms, runs, size) <= limits.memory_bytes
             ):
                 return size
     return None
+
+
+def longest_pilot(
+    terms: Terms, memory_terms: Terms, runs: Sequence[Run], full: Size, limits: Limits
+) -> Size:
+    """With a pilot's labeled samples, as many picks or epochs as a quarter of the limit allows.
+
+    The cost of a pick is extrapolated a thousandfold: the few of the other pilots drown in noise.
+    """
+    quarter = Limits(limits.seconds / 4, limits.memory_bytes)
+    smallest = Size(full.amount, runs[0].size.labeled)
+    within = largest_within(terms, memory_terms, runs, smallest, quarter)
+    return Size(within.amount, runs[0].size.labeled) if within else runs[0].size
 
 
 def _halvings(value: int, least: int) -> list[int]:

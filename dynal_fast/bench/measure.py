@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dynal_fast.bench.cases import Case, as_record
 from dynal_fast.bench.competitors import Method
+from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.record import Measurement
-from dynal_fast.bench.worker import Limits
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,16 @@ from dynal_fast.bench.cases import Case, StatisticsCase, from_record
 from dynal_fast.bench.competitors import OURS, Method, Size, method_for
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import (
+    Limits,
     Run,
     describe,
     largest_within,
+    longest_pilot,
     pilots,
     predict_memory,
     predict_seconds,
 )
 from dynal_fast.experiment.measure import measured
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How much one measurement may take."""
-
-    seconds: float = 20
-    memory_bytes: float = 6e9
-    repeats: int = 5
-    repeat_seconds: float = 15
 
 
 def full_size(case: Case) -> Size:
@@ -76,9 +68,9 @@ def measure_in_this_process(
             runs.append(measure(pilot))
             if runs[-1].seconds > limits.seconds:
                 break
-        size = largest_within(
-            method.terms, memory_terms, runs, full, limits.seconds, limits.memory_bytes
-        )
+        else:
+            runs.append(measure(longest_pilot(method.terms, memory_terms, runs, full, limits)))
+        size = largest_within(method.terms, memory_terms, runs, full, limits)
     if size is None:
         predicted = predict_seconds(method.terms, runs, full)
         return result | {"unavailable": f"would take over {limits.seconds:g} s ({predicted:.0f} s)"}
