@@ -189,7 +189,7 @@ def long_run(confidence, passes):
     return logits, exact, (plain["m2"] / exact["m2"] - 1).abs().max()
 
 
-@pytest.mark.parametrize(("confidence", "bound"), [(0, 1e-4), (12, 1e-2)], ids=["spread", "sure"])
+@pytest.mark.parametrize(("confidence", "bound"), [(0, 1e-4), (12, 1e-3)], ids=["spread", "sure"])
 def test_variance_does_not_cancel(backend, confidence, bound):
     """Thousands of observations, logits offset by 1e4, probabilities near 1.
 
