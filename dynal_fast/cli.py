@@ -1,10 +1,11 @@
-"""The command line: ``dynal-fast run | select | demo | plot | bench | strategies | info``.
+"""The command line: ``dynal-fast run``, ``select``, ``demo``, ``bench``, ``info`` and more.
 
 Torch and everything above it load inside the commands, so that ``--help`` answers at once.
 """
 
 import argparse
 import dataclasses
+import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -111,11 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         arguments.command(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         resumes = arguments.command in (_run, _demo)
         advice = "; run the same command again to go on" if resumes else ""
         print(f"dynal-fast: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, LookupError, FileNotFoundError) as error:
         return _report(error, BAD_INPUT, arguments.debug)
     except (OSError, ImportError, FloatingPointError, RuntimeError) as error:
@@ -329,9 +334,11 @@ def _load_array(path: str, memory_mapped: bool = False) -> Any:
 def _strategies(arguments: argparse.Namespace) -> None:
     from dynal_fast.acquisition.registry import strategies
 
-    for strategy in strategies():
+    listed = list(strategies())
+    width = max(len(strategy.name) for strategy in listed)
+    for strategy in listed:
         also = f" (also: {', '.join(strategy.aliases)})" if strategy.aliases else ""
-        print(f"{strategy.name:<28}{strategy.description}{also}")
+        print(f"{strategy.name:<{width}}  {strategy.description}{also}")
 
 
 def _presets(arguments: argparse.Namespace) -> None:

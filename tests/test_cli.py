@@ -299,3 +299,10 @@ def test_debug_shows_the_traceback():
     result = dynal_fast("--debug", "plot", "/nowhere")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"{sys.executable} -m dynal_fast.cli strategies | head -n 1"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("random")
+    assert run.stderr == ""
