@@ -20,9 +20,10 @@ ROOT = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("DYNAL_FAST_DATA", ROOT.parent / "shared" / "data")) / "mnist"
 
 INTERRUPTED = """
-import sys, time
+import signal, sys
 import numpy as np
 from dynal_fast import farthest_first
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 pool = np.random.default_rng(0).standard_normal((40_000, 256), dtype=np.float32)
 before = farthest_first(pool[:500], 50)
 print("started", flush=True)

@@ -50,12 +50,15 @@ def defined(name, history, teacher):
     last = np.sort(p[-1], axis=-1)
     labels = p.argmax(axis=-1)
     modal = np.array([np.bincount(column).max() for column in labels.T])
+    # Sorted, so that the same shares of other classes add up to the same bits and tie.
+    shares = [np.sort(np.bincount(column)) / len(p) for column in labels.T]
     return {
         "prediction_stability": p.var(axis=0).sum(axis=-1),
         "prediction_stability_logits": logits.var(axis=0).sum(axis=-1),
         "absolute_increase": np.linalg.norm(np.diff(p, axis=0), axis=-1).sum(axis=0),
         "label_dispersion": 1 - modal / len(p),
         "variation_ratio": 1 - modal / len(p),
+        "vote_entropy": np.array([-sum(v * np.log(v) for v in share if v) for share in shares]),
         "bald": entropy(p.mean(axis=0)) - entropy(p).mean(axis=0),
         "mean_std": p.std(axis=0).mean(axis=-1),
         "entropy": entropy(p[-1]),
