@@ -18,10 +18,11 @@ from dynal_fast.ops.pool_stats import (
     NON_FINITE,
     STAMP_STEP,
     STATE,
-    pool_stats_update,
     pool_stats_update_from_features,
+    pool_stats_update_tracked,
 )
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
+from dynal_fast.pool.allocate import full
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.merge import merge_states
 from dynal_fast.pool.schedule import Schedule
@@ -194,7 +195,7 @@ class PoolStats:
             A shape, dtype, device or layout is wrong. Bad rows are found by ``end_pass``.
         """
         for k, state in self._due_states():
-            pool_stats_update(
+            pool_stats_update_tracked(
                 sample_ids,
                 logits,
                 teacher_logits,
@@ -494,7 +495,7 @@ class PoolStats:
             spec = STATE[name]
             shape = (self.num_samples, self.num_classes) if spec.per_class else (self.num_samples,)
             dtype = self.output_dtype if spec.dtypes == OUTPUT_DTYPES else spec.dtypes[0]
-            state[name] = torch.full(shape, spec.fresh, dtype=dtype, device=self.device)
+            state[name] = full(shape, spec.fresh, dtype, self.device)
         return state
 
     def _new_guard(self) -> tuple[Tensor, Tensor]:

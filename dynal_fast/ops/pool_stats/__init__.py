@@ -83,6 +83,7 @@ __all__ = [
     "STATE",
     "pool_stats_update",
     "pool_stats_update_from_features",
+    "pool_stats_update_tracked",
 ]
 
 Update = Callable[..., None]
@@ -160,6 +161,22 @@ def pool_stats_update(
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
     check_state(state, stamp, unknown_ids, pass_stamp)
+    tracker = (pass_stamp, stamp, unknown_ids)
+    pool_stats_update_tracked(sample_ids, logits, teacher_logits, *tracker, state, backend=backend)
+
+
+def pool_stats_update_tracked(
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    backend: str | None = None,
+) -> None:
+    """Do `pool_stats_update` on tensors that a tracker made and keeps right: not checked again."""
     check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
     if "teacher_discrepancy" in state:
         if teacher_logits is None:

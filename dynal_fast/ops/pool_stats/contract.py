@@ -76,10 +76,7 @@ REQUIRED = {
 def check_state(
     state: Mapping[str, Tensor], stamp: Tensor, unknown_ids: Tensor, pass_stamp: Tensor
 ) -> None:
-    """Raise ``ValueError`` unless the tensors of a tracker fit together.
-
-    Cheap enough for every call, since a kernel believes them.
-    """
+    """Raise ``ValueError`` unless the tensors of a tracker fit together: a kernel believes them."""
     if stamp.ndim != 1 or stamp.dtype != torch.int32:
         raise ValueError(f"stamp must be (num_samples,) int32, got {_describe(stamp)}")
     for name, tensor, size, dtype in (
@@ -112,7 +109,7 @@ def check_state(
 
 def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
     """C, where some tensor of the state has a class axis."""
-    return next((len(state[name][0]) for name in state if STATE[name].per_class), None)
+    return next((tensor.shape[-1] for name, tensor in state.items() if STATE[name].per_class), None)
 
 
 def check_batch(

@@ -1,0 +1,29 @@
+"""Memory for the state of the pool statistics."""
+
+import contextlib
+import math
+import mmap
+
+import torch
+from torch import Tensor
+
+HUGE_FROM = 4 << 20  # bytes, two huge pages
+
+
+def full(shape: tuple[int, ...], value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return what ``torch.full`` returns; a large tensor on the CPU asks Linux for huge pages.
+
+    An update touches rows all over the state, and with pages of 4 KiB it would wait for address
+    translation.
+
+    >>> full((2, 2), 0.5, torch.float32, torch.device("cpu"))
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]])
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < HUGE_FROM or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.full(shape, value, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel built without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape).fill_(value)
