@@ -325,10 +325,13 @@ def _load_array(path: str, memory_mapped: bool = False) -> Any:
     import numpy as np
 
     try:
-        return np.load(path, mmap_mode="r" if memory_mapped else None, allow_pickle=False)
+        array = np.load(path, mmap_mode="r" if memory_mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} must hold one .npy array, got an .npz archive of several")
+    return array
 
 
 def _strategies(arguments: argparse.Namespace) -> None:

@@ -254,3 +254,10 @@ def test_every_generator_goes_on_where_it_was_saved(tmp_path):
         other.restore(loaded.tensors, loaded.facts["random"])
         assert draw(other) == expected
         assert draw(other) != expected
+
+
+def test_only_its_own_leftovers_are_deleted(tmp_path):
+    (tmp_path / ".somebody-elses.tmp").write_text("keep")
+    (tmp_path / f".results.json.1{checkpoint.TEMPORARY}").write_text("half")
+    checkpoint.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".somebody-elses.tmp"]

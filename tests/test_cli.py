@@ -246,6 +246,8 @@ def test_select_in_a_subprocess_starts_where_it_is_told(files):
         (["missing.npy", "-k", "3"], "missing.npy cannot be read as a .npy array: No such file"),
         (["text.npy", "-k", "3"], "text.npy cannot be read as a .npy array"),
         (["objects.npy", "-k", "3"], "objects.npy cannot be read as a .npy array"),
+        (["several.npz", "-k", "3"], "several.npz must hold one .npy array"),
+        (["features.npy", "-k", "3", "--labeled", "several.npz"], "several.npz must hold one"),
         (["flat.npy", "-k", "3"], "flat.npy must have shape (samples, features), got (4,)"),
         (["integers.npy", "-k", "1"], "pool must"),
         (["nan.npy", "-k", "1"], "pool"),
@@ -260,6 +262,7 @@ def test_select_in_a_subprocess_starts_where_it_is_told(files):
 def test_select_refuses_bad_files_in_one_line(files, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(files)
     np.save("flat.npy", FEATURES[0, :4])
+    np.savez("several.npz", a=FEATURES, b=FEATURES)
     np.save("integers.npy", np.arange(6).reshape(2, 3))
     np.save("nan.npy", np.full((3, 2), np.nan, np.float32))
     np.save("wide.npy", np.ones((2, 6), np.float32))

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from dynal_fast.experiment.config import canonical_json
 
+TEMPORARY = ".dynal_fast.tmp"  # how the names of unfinished files end
+
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Put ``content`` at ``path`` so that a reader, or a crash, finds the old or the new file.
@@ -28,7 +30,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         The disk is full or the folder cannot be written; the old file is as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -59,8 +61,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in ``folder``."""
-    for leftover in folder.glob(".*.tmp"):
+    """Delete the temporary files of `write_atomically` that a killed process left in ``folder``."""
+    for leftover in folder.glob(f".*{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from dynal_fast.acquisition.registry import get_strategy
+from dynal_fast.experiment.checkpoint import remove_leftovers
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.loop import ActiveLearningExperiment, checked_device
@@ -54,6 +55,7 @@ def run_grid(
         A file could not be written; the checkpoints before it are intact.
     """
     folder = Path(folder)
+    remove_leftovers(folder)
     names = [get_strategy(name).name for name in config.strategies]
     if len(set(names)) < len(names):
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
