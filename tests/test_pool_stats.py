@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 
@@ -286,6 +287,14 @@ def bad_batch(**changes):
 def test_wrong_batches_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         bad_batch(**changes)
+
+
+@pytest.mark.parametrize("name", ["sample_ids", "logits", "teacher_logits"])
+def test_what_is_no_tensor_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor, got numpy.ndarray"):
+        bad_batch(**{name: np.zeros((4, 5))})
+    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor, got list"):
+        bad_batch(**{name: [0, 1, 2, 3]})
 
 
 def test_one_class_is_refused_with_the_reason():

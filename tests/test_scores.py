@@ -189,6 +189,102 @@ def test_merge_equals_one_tracker(split, missing, scale, seed):
         )
 
 
+def in_both_orders(names, schedules):
+    """Two trackers that differ in the order of ``track`` only; their states are not numbered so."""
+    return (
+        PoolStats(2, 2, names, schedules=schedules),
+        PoolStats(2, 2, names[::-1], schedules=schedules),
+    )
+
+
+@pytest.mark.parametrize("how", ["merge", "load"])
+def test_the_order_of_track_does_not_matter(how):
+    schedules = {"label_dispersion": EveryEpoch(), "variation_ratio": Epochs({2})}
+    one, other = in_both_orders(tuple(schedules), schedules)
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    for number in (1, 2):
+        with one.observe(number, 2):
+            one.update(torch.arange(2), logits if number == 1 else logits[:1].expand(2, 2).clone())
+    assert one.score("label_dispersion").tolist() == [0, 0.5]
+    if how == "merge":
+        other.merge(one)
+    else:
+        other.load_state_dict(one.state_dict())
+    assert other.score("label_dispersion").tolist() == [0, 0.5]
+    assert other.score("variation_ratio").tolist() == [0, 0]
+
+
+def test_states_of_different_tensors_merge_in_any_order():
+    names = ("bald", "prediction_stability")
+    schedules = {"bald": EveryEpoch(), "prediction_stability": LastEpochs(2)}
+    one, other = in_both_orders(names, schedules)
+    history = torch.randn(4, 2, 2, generator=torch.Generator().manual_seed(0))
+    observe(one, history)
+    other.merge(one)
+    for name in names:
+        torch.testing.assert_close(other.score(name), one.score(name))
+
+
+def test_a_refused_checkpoint_changes_nothing():
+    stats = PoolStats(2, 2, ("bald", "label_dispersion"))
+    observe(stats, torch.ones(1, 2, 2))
+    before = {name: tensor.clone() for name, tensor in stats.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in before.items()}
+    other["stamp"] = other["stamp"].to(torch.int64)
+    with pytest.raises(ValueError, match="stamp must be"):
+        stats.load_state_dict(other)
+    with pytest.raises(ValueError, match="merge needs the same schedules"):
+        stats.merge(PoolStats(2, 2, ("bald",)))
+    for name, tensor in stats.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("from_features", [False, True])
+def test_a_bad_teacher_row_changes_nothing_in_any_state(from_features):
+    names = ("bald", "emaod", "prediction_stability")
+    stats = PoolStats(3, 2, names)
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
+    teacher = logits.clone()
+    teacher[1, 0] = float("nan")
+    stats.begin_pass(1, 1)
+    if from_features:
+        eye = torch.eye(2)
+        stats.update_from_features(torch.arange(3), logits, eye, None, teacher, eye)
+    else:
+        stats.update(torch.arange(3), logits, teacher)
+    with pytest.raises(PoolObservationError) as error:
+        stats.end_pass()
+    assert error.value.non_finite.tolist() == [1]
+    tensors = stats.state_dict()
+    assert tensors["count"].tolist() == tensors["count.1"].tolist() == [1, 0, 1]
+    assert stats.score("emaod").isnan().tolist() == [False, True, False]
+    assert "teacher_discrepancy.1" not in tensors
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence", "emaod"])
+def test_a_wrong_number_of_classes_is_refused(name):
+    stats = PoolStats(5, 3, (name,))
+    wide, features, weight = torch.zeros(5, 7), torch.zeros(5, 4), torch.zeros(9, 4)
+    stats.begin_pass(1, 1)
+    with pytest.raises(ValueError, match=r"logits must be .* = \(5, 3\), got \(5, 7\)"):
+        stats.update(torch.arange(5), wide, wide)
+    with pytest.raises(ValueError, match=r"weight must be .* classes = 3, got \(9, 4\)"):
+        stats.update_from_features(torch.arange(5), features, weight, None, features, weight)
+    assert not stats._guards[0][0].any()
+
+
+def test_subset_takes_what_drop_takes():
+    stats = PoolStats(3, 2, ("margin",))
+    observe(stats, torch.tensor([[[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]]))
+    margins = stats.score("margin")
+    mask = torch.tensor([True, False, True])
+    torch.testing.assert_close(stats.subset(mask).score("margin"), margins[mask], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"a mask of candidates must be \(3,\), got \(2,\)"):
+        stats.subset(torch.tensor([False, True]))
+    with pytest.raises(ValueError, match=r"candidates must be .* got \(1,\) torch\.float32"):
+        stats.subset(torch.tensor([1.7]))
+
+
 @settings(max_examples=40, deadline=None)
 @given(passes=st.integers(1, 30), scale=st.floats(0.01, 100), seed=st.integers(0, 1000))
 def test_welford_equals_two_passes(passes, scale, seed):
@@ -250,6 +346,17 @@ def test_only_what_is_tracked_is_allocated():
 def test_wrong_trackers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         PoolStats(*arguments)
+
+
+def test_sizes_are_integers():
+    with pytest.raises(TypeError, match=r"num_samples must be an integer, got 2\.5"):
+        PoolStats(2.5, 2, ("margin",))
+    with pytest.raises(TypeError, match=r"num_classes must be an integer, got 2\.5"):
+        PoolStats(2, 2.5, ("margin",))
+    with pytest.raises(TypeError, match=r"b must be an integer, got 2\.0"):
+        top_b(torch.zeros(3), 2.0)
+    assert PoolStats(np.int64(3), np.int32(2), ("margin",)).score("margin").shape == (3,)
+    assert len(top_b(torch.zeros(3), np.int64(2))) == 2
 
 
 def test_ties_are_broken_fairly():

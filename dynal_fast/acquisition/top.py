@@ -1,5 +1,8 @@
 """The b best of a score, exactly, with ties broken fairly."""
 
+import operator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,6 +43,8 @@ def top_b(
     ValueError
         ``b`` is negative or more than there are candidates, a candidate is unknown, repeated or
         scores NaN, or ``ties`` is neither of the two.
+    TypeError
+        ``b`` is not an integer.
 
     Examples
     --------
@@ -55,6 +60,7 @@ def top_b(
         )
     if ties not in ("random", "first"):
         raise ValueError(f"ties must be 'random' or 'first', got {ties!r}")
+    b = integer("b", b)
     pool = candidate_ids(candidates, len(scores), scores.device)
     if not 0 <= b <= len(pool):
         raise ValueError(f"b must be between 0 and the {len(pool)} candidates, got {b}")
@@ -98,6 +104,18 @@ def candidate_ids(candidates: Tensor | None, n: int, device: torch.device) -> Te
     if len(repeated):
         raise ValueError(f"candidates must be distinct, got {first_ids(repeated)} repeatedly")
     return ids
+
+
+def integer(name: str, value: Any) -> int:
+    """Return ``value`` as an int, of whatever integer type it is.
+
+    >>> integer("b", torch.tensor(3))
+    3
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
 def first_ids(ids: Tensor, most: int = 10) -> str:

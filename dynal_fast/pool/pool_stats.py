@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.acquisition.scores import ALIASES, SCORES
-from dynal_fast.acquisition.top import candidate_ids, first_ids, top_b
+from dynal_fast.acquisition.top import candidate_ids, first_ids, integer, top_b
 from dynal_fast.ops.pool_stats import (
     BACKENDS,
     DROPPED,
@@ -21,7 +21,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
     pool_stats_update_tracked,
 )
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES, check_tensor
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.merge import merge_states
@@ -55,6 +55,8 @@ class PoolStats:
     ------
     ValueError
         A name, schedule, size or dtype is not one of the above.
+    TypeError
+        A size is not an integer.
 
     Examples
     --------
@@ -80,6 +82,8 @@ class PoolStats:
         output_dtype: torch.dtype = torch.float32,
         backend: str | None = None,
     ) -> None:
+        num_samples = integer("num_samples", num_samples)
+        num_classes = integer("num_classes", num_classes)
         if num_samples < 0:
             raise ValueError(f"num_samples must not be negative, got {num_samples}")
         if num_classes < 2:
@@ -165,6 +169,7 @@ class PoolStats:
                 self._make_room_for_labels(k)
             state = {n: t for n, t in self._states[k].items() if STATE[n].part in observing}
             due.append((k, state))
+        _share_teacher([state for _, state in due])
         self._due = due
         self._partial = partial
         self._pass += 1
@@ -193,6 +198,8 @@ class PoolStats:
             Outside of a pass.
         ValueError
             A shape, dtype, device or layout is wrong. Bad rows are found by ``end_pass``.
+        TypeError
+            An argument is no tensor.
         """
         for k, state in self._due_states():
             pool_stats_update_tracked(
@@ -202,6 +209,7 @@ class PoolStats:
                 self._pass_stamp,
                 *self._guards[k],
                 state,
+                num_classes=self.num_classes,
                 backend=self.backend,
             )
 
@@ -227,7 +235,14 @@ class PoolStats:
             The EMA teacher's, where ``emaod`` observes this pass. Its features are ``features``
             again where only the head is averaged.
         """
-        for k, state in self._due_states():
+        due = self._due_states()
+        check_tensor("weight", weight)
+        if weight.shape[:1] != (self.num_classes,):
+            raise ValueError(
+                f"weight must be (classes, d) with classes = {self.num_classes}, "
+                f"got {tuple(weight.shape)}"
+            )
+        for k, state in due:
             pool_stats_update_from_features(
                 sample_ids,
                 features,
@@ -371,12 +386,14 @@ class PoolStats:
     def subset(self, sample_ids: Tensor) -> "PoolStats":
         """Return a smaller tracker that holds a copy of these samples only.
 
-        They are renumbered: sample j of it is ``sample_ids[j]`` of this one. To keep the ids, use
-        ``drop``, which frees no memory.
+        They are renumbered: sample j of it is ``sample_ids[j]`` of this one, or the j-th of a mask
+        (N,) bool. To keep the ids, use ``drop``, which frees no memory.
         """
         self._check_between_passes("subset")
-        ids = torch.as_tensor(sample_ids, device=self.device).long()
-        candidate_ids(ids, self.num_samples, self.device)
+        chosen = torch.as_tensor(sample_ids, device=self.device)
+        ids = candidate_ids(chosen, self.num_samples, self.device)
+        if chosen.dtype != torch.bool:
+            ids = chosen.long()  # in their order
         other = self._like(len(ids))
         other._pass = self._pass
         other._label_passes = list(self._label_passes)
@@ -466,12 +483,16 @@ class PoolStats:
                     f"{key} must be {tuple(mine[key].shape)} {mine[key].dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
+        states = [
+            {name: tensors[_key(name, k)].to(self.device, copy=True) for name in state}
+            for k, state in enumerate(self._states)
+        ]
+        label_passes = tensors["label_passes"].tolist()
         self._pass = int(tensors["passes"])
-        self._label_passes = tensors["label_passes"].tolist()
-        for k, state in enumerate(self._states):
-            for name in state:
-                state[name] = tensors[_key(name, k)].to(self.device, copy=True)
-            self._guards[k][0].copy_(tensors[_key("stamp", k)])
+        self._label_passes = label_passes
+        self._states = states
+        for k, (stamp, _) in enumerate(self._guards):
+            stamp.copy_(tensors[_key("stamp", k)])
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -547,6 +568,18 @@ class PoolStats:
 def _check_epoch(epoch: int, num_epochs: int) -> None:
     if not 1 <= epoch <= num_epochs:
         raise ValueError(f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}")
+
+
+def _share_teacher(states: list[dict[str, Tensor]]) -> None:
+    """Let each state compare with the teacher if one does, for a bad teacher row to void them all.
+
+    They write the same values.
+    """
+    for state in states:
+        if "teacher_discrepancy" in state:
+            for other in states:
+                other.setdefault("teacher_discrepancy", state["teacher_discrepancy"])
+            return
 
 
 def _key(name: str, k: int) -> str:

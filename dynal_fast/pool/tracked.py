@@ -57,18 +57,20 @@ def plan(
     """Spread the parts over states, so that none has a part on two schedules.
 
     Returns, for each state, the schedule of its parts and the names of its tensors; and for each
-    score the index of its state. There is always at least one state.
+    score the index of its state. There is always at least one state. The order of ``schedules``
+    does not matter, so that trackers can be merged and restored whatever the order of ``track``.
 
     >>> parts, tensors, home = plan({"bald": EveryEpoch(), "margin": LastEpochs(1)})
     >>> len(parts), sorted(tensors[0]), home
     (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'bald': 0, 'margin': 0})
     >>> plan({"bald": EveryEpoch(), "prediction_stability": LastEpochs(5)})[2]
-    {'bald': 0, 'prediction_stability': 1}
+    {'prediction_stability': 0, 'bald': 1}
     """
     parts: list[dict[str, Schedule]] = [{}]
     tensors: list[set[str]] = [set()]
     home: dict[str, int] = {}
-    for score, schedule in schedules.items():
+    for score in (score for score in SCORES if score in schedules):
+        schedule = schedules[score]
         needed = SCORES[score].tensors
         part = STATE[needed[0]].part
         fitting = (k for k, used in enumerate(parts) if used.get(part, schedule) == schedule)

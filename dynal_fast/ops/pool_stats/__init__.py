@@ -144,6 +144,8 @@ def pool_stats_update(
     ValueError
         A shape, dtype, device or layout is not the one above, or C < 2. Bad ids and non-finite rows
         do not raise: they are recorded.
+    TypeError
+        A part of the batch is no tensor.
 
     Examples
     --------
@@ -161,8 +163,17 @@ def pool_stats_update(
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
     check_state(state, stamp, unknown_ids, pass_stamp)
-    tracker = (pass_stamp, stamp, unknown_ids)
-    pool_stats_update_tracked(sample_ids, logits, teacher_logits, *tracker, state, backend=backend)
+    pool_stats_update_tracked(
+        sample_ids,
+        logits,
+        teacher_logits,
+        pass_stamp,
+        stamp,
+        unknown_ids,
+        state,
+        num_classes=num_classes_of(state),
+        backend=backend,
+    )
 
 
 def pool_stats_update_tracked(
@@ -174,10 +185,14 @@ def pool_stats_update_tracked(
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
     *,
+    num_classes: int | None,
     backend: str | None = None,
 ) -> None:
-    """Do `pool_stats_update` on tensors that a tracker made and keeps right: not checked again."""
-    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
+    """Do `pool_stats_update` on tensors that a tracker made and keeps right: not checked again.
+
+    ``num_classes`` is C, or None where any is right.
+    """
+    check_batch(sample_ids, logits, teacher_logits, num_classes, stamp.device)
     if "teacher_discrepancy" in state:
         if teacher_logits is None:
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")

@@ -122,6 +122,9 @@ def check_batch(
     """Raise ``ValueError`` unless the batch is what the kernels take: nothing is converted."""
     check_ids(sample_ids, device)
     rows = len(sample_ids)
+    check_tensor("logits", logits)
+    if teacher_logits is not None:
+        check_tensor("teacher_logits", teacher_logits)
     for name, tensor in (("logits", logits), ("teacher_logits", teacher_logits)):
         if tensor is None:
             continue
@@ -145,6 +148,7 @@ def check_batch(
 
 
 def check_ids(sample_ids: Tensor, device: torch.device) -> None:
+    check_tensor("sample_ids", sample_ids)
     if sample_ids.ndim != 1 or sample_ids.dtype not in ID_DTYPES:
         raise ValueError(
             f"sample_ids must be (batch,) {_alternatives(ID_DTYPES)}, got {_describe(sample_ids)}"
@@ -163,6 +167,10 @@ def check_head(
 ) -> None:
     """Raise ``ValueError`` unless features, weight and bias give ``shape`` = (batch, classes)."""
     rows, num_classes = shape
+    check_tensor(f"{prefix}features", features)
+    check_tensor(f"{prefix}weight", weight)
+    if bias is not None:
+        check_tensor(f"{prefix}bias", bias)
     if features.ndim != 2 or len(features) != rows:
         raise ValueError(
             f"{prefix}features must be (batch, d) with batch = {rows}, got {tuple(features.shape)}"
@@ -188,6 +196,13 @@ def check_head(
             f"{prefix}weight must have at least 2 classes, got {classes}: the softmax of one "
             "logit is always 1, so no score could tell samples apart"
         )
+
+
+def check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        kind = type(value)
+        given = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
+        raise TypeError(f"{name} must be a torch.Tensor, got {given}")
 
 
 def _check_floats(name: str, tensor: Tensor, device: torch.device) -> None:
