@@ -1,8 +1,11 @@
 // Decision values: the exact distance of two rows, rounded once (see reference.py).
 //
 // A float64 sum decides unless it lies too close to the midpoint of two neighbours; then the sum is
-// taken again in double-double arithmetic, whose error of 2^-100 no longer leaves a doubt.
+// taken again in double-double arithmetic, and where even that leaves a doubt, on ties above all,
+// without any rounding.
 #pragma once
+
+#include "farthest_first_integer.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {
@@ -119,10 +122,12 @@ DoubleDouble sum_terms_exactly(const T* x, const T* y, int64_t columns) {
   return sum;
 }
 
-// The sign of a - b, 0 where they agree to double-double accuracy.
-inline int compare(DoubleDouble a, DoubleDouble b) {
-  double difference = (a.high - b.high) + (a.low - b.low);
-  if (__builtin_fabs(difference) <= 0x1p-95 * __builtin_fabs(a.high)) return 0;
+// The sign of a - b, 0 where rounding leaves a doubt: sums of `columns` terms, of magnitudes that
+// add up to `scale` at most, and errors that underflowed.
+inline int compare(DoubleDouble a, DoubleDouble b, int64_t columns, double scale) {
+  const double difference = (a.high - b.high) + (a.low - b.low);
+  const double doubt = static_cast<double>(columns + 8) * 0x1p-98 * scale + 0x1p-900;
+  if (__builtin_fabs(difference) <= doubt) return 0;
   return difference > 0 ? 1 : -1;
 }
 
@@ -133,7 +138,9 @@ float euclidean_value(const T* x, const T* y, int64_t columns) {
   const float low = static_cast<float>(sum - doubt), high = static_cast<float>(sum + doubt);
   if (low == high) return low;
   const double middle = 0.5 * (static_cast<double>(low) + static_cast<double>(high));
-  int side = compare(sum_terms_exactly<SquaredDifference>(x, y, columns), {middle, 0});
+  const DoubleDouble longer = sum_terms_exactly<SquaredDifference>(x, y, columns);
+  int side = compare(longer, {middle, 0}, columns, longer.high);
+  if (side == 0) side = exact_euclidean_side(x, y, columns, middle);
   if (side != 0) return side > 0 ? high : low;
   uint32_t bits;
   __builtin_memcpy(&bits, &low, 4);
@@ -159,7 +166,10 @@ float cosine_value(const T* x, const T* y, int64_t columns, double scales) {
   DoubleDouble left = multiply(dot, dot), right = multiply(two_product(limit, limit), norms);
   if (dot.high < 0) left = {-left.high, -left.low};
   if (limit < 0) right = {-right.high, -right.low};
-  const int side = -compare(left, right);
+  int side = -compare(left, right, columns, norms.high);
+  if (side == 0) {
+    side = exact_cosine_side(x, y, columns, static_cast<int64_t>(limit * 0x1p24));
+  }
   const bool low_is_even = static_cast<int64_t>(low) % 2 == 0;
   const double nearest = side > 0 || (side == 0 && !low_is_even) ? high : low;
   return static_cast<float>(nearest * kCosineStep);

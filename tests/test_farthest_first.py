@@ -178,6 +178,25 @@ def test_every_dtype_is_taken_as_given(dtype, backend):
     assert_equal(farthest_first(pool, 100, labeled, backend=backend), want)
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_instruction_set_takes_every_dtype(dtype, metric):
+    pool = torch.from_numpy(clustered(90, 37)).to(dtype)
+    labeled = torch.from_numpy(clustered(20, 37, seed=1)).to(dtype)
+    want = expected(pool.double().numpy(), 90, labeled.double().numpy(), metric)
+    assert_equal(farthest_first(pool, 90, labeled, metric=metric, backend="cpu"), want, metric)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("exponent", [-30, -60, -100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_hair_above_a_midpoint_decides(dtype, exponent):
+    pool = np.array([[4097, 0], [4097, 2.0**exponent]], dtype)
+    got = farthest_first(pool, 2, np.zeros((1, 2), dtype), backend="cpu")
+    assert got.indices.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float64_differences_below_float32_resolution_decide(backend):
     pool = 1 + 1e-9 * np.random.default_rng(0).standard_normal((80, 6))
@@ -267,6 +286,12 @@ def test_edges_of_k(backend):
         ({"pool": gaussian(3, 10).T}, r"pool must have .*np.ascontiguousarray"),
         ({"pool": torch.zeros(10, 6)[:, ::2]}, r"pool must have contiguous rows.*\.contiguous\(\)"),
         ({"pool": gaussian(10, 3)[::-1]}, r"pool must have rows that follow each other"),
+        (
+            {"pool": torch.zeros(10, 3, dtype=torch.complex64).conj().imag},
+            r"pool must .* negated view .*\.resolve_neg\(\)",
+        ),
+        ({"pool": torch.eye(10).to_sparse()}, r"pool must be a dense tensor.*\.to_dense\(\)"),
+        ({"labeled": torch.eye(3).to_sparse_csr()}, r"labeled must be a dense tensor"),
         ({"pool": [[1.0]]}, r"pool must be a torch.Tensor or a NumPy array, got list"),
         ({"metric": "manhattan"}, r"metric must be one of .* got 'manhattan'"),
         ({"start": 10}, r"start must be between 0 and 9"),
@@ -339,11 +364,15 @@ def test_compress_takes_a_traversal_of_each_class(backend):
         ({"c": 21}, r"c must be between 0 and 20"),
         ({"labels": np.zeros(19, np.int64)}, r"labels must be 20 integers"),
         ({"labels": np.zeros(20)}, r"labels must be 20 integers.*float64"),
+        ({"labels": None}, r"labels must be 20 integers.*got NoneType"),
+        ({"labels": ["cat"] * 20}, r"labels must be 20 integers.*got list: \['cat'"),
+        ({"labels": np.array(["cat"] * 20)}, r"labels must be 20 integers.*got ndarray"),
+        ({"labels": np.zeros(20, complex)}, r"labels must be 20 integers.*complex128"),
     ],
 )
 def test_compress_checks(change, message):
     arguments = {"embeddings": gaussian(20, 3), "labels": np.arange(20) % 3, "c": 6, **change}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         farthest_first_compress(**arguments)
 
 

@@ -1,11 +1,13 @@
 """The primitives of farthest_first: bounds that hold, minima that are exact, heads that stop."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from dynal_fast import _extension
-from dynal_fast.ops.farthest_first import heads, reference
+from dynal_fast.ops.farthest_first import cpu, heads, reference
 from dynal_fast.ops.farthest_first.checks import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
@@ -136,3 +138,106 @@ def test_traverse_stops_where_a_row_outside_comes_first(build, name, metric):
         left[want[:count]] = -np.inf
         np.testing.assert_array_equal(exact[head].numpy(), left[head])
         np.testing.assert_array_equal(exact[1::2].numpy(), minimum[1::2])
+
+
+def euclidean_midpoints(tiny: float) -> np.ndarray:
+    """Rows whose squared norm is half-way between two float32 numbers, or ``tiny`` squared more."""
+    rows = [[base, 0.0, 0.0] for base in (4097, 4099, 5793, 5795)]  # odd squares above 2^24
+    rows += [[1.0, 2.0**-12, 0.0], [1.0, 3 * 2.0**-12, 0.0]]  # 1 + 2^-24 and 1 + 9 * 2^-24
+    nudged = np.array(rows)
+    nudged[:, 2] = tiny
+    return np.concatenate([rows, nudged])
+
+
+def cosine_midpoints(tiny: float) -> np.ndarray:
+    """Rows at a cosine distance to the first axis half-way between two values, or a hair off."""
+    rows = []
+    for first in (12_345_677, 12_345_679, -3_000_001, -3_000_003):
+        rest = 2**48 - first * first  # the other components' squares: the norm is 2^24
+        second = math.isqrt(rest)
+        squares = {a * a + b * b: (a, b) for a in range(120) for b in range(a + 1)}
+        rest -= second * second
+        third = math.isqrt(rest)
+        while rest - third * third not in squares:
+            third -= 1
+        rows.append([first, second, third, *squares[rest - third * third], 0.0])
+        assert sum(int(v) ** 2 for v in rows[-1]) == 2**48
+    nudged = np.array(rows)
+    nudged[:, 5] = tiny
+    return np.concatenate([rows, nudged])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-12, -30, -60, -100])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_midpoints_round_to_even_and_a_hair_more_up(build, metric, exponent, dtype):
+    """Decided in float64, in double-double, and where even that is too coarse, exactly."""
+    midpoints = euclidean_midpoints if metric == "euclidean" else cosine_midpoints
+    rows = midpoints(2.0**exponent).astype(dtype)
+    center = np.zeros((1, rows.shape[1]), dtype)
+    center[0, 0] = metric == "cosine"
+    on, off = np.split(reference.decision_values(rows, center[0], metric), 2)
+    if metric == "euclidean" or exponent > -100 or dtype is np.float64:
+        assert (off >= on).all()
+        assert (off != on).any()
+    kernels, x, y = build(rows, center, metric)
+    assert_refreshed(kernels, x, y, np.concatenate([on, off]))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_products_that_underflow_still_decide(build, metric):
+    if metric == "euclidean":  # 2^-150: half the smallest float32 number
+        rows, center = np.array([[2.0**-75, 0], [2.0**-75, 2.0**-600]]), np.zeros((1, 2))
+    else:
+        rows, center = cosine_midpoints(2.0**-100) * 2.0**-480, np.eye(1, 6)
+    want = reference.decision_values(rows, center[0], metric)
+    assert len(set(want.tolist())) > len(want) // 2
+    assert_refreshed(*build(rows, center, metric), want)
+
+
+def assert_refreshed(kernels: Kernels, x: Points, y: Points, want: np.ndarray) -> None:
+    """`refresh` finds the decision values of all rows of x to the one row of y."""
+    exact = torch.full((len(want),), torch.inf)
+    groups = Groups.one(torch.arange(len(want)).to(torch.int32), torch.zeros(1, dtype=torch.int32))
+    kernels.refresh(x, y, groups, None, exact.clone(), exact)
+    np.testing.assert_array_equal(exact.numpy(), want)
+
+
+@pytest.mark.parametrize("shape", ["first", "one", "two"])
+@pytest.mark.parametrize("work", [1, 2000, 2**34])
+def test_calls_are_short_and_change_nothing(monkeypatch, shape, work):
+    pool, labeled, values = inputs("clustered", "euclidean")
+    (n, m), d = values.shape, pool.shape[1]
+    monkeypatch.setattr(cpu, "WORK", work)
+    monkeypatch.setattr(cpu, "BLOCK", 4)
+    sizes = []
+    build_groups = CpuKernels._groups
+
+    def record(self, groups):
+        rows, centers = (
+            np.diff(ends.numpy(), prepend=0) for ends in (groups.row_ends, groups.center_ends)
+        )
+        sizes.append(int((rows * centers).sum()) * d)
+        return build_groups(self, groups)
+
+    monkeypatch.setattr(CpuKernels, "_groups", record)
+    x, y = as_rows(pool, "pool"), as_rows(labeled, "labeled")
+    kernels = CpuKernels(x, "euclidean")
+    exact, first = torch.full((n,), torch.inf), None
+    groups, want = Groups.one(torch.arange(n).int(), torch.arange(m).int()), values.min(axis=1)
+    if shape == "first":
+        first = torch.from_numpy(np.sort(np.arange(n) % (m + 1)).astype(np.int32))
+        seen = [values[row, :start].min(initial=np.inf) for row, start in enumerate(first)]
+        exact = torch.tensor(np.array(seen, dtype=np.float32))
+    elif shape == "two":
+        groups, want = two_groups(n, m), values[:, m // 2 :].min(axis=1)
+        want[::2] = values[::2].min(axis=1)
+    x_points, y_points = kernels.points(x, "pool"), kernels.points(y, "labeled")
+    bound = torch.full((n,), torch.inf)
+    kernels.bound(x_points, y_points, groups, bound)
+    assert (bound.numpy() >= want).all()
+    kernels.refresh(x_points, y_points, groups, first, exact.clone(), exact)
+    np.testing.assert_array_equal(exact.numpy(), want)
+    assert max(sizes) <= max(2 * work, 4 * 4 * d)
+    assert sum(sizes) == 2 * d * int((n + 1) // 2 * (m // 2) + n * (m - m // 2)) or shape != "two"
+    assert sum(sizes) == 2 * n * m * d or shape == "two"

@@ -194,12 +194,7 @@ def farthest_first_compress(
     """
     rows = checks.as_rows(embeddings, "embeddings")
     checks.check_metric(metric)
-    classes = torch.as_tensor(labels).cpu()
-    if classes.shape != (rows.size,) or classes.dtype in (*checks.FLOATS, torch.bool):
-        raise ValueError(
-            f"labels must be {rows.size} integers, one per row of embeddings, "
-            f"got shape {tuple(classes.shape)} of {classes.dtype}"
-        )
+    classes = checks.as_classes(labels, rows.size)
     count = checks.as_count(c, "c", rows.size, "samples")
     distinct = torch.unique(classes).tolist()
     if count < len(distinct):

@@ -37,6 +37,15 @@ def as_rows(array: Array, name: str) -> Rows:
         raise TypeError(
             f"{name} must be a torch.Tensor or a NumPy array, got {type(array).__name__}"
         )
+    if isinstance(array, torch.Tensor) and array.layout != torch.strided:
+        raise ValueError(
+            f"{name} must be a dense tensor, got layout {array.layout}; convert it with .to_dense()"
+        )
+    if isinstance(array, torch.Tensor) and array.is_neg():
+        raise ValueError(
+            f"{name} must hold its values as they are in memory, got a negated view (the negative "
+            "bit is set); pass a copy made with .resolve_neg()"
+        )
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
             f"{name} must have shape (samples, dimensions) with at least one dimension, "
@@ -90,6 +99,25 @@ def as_labeled_indices(labeled: Array, n: int) -> torch.Tensor:
     if outside.numel():
         raise ValueError(f"labeled holds pool index {int(outside[0])}, outside [0, {n})")
     return torch.unique(tensor)
+
+
+def as_classes(labels: object, n: int) -> torch.Tensor:
+    """Check the class of each of ``n`` samples; return them on the CPU."""
+    expected = f"labels must be {n} integers, one per row of embeddings"
+    try:
+        classes = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{expected}, got {type(labels).__name__}: {repr(labels)[:80]}") from None
+    if (
+        classes.shape != (n,)
+        or classes.dtype in (*FLOATS, torch.bool)
+        or classes.is_complex()
+        or classes.layout != torch.strided
+    ):
+        raise ValueError(
+            f"{expected}, got shape {tuple(classes.shape)} of {classes.dtype} ({classes.layout})"
+        )
+    return classes.cpu()
 
 
 def as_count(k: object, name: str, available: int, what: str) -> int:

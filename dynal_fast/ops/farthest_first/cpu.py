@@ -14,6 +14,7 @@ DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 
 SAMPLED = 1024  # rows whose mean centers the data for the filter
 HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
 WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
+BLOCK = 512  # rows and centers in one call, at least: fewer would not fill the kernel's blocks
 
 
 def head_rows(columns: int) -> int:
@@ -95,20 +96,33 @@ class CpuKernels:
         bound: torch.Tensor,
         exact: torch.Tensor,
     ) -> None:
-        done = 0
-        for part in self._parts(groups):
-            start = None if first is None else (first - done).to(torch.int32)
-            done += len(part.centers)
-            self.native.refresh(
-                self.space,
-                self._points(x),
-                self._points(y),
-                self._groups(part),
-                0 if start is None else start.data_ptr(),
-                bound.data_ptr(),
-                exact.data_ptr(),
-                torch.get_num_threads(),
-            )
+        if first is None:
+            for part in self._parts(groups):
+                self._refresh(x, y, part, None, bound, exact)
+            return
+        for rows, center, part in self._blocks(groups.rows, groups.centers):
+            start = (first[rows] - center).to(torch.int32)
+            self._refresh(x, y, part, start, bound, exact)
+
+    def _refresh(
+        self,
+        x: Points,
+        y: Points,
+        groups: Groups,
+        first: torch.Tensor | None,
+        bound: torch.Tensor,
+        exact: torch.Tensor,
+    ) -> None:
+        self.native.refresh(
+            self.space,
+            self._points(x),
+            self._points(y),
+            self._groups(groups),
+            0 if first is None else first.data_ptr(),
+            bound.data_ptr(),
+            exact.data_ptr(),
+            torch.get_num_threads(),
+        )
 
     def traverse(
         self,
@@ -151,12 +165,7 @@ class CpuKernels:
         )
 
     def _parts(self, groups: Groups) -> Iterator[Groups]:
-        """The same work in calls of about ``WORK`` multiplications."""
-        if len(groups.row_ends) == 1:
-            step = max(512, WORK // (max(len(groups.rows), 1) * self.columns))
-            for centers in groups.centers.split(step):
-                yield Groups.one(groups.rows, centers)
-            return
+        """The same work in calls of about ``WORK`` multiplications at most."""
         row_counts = torch.diff(groups.row_ends, prepend=torch.zeros(1, dtype=torch.int64))
         center_counts = torch.diff(groups.center_ends, prepend=torch.zeros(1, dtype=torch.int64))
         work = (row_counts * center_counts).cumsum(0) * self.columns
@@ -165,10 +174,22 @@ class CpuKernels:
             before = int(work[begin - 1]) if begin else 0
             end = max(begin + 1, int((work <= before + WORK).sum()))
             row_end, center_end = int(groups.row_ends[end - 1]), int(groups.center_ends[end - 1])
-            yield Groups(
-                groups.rows[row:row_end],
-                groups.row_ends[begin:end] - row,
-                groups.centers[center:center_end],
-                groups.center_ends[begin:end] - center,
-            )
+            rows, centers = groups.rows[row:row_end], groups.centers[center:center_end]
+            if end == begin + 1:
+                for _, _, part in self._blocks(rows, centers):
+                    yield part
+            else:
+                row_ends = groups.row_ends[begin:end] - row
+                yield Groups(rows, row_ends, centers, groups.center_ends[begin:end] - center)
             begin, row, center = end, row_end, center_end
+
+    def _blocks(
+        self, rows: torch.Tensor, centers: torch.Tensor
+    ) -> Iterator[tuple[slice, int, Groups]]:
+        """One group in calls of about ``WORK``: which of its rows, from which center on."""
+        width = max(BLOCK, WORK // (max(len(rows), 1) * self.columns))
+        height = max(BLOCK, WORK // (min(width, max(len(centers), 1)) * self.columns))
+        for center in range(0, len(centers), width):
+            for row in range(0, len(rows), height):
+                part = slice(row, row + height)
+                yield part, center, Groups.one(rows[part], centers[center : center + width])
