@@ -183,13 +183,14 @@ def compare(
                 kept = kept & (lower <= reach[:, None])
                 if first is not None:
                     kept = kept & (place[None, :] >= since[:, None])
-                some = tl.max(tl.max(kept.to(tl.int32), 1), 0) > 0
-                if some:  # noqa: SIM102, Triton's `and` would load either way
-                    if tl.load(found) < capacity:
-                        slot = tl.atomic_add(found + tl.zeros((BM, BN), tl.int32), 1, mask=kept)
-                        kept = kept & (slot < capacity)
-                        zeros = tl.zeros((BM, BN), tl.int32)
-                        tl.store(pair_rows + slot, row[:, None] + zeros, kept)
-                        tl.store(pair_centers + slot, center[None, :] + zeros, kept)
+                # Masks, no branch: warps may see different counts. More than `capacity` is told
+                # from `capacity`, and the count cannot overflow.
+                limit = tl.where(tl.load(found) <= capacity, center_end, 0)
+                kept = kept & (place < limit)[None, :]
+                zeros = tl.zeros((BM, BN), tl.int32)
+                slot = tl.atomic_add(found + zeros, 1, mask=kept)
+                kept = kept & (slot < capacity)
+                tl.store(pair_rows + slot, row[:, None] + zeros, kept)
+                tl.store(pair_centers + slot, center[None, :] + zeros, kept)
     if MODE == BOUND:
         tl.atomic_min(bound + row, best.to(tl.int32, bitcast=True), mask=inside)
