@@ -63,3 +63,19 @@ def test_recording_changes_nothing_and_repeats_itself(tmp_path, strategy):
     assert len(names) == PROTOCOL.cycles
     for name in names:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_the_scores_of_mc_dropout_passes_are_recorded(tmp_path):
+    def model():
+        return torch.nn.Sequential(
+            torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3)
+        )
+
+    result = ActiveLearningExperiment(
+        blobs(), model, "bald", protocol=PROTOCOL, training=TRAINING,
+        directory=tmp_path, analysis=True,
+    ).run()  # fmt: skip
+    for cycle, arrays in recorded(tmp_path).items():
+        scores = dict(zip(arrays["ids"].tolist(), arrays["score.bald"].tolist(), strict=True))
+        picks = result.cycles[cycle].selected
+        assert [scores.pop(i) for i in picks] >= [max(scores.values())] * len(picks)

@@ -31,7 +31,8 @@ class AnalysisRecorder:
     ``loss``
         float32 ``(pool,)``: its cross-entropy, in nats.
     ``score.<name>``
-        float32 ``(pool,)``: each statistic that the strategy tracks.
+        float32 ``(pool,)``: each statistic that the strategy tracks, over epochs or over the
+        MC-dropout passes of its selection.
     ``picks``
         int64 ``(budget,)``: ids, in the order in which the strategy gave them.
     ``followed_ids``, ``trajectories``
@@ -46,6 +47,7 @@ class AnalysisRecorder:
         spread = torch.linspace(0, len(pool) - 1, min(FOLLOWED, len(pool))).round().long()
         self.followed = pool[spread.unique()]
         self.trajectories: list[Tensor] = []
+        self.mc_dropout: list[PoolStats] = []  # of the selection, as the loop appends them
 
     def follow(self, model: nn.Module) -> None:
         """Record the followed samples after an epoch."""
@@ -73,9 +75,9 @@ class AnalysisRecorder:
             "followed_ids": self.followed,
             "trajectories": torch.stack(self.trajectories),
         }
-        if stats is not None:
-            for name in stats.track:
-                tensors[f"score.{name}"] = stats.score(name).cpu()[self.pool]
+        for observed in ([stats] if stats is not None else []) + self.mc_dropout:
+            for name in observed.track:
+                tensors[f"score.{name}"] = observed.score(name).cpu()[self.pool]
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
 
 

@@ -308,7 +308,7 @@ class ActiveLearningExperiment:
             selects = selects and test_accuracy - first < self.protocol.error_reduction
         distinct = self.view.oracle_cost(state.labeled) if self.view is not None else None
         if selects:
-            context = self._context(state, pool, cycle)
+            context = self._context(state, pool, cycle, recorder)
             with measured(self.device) as selection:
                 picks = checked_picks(self.strategy.select(context), context)
             report = context.report
@@ -324,7 +324,9 @@ class ActiveLearningExperiment:
         )
         state.timings.append(timing)
 
-    def _context(self, state: _State, pool: Tensor, cycle: int) -> SelectionContext:
+    def _context(
+        self, state: _State, pool: Tensor, cycle: int, recorder: AnalysisRecorder | None
+    ) -> SelectionContext:
         samples, model, needs = self.data.samples, state.model, self.strategy.needs
 
         def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -334,7 +336,7 @@ class ActiveLearningExperiment:
             return embed_samples(model, batches(ids), len(ids), self.device)
 
         def mc_dropout(track: tuple[str, ...]) -> PoolStats:
-            return mc_dropout_stats(
+            stats = mc_dropout_stats(
                 model,
                 samples,
                 pool,
@@ -344,6 +346,9 @@ class ActiveLearningExperiment:
                 state.streams.selection,
                 self.device,
             )
+            if recorder is not None:
+                recorder.mc_dropout.append(stats)
+            return stats
 
         candidates = pool
         if self.protocol.subset and self.protocol.subset < len(pool):
