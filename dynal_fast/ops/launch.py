@@ -16,11 +16,14 @@ def launch(
     first: Tensor,
     *arguments: Any,
     enable_fp_fusion: bool = True,
+    every_register: bool = False,
     **options: Any,
 ) -> None:
     """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
 
     ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
+    ``every_register``: let threads have all registers there are; NVIDIA's assembler otherwise now
+    and then spills some to fit more threads.
 
     Raises
     ------
@@ -32,6 +35,8 @@ def launch(
             'backend "triton" needs CUDA tensors, got CPU ones; to run it on the CPU, slowly, set '
             "TRITON_INTERPRET=1 in the environment before Python starts"
         )
+    if every_register and not interpreted(kernel) and not _is_hip():
+        options["maxnreg"] = 255
     with torch.cuda.device_of(first):
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
@@ -65,6 +70,10 @@ def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
         return tl.float16, "ieee"
     if dtype == torch.bfloat16 and not interpreted(kernel):
         return tl.bfloat16, "ieee"
-    if interpreted(kernel) or driver.active.get_current_target().backend == "hip":
+    if interpreted(kernel) or _is_hip():
         return tl.float32, "ieee"
     return tl.float32, "tf32x3"
+
+
+def _is_hip() -> bool:
+    return driver.active.get_current_target().backend == "hip"

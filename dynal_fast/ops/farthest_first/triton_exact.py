@@ -242,6 +242,16 @@ def decide_pairs(
         tl.atomic_min(exact + row, low.to(tl.int32, bitcast=True), mask=inside)
 
 
+@triton.jit
+def tile_of_rows(x, stride, row, origin, column, d, COSINE: tl.constexpr):
+    """Columns of rows in float64, 0 beyond the last, relative to ``origin`` unless COSINE."""
+    value = tl.load(x + row[:, None] * stride + column[None, :], (column < d)[None, :], 0)
+    value = value.to(tl.float64)
+    if not COSINE:
+        value -= tl.load(origin + column, column < d, 0).to(tl.float64)[None, :]
+    return value
+
+
 @triton.jit(do_not_specialize=["d", "size", "undecided_capacity"])
 def decide_tiles(
     x,  # (n, d)
@@ -273,30 +283,28 @@ def decide_tiles(
     inside = position < row_end
     row = tl.load(rows + tl.minimum(position, row_end - 1)).to(tl.int64)
     middle = tl.load(origin).to(tl.int64)
-    x_grain = tl.minimum(tl.load(x_grains + row), tl.load(y_grains + middle)).to(tl.float64)
     place = center_start + tl.arange(0, BN)
     there = place < center_end
     center = tl.load(centers + tl.minimum(place, center_end - 1)).to(tl.int64)
     dots = tl.zeros((BM, BN), tl.float64)
     own, other = tl.zeros((BM,), tl.float64), tl.zeros((BN,), tl.float64)
-    for k in range(0, d, BK):
-        column = k + tl.arange(0, BK)
-        kept = (column < d)[None, :]
-        a = tl.load(x + row[:, None] * x_stride + column[None, :], kept, 0).to(tl.float64)
-        b = tl.load(y + center[:, None] * y_stride + column[None, :], kept, 0).to(tl.float64)
-        if not COSINE:
-            zero = tl.load(y + middle * y_stride + column, column < d, 0).to(tl.float64)
-            a -= zero[None, :]
-            b -= zero[None, :]
+    column = tl.arange(0, BK)
+    a = tile_of_rows(x, x_stride, row, y + middle * y_stride, column, d, COSINE)
+    b = tile_of_rows(y, y_stride, center, y + middle * y_stride, column, d, COSINE)
+    for _ in range(0, d, BK):
         own += tl.sum(a * a, 1)
         other += tl.sum(b * b, 1)
         dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.float64)
+        column += BK
+        a = tile_of_rows(x, x_stride, row, y + middle * y_stride, column, d, COSINE)
+        b = tile_of_rows(y, y_stride, center, y + middle * y_stride, column, d, COSINE)
     slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
-    grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center).to(tl.float64)[None, :])
     if COSINE:
         value = 1 - dots * (1 / tl.sqrt(own))[:, None] * (1 / tl.sqrt(other))[None, :]
         low, high = round_both(value, slack, COSINE)
     else:
+        x_grain = tl.minimum(tl.load(x_grains + row), tl.load(y_grains + middle))
+        grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center)[None, :]).to(tl.float64)
         total = own[:, None] + other[None, :]
         certain = total < grain * grain * 2251799813685248.0  # 2^51
         slack = tl.where(certain, 0.0, slack * total)
