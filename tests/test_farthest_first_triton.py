@@ -226,16 +226,19 @@ def test_primitives_equal_the_definition(name, metric):
     bound = torch.full((len(pool),), math.inf, device=DEVICE)
     kernels.bound(x, y, Groups.one(rows, centers), bound)
     assert torch.equal(bound.cpu(), upper.amin(1))
+    # Where no bound tells pairs apart, each is decided by itself, slowly when interpreted.
     minimum = torch.full((len(pool),), math.inf, device=DEVICE)
-    kernels.refresh(x, y, Groups.one(rows, centers), None, bound, minimum)
-    np.testing.assert_array_equal(minimum.cpu(), exact.amin(0))
+    groups = Groups.one(rows[::2].contiguous(), centers[::3].contiguous())
+    kernels.refresh(x, y, groups, None, upper[:, ::3].amin(1).to(DEVICE), minimum)
+    np.testing.assert_array_equal(minimum[::2].cpu(), exact[::3, ::2].amin(0))
+    assert minimum[1::2].isinf().all()
 
     head = rows[::2] if len(rows) > 3 else rows
     want, outside = exact.amin(0), int(heads.keys(exact.amin(0), rows.cpu()).median())
     arguments = []
-    for where, values in (("cpu", want), (DEVICE, minimum)):
+    for where in ("cpu", DEVICE):
         picks = torch.zeros(len(head), dtype=torch.int32, device=where)
-        arguments.append((head.to(where), outside, values, picks, picks.float()))
+        arguments.append((head.to(where), outside, want.to(where).clone(), picks, picks.float()))
     count = slow.traverse(slow.points(checks.as_rows(pool, "pool"), "pool"), *arguments[0])
     assert kernels.traverse(x, *arguments[1]) == count
     for a, b in zip(arguments[0][2:], arguments[1][2:], strict=True):
@@ -298,6 +301,31 @@ def test_more_pairs_than_the_list_holds(metric, monkeypatch):
     np.testing.assert_array_equal(refreshed(pool, centers, metric), smallest(pool, centers, metric))
     pool, centers = lattice(33, 3) + 1, lattice(65, 3, seed=1) + 1
     np.testing.assert_array_equal(refreshed(pool, centers, metric), smallest(pool, centers, metric))
+
+
+def test_a_full_list_of_pairs_is_decided_and_a_longer_one_is_not_trusted(monkeypatch):
+    pool, centers = bootstrap(40, 20), bootstrap(70, 20, seed=3)
+    found, decided = [], []
+    compare, decide = triton.TritonKernels._compare, triton.TritonKernels.decide
+
+    def listen(self, *args, **options):
+        compare(self, *args, **options)
+        found.append(options.get("found"))
+
+    def decide_all(self, *args, **options):
+        decided.append(True)
+        return decide(self, *args, **options)
+
+    monkeypatch.setattr(triton.TritonKernels, "_compare", listen)
+    monkeypatch.setattr(triton.TritonKernels, "decide", decide_all)
+    want = smallest(pool, centers)
+    np.testing.assert_array_equal(refreshed(pool, centers), want)
+    pairs = int(found[-1])
+    assert pairs > len(pool)
+    for capacity, calls in ((pairs, 0), (pairs - 1, 1)):
+        monkeypatch.setattr(triton, "PAIRS", capacity)
+        np.testing.assert_array_equal(refreshed(pool, centers), want)
+        assert len(decided) == calls
 
 
 def cut(array):
