@@ -71,7 +71,8 @@ def farthest_first(
     -------
     Traversal
         ``indices`` and ``distances`` are on the pool's device. Euclidean distances are the square
-        roots of the float32 squared distances.
+        roots of the float32 squared distances. Under ``torch.compile``, where the traversal is one
+        operator that takes tensors and no random start, ``radius`` is a float64 tensor ().
 
     Raises
     ------
@@ -89,6 +90,9 @@ def farthest_first(
     >>> farthest_first(pool, 2, labeled=torch.tensor([3])).indices
     tensor([0, 2])
     """
+    if torch.compiler.is_compiling() and isinstance(pool, torch.Tensor) and backend is None:
+        operands = (pool.detach(), k, labeled, metric, start)
+        return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
     rows = checks.as_rows(pool, "pool")
     checks.check_metric(metric)
     labeled_rows, labeled_indices, candidates = None, None, None
@@ -217,3 +221,31 @@ def farthest_first_compress(
             kept.append(run(problem, lambda picks: None).indices)
             bar.reach(sum(map(len, kept)))
     return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=rows.device)
+
+
+def _operator(
+    pool: torch.Tensor, k: int, labeled: torch.Tensor | None, metric: str, start: int | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    got = farthest_first(pool, k, labeled, metric=metric, start=start, progress=False)
+    return got.indices, got.distances, torch.tensor(got.radius, dtype=torch.float64)
+
+
+def _operator_shapes(
+    pool: torch.Tensor, k: int, labeled: torch.Tensor | None, metric: str, start: int | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        pool.new_empty(k, dtype=torch.int64),
+        pool.new_empty(k, dtype=torch.float32),
+        torch.empty((), dtype=torch.float64, device="cpu"),
+    )
+
+
+def _register() -> None:
+    operator = "dynal_fast::farthest_first"
+    arguments = "Tensor pool, SymInt k, Tensor? labeled, str metric, int? start"
+    torch.library.define(operator, f"({arguments}) -> (Tensor, Tensor, Tensor)")
+    torch.library.register_fake(operator, _operator_shapes)
+    torch.library.impl(operator, ("cpu", "cuda"), _operator)
+
+
+_register()
