@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from dynal_fast._version import __version__
 from dynal_fast.bench.command import add_bench
 from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
+from dynal_fast.report.command import add_report
 
 if TYPE_CHECKING:
     from dynal_fast.experiment.results import GridResult
@@ -97,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_select(commands)
     _add_demo(commands)
     _add_plot(commands)
+    add_report(commands)
     add_bench(commands)
     listing = commands.add_parser("strategies", help="list the strategies and what they do")
     listing.set_defaults(command=_strategies)

@@ -74,10 +74,14 @@ class RunResult:
 
 @dataclass(frozen=True)
 class GridResult:
-    """All runs of a grid. ``configuration`` is that of :class:`RunConfig`."""
+    """All runs of a grid. ``configuration`` is that of :class:`RunConfig`.
+
+    ``environment`` is where the timings were measured: by default here.
+    """
 
     configuration: dict[str, Any]
     runs: list[RunResult]
+    environment: dict[str, Any] = field(default_factory=lambda: environment(), compare=False)
 
     def strategies(self) -> list[str]:
         """The strategies in the order they ran, without the reference."""
@@ -114,7 +118,7 @@ class GridResult:
             }
             for run in self.runs
         ]
-        return _readable({"format": 1, "environment": environment(), "runs": runs})
+        return _readable({"format": 1, "environment": self.environment, "runs": runs})
 
     def results_csv(self) -> str:
         """One line for each training: strategy, seed, cycle, labeled, accuracy, train_loss."""
@@ -147,9 +151,20 @@ class GridResult:
             ``folder`` holds no finished results.
         """
         folder = Path(folder)
+        return cls.read(folder / RESULTS, folder / TIMINGS)
+
+    @classmethod
+    def read(cls, results_file: Path, timings_file: Path | None) -> "GridResult":
+        """Read results, and their timings where there is a file of them.
+
+        Raises
+        ------
+        ValueError
+            A file is missing, or does not hold what :meth:`save` writes.
+        """
         try:
-            results = json.loads((folder / RESULTS).read_text())
-            timings = json.loads((folder / TIMINGS).read_text())
+            results = json.loads(results_file.read_text())
+            timings = json.loads(timings_file.read_text()) if timings_file else _no_timings(results)
             runs = [
                 RunResult(
                     run["strategy"],
@@ -160,11 +175,17 @@ class GridResult:
                 )
                 for run, timed in zip(results["runs"], timings["runs"], strict=True)
             ]
-            return cls(results["configuration"], runs)
+            return cls(results["configuration"], runs, timings["environment"])
         except OSError as error:
-            raise ValueError(f"{folder} holds no finished results: {error}") from error
+            raise ValueError(f"{results_file.parent} holds no finished results: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder}: the results cannot be read: {error!r}") from error
+            raise ValueError(
+                f"{results_file.parent}: the results cannot be read: {error!r}"
+            ) from error
+
+
+def _no_timings(results: dict[str, Any]) -> dict[str, Any]:
+    return {"environment": {}, "runs": [{"cycles": []} for _ in results["runs"]]}
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

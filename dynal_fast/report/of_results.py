@@ -1,0 +1,284 @@
+"""The parts of a report that need results alone: learning curves, accuracies, costs, settings."""
+
+import json
+from collections.abc import Callable, Sequence
+from html import escape
+
+from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.report.html import both_widths, legend, missing, section, table
+from dynal_fast.report.runs import Experiment, Method
+from dynal_fast.report.svg import (
+    Chart,
+    Scale,
+    Style,
+    duration,
+    linear,
+    logarithmic,
+    marked,
+)
+from dynal_fast.report.table import learning_curve
+
+Styles = dict[str, Style]
+Curve = dict[int, tuple[float, float]]
+
+
+def curve_of(method: Method) -> Curve:
+    """Return labeled count → mean and standard deviation over seeds of the test accuracy."""
+    return learning_curve(method.experiment.grid, method.strategy)
+
+
+def learning_curves(
+    methods: Sequence[Method], experiments: Sequence[Experiment], styles: Styles
+) -> str:
+    """Return the section of the learning curves."""
+    curves = {method.name: curve_of(method) for method in methods}
+    counts = sorted({count for curve in curves.values() for count in curve})
+    references = [
+        100 * mean_and_deviation(levels)[0]
+        for experiment in experiments
+        if (levels := experiment.grid.reference_accuracies())
+    ]
+    reached = [
+        min(100.0, max(0.0, 100 * (mean + sign * deviation)))
+        for curve in curves.values()
+        for mean, deviation in curve.values()
+        for sign in (-1, 1)
+    ]
+
+    def draw(width: int, height: int) -> Chart:
+        x = marked(counts)
+        y = linear([*reached, *references])
+        chart = Chart(x, y, "labeled samples", "test accuracy (%)", width, height)
+        for level in references:
+            chart.rule(y=level, label="all data" if level == max(references) else "")
+        for name, curve in curves.items():
+            xs, means = list(curve), [100 * mean for mean, _ in curve.values()]
+            spread = [100 * deviation for _, deviation in curve.values()]
+            if any(spread):
+                lows = [max(0.0, m - d) for m, d in zip(means, spread, strict=True)]
+                highs = [min(100.0, m + d) for m, d in zip(means, spread, strict=True)]
+                chart.band(xs, lows, highs, styles[name])
+            chart.line(xs, means, styles[name])
+        for name, curve in curves.items():
+            means = [100 * mean for mean, _ in curve.values()]
+            tips = [f"{name}: {count:,} labeled, {100 * curve[count][0]:.1f} %" for count in curve]
+            chart.points(list(curve), means, styles[name], tips)
+        return chart
+
+    ends = ", ".join(f"{name} {100 * list(c.values())[-1][0]:.1f} %" for name, c in curves.items())
+    description = f"Test accuracy against labeled samples. At the end: {ends}."
+    several = several_seeds(methods)
+    text = "Accuracy on the test set after each training" + (
+        ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
+    )
+    drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
+    numbers = _every_seed(methods, counts)
+    if references:
+        rows = [
+            [experiment.label, str(run.seed), f"{100 * run.accuracies[-1]:.2f}"]
+            for experiment in experiments
+            for run in experiment.grid.of(REFERENCE)
+        ]
+        numbers += table(["all data", "seed", "test accuracy (%)"], rows, "Accuracy on all data")
+    return section("learning-curves", "Learning curves", text, drawn, numbers)
+
+
+def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> str:
+    rows = []
+    for method in methods:
+        for run in method.runs:
+            of_run = dict(zip(run.result.labeled, run.result.accuracies, strict=True))
+            cells = [f"{100 * of_run[n]:.2f}" if n in of_run else "" for n in counts]
+            rows.append([method.name, str(run.result.seed), *cells])
+        curve = curve_of(method)
+        for what, part in (("mean", 0), ("std", 1)) if len(method.runs) > 1 else ():
+            cells = [f"{100 * curve[n][part]:.2f}" if n in curve else "" for n in counts]
+            rows.append([method.name, what, *cells])
+    return table(["test accuracy (%)", "seed", *_thousands(counts)], rows, "Accuracy of every seed")
+
+
+def accuracy_tables(methods: Sequence[Method]) -> str:
+    """Return the section with the accuracies, absolute and relative to training on all data."""
+    counts = sorted({count for method in methods for count in curve_of(method)})
+    absolute = {method.name: curve_of(method) for method in methods}
+    relative = {}
+    for method in methods:
+        levels = method.experiment.grid.reference_accuracies()
+        if levels:
+            level = mean_and_deviation(levels)[0]
+            relative[method.name] = {
+                count: (mean / level, deviation / level)
+                for count, (mean, deviation) in curve_of(method).items()
+            }
+    several = several_seeds(methods)
+    content = "<h3>Test accuracy (%)</h3>\n" + _by_count(
+        absolute, counts, "Test accuracy (%)", several
+    )
+    content += "<h3>Relative to training on all data (%)</h3>\n"
+    if relative:
+        content += _by_count(relative, counts, "Test accuracy relative to all data (%)", several)
+    if len(relative) < len(absolute):
+        without = ", ".join(name for name in absolute if name not in relative)
+        content += missing(
+            f"No training on all data to compare {escape(without)} with. Run the same command "
+            "again with <code>--reference</code>, into the same folder: only that is trained."
+        )
+    text = "By labeled samples"
+    text += ", mean ± standard deviation over seeds" if several else ", of one seed"
+    text += ". The best of a column is bold."
+    return section("accuracy", "Accuracy", text, content)
+
+
+def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, several: bool) -> str:
+    best = {}
+    for count in counts:
+        means = {curve[count][0] for curve in curves.values() if count in curve}
+        best[count] = max(means) if len(means) > 1 else None
+    rows = []
+    for name, curve in curves.items():
+        cells = [
+            percent(100 * curve[n][0], 100 * curve[n][1], several) + "*" * (curve[n][0] == best[n])
+            if n in curve
+            else ""
+            for n in counts
+        ]
+        rows.append([name, *cells])
+    return table(["method", *_thousands(counts)], rows, label)
+
+
+def costs(methods: Sequence[Method], styles: Styles) -> str:
+    """Return the section of time and memory per selection."""
+    title = "Time and memory per selection"
+    timings = {
+        method.name: [timing for run in method.runs for timing in run.result.timings]
+        for method in methods
+    }
+    measured = {
+        name: selections
+        for name, all_timings in timings.items()
+        if (selections := [t.selection for t in all_timings if t.selection is not None])
+    }
+    if not measured:
+        absent = missing(
+            "No times: <code>timings.json</code>, which <code>dynal-fast run</code> writes beside "
+            "the results, is not there, or no selection was made."
+        )
+        return section("cost", title, "What a selection takes.", absent)
+    seconds = {name: [m.seconds for m in of_one] for name, of_one in measured.items()}
+    memory = {
+        name: max(m.peak_extra_bytes for m in of_one) / 2**20 for name, of_one in measured.items()
+    }
+    machines = dict.fromkeys(_machine(method.experiment) for method in methods)
+    ways = sorted({m.memory_method for of_one in measured.values() for m in of_one})
+    text = (
+        "Above, the time of the selection alone: the mean as a marker, the line from the fastest "
+        "to the slowest. Below, the highest rise of memory during a selection "
+        f"({escape('; '.join(ways))}). Observing the pool while the model trains is listed apart, "
+        f"in the table. Measured on: {escape('; '.join(machines))}."
+    )
+    times = {name: (min(v), mean_and_deviation(v)[0], max(v)) for name, v in seconds.items()}
+    drawn = _rows(
+        times,
+        styles,
+        logarithmic([value for values in times.values() for value in values], duration),
+        "time of a selection (logarithmic)",
+        duration,
+    )
+    drawn += _rows(
+        {name: (0.0, value, value) for name, value in memory.items()},
+        styles,
+        linear([0.0, *memory.values()]),
+        "peak extra memory of a selection (MiB)",
+        lambda value: f"{value:.2f} MiB",
+    )
+    rows = []
+    for name, (least, mean, most) in times.items():
+        observing = [t.observe_seconds for t in timings[name] if t.selection is not None]
+        training = [t.train_seconds for t in timings[name]]
+        cells = [1000 * seconds for seconds in (least, mean, most)]
+        cells += [memory[name]]
+        cells += [1000 * mean_and_deviation(values)[0] for values in (observing, training)]
+        rows.append([name, *(f"{cell:,.2f}" for cell in cells), str(len(measured[name]))])
+    header = ["method", "select, least (ms)", "select, mean (ms)", "select, most (ms)"]
+    header += ["peak extra memory (MiB)", "observe the pool, mean (ms)", "train, mean (ms)"]
+    numbers = table([*header, "selections"], rows, "Time and memory per selection")
+    return section("cost", title, text, drawn, numbers)
+
+
+def _rows(
+    values: dict[str, tuple[float, float, float]],
+    styles: Styles,
+    scale: Scale,
+    axis: str,
+    written: Callable[[float], str],
+) -> str:
+    """Draw for each name, in a row of its own, a marker and a line from one value to another.
+
+    ``values`` holds where the line begins, the marker and where the line ends.
+    """
+
+    def draw(width: int, _: int) -> Chart:
+        rows = Scale(-0.5, len(values) - 0.5, {})
+        height = 60 + 36 * len(values)
+        chart = Chart(scale, rows, axis, "", width, height, left=24, top=10, right=24, rows=True)
+        for i, (name, (begin, middle, end)) in enumerate(reversed(values.items())):
+            chart.text(name, chart.left + 2, i + 0.25)
+            chart.line([scale.low, scale.high], [i - 0.2, i - 0.2], Style("track"))
+            chart.line([begin, end], [i - 0.2, i - 0.2], Style(styles[name].colour))
+            chart.points([middle], [i - 0.2], styles[name], [f"{name}: {written(middle)}"])
+        return chart
+
+    listed = ", ".join(f"{name} {written(middle)}" for name, (_, middle, _) in values.items())
+    return both_widths(draw, f"{axis}: {listed}.")
+
+
+def _machine(experiment: Experiment) -> str:
+    known = experiment.grid.environment
+    parts = [str(known[key]) for key in ("cpu", "machine") if known.get(key)]
+    if known.get("threads"):
+        parts.append(f"{known['threads']} thread{'s' if known['threads'] > 1 else ''}")
+    if known.get("torch"):
+        parts.append(f"torch {known['torch']}")
+    return ", ".join([*parts, f"device {experiment.configuration.get('device', 'unknown')}"])
+
+
+def settings(experiments: Sequence[Experiment]) -> str:
+    """Return the section with the configuration of every experiment, as a file to run again."""
+    parts = []
+    for experiment in experiments:
+        kept = {k: v for k, v in experiment.configuration.items() if k not in LOCAL and v != ""}
+        text = escape(json.dumps(kept, indent=2))
+        name = escape(experiment.label)
+        parts.append(f"<details><summary>{name}.yaml</summary><pre>{text}</pre></details>\n")
+    text = (
+        "Saved as a file, this runs the same experiment again: "
+        f"<code>{escape(run_again(experiments[0]))}</code>."
+    )
+    return section("settings", "Settings", text, "".join(parts))
+
+
+LOCAL = ("data_root", "data_cache")  # folders of the machine that ran it
+
+
+def run_again(experiment: Experiment, options: str = "") -> str:
+    """Return the command that runs the experiment again, from the file under Settings."""
+    data = " --data-root DIR" if experiment.configuration.get("data_root") else ""
+    return f"dynal-fast run {experiment.label}.yaml{data}{options} -o NEW"
+
+
+def percent(mean: float, deviation: float, several: bool = True) -> str:
+    """Return a percentage, with its deviation where there are several seeds.
+
+    >>> percent(50.0, 1.23), percent(50.0, 0.0, several=False)
+    ('50.0 ± 1.2', '50.0')
+    """
+    return f"{mean:.1f} ± {deviation:.1f}" if several else f"{mean:.1f}"
+
+
+def several_seeds(methods: Sequence[Method]) -> bool:
+    """Return whether any method has a spread over seeds."""
+    return any(len(method.runs) > 1 for method in methods)
+
+
+def _thousands(counts: Sequence[int]) -> list[str]:
+    return [f"{count:,}" for count in counts]

@@ -1,0 +1,319 @@
+"""Charts as SVG text that takes its colours from the CSS of the page around it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+FONT, CHARACTER = 12, 6.8  # pixels: the size of the text, and the width of a wide character of it
+MARKERS = ("square", "diamond", "triangle", "cross", "down", "pentagon", "plus", "circle")
+COLOURS = 8
+DASHES = ("", "7 4", "2 3", "9 3 2 3")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a series looks: a colour class of the stylesheet, a marker, and the dashes of its line.
+
+    Colour is never alone: each series of a picture has its own marker, or dashes.
+    """
+
+    colour: str
+    marker: str = "circle"
+    dashes: str = ""
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each name, the same in every picture; ``random`` is the grey baseline.
+
+    >>> styles(["random", "cod"])["cod"]
+    Style(colour='c0', marker='square', dashes='')
+    """
+    given: dict[str, Style] = {}
+    baselines = [name for name in names if name == "random" or name.startswith("random (")]
+    for i, name in enumerate(baselines):
+        given[name] = Style("base", MARKERS[-1 - i % len(MARKERS)], "2 4")
+    for i, name in enumerate(name for name in names if name not in given):
+        marker = MARKERS[(i + i // COLOURS) % len(MARKERS)]
+        given[name] = Style(f"c{i % COLOURS}", marker, DASHES[i // COLOURS % len(DASHES)])
+    return given
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values from ``low`` to ``high`` along an axis, and its labelled ticks."""
+
+    low: float
+    high: float
+    ticks: dict[float, str]
+    logarithmic: bool = False
+
+    def at(self, value: float) -> float:
+        """Return where a value lies, from 0 at ``low`` to 1 at ``high``."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def linear(values: Sequence[float], count: int = 5, end_on_ticks: bool = True) -> Scale:
+    """Return a scale over all ``values`` with about ``count`` ticks at round numbers.
+
+    >>> list(linear([0.2, 9.7]).ticks.values())
+    ['0', '2', '4', '6', '8', '10']
+    """
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - abs(low or 1) / 10, high + abs(high or 1) / 10
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if not end_on_ticks:
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    ticks = [round(i * step, 12) for i in range(first, last + 1)]
+    labels = dict(zip(ticks, tick_labels(ticks), strict=True))
+    if end_on_ticks:
+        low, high = ticks[0], ticks[-1]
+    return Scale(low, high, labels)
+
+
+def logarithmic(values: Sequence[float], label: Callable[[float], str] | None = None) -> Scale:
+    """Return a logarithmic scale over positive ``values``, with ticks at 1, 2, 5 or at 1 alone.
+
+    ``label`` writes a tick; by default as a plain number.
+
+    >>> list(logarithmic([0.02, 0.7]).ticks.values())
+    ['0.02', '0.05', '0.1', '0.2', '0.5', '1']
+    """
+    low, high = min(values), max(values)
+    factors: Sequence[int] = (1, 2, 5) if high / low < 200 else (1,)
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    every = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    start = max(i for i, tick in enumerate(every) if tick <= low * 1.000001)
+    end = min(i for i, tick in enumerate(every) if tick >= high * 0.999999 and i > start)
+    ticks = every[start : end + 1]
+    labels = [label(tick) for tick in ticks] if label is not None else tick_labels(ticks)
+    return Scale(ticks[0], ticks[-1], dict(zip(ticks, labels, strict=True)), True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its unit.
+
+    >>> duration(0.0005), duration(0.02), duration(10.0)
+    ('0.5 ms', '20 ms', '10 s')
+    """
+    return f"{seconds:,.10g} s" if seconds >= 0.9999 else f"{1000 * seconds:.10g} ms"
+
+
+def marked(values: Sequence[float]) -> Scale:
+    """Return a scale with a tick at each of the values.
+
+    >>> marked([1000, 3000]).ticks
+    {1000: '1,000', 3000: '3,000'}
+    """
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - 1, high + 1
+    return Scale(low, high, dict(zip(values, tick_labels(values), strict=True)))
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Return the numbers without needless zeros, thousands set apart.
+
+    >>> tick_labels([0.0, 0.25, 0.5]), tick_labels([0.0, 5000.0])
+    (['0', '0.25', '0.5'], ['0', '5,000'])
+    """
+    return [f"{tick:,.10g}" for tick in ticks]
+
+
+@dataclass
+class Chart:
+    """One pair of axes and what is drawn on them.
+
+    ``width`` and ``height`` are in pixels of a text of 12 pixels; the page scales the whole. With
+    ``rows`` the vertical axis counts rows, which have no values, and the grid stands upright.
+    """
+
+    x: Scale
+    y: Scale
+    x_label: str
+    y_label: str
+    width: int = 760
+    height: int = 380
+    left: int = 0
+    top: int = 30
+    right: int = 16
+    rows: bool = False
+    marks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        longest = max((len(label) for label in self.y.ticks.values()), default=1)
+        self.left = self.left or round(14 + CHARACTER * longest)
+        self.bottom = 46
+
+    def px(self, x: float) -> float:
+        """Return the pixel of a value of the horizontal axis."""
+        return self.left + self.x.at(x) * (self.width - self.left - self.right)
+
+    def py(self, y: float) -> float:
+        """Return the pixel of a value of the vertical axis."""
+        return self.height - self.bottom - self.y.at(y) * (self.height - self.top - self.bottom)
+
+    def _points(self, xs: Sequence[float], ys: Sequence[float]) -> str:
+        return " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in zip(xs, ys, strict=True))
+
+    def line(self, xs: Sequence[float], ys: Sequence[float], style: Style, more: str = "") -> None:
+        """Draw a line through the points; ``more`` are further attributes of SVG."""
+        dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
+        self.marks.append(
+            f'<polyline class="line {style.colour}" points="{self._points(xs, ys)}"{dashes}{more}/>'
+        )
+
+    def band(
+        self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], style: Style
+    ) -> None:
+        """Fill between two lines."""
+        points = f"{self._points(xs, lows)} {self._points(xs[::-1], highs[::-1])}"
+        self.marks.append(f'<polygon class="band {style.colour}" points="{points}"/>')
+
+    def points(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        style: Style,
+        tips: Sequence[str],
+        radius: float = 4.2,
+        more: str = "",
+    ) -> None:
+        """Draw a marker at each point; the tip is what a pointer that rests there is told."""
+        for x, y, tip in zip(xs, ys, tips, strict=True):
+            shape = marker(style.marker, self.px(x), self.py(y), radius)
+            self.marks.append(
+                f'<path class="mark {style.colour}" d="{shape}"{more}>'
+                f"<title>{escape(tip)}</title></path>"
+            )
+
+    def text(self, words: str, x_pixel: float, y: float) -> None:
+        """Write words that start at a pixel, at the height of a value."""
+        self.marks.append(
+            f'<text x="{x_pixel:.1f}" y="{self.py(y) + 4:.1f}">{escape(words)}</text>'
+        )
+
+    def diagonal(self, label: str) -> None:
+        """Draw a dashed line from the lowest to the highest values of both axes."""
+        bottom, right = self.height - self.bottom, self.width - self.right
+        self.marks.append(
+            f'<line class="rule" x1="{self.left}" y1="{bottom}" x2="{right}" y2="{self.top}"/>'
+        )
+        x, y = self.left + 0.62 * (right - self.left), bottom - 0.55 * (bottom - self.top)
+        self.notes.append(f'<text class="note" x="{x:.1f}" y="{y:.1f}">{escape(label)}</text>')
+
+    def steps(self, edges: Sequence[float], heights: Sequence[float], style: Style) -> None:
+        """Fill under a histogram whose bins lie between ``edges``."""
+        xs = [edge for edge in edges for _ in range(2)]  # each edge is a riser
+        ys = [0.0, *(height for height in heights for _ in range(2)), 0.0]
+        self.marks.append(f'<polygon class="area {style.colour}" points="{self._points(xs, ys)}"/>')
+
+    def rule(self, *, x: float | None = None, y: float | None = None, label: str = "") -> None:
+        """Draw a dashed line across the axes at a value, and write what it is beside it."""
+        if y is not None:
+            ends = [self.left, self.py(y), self.width - self.right, self.py(y)]
+            place = f'x="{self.width - self.right}" y="{self.py(y) - 5:.1f}" text-anchor="end"'
+        else:
+            assert x is not None
+            ends = [self.px(x), self.top, self.px(x), self.height - self.bottom]
+            beyond = self.px(x) + CHARACTER * len(label) > self.width - self.right
+            side, anchor = (-5, "end") if beyond else (5, "start")
+            place = f'x="{self.px(x) + side:.1f}" y="{self.top + 11}" text-anchor="{anchor}"'
+        coordinates = 'x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"'.format(*ends)
+        self.marks.append(f'<line class="rule" {coordinates}/>')
+        self.notes.append(f'<text class="note" {place}>{escape(label)}</text>')
+
+    def svg(self, description: str, css_class: str = "") -> str:
+        """Return the picture; ``description`` is what those who do not see it are told."""
+        middle = (self.left + self.width - self.right) / 2
+        parts = [
+            f'<svg class="{css_class}" viewBox="0 0 {self.width} {self.height}" role="img" '
+            f'aria-label="{escape(description)}">',
+            *self._vertical_axis(),
+            *self._horizontal_axis(),
+            *self.marks,
+            *self.notes,
+            f'<text class="label" x="{middle:.1f}" y="{self.height - 8}" text-anchor="middle">'
+            f"{escape(self.x_label)}</text>",
+            f'<text class="label" x="2" y="14">{escape(self.y_label)}</text>',
+            "</svg>",
+        ]
+        return "\n".join(parts)
+
+    def _vertical_axis(self) -> Iterator[str]:
+        right = self.width - self.right
+        for value, label in self.y.ticks.items():
+            y = self.py(value)
+            yield f'<line class="grid" x1="{self.left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
+            yield (
+                f'<text class="tick" x="{self.left - 7}" y="{y + 4:.1f}" text-anchor="end">'
+                f"{escape(label)}</text>"
+            )
+
+    def _horizontal_axis(self) -> Iterator[str]:
+        bottom, right = self.height - self.bottom, self.width - self.right
+        written_to = -math.inf  # a label that would touch the one before it is left out
+        for value, label in self.x.ticks.items():
+            x, half = self.px(value), CHARACTER * len(label) / 2
+            top = self.top if self.rows else bottom
+            kind = "grid" if self.rows else "axis"
+            yield f'<line class="{kind}" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom + 4}"/>'
+            if x - half > written_to + CHARACTER:
+                written_to = x + half
+                yield (
+                    f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">'
+                    f"{escape(label)}</text>"
+                )
+        yield f'<line class="axis" x1="{self.left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
+
+
+def marker(kind: str, x: float, y: float, radius: float = 4.2) -> str:
+    """Return the path of a marker around a point.
+
+    >>> marker("square", 10, 10, 2)
+    'M8.2 8.2L11.8 8.2L11.8 11.8L8.2 11.8Z'
+    """
+    if kind == "circle":
+        r = radius
+        return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
+    return (
+        "M" + "L".join(f"{x + radius * a:.1f} {y + radius * b:.1f}" for a, b in SHAPES[kind]) + "Z"
+    )
+
+
+def _polygon(corners: int, scale: float = 1.25) -> list[tuple[float, float]]:
+    turns = [2 * math.pi * i / corners for i in range(corners)]
+    return [(scale * math.sin(turn), -scale * math.cos(turn)) for turn in turns]
+
+
+_PLUS = [(-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4)]
+_PLUS += [(-a, -b) for a, b in _PLUS]
+SHAPES = {
+    "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+    "diamond": _polygon(4),
+    "triangle": _polygon(3),
+    "down": [(a, -b) for a, b in _polygon(3)],
+    "pentagon": _polygon(5),
+    "plus": _PLUS,
+    "cross": [((a - b) * 0.75, (a + b) * 0.75) for a, b in _PLUS],
+}
+
+
+def swatch(style: Style, area: bool = False) -> str:
+    """Return the small picture of a style that stands in a legend."""
+    if area:
+        drawn = f'<rect class="area {style.colour}" x="3" y="2" width="22" height="11"/>'
+    else:
+        dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
+        drawn = f'<line class="line {style.colour}" x1="1" y1="7.5" x2="27" y2="7.5"{dashes}/>'
+        if style.marker:
+            shape = marker(style.marker, 14, 7.5)
+            drawn += f'<path class="mark {style.colour}" d="{shape}"/>'
+    return f'<svg class="swatch" viewBox="0 0 28 15" aria-hidden="true">{drawn}</svg>'

@@ -1,0 +1,90 @@
+"""The whole report of one or more runs, as one self-contained HTML page."""
+
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from dynal_fast.experiment.checkpoint import write_atomically
+from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.report.html import page
+from dynal_fast.report.of_recordings import recorded_sections
+from dynal_fast.report.of_results import accuracy_tables, costs, learning_curves, settings
+from dynal_fast.report.recorded import Recorded, read_recorded
+from dynal_fast.report.runs import Experiment, load_experiments, methods
+from dynal_fast.report.svg import styles
+
+PAGE = "index.html"
+CONTENTS = (
+    ("learning-curves", "Learning curves"),
+    ("accuracy", "Accuracy"),
+    ("informativeness", "Informativeness"),
+    ("loss-by-rank", "Loss by rank"),
+    ("highest-losses", "Highest losses"),
+    ("scores", "Scores"),
+    ("trajectories", "Trajectories"),
+    ("cost", "Time and memory"),
+    ("settings", "Settings"),
+)
+
+
+def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
+    """Write ``folder/index.html`` about ``runs`` and return its path.
+
+    The page needs no network and no other file. It is the same on every repeat.
+
+    Parameters
+    ----------
+    runs
+        Output folders of ``dynal-fast run``, or result files, of one data set. Parts of one
+        experiment, such as more seeds, are put together; others are named by their folder.
+
+    Raises
+    ------
+    ValueError
+        A path is not there, holds no results or a damaged recording, or the data sets differ.
+    OSError
+        The page cannot be written; the one before is intact.
+    """
+    experiments = load_experiments(runs)
+    every = methods(experiments)
+    looks = styles([method.name for method in every])
+    recordings: dict[str, list[Recorded]] = {}
+    for method in every:
+        read = [read_recorded(run) for run in method.runs]
+        recordings[method.name] = [recorded for recorded in read if recorded is not None]
+    sections = [
+        learning_curves(every, experiments, looks),
+        accuracy_tables(every),
+        *recorded_sections(every, recordings, looks),
+        costs(every, looks),
+        settings(experiments),
+    ]
+    title = f"Active learning on {experiments[0].configuration.get('data', 'a data set')}"
+    path = Path(folder) / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page(title, _lead(experiments), sections, CONTENTS).encode())
+    return path
+
+
+def _lead(experiments: list[Experiment]) -> str:
+    runs = [run for experiment in experiments for run in experiment.grid.runs]
+    selecting = [run for run in runs if run.strategy != REFERENCE]
+    models = dict.fromkeys(str(e.configuration.get("model", "unknown")) for e in experiments)
+    labeled = [count for run in selecting for count in run.labeled]
+    references = [level for e in experiments for level in e.grid.reference_accuracies()]
+    facts = [
+        ("model", ", ".join(models)),
+        ("strategies", str(len({run.strategy for run in selecting}))),
+        ("seeds", str(len({run.seed for run in runs}))),
+        ("labeled samples", f"{min(labeled):,} to {max(labeled):,}"),
+    ]
+    if references:
+        facts.append(("accuracy on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
+    items = "".join(f"<li><span>{escape(k)}</span>{escape(v)}</li>" for k, v in facts)
+    preset, scale = (experiments[0].configuration.get(key) for key in ("preset", "scale"))
+    note = f"The protocol of {escape(str(preset))}. " if preset else ""
+    if preset and scale != 1:
+        note += f"Shrunk: data set, labels and epochs are {scale:g} times the protocol's. "
+    names = ", ".join(experiment.label for experiment in experiments)
+    lead = f"<p>{note}{len(runs)} runs, from {escape(names)}.</p>\n"
+    return f'{lead}<ul class="facts">{items}</ul>\n'
