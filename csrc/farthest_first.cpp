@@ -23,7 +23,7 @@ int64_t center_block(int64_t columns) {
 // One Scratch per thread, with room for `block` packed centers each.
 class Workspace {
  public:
-  Workspace(int64_t columns, int64_t block, int threads) {
+  Workspace(int64_t columns, int64_t block, int threads) : work_(threads * kCacheLine) {
     const int64_t padded = round_up(columns, 16);
     const int64_t floats = padded * (block + kMaxTileRows + 4) + block * (kMaxTileRows + 2);
     for (int t = 0; t < threads; ++t) {
@@ -44,6 +44,7 @@ class Workspace {
       scratch.high = take(block);
       scratch.x = take(2 * padded);
       scratch.y = take(2 * padded);
+      scratch.work = &work_[t * kCacheLine];
       scratches.push_back(scratch);
     }
   }
@@ -51,6 +52,8 @@ class Workspace {
   std::vector<Scratch> scratches;
 
  private:
+  static constexpr int64_t kCacheLine = 8;
+  std::vector<int64_t> work_;
   std::vector<std::unique_ptr<float[]>> memory_;
 };
 
@@ -97,40 +100,40 @@ void measure(const Space& space, const Points& points, int64_t begin, int64_t en
                  threads)
 }
 
-void distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
-               float* lower, float* upper, int threads) {
+int64_t distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                  float* lower, float* upper, Share share, int threads) {
   const int64_t block = center_block(space.columns);
   Workspace work(space.columns, block, threads);
   DYNAL_DISPATCH(ff_distances, space, x, y, groups, lower, upper, block, work.scratches.data(),
-                 threads)
+                 share, threads)
 }
 
-void bound(const Space& space, const Points& x, const Points& y, const Groups& groups, float* bound,
-           int threads) {
+int64_t bound(const Space& space, const Points& x, const Points& y, const Groups& groups,
+              float* bound, Share share, int threads) {
   const int64_t block = center_block(space.columns);
   Workspace work(space.columns, block, threads);
-  DYNAL_DISPATCH(ff_bound, space, x, y, groups, bound, block, work.scratches.data(), threads)
+  DYNAL_DISPATCH(ff_bound, space, x, y, groups, bound, block, work.scratches.data(), share, threads)
 }
 
-void refresh(const Space& space, const Points& x, const Points& y, const Groups& groups,
-             const int32_t* first, const float* bound, float* exact, int threads) {
+int64_t refresh(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                const int32_t* first, const float* bound, float* exact, Share share, int threads) {
   const int64_t block = center_block(space.columns);
   Workspace work(space.columns, block, threads);
   DYNAL_DISPATCH(ff_refresh, space, x, y, groups, first, bound, exact, block, work.scratches.data(),
-                 threads)
+                 share, threads)
 }
 
-int64_t traverse(const Space& space, const Points& x, const int32_t* head, int64_t count,
-                 int64_t outside, float* exact, int32_t* picks, float* values, int64_t limit,
-                 int threads) {
+Picked traverse(const Space& space, const Points& x, const int32_t* head, int64_t count,
+                int64_t outside, float* exact, int32_t* picks, float* values, int64_t limit,
+                int64_t work, int threads) {
   const int64_t padded = round_up(count, kMaxPanel);
-  Workspace packed(space.columns, padded, 1), work(space.columns, kMaxPanel, threads);
+  Workspace packed(space.columns, padded, 1), each(space.columns, kMaxPanel, threads);
   const int64_t slots = std::max(kMaxTileRows, std::min(count, kSlotValues / padded));
   std::unique_ptr<float[]> products(new float[(slots + 1) * padded]);
   std::vector<int32_t> slot_numbers(count + slots);
   DYNAL_DISPATCH(ff_traverse, space, x, head, count, outside, exact, picks, values, limit,
-                 work.scratches.data(), packed.scratches[0], products.get(), slot_numbers.data(),
-                 slots, threads)
+                 each.scratches.data(), packed.scratches[0], products.get(), slot_numbers.data(),
+                 slots, work, threads)
 }
 
 }  // namespace farthest_first

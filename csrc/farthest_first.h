@@ -51,6 +51,19 @@ struct Scratch {
   float* high;     // (block,): and of upper bounds
   void* x;         // (columns,) of up to 8 bytes
   void* y;         // (columns,) of up to 8 bytes
+  int64_t* work;   // multiplications done so far, or what took as long
+};
+
+// A call goes on from where the one before stopped and stops after `work` multiplications, so that
+// none is long; it returns where the next one goes on, kDone if nothing is left.
+struct Share {
+  int64_t unit, work;
+};
+constexpr int64_t kDone = -1;
+
+struct Picked {
+  int64_t count;
+  bool done;
 };
 
 // The entry points: each makes the scratch and takes the active instruction set.
@@ -62,33 +75,36 @@ void measure(const Space&, const Points&, int64_t begin, int64_t end, double* sq
              int threads);
 
 // lower, upper: (rows, centers) of the only group.
-void distances(const Space&, const Points& x, const Points& y, const Groups&, float* lower,
-               float* upper, int threads);
+int64_t distances(const Space&, const Points& x, const Points& y, const Groups&, float* lower,
+                  float* upper, Share, int threads);
 
-void bound(const Space&, const Points& x, const Points& y, const Groups&, float* bound,
-           int threads);
+int64_t bound(const Space&, const Points& x, const Points& y, const Groups&, float* bound, Share,
+              int threads);
 
-void refresh(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* first,
-             const float* bound, float* exact, int threads);
+int64_t refresh(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* first,
+                const float* bound, float* exact, Share, int threads);
 
-int64_t traverse(const Space&, const Points& x, const int32_t* head, int64_t count, int64_t outside,
-                 float* exact, int32_t* picks, float* values, int64_t limit, int threads);
+// Stops at `limit` picks, where a row outside comes first, or after `work` multiplications; then it
+// is not done, and the same call with the picks that remain goes on.
+Picked traverse(const Space&, const Points& x, const int32_t* head, int64_t count, int64_t outside,
+                float* exact, int32_t* picks, float* values, int64_t limit, int64_t work,
+                int threads);
 
 }  // namespace farthest_first
 
-#define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                      \
-  namespace isa {                                                                              \
-  using namespace farthest_first;                                                              \
-  void ff_measure(const Space&, const Points&, int64_t, int64_t, double*, Scratch*, int);      \
-  void ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*, \
-                    int64_t, Scratch*, int);                                                   \
-  void ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,    \
-                Scratch*, int);                                                                \
-  void ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,   \
-                  const float*, float*, int64_t, Scratch*, int);                               \
-  int64_t ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,   \
-                      int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*,   \
-                      int64_t, int);                                                           \
+#define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                         \
+  namespace isa {                                                                                 \
+  using namespace farthest_first;                                                                 \
+  void ff_measure(const Space&, const Points&, int64_t, int64_t, double*, Scratch*, int);         \
+  int64_t ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*, \
+                       int64_t, Scratch*, Share, int);                                            \
+  int64_t ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,    \
+                   Scratch*, Share, int);                                                         \
+  int64_t ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,   \
+                     const float*, float*, int64_t, Scratch*, Share, int);                        \
+  Picked ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,       \
+                     int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*,       \
+                     int64_t, int64_t, int);                                                      \
   }
 DYNAL_DECLARE_FARTHEST_FIRST(baseline)
 #ifdef DYNAL_X86_64

@@ -9,8 +9,10 @@ namespace DYNAL_ISA {
 namespace {
 
 using farthest_first::Groups;
+using farthest_first::Picked;
 using farthest_first::Points;
 using farthest_first::Scratch;
+using farthest_first::Share;
 using farthest_first::Space;
 
 }  // namespace
@@ -78,23 +80,27 @@ struct Units {
   }
 };
 
-// Calls `use(tile, first_center, scratch)` for the tiles of all units, with their dot products in
-// scratch.dots (kTileRows, center_block) from the panel of `first_center(tile)` on.
+constexpr int64_t kUnitWork = int64_t{1} << 30;  // multiplications in a unit, about, at most
+
+// Calls `use(tile, first_center, scratch)` for the tiles of the units of a share, with their dot
+// products in scratch.dots (kTileRows, center_block) from the panel of `first_center(tile)` on.
 template <typename First, typename Use>
-void multiply_groups(const Space& space, const Points& x, const Points& y, const Groups& groups,
-                     int64_t center_block, Scratch* scratches, int threads, const First& first,
-                     const Use& use) {
-  if (groups.count == 0) return;
+int64_t multiply_groups(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                        int64_t center_block, Scratch* scratches, Share share, int threads,
+                        const First& first, const Use& use) {
+  if (groups.count == 0) return farthest_first::kDone;
   int64_t row_block = groups.row_ends[groups.count - 1] / (4 * threads) / kTileRows * kTileRows;
   row_block = row_block < 4 * kTileRows ? 4 * kTileRows : row_block > 2048 ? 2048 : row_block;
+  const int64_t short_block = kUnitWork / (center_block * space.columns) / kTileRows * kTileRows;
+  if (row_block > short_block) row_block = short_block < kTileRows ? kTileRows : short_block;
   const Units units{groups, row_block, center_block};
-  int64_t total = 0, next = 0;
+  int64_t total = 0, next = share.unit, done = 0;
   for (int64_t g = 0; g < groups.count; ++g) total += units.count(g);
 #pragma omp parallel num_threads(threads)
   {
     const Scratch& scratch = scratches[thread_number()];
     int64_t group = 0, before = 0;
-    for (;;) {
+    while (__atomic_load_n(&done, __ATOMIC_RELAXED) < share.work) {
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (index >= total) break;
       while (index >= before + units.count(group)) before += units.count(group++);
@@ -112,10 +118,14 @@ void multiply_groups(const Space& space, const Points& x, const Points& y, const
         prefetch_rows(space, x, tile.rows + kTileRows, ahead < kTileRows ? ahead : kTileRows);
         multiply_panels(scratch, space.columns, start, tile.center_count, scratch.dots,
                         center_block);
+        *scratch.work += (tile.center_count - start) * kTileRows * space.columns;
         use(tile, start, scratch);
       }
+      __atomic_fetch_add(&done, *scratch.work, __ATOMIC_RELAXED);
+      *scratch.work = 0;
     }
   }
+  return next < total ? next : farthest_first::kDone;
 }
 
 // The two norm terms of the bounds of a row.
@@ -200,12 +210,12 @@ void ff_measure(const Space& space, const Points& points, int64_t begin, int64_t
   }
 }
 
-void ff_distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
-                  float* lower, float* upper, int64_t center_block, Scratch* scratches,
-                  int threads) {
+int64_t ff_distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                     float* lower, float* upper, int64_t center_block, Scratch* scratches,
+                     Share share, int threads) {
   const int64_t columns = groups.center_ends[0];
-  multiply_groups(
-      space, x, y, groups, center_block, scratches, threads, [](const Tile&) { return 0; },
+  return multiply_groups(
+      space, x, y, groups, center_block, scratches, share, threads, [](const Tile&) { return 0; },
       [&](const Tile& tile, int64_t, const Scratch& scratch) {
         for (int64_t r = 0; r < tile.row_count; ++r) {
           const RowTerms terms(space, x, tile.rows[r]);
@@ -221,10 +231,10 @@ void ff_distances(const Space& space, const Points& x, const Points& y, const Gr
       });
 }
 
-void ff_bound(const Space& space, const Points& x, const Points& y, const Groups& groups,
-              float* bound, int64_t center_block, Scratch* scratches, int threads) {
-  multiply_groups(
-      space, x, y, groups, center_block, scratches, threads, [](const Tile&) { return 0; },
+int64_t ff_bound(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                 float* bound, int64_t center_block, Scratch* scratches, Share share, int threads) {
+  return multiply_groups(
+      space, x, y, groups, center_block, scratches, share, threads, [](const Tile&) { return 0; },
       [&](const Tile& tile, int64_t, const Scratch& scratch) {
         const int64_t end = round_up(tile.center_count, kFloats);
         for (int64_t r = 0; r < tile.row_count; ++r) {
@@ -235,11 +245,11 @@ void ff_bound(const Space& space, const Points& x, const Points& y, const Groups
       });
 }
 
-void ff_refresh(const Space& space, const Points& x, const Points& y, const Groups& groups,
-                const int32_t* first, const float* bound, float* exact, int64_t center_block,
-                Scratch* scratches, int threads) {
-  multiply_groups(
-      space, x, y, groups, center_block, scratches, threads,
+int64_t ff_refresh(const Space& space, const Points& x, const Points& y, const Groups& groups,
+                   const int32_t* first, const float* bound, float* exact, int64_t center_block,
+                   Scratch* scratches, Share share, int threads) {
+  return multiply_groups(
+      space, x, y, groups, center_block, scratches, share, threads,
       [&](const Tile& tile) {
         const int64_t start = first ? first[tile.row] - tile.center : 0;
         return start < 0 ? 0 : start / kPanel * kPanel;
@@ -256,12 +266,14 @@ void ff_refresh(const Space& space, const Points& x, const Points& y, const Grou
       });
 }
 
+constexpr int64_t kScanWork = 32;  // a pick's look at a row of the head, in multiplications
+
 // Packs the head once; dot products of a row with the whole head are computed when it is about
 // to be picked, together with those of the kTileRows - 1 rows most likely to follow.
-int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, int64_t count,
-                    int64_t outside, float* exact, int32_t* picks, float* values, int64_t limit,
-                    Scratch* scratches, const Scratch& packed, float* products, int32_t* slots,
-                    int64_t slot_count, int threads) {
+Picked ff_traverse(const Space& space, const Points& x, const int32_t* head, int64_t count,
+                   int64_t outside, float* exact, int32_t* picks, float* values, int64_t limit,
+                   Scratch* scratches, const Scratch& packed, float* products, int32_t* slots,
+                   int64_t slot_count, int64_t work, int threads) {
   const int64_t padded = round_up(count, kPanel), panels = padded / kPanel;
   float* const left = products;           // (padded,): exact, in order of the head; -inf: picked
   float* const dots = products + padded;  // (slot_count, padded): a row's products in its slot
@@ -272,13 +284,15 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
   pack_centers(space, x, head, count, packed);
   for (int64_t i = 0; i < padded; ++i) left[i] = i < count ? exact[head[i]] : -__builtin_inff();
   int64_t picked = 0;
-  while (picked < limit) {
+  bool done = limit == 0;
+  while (!done && *scratches[0].work < work) {
+    *scratches[0].work += kScanWork * padded;
     const int64_t best = first_largest(left, padded);
-    if (left[best] < 0) break;
     int32_t bits;
     __builtin_memcpy(&bits, left + best, 4);
     const int64_t key = (static_cast<int64_t>(bits) << 32) + (0x7fffffff - head[best]);
-    if (key <= outside) break;
+    done = left[best] < 0 || key <= outside;
+    if (done) break;
     if (slot_of[best] < 0) {
       // The highest of the rows without a slot, the pick and its likely successors, take the
       // slots that were filled longest ago.
@@ -299,6 +313,7 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
         next_slot = next_slot + 1 < slot_count ? next_slot + 1 : 0;
       }
       pack_rows(space, x, rows, found, scratches[0]);
+      *scratches[0].work += kTileRows * padded * space.columns;
 #pragma omp parallel for num_threads(threads) schedule(static)
       for (int64_t p = 0; p < panels; ++p) {
         float tile[kTileRows * kPanel];
@@ -312,6 +327,7 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
     }
     picks[picked] = head[best];
     values[picked++] = left[best];
+    done = picked == limit;
     left[best] = -__builtin_inff();
     const RowTerms terms(space, x, head[best]);
     const float* row = dots + slot_of[best] * padded;
@@ -330,7 +346,7 @@ int64_t ff_traverse(const Space& space, const Points& x, const int32_t* head, in
     }
   }
   for (int64_t i = 0; i < count; ++i) exact[head[i]] = left[i];
-  return picked;
+  return {picked, done};
 }
 
 }  // namespace DYNAL_ISA

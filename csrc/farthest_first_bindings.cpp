@@ -1,6 +1,8 @@
 // Bindings of farthest_first.h: addresses as integers, structs as tuples of them.
 #include <pybind11/pybind11.h>
 
+#include <utility>
+
 #include "farthest_first.h"
 
 namespace py = pybind11;
@@ -19,6 +21,8 @@ T* at(uintptr_t address) {
 void bind_farthest_first(py::module_& parent) {
   py::module_ m = parent.def_submodule("farthest_first");
   using Release = py::call_guard<py::gil_scoped_release>;
+
+  m.attr("DONE") = kDone;
 
   py::class_<Space>(m, "Space")
       .def(py::init([](int64_t columns, bool cosine, uintptr_t mean) {
@@ -53,30 +57,36 @@ void bind_farthest_first(py::module_& parent) {
   m.def(
       "distances",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
-         uintptr_t lower, uintptr_t upper, int threads) {
-        distances(space, x, y, groups, at<float>(lower), at<float>(upper), threads);
+         uintptr_t lower, uintptr_t upper, int64_t unit, int64_t work, int threads) {
+        return distances(space, x, y, groups, at<float>(lower), at<float>(upper), {unit, work},
+                         threads);
       },
       Release());
   m.def(
       "bound",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
-         uintptr_t lowered,
-         int threads) { bound(space, x, y, groups, at<float>(lowered), threads); },
+         uintptr_t lowered, int64_t unit, int64_t work, int threads) {
+        return bound(space, x, y, groups, at<float>(lowered), {unit, work}, threads);
+      },
       Release());
   m.def(
       "refresh",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
-         uintptr_t first, uintptr_t bound, uintptr_t exact, int threads) {
-        refresh(space, x, y, groups, at<const int32_t>(first), at<const float>(bound),
-                at<float>(exact), threads);
+         uintptr_t first, uintptr_t bound, uintptr_t exact, int64_t unit, int64_t work,
+         int threads) {
+        return refresh(space, x, y, groups, at<const int32_t>(first), at<const float>(bound),
+                       at<float>(exact), {unit, work}, threads);
       },
       Release());
   m.def(
       "traverse",
       [](const Space& space, const Points& x, uintptr_t head, int64_t count, int64_t outside,
-         uintptr_t exact, uintptr_t picks, uintptr_t values, int64_t limit, int threads) {
-        return traverse(space, x, at<const int32_t>(head), count, outside, at<float>(exact),
-                        at<int32_t>(picks), at<float>(values), limit, threads);
+         uintptr_t exact, uintptr_t picks, uintptr_t values, int64_t limit, int64_t work,
+         int threads) {
+        const Picked picked =
+            traverse(space, x, at<const int32_t>(head), count, outside, at<float>(exact),
+                     at<int32_t>(picks), at<float>(values), limit, work, threads);
+        return std::make_pair(picked.count, picked.done);
       },
       Release());
 }

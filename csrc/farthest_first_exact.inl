@@ -1,8 +1,8 @@
 // Decision values: the exact distance of two rows, rounded once (see reference.py).
 //
 // A float64 sum decides unless it lies too close to the midpoint of two neighbours; then the sum is
-// taken again in double-double arithmetic, and where even that leaves a doubt, on ties above all,
-// without any rounding.
+// taken again with its rounding errors summed beside it (Ogita, Rump and Oishi, "Accurate Sum and
+// Dot Product", Dot2), and where even that leaves a doubt, without any rounding.
 #pragma once
 
 #include "farthest_first_integer.inl"
@@ -29,12 +29,6 @@ inline DoubleDouble two_sum(double a, double b) {
 inline DoubleDouble two_product(double a, double b) {
   double product = a * b;
   return {product, __builtin_fma(a, b, -product)};
-}
-
-inline DoubleDouble add(DoubleDouble a, DoubleDouble b) {
-  DoubleDouble high = two_sum(a.high, b.high), low = two_sum(a.low, b.low);
-  DoubleDouble sum = two_sum(high.high, high.low + low.high);
-  return two_sum(sum.high, sum.low + low.low);
 }
 
 inline DoubleDouble multiply(DoubleDouble a, DoubleDouble b) {
@@ -84,19 +78,24 @@ inline vd load_doubles(const double* p) {
   return wide;
 }
 
+// A term is (a + a_low) (b + b_low), exactly.
+struct Factors {
+  double a, b, a_low, b_low;
+};
+
 struct SquaredDifference {
   static vd of(vd x, vd y) { return (x - y) * (x - y); }
   static double of(double x, double y) { return (x - y) * (x - y); }
-  static DoubleDouble exactly(double x, double y) {
-    DoubleDouble difference = two_sum(x, -y);
-    return multiply(difference, difference);
+  static Factors factors(double x, double y) {
+    const DoubleDouble difference = two_sum(x, -y);
+    return {difference.high, difference.high, difference.low, difference.low};
   }
 };
 
 struct Product {
   static vd of(vd x, vd y) { return x * y; }
   static double of(double x, double y) { return x * y; }
-  static DoubleDouble exactly(double x, double y) { return two_product(x, y); }
+  static Factors factors(double x, double y) { return {x, y, 0, 0}; }
 };
 
 template <typename Term, typename T>
@@ -115,32 +114,70 @@ inline double sum_terms(const T* x, const T* y, int64_t columns) {
   return total;
 }
 
+struct LongSum {
+  DoubleDouble value;
+  bool exact;  // nothing was rounded, as with values that are integers
+};
+
 template <typename Term, typename T>
-DoubleDouble sum_terms_exactly(const T* x, const T* y, int64_t columns) {
-  DoubleDouble sum{0, 0};
-  for (int64_t k = 0; k < columns; ++k) sum = add(sum, Term::exactly(x[k], y[k]));
-  return sum;
+LongSum sum_terms_long(const T* x, const T* y, int64_t columns) {
+  double sums[kDoubles] = {}, errors[kDoubles] = {}, inexact[kDoubles] = {};
+  auto add = [&](int i, double left, double right) {
+    const Factors f = Term::factors(left, right);
+    const DoubleDouble product = two_product(f.a, f.b), sum = two_sum(sums[i], product.high);
+    const double cross = f.a * f.b_low + f.a_low * f.b + f.a_low * f.b_low;
+    const bool underflow = (f.a != 0) & (f.b != 0) & (__builtin_fabs(product.high) < 0x1p-900);
+    sums[i] = sum.high;
+    errors[i] += sum.low + (product.low + cross);
+    inexact[i] += __builtin_fabs(sum.low) + __builtin_fabs(product.low) + __builtin_fabs(f.a_low) +
+                  __builtin_fabs(f.b_low) + (underflow ? 1.0 : 0.0);
+  };
+  int64_t k = 0;
+  for (; k + kDoubles <= columns; k += kDoubles) {
+    for (int i = 0; i < kDoubles; ++i) add(i, x[k + i], y[k + i]);
+  }
+  for (int i = 0; k + i < columns; ++i) add(i, x[k + i], y[k + i]);
+  DoubleDouble total{0, 0};
+  double rounded = 0;
+  for (int i = 0; i < kDoubles; ++i) {
+    const DoubleDouble sum = two_sum(total.high, sums[i]);
+    total = {sum.high, total.low + (sum.low + errors[i])};
+    rounded += inexact[i] + __builtin_fabs(sum.low);
+  }
+  return {two_sum(total.high, total.low), rounded == 0};
 }
 
-// The sign of a - b, 0 where rounding leaves a doubt: sums of `columns` terms, of magnitudes that
-// add up to `scale` at most, and errors that underflowed.
+// The sign of a - b, 0 where rounding leaves a doubt: long sums of `columns` terms, of magnitudes
+// that add up to `scale` at most, or products of two such sums, and errors that underflowed. With
+// u = 2^-53 a long sum errs by at most (columns + 4)^2 u^2 of `scale`; 2^6 covers the products.
 inline int compare(DoubleDouble a, DoubleDouble b, int64_t columns, double scale) {
   const double difference = (a.high - b.high) + (a.low - b.low);
-  const double doubt = static_cast<double>(columns + 8) * 0x1p-98 * scale + 0x1p-900;
-  if (__builtin_fabs(difference) <= doubt) return 0;
+  const double terms = static_cast<double>(columns + 8);
+  if (__builtin_fabs(difference) <= terms * terms * 0x1p-100 * scale + 0x1p-900) return 0;
   return difference > 0 ? 1 : -1;
 }
 
+// What a decision value costs, in multiplications of the filter, by how it was decided.
+constexpr int64_t kSumWork = 16, kLongSumWork = 64, kExactWork = 1024;
+
 template <typename T>
-float euclidean_value(const T* x, const T* y, int64_t columns) {
+float euclidean_value(const T* x, const T* y, int64_t columns, int64_t* work) {
+  *work += kSumWork * columns;
   const double sum = sum_terms<SquaredDifference>(x, y, columns);
   const double doubt = sum * (static_cast<double>(columns + 8) * 0x1p-52);
   const float low = static_cast<float>(sum - doubt), high = static_cast<float>(sum + doubt);
   if (low == high) return low;
   const double middle = 0.5 * (static_cast<double>(low) + static_cast<double>(high));
-  const DoubleDouble longer = sum_terms_exactly<SquaredDifference>(x, y, columns);
-  int side = compare(longer, {middle, 0}, columns, longer.high);
-  if (side == 0) side = exact_euclidean_side(x, y, columns, middle);
+  const LongSum longer = sum_terms_long<SquaredDifference>(x, y, columns);
+  *work += kLongSumWork * columns;
+  int side = (longer.value.high > middle) - (longer.value.high < middle);
+  if (!longer.exact) {
+    side = compare(longer.value, {middle, 0}, columns, longer.value.high);
+    if (side == 0) {
+      *work += kExactWork * columns;
+      side = exact_euclidean_side(x, y, columns, middle);
+    }
+  }
   if (side != 0) return side > 0 ? high : low;
   uint32_t bits;
   __builtin_memcpy(&bits, &low, 4);
@@ -152,7 +189,8 @@ constexpr double kCosineStep = 0x1p-23;
 inline double clamp_cosine(double value) { return value < 0 ? 0 : value > 2 ? 2 : value; }
 
 template <typename T>
-float cosine_value(const T* x, const T* y, int64_t columns, double scales) {
+float cosine_value(const T* x, const T* y, int64_t columns, double scales, int64_t* work) {
+  *work += kSumWork * columns;
   const double value = 1 - 2 * scales * sum_terms<Product>(x, y, columns);
   const double doubt = static_cast<double>(columns + 16) * 0x1p-52;
   const double low = __builtin_rint(clamp_cosine(value - doubt) / kCosineStep);
@@ -160,14 +198,16 @@ float cosine_value(const T* x, const T* y, int64_t columns, double scales) {
   if (low == high) return static_cast<float>(low * kCosineStep);
   // similarity < limit, where the distance 1 - limit is the midpoint; squares keep the order.
   const double limit = 1 - 0.5 * (low + high) * kCosineStep;
-  const DoubleDouble dot = sum_terms_exactly<Product>(x, y, columns);
-  const DoubleDouble norms = multiply(sum_terms_exactly<Product>(x, x, columns),
-                                      sum_terms_exactly<Product>(y, y, columns));
+  *work += 3 * kLongSumWork * columns;
+  const DoubleDouble dot = sum_terms_long<Product>(x, y, columns).value;
+  const DoubleDouble norms = multiply(sum_terms_long<Product>(x, x, columns).value,
+                                      sum_terms_long<Product>(y, y, columns).value);
   DoubleDouble left = multiply(dot, dot), right = multiply(two_product(limit, limit), norms);
   if (dot.high < 0) left = {-left.high, -left.low};
   if (limit < 0) right = {-right.high, -right.low};
   int side = -compare(left, right, columns, norms.high);
   if (side == 0) {
+    *work += 3 * kExactWork * columns;
     side = exact_cosine_side(x, y, columns, static_cast<int64_t>(limit * 0x1p24));
   }
   const bool low_is_even = static_cast<int64_t>(low) % 2 == 0;
@@ -182,12 +222,12 @@ inline float decision_value(const Space& space, const Points& xs, int64_t i, con
   const int64_t columns = space.columns;
   if (xs.dtype == farthest_first::float64) {
     const double *a = static_cast<const double*>(x), *b = static_cast<const double*>(y);
-    return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j])
-                        : euclidean_value(a, b, columns);
+    return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j], scratch.work)
+                        : euclidean_value(a, b, columns, scratch.work);
   }
   const float *a = static_cast<const float*>(x), *b = static_cast<const float*>(y);
-  return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j])
-                      : euclidean_value(a, b, columns);
+  return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j], scratch.work)
+                      : euclidean_value(a, b, columns, scratch.work);
 }
 
 }  // namespace

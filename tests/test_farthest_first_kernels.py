@@ -12,7 +12,7 @@ from dynal_fast.ops.farthest_first.checks import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
-from tests.farthest_first_cases import small_cases
+from tests.farthest_first_cases import gaussian, small_cases
 
 CASES = {
     name: (pool, pool[::-3].copy() if labeled is None or len(labeled) == 0 else labeled)
@@ -209,41 +209,77 @@ def assert_refreshed(kernels: Kernels, x: Points, y: Points, want: np.ndarray) -
     np.testing.assert_array_equal(exact.numpy(), want)
 
 
-@pytest.mark.parametrize("shape", ["first", "one", "two"])
-@pytest.mark.parametrize("work", [1, 2000, 2**34])
-def test_calls_are_short_and_change_nothing(monkeypatch, shape, work):
-    pool, labeled, values = inputs("clustered", "euclidean")
-    (n, m), d = values.shape, pool.shape[1]
+class Counting:
+    """The native primitives, counting calls."""
+
+    def __init__(self, native) -> None:
+        self.native, self.calls = native, 0
+
+    def __getattr__(self, name: str):
+        member = getattr(self.native, name)
+        if name not in ("distances", "bound", "refresh", "traverse"):
+            return member
+
+        def counted(*arguments: object) -> object:
+            self.calls += 1
+            return member(*arguments)
+
+        return counted
+
+
+def counting(monkeypatch, work: int, pool: np.ndarray) -> tuple[CpuKernels, Counting]:
+    """Kernels whose calls stop after so much work, and the count of their calls."""
     monkeypatch.setattr(cpu, "WORK", work)
-    monkeypatch.setattr(cpu, "BLOCK", 4)
-    sizes = []
-    build_groups = CpuKernels._groups
+    kernels = CpuKernels(as_rows(pool, "pool"), "euclidean")
+    native = Counting(kernels.native)
+    monkeypatch.setattr(kernels, "native", native)
+    return kernels, native
 
-    def record(self, groups):
-        rows, centers = (
-            np.diff(ends.numpy(), prepend=0) for ends in (groups.row_ends, groups.center_ends)
-        )
-        sizes.append(int((rows * centers).sum()) * d)
-        return build_groups(self, groups)
 
-    monkeypatch.setattr(CpuKernels, "_groups", record)
-    x, y = as_rows(pool, "pool"), as_rows(labeled, "labeled")
-    kernels = CpuKernels(x, "euclidean")
-    exact, first = torch.full((n,), torch.inf), None
-    groups, want = Groups.one(torch.arange(n).int(), torch.arange(m).int()), values.min(axis=1)
-    if shape == "first":
-        first = torch.from_numpy(np.sort(np.arange(n) % (m + 1)).astype(np.int32))
-        seen = [values[row, :start].min(initial=np.inf) for row, start in enumerate(first)]
-        exact = torch.tensor(np.array(seen, dtype=np.float32))
-    elif shape == "two":
-        groups, want = two_groups(n, m), values[:, m // 2 :].min(axis=1)
-        want[::2] = values[::2].min(axis=1)
-    x_points, y_points = kernels.points(x, "pool"), kernels.points(y, "labeled")
-    bound = torch.full((n,), torch.inf)
-    kernels.bound(x_points, y_points, groups, bound)
-    assert (bound.numpy() >= want).all()
-    kernels.refresh(x_points, y_points, groups, first, exact.clone(), exact)
-    np.testing.assert_array_equal(exact.numpy(), want)
-    assert max(sizes) <= max(2 * work, 4 * 4 * d)
-    assert sum(sizes) == 2 * d * int((n + 1) // 2 * (m // 2) + n * (m - m // 2)) or shape != "two"
-    assert sum(sizes) == 2 * n * m * d or shape == "two"
+@pytest.mark.parametrize("primitive", ["distances", "bound", "refresh", "refresh from"])
+@pytest.mark.parametrize(("n", "m", "d"), [(900, 800, 1024), (120, 90, 65_536)])
+def test_calls_stop_after_their_share_and_go_on(monkeypatch, primitive, n, m, d):
+    pool, labeled = gaussian(n, d), gaussian(m, d, seed=1)
+    groups = Groups.one(torch.arange(n).int(), torch.arange(m).int())
+    first = (torch.arange(n) % m).sort().values.int() if primitive == "refresh from" else None
+
+    def run(work: int) -> tuple[torch.Tensor, int]:
+        kernels, native = counting(monkeypatch, work, pool)
+        x = kernels.points(as_rows(pool, "pool"), "pool")
+        y = kernels.points(as_rows(labeled, "labeled"), "labeled")
+        if primitive == "distances":
+            return torch.stack(kernels.distances(x, groups.rows, y, groups.centers)), native.calls
+        bound, exact = torch.full((2, n), torch.inf)
+        if primitive == "bound":
+            kernels.bound(x, y, groups, bound)
+        else:
+            kernels.refresh(x, y, groups, first, bound, exact)
+        return torch.stack([bound, exact]), native.calls
+
+    whole, calls = run(2**40)
+    assert calls == 1
+    shares, calls = run(1)
+    assert torch.equal(shares, whole)
+    units = (n * m * d) // (2 if first is not None else 1) / 2**27
+    assert calls >= units / torch.get_num_threads()
+
+
+def test_calls_count_what_is_decided_exactly(monkeypatch):
+    """All distances are equal, so that each pick is compared with every row by its exact value."""
+    rows, work = 512, 2**24
+    pool = np.eye(rows, 1024, dtype=np.float32)
+
+    def run(work: int) -> tuple[list[int], int]:
+        kernels, native = counting(monkeypatch, work, pool)
+        x = kernels.points(as_rows(pool, "pool"), "pool")
+        exact = torch.full((rows,), torch.inf)
+        picks, values = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
+        head = torch.arange(rows, dtype=torch.int32)
+        count = kernels.traverse(x, head, heads.NOTHING, exact, picks, values)
+        return picks[:count].tolist(), native.calls
+
+    assert run(2**40) == (list(range(rows)), 1)
+    picks, calls = run(work)
+    assert picks == list(range(rows))
+    products, decided = rows * rows * 1024, rows * rows // 2 * 1024
+    assert calls > 4 * (products + decided) // work

@@ -1,6 +1,6 @@
 """The primitives on the CPU: the compiled kernels of ``csrc/farthest_first.*``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from dynal_fast.ops.farthest_first.kernels import Groups, Points
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 SAMPLED = 1024  # rows whose mean centers the data for the filter
 HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
-WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
-BLOCK = 512  # rows and centers in one call, at least: fewer would not fill the kernel's blocks
+HEAD_BYTES = 2**26  # of a head's rows, which a call packs anew, at most
+WORK = 2**33  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
 
 
 def head_rows(columns: int) -> int:
     """Rows in a head. Where samples lie dense, as they do in few dimensions, a pick spoils many."""
-    return max(heads.HEAD, HEAD_VALUES // columns)
+    return max(1, min(max(heads.HEAD, HEAD_VALUES // columns), HEAD_BYTES // 4 // columns))
 
 
 class CpuKernels:
@@ -65,27 +65,24 @@ class CpuKernels:
         groups = Groups.one(rows, centers)  # must outlive the call, which sees addresses only
         lower = torch.empty(len(rows), len(centers))
         upper = torch.empty_like(lower)
-        self.native.distances(
-            self.space,
+        self._in_shares(
+            self.native.distances,
             self._points(x),
             self._points(y),
             self._groups(groups),
             lower.data_ptr(),
             upper.data_ptr(),
-            torch.get_num_threads(),
         )
         return lower, upper
 
     def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
-        for part in self._parts(groups):
-            self.native.bound(
-                self.space,
-                self._points(x),
-                self._points(y),
-                self._groups(part),
-                bound.data_ptr(),
-                torch.get_num_threads(),
-            )
+        self._in_shares(
+            self.native.bound,
+            self._points(x),
+            self._points(y),
+            self._groups(groups),
+            bound.data_ptr(),
+        )
 
     def refresh(
         self,
@@ -96,33 +93,21 @@ class CpuKernels:
         bound: torch.Tensor,
         exact: torch.Tensor,
     ) -> None:
-        if first is None:
-            for part in self._parts(groups):
-                self._refresh(x, y, part, None, bound, exact)
-            return
-        for rows, center, part in self._blocks(groups.rows, groups.centers):
-            start = (first[rows] - center).to(torch.int32)
-            self._refresh(x, y, part, start, bound, exact)
-
-    def _refresh(
-        self,
-        x: Points,
-        y: Points,
-        groups: Groups,
-        first: torch.Tensor | None,
-        bound: torch.Tensor,
-        exact: torch.Tensor,
-    ) -> None:
-        self.native.refresh(
-            self.space,
+        self._in_shares(
+            self.native.refresh,
             self._points(x),
             self._points(y),
             self._groups(groups),
             0 if first is None else first.data_ptr(),
             bound.data_ptr(),
             exact.data_ptr(),
-            torch.get_num_threads(),
         )
+
+    def _in_shares(self, primitive: Callable[..., int], *arguments: object) -> None:
+        """Call a primitive until nothing is left to do, ``WORK`` at a time."""
+        unit, threads = 0, torch.get_num_threads()
+        while unit != self.native.DONE:
+            unit = primitive(self.space, *arguments, unit, WORK, threads)
 
     def traverse(
         self,
@@ -133,18 +118,23 @@ class CpuKernels:
         picks: torch.Tensor,
         values: torch.Tensor,
     ) -> int:
-        return self.native.traverse(
-            self.space,
-            self._points(x),
-            head.data_ptr(),
-            len(head),
-            outside,
-            exact.data_ptr(),
-            picks.data_ptr(),
-            values.data_ptr(),
-            len(picks),
-            torch.get_num_threads(),
-        )
+        count, done = 0, False
+        while not done:
+            more, done = self.native.traverse(
+                self.space,
+                self._points(x),
+                head.data_ptr(),
+                len(head),
+                outside,
+                exact.data_ptr(),
+                picks[count:].data_ptr(),
+                values[count:].data_ptr(),
+                len(picks) - count,
+                WORK,
+                torch.get_num_threads(),
+            )
+            count += more
+        return count
 
     def _points(self, points: Points) -> object:
         return self.native.Points(
@@ -163,33 +153,3 @@ class CpuKernels:
             groups.centers.data_ptr(),
             groups.center_ends.data_ptr(),
         )
-
-    def _parts(self, groups: Groups) -> Iterator[Groups]:
-        """The same work in calls of about ``WORK`` multiplications at most."""
-        row_counts = torch.diff(groups.row_ends, prepend=torch.zeros(1, dtype=torch.int64))
-        center_counts = torch.diff(groups.center_ends, prepend=torch.zeros(1, dtype=torch.int64))
-        work = (row_counts * center_counts).cumsum(0) * self.columns
-        begin, row, center = 0, 0, 0
-        while begin < len(work):
-            before = int(work[begin - 1]) if begin else 0
-            end = max(begin + 1, int((work <= before + WORK).sum()))
-            row_end, center_end = int(groups.row_ends[end - 1]), int(groups.center_ends[end - 1])
-            rows, centers = groups.rows[row:row_end], groups.centers[center:center_end]
-            if end == begin + 1:
-                for _, _, part in self._blocks(rows, centers):
-                    yield part
-            else:
-                row_ends = groups.row_ends[begin:end] - row
-                yield Groups(rows, row_ends, centers, groups.center_ends[begin:end] - center)
-            begin, row, center = end, row_end, center_end
-
-    def _blocks(
-        self, rows: torch.Tensor, centers: torch.Tensor
-    ) -> Iterator[tuple[slice, int, Groups]]:
-        """One group in calls of about ``WORK``: which of its rows, from which center on."""
-        width = max(BLOCK, WORK // (max(len(rows), 1) * self.columns))
-        height = max(BLOCK, WORK // (min(width, max(len(centers), 1)) * self.columns))
-        for center in range(0, len(centers), width):
-            for row in range(0, len(rows), height):
-                part = slice(row, row + height)
-                yield part, center, Groups.one(rows[part], centers[center : center + width])
