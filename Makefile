@@ -38,16 +38,14 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh')
 
 bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, docs/benchmarks.md, README
-	$(BENCH)/bin/dynal-fast bench --full -o benchmarks/results
+	$(BENCH)/bin/dynal-fast bench --full --minutes 18 -o benchmarks/results
 	$(BENCH)/bin/python -m dynal_fast.bench.page
 
 # An environment of its own: the other libraries want other versions than the tests.
 $(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	grep -v '^scikit-learn' constraints.txt > $(BENCH)/constraints.txt
-	$(BENCH)/bin/python -m pip install -q -c $(BENCH)/constraints.txt pip setuptools wheel pybind11
-	$(BENCH)/bin/python -m pip install -q -c $(BENCH)/constraints.txt --no-build-isolation \
-		-e '.[bench,competitors]'
+	$(BENCH)/bin/python -m pip install -q -c $(BENCH)/constraints.txt -e '.[bench,competitors]'
 	$(BENCH)/bin/python -m pip install -q --no-deps anomalib
 	touch $@
 

@@ -23,7 +23,7 @@ def test_epoch(benchmark, way):
 
 
 def test_observing_costs_little_beside_the_forward_pass(benchmark):
-    seconds = benchmark.pedantic(observing, (N, 512, 5, "cpu"), rounds=1)
+    seconds = benchmark.pedantic(observing, (N, 512, 5, "cpu"), rounds=1)["parts"]
     overhead = seconds["observe_pool"] / seconds["bare forward"] - 1
     benchmark.extra_info["overhead"] = overhead
     print(f"\n  observing adds {overhead:.2%} to the forward pass ({seconds})")

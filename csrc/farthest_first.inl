@@ -81,6 +81,7 @@ struct Units {
 };
 
 constexpr int64_t kUnitWork = int64_t{1} << 30;  // multiplications in a unit, about, at most
+constexpr int64_t kPackWork = 64;  // packing a value, in multiplications: dear where rows are wide
 
 // Calls `use(tile, first_center, scratch)` for the tiles of the units of a share, with their dot
 // products in scratch.dots (kTileRows, center_block) from the panel of `first_center(tile)` on.
@@ -118,7 +119,7 @@ int64_t multiply_groups(const Space& space, const Points& x, const Points& y, co
         prefetch_rows(space, x, tile.rows + kTileRows, ahead < kTileRows ? ahead : kTileRows);
         multiply_panels(scratch, space.columns, start, tile.center_count, scratch.dots,
                         center_block);
-        *scratch.work += (tile.center_count - start) * kTileRows * space.columns;
+        *scratch.work += (tile.center_count - start + kPackWork) * kTileRows * space.columns;
         use(tile, start, scratch);
       }
       __atomic_fetch_add(&done, *scratch.work, __ATOMIC_RELAXED);

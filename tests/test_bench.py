@@ -1,5 +1,6 @@
 """The benchmark harness on tiny sizes: what it measures, refuses, extrapolates and writes."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -13,8 +14,9 @@ import pytest
 import torch
 
 from dynal_fast import farthest_first
-from dynal_fast.bench import fresh_process, page, suites, worker
+from dynal_fast.bench import end_to_end, fresh_process, page, suites, worker
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
+from dynal_fast.bench.command import add_bench, recorded_command
 from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch, per_pick
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
@@ -149,13 +151,13 @@ def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
     case = dataclasses.replace(STATISTICS, epochs=1000)
     limits = Limits(seconds=0.2, repeats=3, repeat_seconds=1)
     measurement = measured(case, slow_method(0.01, clock), limits)
-    assert measurement.extrapolated == "extrapolated from 15 epochs"
+    assert measurement.extrapolated == "extrapolated from up to 15 epochs"
     assert measurement.median == pytest.approx(10)
     record = new_record("test", 2, "cpu")
     record.add(measurement)
     cells = row(record, measurement)
     assert cells[1].startswith("≈ ")
-    assert "extrapolated from 15 epochs" in cells[-1]
+    assert "extrapolated from up to 15 epochs" in cells[-1]
 
 
 def test_a_job_that_cannot_even_begin_is_not_available(clock):
@@ -183,6 +185,42 @@ def test_what_is_not_installed_says_so():
     method = dataclasses.replace(slow_method(0, [0.0]), requires="no-such-distribution")
     measurement = measure(STATISTICS, method, Settings(threads=1))
     assert measurement.unavailable == "no-such-distribution is not installed"
+
+
+def test_nothing_begins_when_no_time_is_left():
+    settings = Settings(threads=1, deadline=0)
+    assert measure(STATISTICS, slow_method(0, [0.0]), settings).unavailable == "no time was left"
+    record = new_record("test", 2, "cpu")
+    suites.run_end_to_end(record, settings)
+    assert [split.unavailable for split in record.splits] == ["no time was left"] * 3
+    assert "n/a: no time was left" in full_text(record)
+    suites.run_growth(record, settings, lambda case, point: None)
+    assert all(not curve.values for curve in record.growth)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["--full", "--minutes", "18"], "make bench"),
+        (["--full", "--part", "growth"], "dynal-fast bench --full --part growth"),
+        (["--full", "--only", "digits"], "dynal-fast bench --full --only digits"),
+        (["-k", "10"], "dynal-fast bench -k 10"),
+    ],
+)
+def test_only_a_whole_run_is_called_make_bench(monkeypatch, arguments, command):
+    monkeypatch.setattr(sys, "argv", ["dynal-fast", "bench", *arguments])
+    parser = argparse.ArgumentParser()
+    add_bench(parser.add_subparsers())
+    assert recorded_command(parser.parse_args(sys.argv[1:])) == command
+
+
+def test_end_to_end_times_every_part():
+    small = {"n": 60, "labeled": 30, "k": 5, "epochs": 1, "device": "cpu"}
+    assert set(end_to_end.observing(60, 32, 1, "cpu")["parts"]) == {"bare forward", "observe_pool"}
+    for with_package in (False, True):
+        result = end_to_end.cycle(with_package, **small)
+        assert set(result["parts"]) == {"train", "observe", "score", "embed", "pick"}
+        assert all(seconds > 0 for seconds in result["parts"].values())
 
 
 def test_what_a_method_cannot_do_says_so():

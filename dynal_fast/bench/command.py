@@ -1,8 +1,11 @@
 """The command line of the benchmark: ``dynal-fast bench``."""
 
 import argparse
+import math
+import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +30,7 @@ examples:
   # your own embeddings
   dynal-fast bench --features pool.npy --labeled-features labeled.npy -k 1000
 
-  # everything on the results page: sizes of the papers, growth curves, end to end (15 minutes)
+  # everything on the results page: sizes of the papers, growth curves, end to end
   dynal-fast bench --full -o results
 """
 
@@ -66,13 +69,24 @@ def add_bench(commands: Any) -> None:
         metavar="NAME",
         help="only these methods, by their names in the table",
     )
+    bench.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="the folder that holds mnist/ (default: DYNAL_FAST_DATA, else ../shared/data)",
+    )
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     bench.add_argument("--threads", type=int, help="default: torch.get_num_threads()")
     bench.add_argument(
         "--limit",
         type=float,
         help="seconds that one run may take before it is extrapolated from a smaller one "
-        "(default: 10; 30 with --full)",
+        "(default: 10; 6 with --full)",
+    )
+    bench.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="begin no measurement after so long; those left out say so (default: no limit)",
     )
     bench.add_argument(
         "--memory-limit", type=float, default=6, help="the same for memory, in GB (default: 6)"
@@ -104,8 +118,10 @@ def run(arguments: argparse.Namespace) -> None:
     from dynal_fast.bench.record import Measurement, Record, file_name, new_record
     from dynal_fast.bench.table import full_text, row
 
+    if arguments.data_root:
+        os.environ["DYNAL_FAST_DATA"] = os.path.abspath(arguments.data_root)
     threads = arguments.threads or torch.get_num_threads()
-    limit = arguments.limit or (30 if arguments.full else 10)
+    limit = arguments.limit or (6 if arguments.full else 10)
     settings = Settings(
         threads=threads,
         device=arguments.device,
@@ -116,6 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
             repeat_seconds=min(limit, 8),
         ),
         lock=arguments.lock,
+        deadline=time.monotonic() + 60 * arguments.minutes,
     )
     plans: list[suites.Plan]
     if arguments.full:
@@ -138,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.methods:
         plans = _only_methods(plans, arguments.methods)
 
-    record = new_record(_command(arguments), threads, arguments.device)
+    record = new_record(recorded_command(arguments), threads, arguments.device)
     path = arguments.output / file_name(record)
     if path.exists() and (earlier := Record.load(path)).continues(record):
         record = earlier
@@ -153,14 +170,17 @@ def run(arguments: argparse.Namespace) -> None:
         print("  " + "  ".join(cell for cell in cells if cell), flush=True)
         record.save(path)
 
+    whole = arguments.full and not arguments.only and not arguments.methods
     if arguments.part in ("all", "cases"):
         suites.run_plans(plans, record, settings, each)
-    if arguments.full and arguments.part in ("all", "growth") and not arguments.only:
-        record.growth.clear()
-        suites.run_growth(record, settings, each)
-    if arguments.full and arguments.part in ("all", "end-to-end") and not arguments.only:
+    if whole and arguments.part in ("all", "end-to-end"):
         record.splits.clear()
         suites.run_end_to_end(record, settings)
+        record.save(path)
+    if whole and arguments.part in ("all", "growth"):
+        record.growth.clear()
+        suites.run_growth(record, settings, each)
+        record.save(path)
     record.save(path)
     draw(record, path.with_suffix(".png"))
     print(f"\n{full_text(record)}\n\n{path}, {path.with_suffix('.png')}")
@@ -179,5 +199,9 @@ def _only_methods(plans: "Sequence[Plan]", names: Sequence[str]) -> "list[Plan]"
     return [(case, chosen) for case, chosen in kept if chosen]
 
 
-def _command(arguments: argparse.Namespace) -> str:
-    return "make bench" if arguments.full else shlex.join(["dynal-fast", *sys.argv[1:]])
+def recorded_command(arguments: argparse.Namespace) -> str:
+    """What to type for the same again: ``make bench`` for the whole suite."""
+    in_part = arguments.part != "all" or arguments.only or arguments.methods
+    if arguments.full and not in_part:
+        return "make bench"
+    return shlex.join(["dynal-fast", *sys.argv[1:]])

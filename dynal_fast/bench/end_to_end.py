@@ -48,7 +48,7 @@ def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
     for _ in range(repeats + 1):
         for name, work in ways.items():
             seconds[name].append(_seconds(work, device))
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {"parts": {name: statistics.median(values[1:]) for name, values in seconds.items()}}
 
 
 def cycle(

@@ -119,13 +119,15 @@ def _halvings(value: int, least: int) -> list[int]:
     return sizes
 
 
-def describe(run: Size, full: Size, noun: str) -> str:
+def describe(runs: Sequence[Run], full: Size, noun: str) -> str:
     """What an extrapolated figure was extrapolated from.
 
-    >>> describe(Size(40, 25000), Size(4000, 25000), "picks")
-    'extrapolated from 40 picks'
-    >>> describe(Size(2, 2000), Size(4000, 25000), "picks")
-    'extrapolated from 2 picks and 2,000 labeled'
+    >>> describe([Run(Size(40, 256), 1, 0), Run(Size(8, 25000), 1, 0)], Size(4000, 25000), "picks")
+    'extrapolated from up to 40 picks'
+    >>> describe([Run(Size(2, 2000), 1, 0)], Size(4000, 25000), "picks")
+    'extrapolated from up to 2 picks and 2,000 labeled'
     """
-    labeled = f" and {run.labeled:,} labeled" if run.labeled < full.labeled else ""
-    return f"extrapolated from {run.amount:,} {noun}{labeled}"
+    amount = max(run.size.amount for run in runs)
+    most = max(run.size.labeled for run in runs)
+    labeled = f" and {most:,} labeled" if most < full.labeled else ""
+    return f"extrapolated from up to {amount:,} {noun}{labeled}"

@@ -1,6 +1,8 @@
 """Measure methods on cases, one at a time, each in a fresh process."""
 
 import dataclasses
+import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +15,16 @@ from dynal_fast.bench.record import Measurement
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: on what, with how many threads, how long, and who else must wait."""
+    """How to measure: on what, with how many threads, how long, and who else must wait.
+
+    Nothing begins after ``deadline``, by ``time.monotonic()``.
+    """
 
     threads: int
     device: str = "cpu"
     limits: Limits = field(default_factory=Limits)
     lock: Path | None = None
+    deadline: float = math.inf
 
 
 def measure(case: Case, method: Method, settings: Settings, check: bool = True) -> Measurement:
@@ -27,6 +33,8 @@ def measure(case: Case, method: Method, settings: Settings, check: bool = True) 
     reason = method.missing() or method.refuses(case)
     if not reason and settings.device != "cpu" and not method.on_gpu:
         reason = "runs on CPUs only"
+    if not reason and time.monotonic() > settings.deadline:
+        reason = "no time was left"
     if reason:
         return dataclasses.replace(measurement, unavailable=reason)
     limits = settings.limits

@@ -77,12 +77,16 @@ class Growth:
 
 @dataclass
 class Split:
-    """Seconds of the parts of something end to end, done one way: ``method`` on ``case``."""
+    """Seconds of the parts of something end to end, done one way: ``method`` on ``case``.
+
+    ``unavailable`` says why there are none.
+    """
 
     case: str
     method: str
-    parts: dict[str, float]
+    parts: dict[str, float] = field(default_factory=dict)
     memory_bytes: float | None = None
+    unavailable: str = ""
 
 
 @dataclass

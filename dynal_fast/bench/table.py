@@ -169,7 +169,9 @@ def split_rows(record: Record) -> list[tuple[str, ...]]:
         (
             split.case,
             split.method,
-            seconds_text(sum(split.parts.values())) if split.method else "",
+            f"n/a: {split.unavailable}"
+            if split.unavailable
+            else seconds_text(sum(split.parts.values())) * bool(split.method),
             ", ".join(f"{name} {seconds_text(value)}" for name, value in split.parts.items()),
             bytes_text(split.memory_bytes),
         )

@@ -87,7 +87,7 @@ def measure_in_this_process(
         result |= {
             "seconds": [predict_seconds(method.terms, runs, full)],
             "memory_bytes": predict_memory(memory_terms, runs, full),
-            "extrapolated": describe(size, full, noun),
+            "extrapolated": describe(runs, full, noun),
         }
     result |= {"memory_method": measure.memory_method, "others": measure.others}
     if check:

@@ -14,7 +14,7 @@ DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 
 SAMPLED = 1024  # rows whose mean centers the data for the filter
 HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
 HEAD_BYTES = 2**26  # of a head's rows, which a call packs anew, at most
-WORK = 2**33  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
+WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
 
 
 def head_rows(columns: int) -> int:
