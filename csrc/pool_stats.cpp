@@ -74,25 +74,31 @@ class FlushDenormals {
 #endif
 };
 
-// Which thread looks after a sample's stamp: those of one cache line have the same one.
-uint64_t owner(int64_t id, uint64_t threads) {
+bool is_known(const State& state, int64_t id) {
+  return static_cast<uint64_t>(id) < static_cast<uint64_t>(state.num_samples);
+}
+
+// Which thread looks after a sample's stamp: those of one cache line have the same one. An unknown
+// id is thread 0's.
+uint64_t owner(const State& state, int64_t id, uint64_t threads) {
+  if (threads == 1 || !is_known(state, id)) return 0;
   const uint32_t hash = static_cast<uint32_t>(id >> 4) * 2654435769u;
   return hash * threads >> 32;
 }
 
 // Claim the samples of the batch that `thread` owns, in the order of the rows, so that the outcome
-// does not depend on the number of threads. Rows with an id that is out of range are thread 0's.
+// does not depend on the number of threads. The status of the other rows is left alone.
 template <class Id>
 void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, uint64_t thread,
            uint64_t threads) {
   const int32_t current = *state.pass_stamp;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t id = ids[row];
-    if (static_cast<uint64_t>(id) >= static_cast<uint64_t>(state.num_samples)) {
-      if (thread == 0) status[row] = unknown;
+    if (owner(state, id, threads) != thread) continue;
+    if (!is_known(state, id)) {
+      status[row] = unknown;
       continue;
     }
-    if (threads > 1 && owner(id, threads) != thread) continue;
     int32_t& stamp = state.stamp[id];
     if (stamp < current) {
       stamp = current;
@@ -106,11 +112,26 @@ void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, uin
   }
 }
 
-void claim(const State& state, const Batch& batch, uint8_t* status, int thread, int threads) {
+int64_t id_at(const Batch& batch, int64_t row) {
+  return batch.id_bytes == 4 ? static_cast<const int32_t*>(batch.ids)[row]
+                             : static_cast<const int64_t*>(batch.ids)[row];
+}
+
+// Every thread has an array of its own to claim in: in a common one, neighbouring rows of different
+// owners would have the threads contend for its cache lines.
+void claim(const State& state, const Batch& batch, uint8_t* claims, int thread, int threads) {
+  uint8_t* mine = claims + batch.rows * thread;
   if (batch.id_bytes == 4) {
-    claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status, thread, threads);
+    claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, mine, thread, threads);
   } else {
-    claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status, thread, threads);
+    claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, mine, thread, threads);
+  }
+}
+
+void collect(const State& state, const Batch& batch, const uint8_t* claims, int threads,
+             int64_t begin, int64_t end, uint8_t* status) {
+  for (int64_t row = begin; row < end; ++row) {
+    status[row] = claims[batch.rows * owner(state, id_at(batch, row), threads) + row];
   }
 }
 
@@ -119,8 +140,7 @@ void record_unknown(const State& state, const Batch& batch, const uint8_t* statu
     if (status[row] != unknown) continue;
     const int64_t n = ++state.unknown_ids[0];
     if (n > kMaxUnknownIds) continue;
-    state.unknown_ids[n] = batch.id_bytes == 4 ? static_cast<const int32_t*>(batch.ids)[row]
-                                               : static_cast<const int64_t*>(batch.ids)[row];
+    state.unknown_ids[n] = id_at(batch, row);
   }
 }
 
@@ -142,6 +162,7 @@ void update(const State& state, const Batch& batch, int threads) {
   const Kernels run = kernels();
   if (batch.rows < 2 * threads) threads = 1;
   const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]);
+  const std::unique_ptr<uint8_t[]> claims(new uint8_t[batch.rows * threads]);
   const Head &head = batch.head, &teacher = batch.teacher_head;
   const int64_t width = std::max(head.width, teacher.width);
   int64_t floats =
@@ -160,9 +181,9 @@ void update(const State& state, const Batch& batch, int threads) {
 #else
     const int thread = 0, team = 1;
 #endif
-    const FlushDenormals flush;
+    [[maybe_unused]] const FlushDenormals flush;
     float* mine = scratch.get() + floats * thread;
-    claim(state, batch, status.get(), thread, team);
+    claim(state, batch, claims.get(), thread, team);
     if (head.features) {
       run.pack(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
     }
@@ -173,6 +194,7 @@ void update(const State& state, const Batch& batch, int threads) {
 #pragma omp barrier
 #endif
     const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
+    collect(state, batch, claims.get(), team, begin, end, status.get());
     if (head.features) {
       run.head_rows(state, batch, status.get(), begin, end, packed.get(),
                     teacher.features ? teacher_packed.get() : nullptr, mine);

@@ -12,6 +12,8 @@ constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;
 typedef float vf __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef int32_t vi __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t vi_unaligned
+    __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2)));
 typedef uint16_t vh_unaligned
     __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2), aligned(2), may_alias));
@@ -48,11 +50,19 @@ inline vf bits_to_float(vi x) { return (vf)x; }
 inline vi float_to_bits(vf x) { return (vi)x; }
 inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
 inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
+
+// b where one of them is NaN.
+#if defined(__AVX512F__)
+inline vf maximum(vf a, vf b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline vf minimum(vf a, vf b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+#else
 inline vf maximum(vf a, vf b) { return a > b ? a : b; }
 inline vf minimum(vf a, vf b) { return a < b ? a : b; }
+#endif
 
 inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 inline void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
+inline void store(int32_t* p, vi x) { *reinterpret_cast<vi_unaligned*>(p) = x; }
 
 // The first n lanes, 0 < n <= kLanes; the others load as 0 and are not stored.
 inline vf load_n(const float* p, int64_t n) {
@@ -146,16 +156,28 @@ inline void transpose(vf rows[kLanes]) {
 #endif
 #define DYNAL_ADD_SWAPPED(SWAP) x += DYNAL_SHUFFLE(x, x, SWAP);
 
+inline vf zip_low(vf a, vf b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_LOW); }
+inline vi zip_low(vi a, vi b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_LOW); }
+inline vf zip_high(vf a, vf b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_HIGH); }
+inline vi zip_high(vi a, vi b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_HIGH); }
+
+// Lane s becomes what `combine` makes of the lanes of rows[s].
+template <class Row, class Combine>
+inline Row reduce_rows(Row rows[kLanes], Combine combine) {
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) {
+      rows[i] = combine(zip_low(rows[i], rows[i + half]), zip_high(rows[i], rows[i + half]));
+    }
+  }
+  return rows[0];
+}
+
 // Lane s becomes the sum over the lanes of rows[s], s < count; the others are of no use.
 // Both ways add in the same order, so that a sample's result does not depend on its company.
 inline vf sum_rows(vf rows[kLanes], int count) {
   if (count > kLanes / 4) {
     for (int s = count; s < kLanes; ++s) rows[s] = vf{};
-    transpose(rows);
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) rows[i] += rows[i + half];
-    }
-    return rows[0];
+    return reduce_rows(rows, [](vf a, vf b) { return a + b; });
   }
   vf sums = {};
   for (int s = 0; s < count; ++s) {
@@ -166,23 +188,60 @@ inline vf sum_rows(vf rows[kLanes], int count) {
   return sums;
 }
 
-// e^x for x <= 0, 0 below -87.3: relative error at most 1.3e-7 (two units in the last place).
-// Cephes' polynomial on x - n ln 2, and n into the exponent.
+inline vi non_finite(vf x) { return (float_to_bits(x) & 0x7f800000) == 0x7f800000; }
+
+inline bool any(vi x) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)x, (__m512i)x);
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)x, (__m256i)x);
+#else
+  int32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= x[i];
+  return bits;
+#endif
+}
+
+// Keeps the compiler from fusing a product into the sum that follows.
+inline vf rounded(vf x) {
+#if defined(DYNAL_X86_64)
+  __asm__("" : "+v"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
+// e^x for x <= 0, 0 below -87.3: relative error at most 1.3e-7. With AVX-512, NaN stays NaN. It is
+// 2^n 2^f with n an integer and |f| <= 1/2; the polynomial has the least largest error.
 inline vf exp_nonpositive(vf x) {
-  const vf lowest = splat(-87.3f);
-  const vf clamped = maximum(x, lowest);
-  const vf shifted = clamped * 1.44269504088896341f + 12582912.0f;  // n in the low bits
+  const float log2_e = 1.44269504088896341f;
+#if defined(__AVX512F__)
+  x = maximum(splat(-150.0f), x);
+#else
+  const vi low = x <= -87.3f;
+  x = maximum(x, splat(-87.3f));
+#endif
+  const vf shifted = x * log2_e + 12582912.0f;  // n in the low bits
   const vf n = shifted - 12582912.0f;
-  const vf r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-  vf y = splat(1.9875691500e-4f);
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * (r * r) + r + 1.0f;
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  const vf f = x * 1.92596299e-8f + (x * log2_e - n);  // the rest of log2 e
+#else
+  const vf f = ((x - n * 0.693359375f) - n * -2.12194440e-4f) * log2_e;
+#endif
+  vf y = splat(1.53551547555e-4f);
+  y = y * f + 1.33989355527e-3f;
+  y = y * f + 9.61842946708e-3f;
+  y = y * f + 5.55033236742e-2f;
+  y = y * f + 2.40226477385e-1f;
+  y = y * f + 6.93147182465e-1f;
+  y = y * f + 1.0f;
+#if defined(__AVX512F__)
+  return _mm512_maskz_scalef_ps(0xffff, y, n);
+#else
   y = bits_to_float(float_to_bits(y) + (float_to_bits(shifted) << 23));
-  return select(x > lowest, y, vf{});
+  return select(low, vf{}, y);
+#endif
 }
 
 // ln x for normal x >= 1: absolute error at most 1e-7 below 2, relative 1e-7 above.
