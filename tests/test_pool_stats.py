@@ -209,6 +209,53 @@ def test_variance_does_not_cancel(backend, confidence, bound):
     assert (tracker.state["logit_m2"] / exact["logit_m2"] - 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("passes", [200, 4000])
+def test_standard_deviation_is_within_the_documented_bound(passes):
+    """The mean's rounding, at most 2^-25 a step, is all that a long run adds."""
+    logits, exact, _ = long_run(12, passes)
+    tracker = Tracker(6, 5, ("count", "mean", "m2"))
+    for number, one_pass in enumerate(logits, start=1):
+        tracker.begin_pass(number)
+        tracker.update(torch.arange(6), one_pass, backend="cpu")
+    got, want = ((m2.double() / passes).sqrt() for m2 in (tracker.state["m2"], exact["m2"]))
+    assert (got - want).abs().max() <= passes * 2.0**-25
+
+
+@pytest.mark.parametrize("num_classes", [10, 65])
+def test_equal_outputs_have_no_discrepancy(backend, num_classes):
+    """Exactly none, so that samples whose output did not change tie."""
+    names = ("count", "mean", "output", "cycle_discrepancy", "teacher_discrepancy")
+    tracker = Tracker(40, num_classes, names)
+    logits = 5 * torch.randn(40, num_classes)
+    for number in (1, 2):
+        tracker.begin_pass(number)
+        tracker.update(torch.arange(40), logits, logits.clone(), backend=backend)
+    assert not tracker.state["teacher_discrepancy"].any()
+    if backend != "reference":  # which compares float64 with the float32 that is kept
+        assert not tracker.state["cycle_discrepancy"].any()
+
+
+@pytest.mark.parametrize("num_classes", [10, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_range_of_logits_may_overflow(backend, dtype, num_classes):
+    """Finite logits whose difference is not are no error, beside rows that are."""
+    logits = torch.randn(40, num_classes)
+    logits[3, 1], logits[3, 4] = 3e38, -3e38
+    logits[7] = -torch.inf
+    logits[8, 2] = -torch.inf
+    logits[9, 9] = torch.inf
+    logits = logits.to(dtype)
+    got = Tracker(40, num_classes, TYPICAL)
+    want = Tracker(40, num_classes, TYPICAL, exact=True)
+    for tracker in (got, want):
+        tracker.begin_pass(1)
+        tracker.update(torch.arange(40), logits, *([None, backend] if tracker is got else []))
+    assert_same(got, want)
+    assert got.state["last_top"][3] == 1
+    assert got.state["last_entropy"][3] == 0
+    assert (got.stamp & 1).nonzero().flatten().tolist() == [7, 8, 9]
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_classes", [2, 65])
 def test_exponential_and_logarithm_are_accurate(isa, num_classes):

@@ -239,6 +239,19 @@ def test_a_refused_checkpoint_changes_nothing():
         assert torch.equal(tensor, before[name]), name
 
 
+def test_exchanged_schedules_are_refused():
+    names = ("bald", "prediction_stability")
+    schedules = (EveryEpoch(), Epochs({9, 1, 2}))
+    stats = PoolStats(2, 2, names, schedules=dict(zip(names, schedules, strict=True)))
+    same = PoolStats(
+        2, 2, names, schedules={"bald": schedules[0], "prediction_stability": Epochs([1, 2, 9])}
+    )
+    same.load_state_dict(stats.state_dict())
+    exchanged = PoolStats(2, 2, names, schedules=dict(zip(names, schedules[::-1], strict=True)))
+    with pytest.raises(ValueError, match=r"schedules must be 'bald: Epochs\(\[1, 2, 9\]\)"):
+        exchanged.load_state_dict(stats.state_dict())
+
+
 @pytest.mark.parametrize("from_features", [False, True])
 def test_a_bad_teacher_row_changes_nothing_in_any_state(from_features):
     names = ("bald", "emaod", "prediction_stability")

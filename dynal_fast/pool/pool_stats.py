@@ -58,6 +58,11 @@ class PoolStats:
     TypeError
         A size is not an integer.
 
+    Notes
+    -----
+    The running mean is float32. After n observations of a sample, the standard deviation behind its
+    prediction stability is off by at most n × 2^-25 (6e-6 after 200) beside float32's own 1e-6.
+
     Examples
     --------
     >>> stats = PoolStats(3, 2, track=("label_dispersion", "margin"))
@@ -449,12 +454,14 @@ class PoolStats:
         """Return the state as plain tensors, which safetensors can store; they share memory.
 
         Keys are the names of `dynal_fast.ops.pool_stats`, with ``.1``, ``.2`` ... where a second
-        schedule has its own; ``stamp``; ``passes``, the number of passes; and ``label_passes``.
+        schedule has its own; ``stamp``; ``passes``, the number of passes; ``label_passes``; and
+        ``schedules``, the bytes of their description.
         """
         self._check_between_passes("state_dict")
         tensors = {
             "passes": torch.tensor(self._pass),
             "label_passes": torch.tensor(self._label_passes, dtype=torch.int64),
+            "schedules": torch.tensor(list(self.metadata["schedules"].encode()), dtype=torch.uint8),
         }
         for k, state in enumerate(self._states):
             named = {**state, "stamp": self._guards[k][0]}
@@ -477,12 +484,17 @@ class PoolStats:
                 f"{sorted(set(tensors) - set(mine))}: were track and schedules the same?"
             )
         for key, tensor in tensors.items():
+            if key == "schedules":
+                continue
             labels = key.startswith("label_counts") and tensor.dtype in LABEL_DTYPES
             if tensor.shape != mine[key].shape or not (labels or tensor.dtype == mine[key].dtype):
                 raise ValueError(
                     f"{key} must be {tuple(mine[key].shape)} {mine[key].dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
+        if not torch.equal(tensors["schedules"].cpu(), mine["schedules"]):
+            theirs = bytes(tensors["schedules"].tolist()).decode(errors="replace")
+            raise ValueError(f"schedules must be {self.metadata['schedules']!r}, got {theirs!r}")
         states = [
             {name: tensors[_key(name, k)].to(self.device, copy=True) for name in state}
             for k, state in enumerate(self._states)
@@ -499,7 +511,7 @@ class PoolStats:
         """What the tensors do not say, as text: what is tracked and when."""
         return {
             "track": " ".join(self.track),
-            "schedules": "; ".join(f"{name}: {s}" for name, s in self.schedules.items()),
+            "schedules": "; ".join(f"{name}: {s}" for name, s in sorted(self.schedules.items())),
         }
 
     def __repr__(self) -> str:

@@ -52,7 +52,7 @@ class LastEpochs:
         return rest == 0 and 0 <= steps < self.n
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Epochs:
     """An explicit set of epochs.
 
@@ -71,6 +71,9 @@ class Epochs:
 
     def observes(self, epoch: int, num_epochs: int) -> bool:
         return epoch in self.epochs
+
+    def __repr__(self) -> str:
+        return f"Epochs({sorted(self.epochs)})"
 
 
 def _check_positive(name: str, value: int) -> None:
