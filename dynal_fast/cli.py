@@ -279,7 +279,8 @@ def _show(grid: "GridResult", folder: Path) -> None:
     from dynal_fast.report.table import accuracy_table, cost_table
 
     pictures = draw_learning_curves(grid, folder)
-    print(f"Test accuracy (%) by number of labeled samples; * is the best\n{accuracy_table(grid)}")
+    print(f"Test {grid.metric} (%) by number of labeled samples; * is the best")
+    print(accuracy_table(grid))
     print(f"\nCost\n{cost_table(grid)}")
     print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
 
@@ -353,8 +354,6 @@ def _presets(arguments: argparse.Namespace) -> None:
         print(f"{name}\n    {preset.source}")
         if preset.chosen_here:
             print(f"    chosen here: {preset.chosen_here}")
-        if preset.cannot_run:
-            print(f"    cannot be run: {preset.cannot_run}")
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -161,10 +161,11 @@ def test_a_cache_is_refused_where_nothing_is_decoded(tmp_path):
         load_data("digits", cache=tmp_path)
 
 
-def test_label_maps_are_refused(tmp_path):
+def test_label_maps_must_fit_the_images(tmp_path):
     images = load("digits")
-    maps = LazyStack([tmp_path] * len(images.train_labels), np.load, (8, 8))
-    with pytest.raises(ValueError, match="digits labels pixels; the loop classifies whole images"):
+    maps = LazyStack([tmp_path] * len(images.train_labels), np.load, (8, 9))
+    message = r"labels must be uint8 \(1297, 8, 8\), got uint8 \(1297, 8, 9\)"
+    with pytest.raises(ValueError, match=message):
         ExperimentData.from_images(dataclasses.replace(images, train_labels=maps))
     with pytest.raises(ValueError, match=r"model must be one of cnn, .*, got 'drn-d-22'"):
         model_factory("drn-d-22", (3, 32, 32), 19)

@@ -64,6 +64,11 @@ class LazyStack:
             stack[row] = self._decode(i)
         return stack
 
+    def subset(self, ids: np.ndarray) -> "LazyStack":
+        """Return the stack of the files ``ids`` (m,) integers, which decodes nothing yet."""
+        paths = [self.paths[i] for i in ids.tolist()]
+        return LazyStack(paths, self.decode, self.shape[1:], self.dtype.type)
+
     def _decode(self, i: int) -> np.ndarray:
         item = self.decode(self.paths[i])
         if item.shape != self.shape[1:] or item.dtype != self.dtype:

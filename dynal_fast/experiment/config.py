@@ -173,7 +173,10 @@ class RunConfig:
     )
     data_root: str = option("", "folder that holds the data set's files")
     data_cache: str = option("", "folder that keeps decoded images for the next run (cifar10-jpeg)")
-    model: str = option("cnn", "the model: mlp, cnn, lenet, vgg16, resnet18")
+    image_size: list[int] = option(  # noqa: RUF009
+        [], "height and width that images are scaled to (image-folder, caltech101, cityscapes)"
+    )
+    model: str = option("cnn", "the model: mlp, cnn, lenet, vgg16, resnet18, drn-d-22 for pixels")
     strategies: list[str] = option(  # noqa: RUF009
         ["random", "softmax_response", "farthest_first"], "names as `dynal-fast strategies` lists"
     )

@@ -5,7 +5,7 @@ Labels live in the :class:`Oracle` alone: what trains, observes or selects sees 
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dynal_fast.data import ImageDataset, ImageInputs, load
+from dynal_fast.data import ImageDataset, ImageInputs, LazyStack, load
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.data.inflate import PoolView
+from dynal_fast.experiment.segmentation import LabelMaps, MapOracle, check_label_maps
 
 
 class SampleSet(Dataset):
@@ -162,23 +163,30 @@ class ExperimentData:
     samples, test_samples
         The inputs.
     labels, test_labels
-        Integers ``(samples,)`` in ``0 .. num_classes - 1``.
+        Integers ``(samples,)`` in ``0 .. num_classes - 1``; for segmentation stacks of label maps,
+        uint8 ``(samples, height, width)``, of which ``test_labels`` becomes a :class:`LabelMaps`.
 
     Raises
     ------
     ValueError
-        Inputs and labels differ in number, or a label is out of range.
+        Inputs and labels differ in number or size, or a label is out of range.
     """
 
     name: str
     samples: SampleSet
-    labels: InitVar[Tensor]
+    labels: InitVar[Tensor | LazyStack]
     test_samples: SampleSet
-    test_labels: Tensor
+    test_labels: Any
     num_classes: int
-    oracle: Oracle = field(init=False)
+    oracle: Any = field(init=False)
 
-    def __post_init__(self, labels: Tensor) -> None:
+    def __post_init__(self, labels: Tensor | LazyStack) -> None:
+        if isinstance(labels, LazyStack):
+            check_label_maps("labels", labels, self.samples.source)
+            check_label_maps("test_labels", self.test_labels, self.test_samples.source)
+            object.__setattr__(self, "oracle", MapOracle(labels, self.num_classes))
+            object.__setattr__(self, "test_labels", LabelMaps(self.test_labels))
+            return
         checked = [
             _checked_labels(what, given, len(samples), self.num_classes)
             for what, given, samples in (
@@ -188,6 +196,16 @@ class ExperimentData:
         ]
         object.__setattr__(self, "oracle", Oracle(checked[0], self.num_classes))
         object.__setattr__(self, "test_labels", checked[1])
+
+    @property
+    def segments(self) -> bool:
+        """Whether every pixel has a label, instead of every sample."""
+        return isinstance(self.test_labels, LabelMaps)
+
+    @property
+    def metric(self) -> str:
+        """What an evaluation on the test set gives."""
+        return "mean IoU" if self.segments else "accuracy"
 
     @classmethod
     def from_tensors(
@@ -221,17 +239,10 @@ class ExperimentData:
     ) -> "ExperimentData":
         """Build from a data set of uint8 images, which are normalised batch by batch on ``device``.
 
-        Raises
-        ------
-        ValueError
-            The labels are maps of pixels.
-
         >>> from dynal_fast.data import load
         >>> ExperimentData.from_images(load("digits")).samples.input_shape
         (1, 8, 8)
         """
-        if not isinstance(images.train_labels, np.ndarray):
-            raise ValueError(f"{images.name} labels pixels; the loop classifies whole images")
         samples, test_samples = (
             SampleSet(ImageInputs(split, images.mean, images.std, device))
             for split in (images.train_images, images.test_images)
@@ -239,9 +250,9 @@ class ExperimentData:
         return cls(
             images.name,
             samples,
-            torch.as_tensor(images.train_labels),
+            _as_labels(images.train_labels),
             test_samples,
-            torch.as_tensor(images.test_labels),
+            _as_labels(images.test_labels),
             images.num_classes,
         )
 
@@ -275,33 +286,39 @@ def load_data(
     device: torch.device | str = "cpu",
     cache: str | Path = "",
     share: float = 1.0,
+    image_size: Sequence[int] = (),
 ) -> ExperimentData:
     """Return the data set called ``name`` (see :func:`dynal_fast.data.load`), read from ``root``.
 
     Batches are made on ``device``, where images that fit into memory are kept. Data sets that are
     decoded as a whole keep the result in the folder ``cache``, if one is given. ``share`` below 1
     keeps that share of the training images, always the same random ones; the test set stays whole.
+    ``image_size`` is the height and width that images of other sizes are scaled to.
 
     Raises
     ------
     ValueError
-        The name is unknown, a file is damaged, or the data set is not one that is cached.
+        The name is unknown, a file is damaged, or the data set does not take an option.
     FileNotFoundError
         A file is missing.
     """
-    options = {"cache_dir": cache} if cache else {}
+    options: dict[str, Any] = {"cache_dir": cache} if cache else {}
+    if image_size:
+        options["image_size"] = tuple(image_size)
     images = load(name, root or None, **options)
     if share < 1:
-        if not isinstance(images.train_images, np.ndarray):
-            raise ValueError(f"scale needs a data set that fits into memory, {name} does not")
         order = torch.randperm(len(images.train_images), generator=torch.Generator().manual_seed(0))
         kept = order[: round(share * len(order))].sort().values.numpy()
         images = dataclasses.replace(
             images,
-            train_images=images.train_images[kept],
-            train_labels=images.train_labels[kept],
+            train_images=_subset(images.train_images, kept),
+            train_labels=_subset(images.train_labels, kept),
         )
     return ExperimentData.from_images(images, device)
+
+
+def _subset(stack: np.ndarray | LazyStack, ids: np.ndarray) -> np.ndarray | LazyStack:
+    return stack.subset(ids) if isinstance(stack, LazyStack) else stack[ids]
 
 
 def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:
@@ -314,6 +331,10 @@ def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> 
     if low < 0 or high >= num_classes:
         raise ValueError(f"{what} must be in 0 .. {num_classes - 1}, got {low} to {high}")
     return labels.to("cpu", torch.int64, copy=True)
+
+
+def _as_labels(labels: np.ndarray | LazyStack) -> Tensor | LazyStack:
+    return labels if isinstance(labels, LazyStack) else torch.as_tensor(labels)
 
 
 def _labels_of(dataset: Any) -> Tensor:

@@ -10,7 +10,8 @@ from dynal_fast.acquisition.registry import get_strategy
 from dynal_fast.experiment.checkpoint import remove_leftovers
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
-from dynal_fast.experiment.loop import ActiveLearningExperiment, checked_device
+from dynal_fast.experiment.determinism import checked_device
+from dynal_fast.experiment.loop import ActiveLearningExperiment
 from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
 
 OnEpoch = Callable[[str, int], None]
@@ -64,7 +65,7 @@ def run_grid(
     if data is None:
         device = checked_device(config.device)
         cache, share = config.data_cache, config.scale
-        data = load_data(config.data, config.data_root, device, cache, share)
+        data = load_data(config.data, config.data_root, device, cache, share, config.image_size)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
@@ -79,7 +80,7 @@ def run_grid(
         runs.append(dataclasses.replace(experiment.run(), strategy=name))
         done += (experiment.protocol.cycles + 1) * config.training.epochs
     runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
-    grid = GridResult(config.to_mapping(), runs)
+    grid = GridResult(config.to_mapping(), runs, metric=data.metric)
     grid.save(folder)
     return grid
 

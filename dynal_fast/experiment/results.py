@@ -76,12 +76,14 @@ class RunResult:
 class GridResult:
     """All runs of a grid. ``configuration`` is that of :class:`RunConfig`.
 
-    ``environment`` is where the timings were measured: by default here.
+    ``environment`` is where the timings were measured, by default here; ``metric`` says what is
+    called accuracy elsewhere: for segmentation ``"mean IoU"``.
     """
 
     configuration: dict[str, Any]
     runs: list[RunResult]
     environment: dict[str, Any] = field(default_factory=lambda: environment(), compare=False)
+    metric: str = "accuracy"
 
     def strategies(self) -> list[str]:
         """The strategies in the order they ran, without the reference."""
@@ -106,7 +108,8 @@ class GridResult:
             }
             for run in self.runs
         ]
-        return _readable({"format": 1, "configuration": self.configuration, "runs": runs})
+        facts = {"format": 1, "configuration": self.configuration, "metric": self.metric}
+        return _readable(facts | {"runs": runs})
 
     def timings_json(self) -> str:
         """Times, memory and the machine they were measured on, as JSON."""
@@ -175,7 +178,8 @@ class GridResult:
                 )
                 for run, timed in zip(results["runs"], timings["runs"], strict=True)
             ]
-            return cls(results["configuration"], runs, timings["environment"])
+            metric = results.get("metric", "accuracy")
+            return cls(results["configuration"], runs, timings["environment"], metric)
         except OSError as error:
             raise ValueError(f"{results_file.parent} holds no finished results: {error}") from error
         except (KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment.config import Training
-from dynal_fast.experiment.data import SampleSet
+from dynal_fast.experiment.data import ExperimentData, SampleSet
+from dynal_fast.experiment.segmentation import LabelMaps, mean_iou
 from dynal_fast.experiment.semi_supervised import Objective
 from dynal_fast.pool.observe import evaluating
 
@@ -51,7 +52,7 @@ class Trainer:
         self,
         samples: SampleSet,
         ids: Tensor,
-        targets: Tensor,
+        targets: Tensor | LabelMaps,
         generator: torch.Generator,
         pool: Tensor | None = None,
     ) -> float:
@@ -63,7 +64,8 @@ class Trainer:
         Parameters
         ----------
         ids, targets
-            int64 ``(labeled,)``: the labeled samples and the labels that the oracle told.
+            int64 ``(labeled,)``: the labeled samples and the labels that the oracle told, or their
+            label maps, whose void pixels cross-entropy ignores.
         generator
             Draws the order, and the changes of augmentation.
         pool
@@ -145,6 +147,16 @@ def accuracy(
         for ids, logits in predict(model, samples, torch.arange(len(labels)), batch_size, device)
     )
     return correct / len(labels)
+
+
+def evaluate(
+    model: nn.Module, data: ExperimentData, batch_size: int, device: torch.device
+) -> float:
+    """Return the accuracy on the test set of ``data``, or the mean IoU where pixels have labels."""
+    samples, labels = data.test_samples, data.test_labels
+    if data.segments:
+        return mean_iou(model, samples, labels, data.num_classes, batch_size, device)
+    return accuracy(model, samples, labels, batch_size, device)
 
 
 def predict(

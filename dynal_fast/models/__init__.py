@@ -22,8 +22,8 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
 }
 # Of the images that a model takes: what its pooling leaves one pixel of. An mlp takes any input.
 SMALLEST_SIDE = {"cnn": 2, "drn-d-22": 8, "lenet": 4, "resnet18": 1, "vgg16": 32}
-# Give logits for every pixel instead of every image.
-SEGMENTATION = frozenset({"drn-d-22"})
+# Give logits for every pixel instead of every image; the layer whose input is the embedding.
+SEGMENTATION = {"drn-d-22": "classifier"}
 
 
 def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -91,7 +91,7 @@ def _draw(axes: Any, grid: GridResult) -> None:
     counts = sorted(set(all_counts))
     axes.set_xticks(counts if len(counts) <= 12 else counts[:: -(-len(counts) // 12)])
     axes.set_xlabel("labeled samples")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"test {grid.metric} (%)")
     seeds = len({run.seed for run in grid.runs})
     config = grid.configuration
     title = f"{config['data']}, {config['model']}: mean and standard deviation of {seeds} seeds"

@@ -1,0 +1,54 @@
+"""What makes a run repeat itself: seeds by purpose, the device, deterministic kernels, digests."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """Return a seed below 2**62 that belongs to one purpose of a run."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 2
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a torch device that is here.
+
+    Raises
+    ------
+    ValueError
+        The name is none, or the device is not on this machine.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Have torch use deterministic kernels where there are any, and restore its settings."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of all parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
