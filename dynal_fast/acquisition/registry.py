@@ -38,6 +38,8 @@ class SelectionContext:
         0 at the first selection.
     model
         The model as trained in this cycle.
+    epochs
+        Of the training: a strategy that trains models of its own trains them as long.
     report
         What the strategy wants to say about this selection: plain numbers and text by name. It goes
         into the results.
@@ -57,6 +59,7 @@ class SelectionContext:
     embedder: Callable[[Tensor], Tensor] | None = None
     mc_dropout_observer: "Callable[[tuple[str, ...]], PoolStats] | None" = None
     oracle: Callable[[Tensor], Tensor] | None = None
+    epochs: int = 1
     report: dict[str, float | int | bool | str] = field(default_factory=dict)
 
     @property
@@ -114,12 +117,24 @@ class SelectionContext:
         return self.oracle(ids)
 
     def predicted_labels(self, ids: Tensor) -> Tensor:
-        """Return the model's labels, int64 ``(ids,)``, of the samples ``ids``."""
+        """Return the model's labels, int64 ``(ids,)``, of the samples ``ids``.
+
+        Raises
+        ------
+        ValueError
+            The model labels pixels.
+        """
         labels = [torch.empty(0, dtype=torch.int64)]
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         with evaluating(self.model), torch.no_grad():
             for _, inputs in self.batches(ids):
-                labels.append(self.model(inputs.to(device)).argmax(1).cpu())
+                logits = self.model(inputs.to(device))
+                if logits.ndim != 2:
+                    raise ValueError(
+                        f"strategy {self.strategy.name!r} needs one label for each sample, "
+                        f"the model gives logits {tuple(logits.shape)}"
+                    )
+                labels.append(logits.argmax(1).cpu())
         return torch.cat(labels)
 
     def _undeclared(self, need: str) -> LookupError:
@@ -354,3 +369,4 @@ def _farthest_first(context: SelectionContext) -> Tensor:
 
 # Strategies made of several parts register themselves.
 from dynal_fast.acquisition import combined as combined  # noqa: E402
+from dynal_fast.acquisition import vaal as vaal  # noqa: E402

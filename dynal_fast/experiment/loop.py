@@ -1,12 +1,10 @@
 """The active-learning loop: train, observe, evaluate, select, label; checkpointed every cycle."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,12 @@ from dynal_fast.experiment.checkpoint import (
 )
 from dynal_fast.experiment.config import Protocol, Schedule, Training, canonical_json
 from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.determinism import (
+    checked_device,
+    derived_seed,
+    deterministic_algorithms,
+    weights_digest,
+)
 from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
 from dynal_fast.experiment.observation import (
@@ -43,8 +47,10 @@ from dynal_fast.experiment.observation import (
     parsed_schedules,
 )
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
-from dynal_fast.experiment.training import Trainer, accuracy
+from dynal_fast.experiment.training import Trainer, evaluate
+from dynal_fast.models import SEGMENTATION
 from dynal_fast.pool import EMATeacher, PoolStats
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -59,8 +65,8 @@ class _State:
 
     model: nn.Module
     labeled: Tensor
-    targets: Tensor
-    observer: PoolObserver
+    targets: Any  # Tensor, or LabelMaps
+    observer: PoolObserver | ImageObserver
     streams: RandomStreams
     objective: Objective | None
     cycles: list[CycleResult] = field(default_factory=list)
@@ -122,7 +128,7 @@ class ActiveLearningExperiment:
     ) -> None:
         self.model_name = model if isinstance(model, str) else _qualified_name(model)
         self.build_model = (
-            model_factory(model, data.samples.input_shape, data.num_classes)
+            model_factory(model, data.samples.input_shape, data.num_classes, data.segments)
             if isinstance(model, str)
             else model
         )
@@ -132,9 +138,13 @@ class ActiveLearningExperiment:
         self.training = training or Training()
         self.schedules = dict(schedules or {})
         parsed_schedules(self.schedules)
+        self.analysis = analysis
+        if data.segments:
+            check_segmentation(self.strategy, self.protocol, self.training, analysis)
+        # One label map is as large as thousands of labels: as many images as train together.
+        self.batch = self.training.batch_size if data.segments else EVALUATION_BATCH
         self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
-        self.analysis = analysis
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
         wanted = self.protocol.labeled_counts()[-1]
         entries = self.protocol.entries(len(data.samples))
@@ -157,7 +167,7 @@ class ActiveLearningExperiment:
         OSError
             A checkpoint could not be written; the one before is intact.
         """
-        with own_random_state(), _deterministic_algorithms():
+        with own_random_state(), deterministic_algorithms():
             state = self._start()
             self._restore(state)
             while len(state.cycles) <= self.protocol.cycles and not self._reached(state.cycles):
@@ -189,13 +199,7 @@ class ActiveLearningExperiment:
         model = self._initial_model()
         self.check_needs(model)
         labeled = self.initial
-        observer = PoolObserver(
-            self.data.samples,
-            self.data.num_classes,
-            self.strategy.tracks,
-            self.schedules,
-            self.device,
-        )
+        observer = self._observer()
         observer.drop(labeled)
         self.configuration = self._configuration(model)
         streams = RandomStreams(derived_seed(self.seed, "run"))
@@ -204,6 +208,12 @@ class ActiveLearningExperiment:
             objective = Objective(self.training, self._initial_model("baseline"))
         targets = self.data.oracle.label(labeled)
         return _State(model, labeled, targets, observer, streams, objective)
+
+    def _observer(self) -> PoolObserver | ImageObserver:
+        samples, tracks = self.data.samples, self.strategy.tracks
+        if self.data.segments:
+            return ImageObserver(samples, tracks, self.batch)
+        return PoolObserver(samples, self.data.num_classes, tracks, self.schedules, self.device)
 
     def _initial_model(self, purpose: str = "model") -> nn.Module:
         with own_random_state():
@@ -219,17 +229,23 @@ class ActiveLearningExperiment:
         Raises
         ------
         ValueError
-            It gives no embeddings, or has no dropout layer.
+            It gives no embeddings, has no dropout layer, or images lack the score.
         """
         model = model or self._initial_model()
+        self._observer()
         if "embeddings" in self.strategy.needs:
             one = self.data.samples.loader(torch.tensor([0]), 1)
-            embed_samples(model, one, 1, self.device)
+            embed_samples(model, one, 1, self.device, self._head)
         if "mc_dropout" in self.strategy.needs and not dropout_layers(model):
             raise ValueError(
                 f"strategy {self.strategy.name!r} needs dropout, and {self.model_name} has no "
                 "dropout layer"
             )
+
+    @property
+    def _head(self) -> str | None:
+        """The layer whose input is the embedding, where it is not the last linear one."""
+        return SEGMENTATION.get(self.model_name) if self.data.segments else None
 
     def _configuration(self, model: nn.Module) -> dict[str, Any]:
         """Everything the results depend on: a checkpoint of another configuration is refused."""
@@ -239,7 +255,7 @@ class ActiveLearningExperiment:
             "input_shape": [len(self.data.samples), *self.data.samples.input_shape],
             "labels": self.data.oracle.digest(),
             "model": self.model_name,
-            "initial_weights": _weights_digest(model),
+            "initial_weights": weights_digest(model),
             "strategy": self.strategy.name,
             "seed": self.seed,
             "device": self.device.type,
@@ -261,7 +277,7 @@ class ActiveLearningExperiment:
         start = time.perf_counter()
         observe_seconds = 0.0
         if selects:
-            compared = state.model
+            compared = previous
             if cycle == 0 and "independent_model" in self.strategy.needs:
                 compared = self._initial_model("independent model")
             observe_seconds += state.observer.begin_cycle(compared, pool, first=cycle == 0)
@@ -294,13 +310,7 @@ class ActiveLearningExperiment:
                 recorder.follow(state.model)
             self.on_epoch(cycle, epoch)
         timing = CycleTiming(cycle, time.perf_counter() - start - observe_seconds, observe_seconds)
-        test_accuracy = accuracy(
-            state.model,
-            self.data.test_samples,
-            self.data.test_labels,
-            EVALUATION_BATCH,
-            self.device,
-        )
+        test_accuracy = evaluate(state.model, self.data, self.batch, self.device)
         labeled_count, selected = len(state.labeled), []
         report: dict[str, Any] = {}
         first = state.cycles[0].accuracy if state.cycles else test_accuracy
@@ -316,7 +326,7 @@ class ActiveLearningExperiment:
                 recorder.save(self.path.parent, cycle, state.model, state.observer.stats, picks)
             timing = dataclasses.replace(timing, selection=selection)
             state.labeled = torch.cat([state.labeled, picks])
-            state.targets = torch.cat([state.targets, self.data.oracle.label(picks)])
+            state.targets = self.data.oracle.label(state.labeled)
             state.observer.drop(picks)
             selected = self._originals(picks).tolist()
         state.cycles.append(
@@ -330,10 +340,10 @@ class ActiveLearningExperiment:
         samples, model, needs = self.data.samples, state.model, self.strategy.needs
 
         def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-            return iter(samples.loader(ids, EVALUATION_BATCH))
+            return iter(samples.loader(ids, self.batch))
 
         def embeddings(ids: Tensor) -> Tensor:
-            return embed_samples(model, batches(ids), len(ids), self.device)
+            return embed_samples(model, batches(ids), len(ids), self.device, self._head)
 
         def mc_dropout(track: tuple[str, ...]) -> PoolStats:
             stats = mc_dropout_stats(
@@ -368,13 +378,14 @@ class ActiveLearningExperiment:
             embedder=embeddings if "embeddings" in needs else None,
             mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
             oracle=self.data.oracle.label if "oracle" in needs else None,
+            epochs=self.training.epochs,
         )
 
     def _save(self, state: _State) -> None:
         if self.path is None:
             return
         random_tensors, random_facts = state.streams.state()
-        tensors = {"labeled": state.labeled, "targets": state.targets}
+        tensors = {"labeled": state.labeled}
         tensors |= prefixed("model", state.model.state_dict())
         tensors |= prefixed("stats", state.observer.state())
         tensors |= prefixed("random", random_tensors)
@@ -408,7 +419,8 @@ class ActiveLearningExperiment:
                 f"{self.path} belongs to a different configuration: {difference}. "
                 "Choose another output directory, or delete this one to start over."
             )
-        state.labeled, state.targets = checkpoint.tensors["labeled"], checkpoint.tensors["targets"]
+        state.labeled = checkpoint.tensors["labeled"]
+        state.targets = self.data.oracle.label(state.labeled)
         state.model.load_state_dict(checkpoint.part("model"))
         state.observer.restore(checkpoint.part("stats"))
         state.streams.restore(checkpoint.part("random"), facts["random"])
@@ -427,51 +439,6 @@ def unlabeled(count: int, labeled: Tensor) -> Tensor:
     keep = torch.ones(count, dtype=torch.bool)
     keep[labeled] = False
     return keep.nonzero().flatten()
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """Return a seed below 2**62 that belongs to one purpose of a run."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 2
-
-
-def checked_device(device: str | torch.device) -> torch.device:
-    """Return a torch device that is here.
-
-    Raises
-    ------
-    ValueError
-        The name is none, or the device is not on this machine.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
-
-
-@contextmanager
-def _deterministic_algorithms() -> Iterator[None]:
-    """Have torch use deterministic kernels where there are any, and restore its settings."""
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
-
-
-def _weights_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
 
 
 def _qualified_name(factory: Callable) -> str:
