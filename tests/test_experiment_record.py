@@ -1,0 +1,133 @@
+"""Records of finished experiments, and the page that is made from them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast.bench import experiment_page as page
+from dynal_fast.bench.experiment_record import (
+    PORTIONS,
+    ExperimentRecord,
+    RunRecord,
+    command_of,
+    make_record,
+)
+from dynal_fast.cli import build_parser
+from dynal_fast.experiment import RunConfig
+from dynal_fast.experiment.analysis import recorded
+from dynal_fast.experiment.config import merge_tables
+from dynal_fast.experiment.grid import run_grid
+from tests.experiment_cases import blobs, grid_config
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    config = grid_config(strategies=["random", "entropy"], analysis=True)
+    return folder, run_grid(config, folder, data=blobs())
+
+
+def test_a_record_holds_what_the_run_gave(finished, tmp_path):
+    folder, grid = finished
+    record = make_record(folder, "blobs", blobs().oracle)
+    path = tmp_path / "blobs.json"
+    record.save(path)
+    assert ExperimentRecord.load(path) == record
+    assert [run.accuracies for run in record.runs] == [run.accuracies for run in grid.runs]
+    labels = blobs().oracle.label(torch.arange(150))
+    for run, kept in zip(grid.runs, record.runs, strict=True):
+        arrays = recorded(folder / run.strategy / f"seed-{run.seed}")
+        for cycle, found in arrays.items():
+            picked = np.isin(found["ids"], found["picks"])
+            assert kept.picked_correct[cycle] == pytest.approx(
+                float(found["correct"][torch.from_numpy(picked)].float().mean()), abs=1e-4
+            )
+            shares = labels[found["picks"]].bincount().double() / len(found["picks"])
+            entropy = -sum(share * math.log(share) for share in shares.tolist() if share)
+            assert kept.picked_classes[cycle] == pytest.approx(math.exp(entropy), abs=0.01)
+        assert len(kept.picked_classes) == len(arrays)
+        assert len(kept.informativeness) == (len(PORTIONS) if run.strategy == "entropy" else 0)
+
+
+def test_a_record_names_no_folder_of_the_machine(finished):
+    folder, grid = finished
+    config = grid.configuration | {"data_root": str(folder), "data_cache": str(folder)}
+    command, _ = command_of(config, "blobs")
+    assert str(folder) not in command
+    assert "--data-root DIR" in command
+
+
+def test_the_command_gives_the_configuration_back():
+    config = RunConfig.from_mapping(
+        {
+            "data": "mnist",
+            "data_root": "DIR",
+            "seeds": [4, 5],
+            "reference": False,
+            "protocol": {"balanced": True, "budget": 7},
+            "training": {"epochs": 3, "milestones": [1, 2]},
+            "schedules": {"prediction_stability": {"last": 5, "interval": 8}},
+        }
+    )
+    command, config_file = command_of(config.to_mapping(), "x")
+    words = command.split()[1:]
+    assert words[1] == "x.toml"
+    values: dict = {}
+    for name, value in vars(build_parser().parse_args(words)).items():
+        table, dot, key = name.partition(".")
+        if dot:
+            values = merge_tables(values, {table: {key: value}} if table else {key: value})
+    values["schedules"] = {"prediction_stability": {"last": 5, "interval": 8}}
+    assert RunConfig.from_mapping(values) == config
+    assert config_file == "[schedules]\nprediction_stability = { last = 5, interval = 8 }"
+
+
+def test_another_file_is_no_record(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"schema": "other"}))
+    with pytest.raises(ValueError, match=r"other.json is not an experiment record: schema must be"):
+        ExperimentRecord.load(path)
+
+
+def records_of(**accuracies):
+    """Strategy → accuracies of each seed, as the record that the claims about MNIST look at."""
+    runs = [
+        RunRecord(name, seed, [10, 20, 30], values, [2.0, 3.0], [0.5, 0.25], [])
+        for name, seeds in accuracies.items()
+        for seed, values in enumerate(seeds)
+    ]
+    environment = {"cpu": "x", "threads": 1, "torch": "2"}
+    return {page.SMALL: ExperimentRecord(page.SMALL, "run", "", "abc", environment, runs)}
+
+
+def test_differences_are_taken_seed_by_seed():
+    records = records_of(
+        cod=[[0.1, 0.2, 0.4], [0.9, 0.5, 0.7], [1, 1, 1]], random=[[0, 0.1, 0.1], [0, 0.4, 0.9]]
+    )
+    claim = page.Claim("", "", (page.SMALL, "cod"), (page.SMALL, "random"))
+    assert page.differences(records, claim, page.after_the_first) == pytest.approx([20, -5])
+    assert page.differences(records, claim, lambda values: values[-1]) == pytest.approx([30, -20])
+    table = page.claims_table(records)
+    assert (
+        "| +7.50 (+20.00, -5.00) | +5.00 (+30.00, -20.00) | undecided: the seeds differ |" in table
+    )
+
+
+def test_a_statement_without_records_is_left_out():
+    table = page.claims_table(records_of(margin=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.6]]))
+    assert table.count("\n") == 2
+    assert "over the curve yes, with every seed; at the end no: the reverse" in table.replace(
+        "+", ""
+    )
+
+
+def test_the_page_is_made_from_the_records():
+    assert page.page_of(ROOT) == (ROOT / page.PAGE).read_text()
