@@ -54,6 +54,12 @@ def test_a_record_holds_what_the_run_gave(finished, tmp_path):
             entropy = -sum(share * math.log(share) for share in shares.tolist() if share)
             assert kept.picked_classes[cycle] == pytest.approx(math.exp(entropy), abs=0.01)
         assert len(kept.picked_classes) == len(arrays)
+        relative = []
+        for found in arrays.values() if run.strategy == "entropy" else ():
+            highest = found["score.entropy"].argsort(descending=True)
+            part = np.array_split(found["loss"][highest].numpy(), 20)[0]
+            relative.append(part.mean() / float(found["loss"].mean()))
+        assert kept.relative_loss == pytest.approx(relative, abs=1e-4)
         assert len(kept.informativeness) == (len(PORTIONS) if run.strategy == "entropy" else 0)
 
 
@@ -100,7 +106,7 @@ def test_another_file_is_no_record(tmp_path):
 def records_of(**accuracies):
     """Strategy → accuracies of each seed, as the record that the claims about MNIST look at."""
     runs = [
-        RunRecord(name, seed, [10, 20, 30], values, [2.0, 3.0], [0.5, 0.25], [])
+        RunRecord(name, seed, [10, 20, 30], values, [2.0, 3.0], [0.5, 0.25], [], [])
         for name, seeds in accuracies.items()
         for seed, values in enumerate(seeds)
     ]

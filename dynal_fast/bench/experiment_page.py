@@ -277,6 +277,18 @@ def informativeness_table(record: ExperimentRecord) -> str:
     return markdown_table(("score", *(f"{portion:.0%}" for portion in PORTIONS)), lines)
 
 
+def losses_table(record: ExperimentRecord) -> str:
+    """Return the relative real loss of the highest scores at every selection (Fig. 5)."""
+    lines = []
+    for strategy in dict.fromkeys(run.strategy for run in record.runs):
+        curves = [run.relative_loss for run in record.of(strategy).values()]
+        if all(curves):
+            means = (mean_and_deviation(column)[0] for column in zip(*curves, strict=True))
+            lines.append((f"`{strategy}`", *(f"{mean:.2f}" for mean in means)))
+    header = ("score", *(f"selection {i}" for i in range(1, len(lines[0]))))
+    return markdown_table(header, lines)
+
+
 def _mean(record: ExperimentRecord, strategy: str, attribute: str, i: int) -> float:
     values = [getattr(run, attribute)[i] for run in record.of(strategy).values()]
     return mean_and_deviation(values)[0]
@@ -298,7 +310,8 @@ def explanation(records: Records) -> str:
 uniform, so the distance is longest where the trained model is most sure: {right:.0f}% of the first
 picks were predicted right already, and they came from {classes["cod"]:.1f} effective classes of ten
 (random: {classes["random"]:.1f}). Later selections compare two models that differ by a few labels,
-and a class that the two see differently fills the budget. The authors' code takes the lowest scores
+and a class that the two see differently fills the budget: the score finds high losses from the
+second selection on, but of one kind. The authors' code takes the lowest scores
 first: {100 - code_right:.0f}% of those picks were predicted wrong, from {code_classes[0]:.1f}
 effective classes, but its last picks, the highest scores, came from {code_classes[1]:.1f}.
 
@@ -351,6 +364,11 @@ def experiments_page(records: Records, pictures: Mapping[str, str]) -> str:
         "model on the given share of the pool with the highest scores, means over seeds. The "
         "lower, the more there is to learn from those labels.\n",
         informativeness_table(records[SMALL]) + "\n",
+        "### Real loss\n",
+        "The analysis of output discrepancy's Fig. 5: the mean real loss of the 5% of the pool "
+        "with the highest scores, over that of the whole pool, means over seeds. Above 1, the "
+        "score finds samples with a high loss, as the paper says of COD.\n",
+        losses_table(records[SMALL]) + "\n",
     ]
     parts += [section(records[name], pictures.get(name, "")) for name in TITLES if name in records]
     return "\n".join(parts)

@@ -23,7 +23,7 @@ from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.data import Oracle, load_data
 from dynal_fast.experiment.results import GridResult, RunResult
-from dynal_fast.report.analyses import informativeness
+from dynal_fast.report.analyses import informativeness, loss_by_rank
 
 SCHEMA = "dynal-fast-experiment-1"
 FOLDER = Path("benchmarks") / "results" / "experiments"
@@ -37,8 +37,9 @@ class RunRecord:
     ``accuracies`` after each training with ``labeled`` samples. Of each selection:
     ``picked_classes``, the effective number of classes among the picks. Where the run was recorded
     with ``--analysis``: ``picked_correct``, the share of the picks whose label the model already
-    predicts, and ``informativeness``, its accuracy on the portions ``PORTIONS`` of the pool with
-    the highest scores at the first selection.
+    predicts; ``informativeness``, its accuracy on the portions ``PORTIONS`` of the pool with the
+    highest scores at the first selection; and ``relative_loss``, the mean real loss of the 5% of
+    the pool with the highest scores over that of the whole pool.
     """
 
     strategy: str
@@ -48,6 +49,7 @@ class RunRecord:
     picked_classes: list[float]
     picked_correct: list[float]
     informativeness: list[float]
+    relative_loss: list[float]
 
 
 @dataclass
@@ -122,14 +124,18 @@ def make_record(folder: Path, name: str, oracle: Oracle) -> ExperimentRecord:
 
 
 def _run_record(run: RunResult, folder: Path, oracle: Oracle) -> RunRecord:
-    correct, ranked = [], []
+    correct, ranked, relative = [], [], []
     for cycle, arrays in recorded(folder).items():
         rows = torch.searchsorted(arrays["ids"], arrays["picks"])
         correct.append(round(float(arrays["correct"][rows].float().mean()), 4))
         scores = arrays.get(f"score.{run.strategy}")
-        if cycle == 0 and scores is not None:
+        if scores is None:
+            continue
+        if cycle == 0:
             portions = np.array(PORTIONS)
             ranked = informativeness(arrays["correct"].numpy(), scores.numpy(), portions).tolist()
+        losses = loss_by_rank(arrays["loss"].numpy(), scores.numpy(), bins=20)
+        relative.append(round(losses[0] / float(arrays["loss"].mean()), 4))
     return RunRecord(
         run.strategy,
         run.seed,
@@ -142,6 +148,7 @@ def _run_record(run: RunResult, folder: Path, oracle: Oracle) -> RunRecord:
         ],
         correct,
         [round(value, 4) for value in ranked],
+        relative,
     )
 
 
