@@ -1,5 +1,6 @@
 """Records of finished experiments, and the page that is made from them."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_a_record_holds_what_the_run_gave(finished, tmp_path):
             relative.append(part.mean() / float(found["loss"].mean()))
         assert kept.relative_loss == pytest.approx(relative, abs=1e-4)
         assert len(kept.informativeness) == (len(PORTIONS) if run.strategy == "entropy" else 0)
+
+
+def test_a_record_says_which_runs_are_missing(finished, tmp_path):
+    folder, grid = finished
+    kept = [run for run in grid.runs if (run.strategy, run.seed) != ("entropy", 1)]
+    dataclasses.replace(grid, runs=kept).save(tmp_path)
+    record = make_record(tmp_path, "mnist-small", blobs().oracle)
+    assert record.missing == ["entropy, 1"]
+    assert "These runs had not finished: entropy, 1 (" in page.section(record, "")
+    assert make_record(folder, "blobs", blobs().oracle).missing == []
 
 
 def test_a_record_names_no_folder_of_the_machine(finished):
@@ -128,11 +139,18 @@ def test_differences_are_taken_seed_by_seed():
 
 
 def test_a_statement_without_records_is_left_out():
-    table = page.claims_table(records_of(margin=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.6]]))
+    table = page.claims_table(
+        records_of(margin=[[0.1, 0.5, 0.5]] * 2, random=[[0.1, 0.2, 0.6]] * 2)
+    )
     assert table.count("\n") == 2
     assert "over the curve yes, with every seed; at the end no: the reverse" in table.replace(
         "+", ""
     )
+
+
+def test_one_seed_decides_nothing():
+    table = page.claims_table(records_of(cod=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.4]]))
+    assert "| undecided: one seed |" in table
 
 
 def test_the_page_is_made_from_the_records():

@@ -29,7 +29,7 @@ TITLES = {
 }
 ABOUT = {
     TAIL: "Section 4.1 of the long-tail paper, whose epochs and repeats are not stated; the few "
-    "epochs here are what fits an hour of a laptop's core. `--preset long-tail/mnist` has more.",
+    "epochs here are what a CPU had time for. `--preset long-tail/mnist` has more.",
     SMALL: "The papers' scores on a data set and a model that a CPU trains in minutes. None of the "
     "papers has this experiment: they use CIFAR and ResNet-18.",
     CONTINUED: "Does COD fail because each cycle starts from the initial weights? The output "
@@ -176,13 +176,15 @@ def after_the_first(accuracies: Sequence[float]) -> float:
 
 
 def verdict(values: Sequence[float], alike: bool) -> str:
-    """Return whether a statement held, by the signs of the differences.
+    """Return whether a statement held, by the signs of the differences of at least two seeds.
 
     >>> verdict([1.0, 2.0], False), verdict([-1.0, -2.0], False), verdict([1.0, -2.0], False)
     ('yes, with every seed', 'no: the reverse with every seed', 'undecided: the seeds differ')
     >>> verdict([1.0, -2.0], True), verdict([1.0, 2.0], True)
     ('yes: the seeds differ', 'no: better with every seed')
     """
+    if len(values) < 2:
+        return "undecided: one seed"
     higher, lower = all(value > 0 for value in values), all(value < 0 for value in values)
     if alike:
         if not higher and not lower:
@@ -235,13 +237,18 @@ def accuracies_table(record: ExperimentRecord) -> str:
         for count in counts:
             at = [dict(zip(run.labeled, run.accuracies, strict=True)).get(count) for run in runs]
             values = [100 * accuracy for accuracy in at if accuracy is not None]
-            cells.append("{:.2f} ± {:.2f}".format(*mean_and_deviation(values)) if values else "")
+            cells.append(_spread(values) if values else "")
         lines.append(tuple(cells))
     text = markdown_table(("strategy", "seeds", *(f"{count:,}" for count in counts)), lines)
     everything = [100 * run.accuracies[-1] for run in record.of(REFERENCE).values()]
     if everything:
-        text += "\n\nWith all labels: {:.2f} ± {:.2f}.".format(*mean_and_deviation(everything))
+        text += f"\n\nWith all labels: {_spread(everything)}."
     return text
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.2f} ± {deviation:.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
 def picks_table(records: Records) -> str:
@@ -339,6 +346,9 @@ def section(record: ExperimentRecord, picture: str) -> str:
         config,
         f"Commit {record.commit}, {environment['cpu']}, {environment['threads']} thread, torch "
         f"{environment['torch']}; recorded in `{(FOLDER / name).as_posix()}.json`.\n",
+        f"These runs had not finished: {'; '.join(record.missing)} (strategy, seed).\n"
+        if record.missing
+        else "",
         accuracies_table(record) + "\n",
         f"![Learning curves]({picture})\n" if picture else "",
     ]

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,10 @@ class RunRecord:
 
 @dataclass
 class ExperimentRecord:
-    """One output folder of ``dynal-fast run``: what ran, where, and what came out."""
+    """One output folder of ``dynal-fast run``: what ran, where, and what came out.
+
+    ``missing`` names the runs of the command that are not here, as ``strategy, seed``.
+    """
 
     name: str
     command: str
@@ -62,6 +65,7 @@ class ExperimentRecord:
     commit: str
     environment: dict[str, Any]
     runs: list[RunRecord]
+    missing: list[str] = field(default_factory=list)
     schema: str = SCHEMA
 
     def of(self, strategy: str) -> dict[int, RunRecord]:
@@ -120,7 +124,14 @@ def make_record(folder: Path, name: str, oracle: Oracle) -> ExperimentRecord:
         _run_record(run, folder / run.strategy / f"seed-{run.seed}", oracle) for run in grid.runs
     ]
     command, config_file = command_of(grid.configuration, name)
-    return ExperimentRecord(name, command, config_file, commit(), grid.environment, runs)
+    here = {(run.strategy, run.seed) for run in runs}
+    missing = [
+        f"{strategy}, {seed}"
+        for strategy in grid.configuration["strategies"]
+        for seed in grid.configuration["seeds"]
+        if (strategy, seed) not in here
+    ]
+    return ExperimentRecord(name, command, config_file, commit(), grid.environment, runs, missing)
 
 
 def _run_record(run: RunResult, folder: Path, oracle: Oracle) -> RunRecord:
