@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)-bench
+MINUTES ?= 18
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp)
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh')
 
 bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, docs/benchmarks.md, README
-	$(BENCH)/bin/dynal-fast bench --full --minutes 18 -o benchmarks/results
+	$(BENCH)/bin/dynal-fast bench --full --minutes $(MINUTES) -o benchmarks/results
 	$(BENCH)/bin/python -m dynal_fast.bench.page
 
 # An environment of its own: the other libraries want other versions than the tests.

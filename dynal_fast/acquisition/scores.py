@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ELEMENTS_AT_A_TIME = 2**20  # elements: scores need no temporary of the size of the state
+ELEMENTS_AT_A_TIME = 2**16  # elements: scores need no temporary of the size of the state
 
 
 def prediction_stability(count: Tensor, m2: Tensor, unbiased: bool = False) -> Tensor:
