@@ -1,4 +1,4 @@
-"""The command line: ``dynal-fast run``, ``select``, ``demo``, ``bench``, ``info`` and more.
+"""The command line: ``dynal-fast run``, ``select``, ``demo``, ``report``, ``bench`` and more.
 
 Torch and everything above it load inside the commands, so that ``--help`` answers at once.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from dynal_fast._version import __version__
 from dynal_fast.bench.command import add_bench
 from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
-from dynal_fast.report.command import add_report
+from dynal_fast.report.command import add_demo_2d, add_report
 
 if TYPE_CHECKING:
     from dynal_fast.experiment.results import GridResult
@@ -97,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_select(commands)
     _add_demo(commands)
+    add_demo_2d(commands)
     _add_plot(commands)
     add_report(commands)
     add_bench(commands)

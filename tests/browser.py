@@ -12,11 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 FLAGS += ["--disable-dev-shm-usage"]
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver"
+)
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -114,3 +119,45 @@ def browser(folder: Path) -> Iterator[Browser]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def flaws(page: Path, folder: Path) -> list[str]:
+    """Open a page on a desktop and on a phone, light and dark, and return what is wrong with it.
+
+    That is: whatever it fetches or writes to the console, a page wider than the window, words that
+    stick out of a picture or lie on others, a colour scheme without effect.
+    """
+    found, papers = [], []
+    with browser(folder) as session:
+        for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
+            session.open(page, width, dark)
+            session.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+            found += [url for url in session.requests() if url != page.resolve().as_uri()]
+            found += [entry["message"] for entry in session.console()]
+            found += session.value(_CUT_OFF)
+            if session.value("document.documentElement.scrollWidth") > width:
+                found.append(f"wider than {width} pixels")
+            papers.append(session.value("getComputedStyle(document.body).backgroundColor"))
+    if len(set(papers)) != 2:
+        found.append(f"the paper is {papers}")
+    return found
+
+
+_CUT_OFF = """(() => {
+  const found = [];
+  for (const picture of document.querySelectorAll('svg[role=img]')) {
+    const frame = picture.getBoundingClientRect();
+    if (!frame.width) continue;
+    const boxes = [...picture.querySelectorAll('text:not(.note)')]
+      .map(text => [text.textContent, text.getBoundingClientRect()]);
+    boxes.forEach(([words, a], i) => {
+      if (a.left < frame.left - 1 || a.right > frame.right + 1 || a.top < frame.top - 1
+          || a.bottom > frame.bottom + 1) found.push(words + ' sticks out');
+      boxes.slice(i + 1).forEach(([others, b]) => {
+        if (words && others && a.left < b.right && b.left < a.right && a.top < b.bottom - 1
+            && b.top < a.bottom - 1) found.push(words + ' on ' + others);
+      });
+    });
+  }
+  return found;
+})()"""

@@ -46,7 +46,8 @@ def refused(capsys, *arguments):
 
 
 def test_help_answers_without_torch():
-    for arguments in (["--help"], ["run", "--help"], ["select", "--help"], ["report", "-h"]):
+    helps = ["--help"], ["run", "--help"], ["select", "--help"], ["report", "-h"], ["demo-2d", "-h"]
+    for arguments in helps:
         code = f"import sys; from dynal_fast.cli import main\ntry: main({arguments})\n"
         code += "except SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
         result = subprocess.run(
@@ -60,11 +61,12 @@ def test_the_examples_in_the_help_are_commands_that_parse():
     import shlex
 
     from dynal_fast import cli
-    from dynal_fast.report.command import EXAMPLES
+    from dynal_fast.report.command import DEMO_2D_EXAMPLES, EXAMPLES
 
-    text = (cli.RUN_EXAMPLES + cli.SELECT_EXAMPLES + EXAMPLES).replace("\\\n", " ")
+    text = cli.RUN_EXAMPLES + cli.SELECT_EXAMPLES + EXAMPLES + DEMO_2D_EXAMPLES
+    text = text.replace("\\\n", " ")
     commands = re.findall(r"^ +dynal-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 13
+    assert len(commands) == 15
     for command in commands:
         build_parser().parse_args(shlex.split(command))
 

@@ -23,7 +23,7 @@ from dynal_fast.report.html import STYLESHEET
 from dynal_fast.report.recorded import PORTIONS
 from dynal_fast.report.svg import COLOURS, MARKERS, linear, logarithmic, styles
 from dynal_fast.report.write import CONTENTS, write_report
-from tests.browser import CHROMEDRIVER, CHROMIUM, browser
+from tests.browser import flaws, needs_browser
 from tests.experiment_cases import blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,15 +143,15 @@ def test_the_informativeness_is_that_of_the_recordings(folder, page):
     columns = page.tables["Accuracy (%) on the queried portion of the pool"][0][1:]
     shown = dict(zip(columns, page.row(
         "Accuracy (%) on the queried portion of the pool", "margin"), strict=True))  # fmt: skip
+    queried = [portion for portion in PORTIONS if round(portion * 138) >= 10]
     values = []
     for seed in (0, 1):
         first = recorded(folder / "margin" / f"seed-{seed}")[0]
         order = np.argsort(-first["score.margin"].numpy(), kind="stable")
-        values.append([first["correct"].numpy()[order[: round(p * 138)]].mean() for p in PORTIONS])
+        values.append([first["correct"].numpy()[order[: round(p * 138)]].mean() for p in queried])
     mean, std = 100 * np.mean(values, axis=0), 100 * np.std(values, axis=0, ddof=1)
-    for portion, m, d in zip(PORTIONS, mean, std, strict=True):
-        if portion >= 0.075:  # ten of 138
-            assert shown[f"{100 * portion:.3g}"] == f"{m:.1f} ± {d:.1f}"
+    for portion, m, d in zip(queried, mean, std, strict=True):
+        assert shown[f"{100 * portion:.3g}"] == f"{m:.1f} ± {d:.1f}"
     assert "5" not in shown
     random = page.row("Accuracy (%) on the queried portion of the pool", "random")
     picks = []
@@ -238,6 +238,15 @@ def test_where_recordings_lack_the_command_that_records_them_stands(folder, tmp_
     (tmp_path / name).write_text(html.unescape(file))
     again = RunConfig.from_mapping(read_config(tmp_path / name))
     assert again.to_mapping() == GridResult.load(folder).configuration
+
+
+def test_a_method_without_recordings_is_named_beside_the_others(folder, tmp_path):
+    target = unrecorded(folder, tmp_path / "partly")
+    shutil.copytree(folder / "cod", target / "cod")
+    sections = sections_of(write_report([target], tmp_path).read_text())
+    assert "Nothing is recorded of random, margin, label_dispersion." in sections["informativeness"]
+    for identifier in RECORDED:
+        assert 'role="img"' in sections[identifier]
 
 
 def test_a_single_seed_has_no_deviation(tmp_path):
@@ -398,39 +407,6 @@ def test_a_logarithmic_scale_holds_its_values(values):
     assert 2 <= len(scale.ticks) <= 12
 
 
-@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver")
+@needs_browser
 def test_in_a_browser_nothing_is_fetched_refused_or_cut_off(folder, tmp_path):
-    path = write_report([folder], tmp_path / "report")
-    with browser(tmp_path) as session:
-        papers = set()
-        for width in (1280, 390):
-            for dark in (False, True):
-                session.open(path, width, dark)
-                session.value("document.querySelectorAll('details').forEach(d => d.open = true)")
-                assert session.requests() == [path.resolve().as_uri()]
-                assert session.console() == []
-                assert session.value("document.documentElement.scrollWidth") <= width
-                assert session.value(BEYOND) == []
-                papers.add(session.value("getComputedStyle(document.body).backgroundColor"))
-        assert len(papers) == 2
-
-
-# Words of a picture that stick out of it, or that overlap others.
-BEYOND = """(() => {
-  const found = [];
-  for (const picture of document.querySelectorAll('svg[role=img]')) {
-    const frame = picture.getBoundingClientRect();
-    if (!frame.width) continue;
-    const boxes = [...picture.querySelectorAll('text:not(.note)')]
-      .map(text => [text.textContent, text.getBoundingClientRect()]);
-    boxes.forEach(([words, a], i) => {
-      if (a.left < frame.left - 1 || a.right > frame.right + 1 || a.top < frame.top - 1
-          || a.bottom > frame.bottom + 1) found.push(words + ' sticks out');
-      boxes.slice(i + 1).forEach(([others, b]) => {
-        if (words && others && a.left < b.right && b.left < a.right && a.top < b.bottom - 1
-            && b.top < a.bottom - 1) found.push(words + ' on ' + others);
-      });
-    });
-  }
-  return found;
-})()"""
+    assert flaws(write_report([folder], tmp_path / "report"), tmp_path) == []

@@ -1,4 +1,4 @@
-"""The command line of the report: ``dynal-fast report``."""
+"""The commands that write pages: ``dynal-fast report`` and ``dynal-fast demo-2d``."""
 
 import argparse
 from pathlib import Path
@@ -30,6 +30,26 @@ records them.
 """
 
 
+DEMO_2D_DESCRIPTION = """
+Watch two methods choose: softmax response and farthest-first on 200 points of three Gaussians, from
+one labeled point of each class to 30 labels, one at a time (section 5 and Fig. 5 of the long-tail
+paper). Takes seconds. Softmax response refines the boundary that it has and may never ask in the
+third Gaussian; farthest-first asks there soon.
+"""
+
+DEMO_2D_EXAMPLES = """
+examples:
+  # three starts; the pictures are of the first, the numbers of all
+  dynal-fast demo-2d -o demo-2d
+
+  # one other start
+  dynal-fast demo-2d --seeds 7
+
+DIR/index.html has the pictures, with the random baseline in the curves; DIR/demo-2d.json the picks,
+accuracies, Gaussians reached and radii of every round.
+"""
+
+
 def add_report(commands: Any) -> None:
     """Add the subcommand to an argparse ``commands``."""
     report = commands.add_parser(
@@ -56,3 +76,38 @@ def _report(arguments: argparse.Namespace) -> None:
     from dynal_fast.report.write import write_report
 
     print(f"Report: {write_report(arguments.runs, arguments.output)}")
+
+
+def add_demo_2d(commands: Any) -> None:
+    """Add the subcommand to an argparse ``commands``."""
+    demo = commands.add_parser(
+        "demo-2d",
+        help="watch farthest-first and softmax response choose in the plane (seconds)",
+        description=DEMO_2D_DESCRIPTION,
+        epilog=DEMO_2D_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("demo-2d"), metavar="DIR", help="default: demo-2d"
+    )
+    demo.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="SEED",
+        help="starts: the points, the two first labels and the weights (default: 0 1 2)",
+    )
+    demo.set_defaults(command=_demo_2d)
+
+
+def _demo_2d(arguments: argparse.Namespace) -> None:
+    from dynal_fast.experiment.three_gaussians import run_courses
+    from dynal_fast.report.demo_2d import demo_2d_table, write_demo_2d
+
+    if min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds):
+        raise ValueError(f"seeds must be distinct numbers of at least 0, got {arguments.seeds}")
+    courses = run_courses(arguments.seeds)
+    picture, numbers = write_demo_2d(courses, arguments.output)
+    print(demo_2d_table(courses))
+    print(f"\nPicture: {picture}; numbers: {numbers}")

@@ -38,10 +38,11 @@ def _cell(text: str) -> str:
     return f'<td class="best">{escape(text[:-1])}</td>' if best else f"<td>{escape(text)}</td>"
 
 
-def legend(entries: Sequence[tuple[str, Style]], area: bool = False) -> str:
+def legend(entries: Sequence[tuple[str, Style]], area: bool = False, lines: bool = True) -> str:
     """Return the names beside what they look like in the pictures."""
     items = "".join(
-        f"<li>{swatch(style, area)}<span>{escape(name)}</span></li>" for name, style in entries
+        f"<li>{swatch(style, area, lines)}<span>{escape(name)}</span></li>"
+        for name, style in entries
     )
     return f'<ul class="legend">{items}</ul>\n'
 

@@ -40,13 +40,14 @@ def recorded_sections(
 
     ``recordings`` holds the recorded runs of each method by its name; a method may have none.
     """
-    again = escape(run_again(methods[0].experiment, " --analysis"))
+    without = [method for method in methods if not recordings.get(method.name)]
+    again = escape(run_again((without or methods)[0].experiment, " --analysis"))
     note = ""
-    if without := [method.name for method in methods if not recordings.get(method.name)]:
+    if without:
+        names = escape(", ".join(method.name for method in without))
         note = missing(
-            f"Nothing is recorded of {escape(', '.join(without))}. This records it, into a new "
-            f"folder: <code>{again}</code>, with the file under "
-            '<a href="#settings">Settings</a>.'
+            f"Nothing is recorded of {names}. This records it, into a new folder: "
+            f'<code>{again}</code>, with the file under <a href="#settings">Settings</a>.'
         )
     found = {name: runs for name, runs in recordings.items() if runs}
     rankings = {
@@ -59,7 +60,7 @@ def recorded_sections(
         f"{RANKED}: <code>{again} --strategies cod</code>."
     )  # fmt: skip
     return [
-        section(*INFORMATIVENESS, *(_informativeness(found, styles) if found else (note,))),
+        section(*INFORMATIVENESS, *(_informativeness(found, styles, note) if found else (note,))),
         section(*LOSS_BY_RANK, *(_loss_by_rank(rankings) if rankings else (unranked,))),
         section(*FOUND, *(_highest_losses(rankings, styles) if rankings else (unranked,))),
         section(*HISTOGRAMS, *(_histograms(rankings) if rankings else (unranked,))),
@@ -77,7 +78,7 @@ INFORMATIVENESS = (
 )
 
 
-def _informativeness(found: Recordings, styles: Mapping[str, Style]) -> tuple[str, str]:
+def _informativeness(found: Recordings, styles: Mapping[str, Style], note: str) -> tuple[str, str]:
     pool = float(np.mean([run.pool_accuracy for runs in found.values() for run in runs]))
     curves: dict[str, tuple[list[float], Array, Array]] = {}
     for name, runs in found.items():
@@ -126,7 +127,7 @@ def _informativeness(found: Recordings, styles: Mapping[str, Style]) -> tuple[st
         at = {x: percent(m, d, several) for x, m, d in zip(xs, mean, deviation, strict=True)}
         rows.append([name, *(at.get(x, "") for x in columns)])
     header = ["queried (%)", *(f"{x:.3g}" for x in columns)]
-    return drawn, table(header, rows, "Accuracy (%) on the queried portion of the pool")
+    return drawn + note, table(header, rows, "Accuracy (%) on the queried portion of the pool")
 
 
 LOSS_BY_RANK = (
@@ -192,7 +193,8 @@ FOUND = (
     "Of the samples with the highest real losses, the share that is among equally many samples "
     "with the highest scores (temporal output discrepancy, Fig. 6). Mean over the cycles of a run, "
     "then over seeds; the band is one standard deviation over seeds. Random scores lie on the "
-    "dashed line.",
+    "dashed line. How a score fares in each cycle is above; in the first, COD can only compare "
+    "with the untrained model.",
 )
 
 

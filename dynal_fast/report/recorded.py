@@ -14,7 +14,7 @@ from dynal_fast.report.analyses import (
 )
 from dynal_fast.report.runs import Arrays, Run
 
-PORTIONS = np.array([0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 70, 100]) / 100
+PORTIONS = np.array([0.1, 0.2, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 70, 100]) / 100
 FOUND_PORTIONS = np.arange(5, 101, 5) / 100
 BINS = 20
 # Strategies that rank by a score of another name.

@@ -1,5 +1,6 @@
 """The runs that a report is about: read, checked to be comparable, and gathered by method."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,5 @@ def _together(parts: list[_Part], label: str) -> Experiment:
                     f"{folders[key].parent.parent} and another in {part.recordings}"
                 )
             folders.setdefault(key, part.recordings / run.strategy / f"seed-{run.seed}")
-    first = parts[0].grid
-    grid = GridResult(first.configuration, list(runs.values()), first.environment)
+    grid = dataclasses.replace(parts[0].grid, runs=list(runs.values()))
     return Experiment(label, grid.configuration, grid, folders)

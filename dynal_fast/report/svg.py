@@ -1,5 +1,6 @@
 """Charts as SVG text that takes its colours from the CSS of the page around it."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -194,6 +195,30 @@ class Chart:
                 f"<title>{escape(tip)}</title></path>"
             )
 
+    def dots(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+        """Draw small marks in the background, which have nothing to tell one by one."""
+        shapes = (
+            marker(style.marker, self.px(x), self.py(y), 1.8) for x, y in zip(xs, ys, strict=True)
+        )
+        self.marks.append(f'<path class="dots {style.colour}" d="{"".join(shapes)}"/>')
+
+    def regions(self, cells: Sequence[Sequence[bool]], style: Style) -> None:
+        """Shade the cells, ``cells[column][row]`` from low to high, of a grid over both scales."""
+        columns, rows = len(cells), len(cells[0])
+        right, bottom = self.width - self.right, self.height - self.bottom
+        wide, high = (right - self.left) / columns, (bottom - self.top) / rows
+        shapes = []
+        for row in range(rows):
+            column = 0
+            for shaded, run in itertools.groupby(cells[i][row] for i in range(columns)):
+                length = len(list(run))
+                if shaded:
+                    x, y = self.left + column * wide, bottom - (row + 1) * high
+                    down = min(y + high + 0.5, bottom)  # over the row below: no seam between them
+                    shapes.append(f"M{x:.1f} {y:.1f}h{length * wide:.1f}V{down:.1f}H{x:.1f}Z")
+                column += length
+        self.marks.append(f'<path class="region {style.colour}" d="{"".join(shapes)}"/>')
+
     def text(self, words: str, x_pixel: float, y: float) -> None:
         """Write words that start at a pixel, at the height of a value."""
         self.marks.append(
@@ -306,14 +331,14 @@ SHAPES = {
 }
 
 
-def swatch(style: Style, area: bool = False) -> str:
+def swatch(style: Style, area: bool = False, line: bool = True) -> str:
     """Return the small picture of a style that stands in a legend."""
+    drawn = ""
     if area:
         drawn = f'<rect class="area {style.colour}" x="3" y="2" width="22" height="11"/>'
-    else:
+    elif line:
         dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
         drawn = f'<line class="line {style.colour}" x1="1" y1="7.5" x2="27" y2="7.5"{dashes}/>'
-        if style.marker:
-            shape = marker(style.marker, 14, 7.5)
-            drawn += f'<path class="mark {style.colour}" d="{shape}"/>'
+    if style.marker and not area:
+        drawn += f'<path class="mark {style.colour}" d="{marker(style.marker, 14, 7.5)}"/>'
     return f'<svg class="swatch" viewBox="0 0 28 15" aria-hidden="true">{drawn}</svg>'

@@ -1,0 +1,216 @@
+"""The page of ``dynal-fast demo-2d``: what the methods ask for in the plane, and their numbers."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from dynal_fast.experiment.checkpoint import write_atomically
+from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.three_gaussians import (
+    EXTENT,
+    SHOWN,
+    Course,
+    three_gaussians,
+)
+from dynal_fast.report.html import LARGE_PANEL, both_widths, legend, page, panels, section, table
+from dynal_fast.report.of_results import percent
+from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles
+from dynal_fast.report.table import aligned
+
+SIDE_BY_SIDE = ("softmax_response", "farthest_first")
+NEGATIVE, POSITIVE = Style("c1", "circle"), Style("c0", "square")
+UNLABELED = Style("base", "circle")
+CONTENTS = (("rounds", "Round by round"), ("accuracy", "Accuracy"), ("radius", "Radius"))
+
+
+def write_demo_2d(courses: Sequence[Course], folder: str | Path) -> list[Path]:
+    """Write ``index.html`` and ``demo-2d.json`` into ``folder`` and return their paths.
+
+    The pictures of the rounds are those of the first seed; the numbers are of all.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    title = "Farthest-first and softmax response on three Gaussians"
+    lead = (
+        "<p>The example of section 5 of <em>Deep Active Learning over the Long Tail</em> (its "
+        "Fig. 5): 200 points of three Gaussians, the middle one of the negative class, the two "
+        "around it of the positive. From one labeled point of each class, every method labels one "
+        "point at a time, and a network with one hidden layer is trained anew.</p>\n"
+    )
+    sections = [_rounds(courses), _accuracies(courses), _radii(courses)]
+    values = {
+        "labeled": courses[0].labeled,
+        "courses": [
+            {
+                field.name: getattr(course, field.name)
+                for field in dataclasses.fields(course)
+                if field.name not in ("regions", "labeled")
+            }
+            for course in courses
+        ],
+    }
+    paths = [folder / "index.html", folder / "demo-2d.json"]
+    write_atomically(paths[0], page(title, lead, sections, CONTENTS).encode())
+    write_atomically(paths[1], (json.dumps(values, indent=1) + "\n").encode())
+    return paths
+
+
+def demo_2d_table(courses: Sequence[Course]) -> str:
+    """Return the numbers at the rounds of the pictures as plain text, means over seeds."""
+    rows = [["method", "labeled", "accuracy (%)", "Gaussians reached", "radius"]]
+    for method in _by_method(courses):
+        for count, accuracy, gaussians, radius in _at_shown(courses, method):
+            rows.append([method, str(count), accuracy, gaussians, radius])
+    return aligned(rows)
+
+
+def _rounds(courses: Sequence[Course]) -> str:
+    seed = courses[0].seed
+    _, points, gaussian = three_gaussians(seed)
+    drawn = {course.method: course for course in courses if course.seed == seed}
+    pictures = []
+    for count in SHOWN:
+        for method in SIDE_BY_SIDE:
+            course = drawn[method]
+            at = course.labeled.index(count)
+            accuracy = f"{100 * course.accuracies[at]:.1f} %"
+            chart = _plane(course, points, gaussian, count)
+            described = (
+                f"{method} with {count} labeled points, in {course.gaussians[at]} of the three "
+                f"Gaussians: {accuracy} test accuracy."
+            )
+            pictures.append((f"{method}, {count} labeled: {accuracy}", chart.svg(described)))
+    looks = [("labeled, positive", POSITIVE), ("labeled, negative", NEGATIVE)]
+    key = legend([*looks, ("not labeled", UNLABELED)], lines=False)
+    text = (
+        f"Softmax response beside farthest-first, from the same start (seed {seed}). The shaded "
+        "region is where the classifier says positive. Softmax response asks along the boundary "
+        "that it has; farthest-first asks where nothing is labeled."
+    )
+    rows = [
+        [str(i + 1)]
+        + [
+            f"({points[pick][0]:.2f}, {points[pick][1]:.2f}), "
+            + ("negative" if gaussian[pick] == 1 else "positive")
+            for pick in (drawn[method].picks[i] for method in SIDE_BY_SIDE)
+        ]
+        for i in range(len(drawn[SIDE_BY_SIDE[0]].picks))
+    ]
+    numbers = table(["label", *SIDE_BY_SIDE], rows, "The points in the order of labeling")
+    return section("rounds", "Round by round", text, key + panels(pictures, large=True), numbers)
+
+
+def _plane(course: Course, points: Tensor, gaussian: Tensor, count: int) -> Chart:
+    (left, right), (low, high) = EXTENT
+    xs, ys = Scale(left, right, _ticks(-6, 7, 2)), Scale(low, high, _ticks(-3, 4, 1))
+    chart = Chart(xs, ys, "first coordinate", "second coordinate", *LARGE_PANEL)
+    chart.regions(course.regions[count].tolist(), POSITIVE)
+    labeled = course.picks[:count]
+    rest = [i for i in range(len(points)) if i not in labeled]
+    chart.dots(points[rest, 0].tolist(), points[rest, 1].tolist(), UNLABELED)
+    for i, pick in enumerate(labeled):
+        x, y = points[pick].tolist()
+        style = NEGATIVE if gaussian[pick] == 1 else POSITIVE
+        chart.points([x], [y], style, [f"label {i + 1}: ({x:.2f}, {y:.2f})"])
+    return chart
+
+
+def _ticks(first: int, end: int, step: int) -> dict[float, str]:
+    return {float(value): str(value) for value in range(first, end, step)}
+
+
+def _accuracies(courses: Sequence[Course]) -> str:
+    text = (
+        "Accuracy on 2,000 other points by labeled points, mean over seeds; the band is one "
+        "standard deviation. Where a method never reaches one of the Gaussians, it stays near two "
+        "thirds."
+    )
+    values = {
+        method: [[100 * accuracy for accuracy in course.accuracies] for course in of_one]
+        for method, of_one in _by_method(courses).items()
+    }
+    drawn = _curves(values, courses[0].labeled, "test accuracy (%)", ceiling=100.0)
+    header = ["method", "labeled", "accuracy (%)", "Gaussians reached", "radius"]
+    rows = [[m, str(n), *rest] for m in _by_method(courses) for n, *rest in _at_shown(courses, m)]
+    drawn += table(header, rows, "The rounds of the pictures")
+    numbers = _every_round(values, courses[0].labeled, "Accuracy (%) by labeled points")
+    return section("accuracy", "Accuracy", text, drawn, numbers)
+
+
+def _radii(courses: Sequence[Course]) -> str:
+    text = (
+        "How far the farthest of the 200 points is, in the plane, from its nearest labeled one: "
+        "what farthest-first keeps small, there in the hidden layer. Mean over seeds."
+    )
+    values = {
+        method: [course.radii for course in of_one]
+        for method, of_one in _by_method(courses).items()
+    }
+    drawn = _curves(values, courses[0].labeled, "radius in the plane")
+    numbers = _every_round(values, courses[0].labeled, "Radius by labeled points")
+    return section("radius", "Radius", text, drawn, numbers)
+
+
+def _every_round(values: dict[str, list[list[float]]], labeled: Sequence[int], label: str) -> str:
+    rows = []
+    for i, count in enumerate(labeled):
+        spread = [mean_and_deviation([course[i] for course in v]) for v in values.values()]
+        rows.append([str(count), *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in spread)])
+    return table(["labeled", *values], rows, label)
+
+
+def _curves(
+    values: dict[str, list[list[float]]],
+    labeled: Sequence[int],
+    label: str,
+    ceiling: float = float("inf"),
+) -> str:
+    """Draw the mean and the band over seeds of each method."""
+    looks = styles([*values])
+    spread = {
+        method: [mean_and_deviation(column) for column in zip(*of_one, strict=True)]
+        for method, of_one in values.items()
+    }
+    lows = {m: [max(0.0, mean - d) for mean, d in pairs] for m, pairs in spread.items()}
+    highs = {m: [min(ceiling, mean + d) for mean, d in pairs] for m, pairs in spread.items()}
+
+    def draw(width: int, height: int) -> Chart:
+        every = itertools.chain(*lows.values(), *highs.values())
+        chart = Chart(marked(labeled), linear([*every]), "labeled points", label, width, height)
+        for method, pairs in spread.items():
+            chart.band(labeled, lows[method], highs[method], looks[method])
+            chart.line(labeled, [mean for mean, _ in pairs], looks[method])
+        for method, pairs in spread.items():
+            tips = [f"{method}: {m:.3g} at {n}" for n, (m, _) in zip(labeled, pairs, strict=True)]
+            chart.points(labeled, [mean for mean, _ in pairs], looks[method], tips, 3.2)
+        return chart
+
+    ends = ", ".join(f"{method} {pairs[-1][0]:.3g}" for method, pairs in spread.items())
+    description = f"{label} against labeled points. At {labeled[-1]}: {ends}."
+    return legend([(method, looks[method]) for method in values]) + both_widths(draw, description)
+
+
+def _at_shown(courses: Sequence[Course], method: str) -> list[tuple[int, str, str, str]]:
+    """Return labeled count, accuracy, Gaussians reached and radius at the rounds drawn."""
+    of_one = _by_method(courses)[method]
+    several = len(of_one) > 1
+    rows = []
+    for count in SHOWN:
+        at = of_one[0].labeled.index(count)
+        accuracy, deviation = mean_and_deviation([100 * c.accuracies[at] for c in of_one])
+        gaussians = mean_and_deviation([c.gaussians[at] for c in of_one])[0]
+        radius = mean_and_deviation([c.radii[at] for c in of_one])[0]
+        accuracies = percent(accuracy, deviation, several)
+        rows.append((count, accuracies, f"{gaussians:.3g} of 3", f"{radius:.2f}"))
+    return rows
+
+
+def _by_method(courses: Sequence[Course]) -> dict[str, list[Course]]:
+    return {
+        method: [course for course in courses if course.method == method]
+        for method in dict.fromkeys(course.method for course in courses)
+    }
