@@ -302,6 +302,16 @@ def test_other_settings_stand_side_by_side_under_the_names_of_their_folders(fold
     }
 
 
+def test_the_metric_is_called_by_its_name(folder, tmp_path):
+    def segmentation(values):
+        values["metric"] = "mean IoU"
+
+    text = write_report([changed(folder, tmp_path / "a", segmentation)], tmp_path).read_text()
+    assert "<h3>Test mean IoU (%)</h3>" in text
+    assert ">test mean IoU (%)</text>" in text
+    assert ">Mean IoU on the test set" in text
+
+
 def changed(folder, target, change):
     values = json.loads((folder / "results.json").read_text())
     change(values)

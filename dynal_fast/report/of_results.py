@@ -31,6 +31,7 @@ def learning_curves(
     methods: Sequence[Method], experiments: Sequence[Experiment], styles: Styles
 ) -> str:
     """Return the section of the learning curves."""
+    metric = experiments[0].grid.metric
     curves = {method.name: curve_of(method) for method in methods}
     counts = sorted({count for curve in curves.values() for count in curve})
     references = [
@@ -48,7 +49,7 @@ def learning_curves(
     def draw(width: int, height: int) -> Chart:
         x = marked(counts)
         y = linear([*reached, *references])
-        chart = Chart(x, y, "labeled samples", "test accuracy (%)", width, height)
+        chart = Chart(x, y, "labeled samples", f"test {metric} (%)", width, height)
         for level in references:
             chart.rule(y=level, label="all data" if level == max(references) else "")
         for name, curve in curves.items():
@@ -66,9 +67,9 @@ def learning_curves(
         return chart
 
     ends = ", ".join(f"{name} {100 * list(c.values())[-1][0]:.1f} %" for name, c in curves.items())
-    description = f"Test accuracy against labeled samples. At the end: {ends}."
+    description = f"Test {metric} against labeled samples. At the end: {ends}."
     several = several_seeds(methods)
-    text = "Accuracy on the test set after each training" + (
+    text = f"{metric[0].upper()}{metric[1:]} on the test set after each training" + (
         ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
     )
     drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
@@ -79,7 +80,7 @@ def learning_curves(
             for experiment in experiments
             for run in experiment.grid.of(REFERENCE)
         ]
-        numbers += table(["all data", "seed", "test accuracy (%)"], rows, "Accuracy on all data")
+        numbers += table(["all data", "seed", f"test {metric} (%)"], rows, "Accuracy on all data")
     return section("learning-curves", "Learning curves", text, drawn, numbers)
 
 
@@ -111,7 +112,8 @@ def accuracy_tables(methods: Sequence[Method]) -> str:
                 for count, (mean, deviation) in curve_of(method).items()
             }
     several = several_seeds(methods)
-    content = "<h3>Test accuracy (%)</h3>\n" + _by_count(
+    metric = escape(methods[0].experiment.grid.metric)
+    content = f"<h3>Test {metric} (%)</h3>\n" + _by_count(
         absolute, counts, "Test accuracy (%)", several
     )
     content += "<h3>Relative to training on all data (%)</h3>\n"
