@@ -10,6 +10,9 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
+
+from benchmarks.gpu import run as gpu_run
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -39,7 +42,9 @@ def test_everything_runs_and_is_recorded(tmp_path):
     record = json.loads(path.read_text())
     assert set(record["ceilings"]) == {"copy_bytes_per_s", "bf16_flops", "fp32_flops"}
     assert {"device", "driver", "commit", "torch", "triton", "date"} <= set(record["environment"])
-    assert set(record["races"]["differing"].values()) == {0}
+    assert {race["differing"] for race in record["races"].values()} == {0}
+    assert {part["outcome"] for part in record["parts"].values()} == {"done"}
+    assert record["figures"][0]["bound_ms"] > 0
     names = " ".join(figure["name"] for figure in record["figures"])
     for part in (
         "update C=",
@@ -59,3 +64,22 @@ def test_the_race_check_runs_the_kernels(tmp_path):
     options += ("--check-only", "--repeats", "2", "--output", str(tmp_path))
     finished = run("benchmarks.gpu", *options, TRITON_INTERPRET="1")
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
+
+
+def test_a_part_that_fails_or_hangs_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu", "--output", str(tmp_path)])
+    monkeypatch.setattr(gpu_run, "LIMITS", {"hangs": 0.01})
+    run = gpu_run.Run(gpu_run._options())
+    run.part("hangs", [sys.executable, "-c", "import time; time.sleep(60)"])
+    run.part("fails", [sys.executable, "-c", "print('so far'); raise SystemExit(3)"])
+    run.part("works", [sys.executable, "-c", ""])
+    monkeypatch.setattr(gpu_run, "SECONDS", 0)
+    run.part("late", [sys.executable, "-c", ""])
+    parts = json.loads(run.path.read_text())["parts"]
+    assert [part["outcome"] for part in parts.values()] == [
+        "stopped after 0 s",
+        "failed with exit status 3",
+        "done",
+        "skipped: no time left",
+    ]
+    assert parts["fails"]["output"] == "so far\n"

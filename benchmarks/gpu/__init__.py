@@ -4,4 +4,5 @@
 else. A section is a module with ``figures(setting) -> Iterator[Figure]``; `SECTIONS` lists them.
 """
 
-SECTIONS = ("pool_stats", "head", "observation", "farthest_first")
+# the most telling first
+SECTIONS = ("farthest_first", "pool_stats", "head", "observation")

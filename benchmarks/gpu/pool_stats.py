@@ -133,7 +133,9 @@ def figures(setting: Setting) -> Iterator[Figure]:
             yield _compiled(setting, f"torch.compile C={classes}", plain, bound)
 
 
-def _compiled(setting: Setting, name: str, plain: Callable[..., None], bound: float) -> Figure:
+def _compiled(
+    setting: Setting, name: str, plain: Callable[..., None], bound: float | None
+) -> Figure:
     if setting.smoke:
         return Figure(name, None, bound, {"skipped": "not in a smoke run"})
     try:

@@ -26,16 +26,17 @@ def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
         yield f"farthest_first labeled={labeled}", partial(_farthest_first, setting, labeled)
 
 
-def find_races(setting: Setting, repeats: int) -> dict[str, int]:
-    """Return for each case how many of ``repeats`` runs differ from the first in any bit."""
-    different = {}
+def find_races(setting: Setting, repeats: int) -> Iterator[tuple[str, int]]:
+    """Yield for each case how many of ``repeats`` runs differ from the first in any bit."""
     for name, call in cases(setting):
         first = call()
-        different[name] = sum(
-            any(not torch.equal(a, b) for a, b in zip(first, call(), strict=True))
-            for _ in range(repeats - 1)
+        yield (
+            name,
+            sum(
+                any(not torch.equal(a, b) for a, b in zip(first, call(), strict=True))
+                for _ in range(repeats - 1)
+            ),
         )
-    return different
 
 
 def _farthest_first(setting: Setting, labeled: int) -> list[Tensor]:

@@ -1,4 +1,9 @@
-"""Build, check and time on a GPU, and write ``benchmarks/results/<device>-<date>.json``."""
+"""Build, check and time on a GPU, and write ``benchmarks/results/<device>-<date>.json``.
+
+Each part is a process with a time limit; the record is written anew after each. What fails, hangs
+or takes the device down is recorded, and the rest goes on. Figures come first: they check their
+results too, and a parity test that fails afterwards says what they are worth.
+"""
 
 import argparse
 import datetime
@@ -8,18 +13,17 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.gpu import SECTIONS
-from benchmarks.gpu.races import find_races
-from benchmarks.gpu.timing import Figure, Setting, measure_ceilings
 
 ROOT = Path(__file__).parents[2]
 PARITY_TESTS = (
@@ -28,47 +32,101 @@ PARITY_TESTS = (
     "tests/test_observe.py",
     "tests/test_ema.py",
 )
+SECONDS = 470  # for everything
+LIMITS = {"parity": 180, "races": 90}  # seconds of one part; of any other:
+LIMIT = 100
+
+
+class Run:
+    """The record so far, and the time that is left."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.begin = time.monotonic()
+        # without a GPU it is a rehearsal, and slow
+        self.patience = 1 if options.device.startswith("cuda") else 20
+        self.record: dict[str, Any] = {
+            "environment": environment(torch.device(options.device)),
+            "parts": {},
+            "ceilings": {},
+            "figures": [],
+            "races": {},
+        }
+
+    def say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.begin:5.0f} s] {text}", flush=True)
+
+    def part(self, name: str, command: list[str]) -> str:
+        """Run a command within its time and note how it ended; return what it printed."""
+        left = self.begin + SECONDS * self.patience - time.monotonic()
+        limit = min(LIMITS.get(name, LIMIT) * self.patience, left)
+        self.say(name)
+        begin, output, outcome = time.monotonic(), "", "skipped: no time left"
+        if limit > 0:
+            with tempfile.TemporaryFile("w+") as file:
+                process = subprocess.Popen(
+                    command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                )
+                try:
+                    code = process.wait(limit)
+                    outcome = "done" if code == 0 else f"failed with exit status {code}"
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    outcome = f"stopped after {limit:.0f} s"
+                file.seek(0)
+                output = file.read()
+        print(output, end="")
+        entry = {"outcome": outcome, "seconds": round(time.monotonic() - begin, 1)}
+        if outcome != "done":
+            entry["output"] = output[-3000:]
+        self.record["parts"][name] = entry
+        self.say(f"{name}: {outcome}")
+        self.record["seconds"] = time.monotonic() - self.begin
+        self.path = write(self.record, self.options.output)
+        return output
+
+    def results(self, name: str) -> None:
+        """Run a part of `benchmarks.gpu.part` and take over what it found."""
+        options = self.options
+        command = [sys.executable, "-m", "benchmarks.gpu.part", name]
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder) / "results"
+            results.touch()
+            command += [str(results), "--device", options.device]
+            command += ["--repeats", str(options.repeats)]
+            command += ["--ceilings", json.dumps(self.record["ceilings"])]
+            command += ["--smoke"] if options.smoke else []
+            command += ["--backend", options.backend] if options.backend else []
+            self.part(name, command)
+            for line in results.read_text().splitlines():
+                result = json.loads(line)
+                if "figure" in result:
+                    self.record["figures"].append(result["figure"])
+                elif "race" in result:
+                    self.record["races"][result.pop("race")] = result
+                else:
+                    self.record.update(result)
+        write(self.record, options.output)
 
 
 def main() -> None:
     """Run what the options ask for; exit with an error where something was wrong."""
     options = _options()
-    device = torch.device(options.device)
-    require(device)
-    begin = time.monotonic()
-    setting = Setting(device, options.smoke, options.backend)
-    record: dict[str, Any] = {"environment": environment(device)}
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.0f} s] {text}", flush=True)
-
+    require(torch.device(options.device))
+    run = Run(options)
     if options.build:
-        say("building the extension in place")
-        build = [sys.executable, "setup.py", "build_ext", "--inplace"]
-        subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    if options.parity:
-        say("parity tests")
-        record["parity"] = run_parity()
-        say(record["parity"]["summary"])
-    say(f"{options.repeats} repetitions against races")
-    differing = find_races(setting, options.repeats)
-    record["races"] = {"repeats": options.repeats, "differing": differing}
-    say(str(differing))
+        run.part("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"])
     if not options.check_only:
-        say("ceilings")
-        setting = replace(setting, ceilings=measure_ceilings(setting))
-        record["ceilings"] = setting.ceilings
-        say(", ".join(f"{name} {value:.3g}" for name, value in setting.ceilings.items()))
-        record["figures"] = []
-        for section in SECTIONS:
-            for figure in importlib.import_module(f"benchmarks.gpu.{section}").figures(setting):
-                record["figures"].append({**asdict(figure), "of_bound": figure.of_bound})
-                say(line(figure))
-    record["seconds"] = time.monotonic() - begin
-    path = write(record, options.output)
-    failed = any(differing.values())
-    failed |= options.parity and record["parity"]["returncode"] != 0
-    say(f"{'FAILED, see' if failed else 'written to'} {path}")
+        for name in ("ceilings", *SECTIONS):
+            run.results(name)
+    if options.parity:
+        output = run.part("parity", parity_command())
+        run.record["parity"] = (output.strip().splitlines() or [""])[-1]
+    run.results("races")
+    failed = any(part["outcome"] != "done" for part in run.record["parts"].values())
+    failed |= any(race["differing"] for race in run.record["races"].values())
+    run.say(f"{'FAILED, see' if failed else 'written to'} {run.path}")
     raise SystemExit(1 if failed else 0)
 
 
@@ -97,28 +155,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def line(figure: Figure) -> str:
-    """One line of the table."""
-    if figure.ms is None:
-        return f"{figure.name:<46} -  {figure.details}"
-    text = f"{figure.name:<46}{figure.ms:10.4f} ms"
-    if figure.of_bound is not None:
-        text += f"  {100 * figure.of_bound:5.1f}% of the bound {figure.bound_ms:.4f} ms"
-    return text
-
-
-def run_parity() -> dict[str, Any]:
-    """Run the tests of the kernels on the GPU in a process of their own."""
+def parity_command() -> list[str]:
+    """The tests of the kernels, on the GPU, with what pytest plugins the machine has."""
     files = [str(path) for pattern in PARITY_TESTS for path in sorted(ROOT.glob(pattern))]
     # the project's own pytest options name plugins that this machine may not have
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "4"]
-    run = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
-    print(run.stdout[-4000:] if run.returncode else "", end="")
-    lines = run.stdout.strip().splitlines()
-    summary = lines[-1] if lines else run.stderr[-500:]
-    return {"returncode": run.returncode, "summary": summary}
+    return [*command, *files]
 
 
 def environment(device: torch.device) -> dict[str, str | None]:

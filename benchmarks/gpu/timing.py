@@ -25,8 +25,12 @@ class Setting:
     def size(self, full: int, smoke: int) -> int:
         return smoke if self.smoke else full
 
-    def bound_ms(self, num_bytes: float, flops: float = 0.0, rate: str = "bf16_flops") -> float:
+    def bound_ms(
+        self, num_bytes: float, flops: float = 0.0, rate: str = "bf16_flops"
+    ) -> float | None:
         """The time that no version runs under: bytes and operations at the measured ceilings."""
+        if not self.ceilings:
+            return None
         return 1e3 * max(num_bytes / self.ceilings["copy_bytes_per_s"], flops / self.ceilings[rate])
 
 
