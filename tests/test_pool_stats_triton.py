@@ -12,7 +12,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
     reference,
 )
-from tests.triton_device import DEVICE, needs_triton
+from tests.triton_device import DEVICE, INTERPRETED, needs_triton
 
 pytestmark = needs_triton
 
@@ -220,6 +220,25 @@ def test_an_empty_batch_changes_nothing():
     )
     tracker.expect(*empty)
     tracker.check()
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the GPU decides which rows are split")
+@pytest.mark.parametrize(
+    ("num_classes", "names", "dtype"),
+    [
+        (130, TYPICAL, torch.float16),
+        (190, ("output", "cycle_discrepancy"), torch.bfloat16),
+    ],
+)
+def test_from_features_with_rows_that_programs_share(num_classes, names, dtype, monkeypatch):
+    from dynal_fast.ops.pool_stats import triton
+    from tests.interleaved import Turns
+
+    monkeypatch.setattr("triton.runtime.interpreter.GridExecutor", Turns)
+    for name, value in {"SPLIT_ROWS": 16, "SPLIT_TILE": 64, "is_hopper": lambda _: True}.items():
+        monkeypatch.setattr(triton, name, value)
+    monkeypatch.setattr(triton, "update_long_rows", None)  # would raise
+    test_from_features(num_classes, names, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

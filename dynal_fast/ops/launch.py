@@ -16,14 +16,14 @@ def launch(
     first: Tensor,
     *arguments: Any,
     enable_fp_fusion: bool = True,
-    every_register: bool = False,
+    registers: int | None = None,
     **options: Any,
 ) -> None:
     """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
 
     ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
-    ``every_register``: let threads have all registers there are; NVIDIA's assembler otherwise now
-    and then spills some to fit more threads.
+    ``registers``: what a thread may have of them on NVIDIA, whose assembler otherwise now and then
+    spills some to fit more threads.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def launch(
             'backend "triton" needs CUDA tensors, got CPU ones; to run it on the CPU, slowly, set '
             "TRITON_INTERPRET=1 in the environment before Python starts"
         )
-    if every_register and not interpreted(kernel) and not _is_hip():
-        options["maxnreg"] = 255
+    if registers is not None and not interpreted(kernel) and not _is_hip():
+        options["maxnreg"] = registers
     with torch.cuda.device_of(first):
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
@@ -57,6 +57,14 @@ def multiplies_64_rows(kernel: Any) -> bool:
         return True
     target = driver.active.get_current_target()
     return target.backend == "cuda" and target.arch >= 90
+
+
+def is_hopper(kernel: Any) -> bool:
+    """Whether the kernel runs on NVIDIA's Hopper."""
+    if interpreted(kernel):
+        return False
+    target = driver.active.get_current_target()
+    return target.backend == "cuda" and 90 <= target.arch < 100
 
 
 def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:

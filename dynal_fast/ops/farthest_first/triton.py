@@ -267,7 +267,7 @@ class TritonKernels:
             BN=columns,
             BK=32,
             num_warps=4,
-            every_register=True,
+            registers=255,
             enable_fp_fusion=False,
         )
         return undecided, int(undecided[0, 0]) if wait else 0

@@ -119,11 +119,11 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
     output, to the last output, and to ``q``.
     """
     mean, class_m2, logit_mean, previous, output = loaded
-    m2_sum = inverse_count * 0.0
-    logit_m2_sum = inverse_count * 0.0
-    increase = inverse_count * 0.0
-    cycle = inverse_count * 0.0
-    teacher = inverse_count * 0.0
+    m2_sum = tl.zeros(inverse_count.shape, tl.float32)
+    logit_m2_sum = tl.zeros(inverse_count.shape, tl.float32)
+    increase = tl.zeros(inverse_count.shape, tl.float32)
+    cycle = tl.zeros(inverse_count.shape, tl.float32)
+    teacher = tl.zeros(inverse_count.shape, tl.float32)
     if state.mean is not None:
         mean, m2 = welford_update(p, mean, inverse_count)
         tl.store(state.mean + offsets, mean, mask=mask)
