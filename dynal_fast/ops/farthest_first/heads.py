@@ -22,7 +22,6 @@ from dynal_fast.ops.farthest_first.routing import LabeledSet
 
 HEAD = 1024  # rows in a head, unless the device does better with more
 FRONT = 16 * HEAD  # rows among which heads are sought, at least
-SWEEP = -1  # multiplications that cost no more than the rest of a round does
 NOTHING = -(2**63)  # below every key
 
 
@@ -87,19 +86,25 @@ class HeadTraversal(Generic[P]):
             self.kernels.bound(self.pool, self.pool, Groups.one(others, pick), self.bound)
 
     def advance(self) -> None:
-        """Make the next head exact and take the picks that are certain, which may be none."""
-        self.sweep_front()
-        head, outside = self.next_head()
-        if float(self.bound[head[0]]) == 0:
+        """Make the next head exact and take the picks that are certain, which may be none.
+
+        The host waits for the device when it asks for sizes: once in `next_head`, here, in
+        `refresh` and in `traverse`, and a few times more while rows meet the labeled set.
+        """
+        head, outside, duplicates = self.next_head()
+        if duplicates:
             self.take_duplicates()
             return
         self.labeled.seed(head, self.bound, self.exact, self.applied)
-        behind = self.applied[head]
-        self.apply_picks(head[(behind >= 0) & (behind < self.count)])
-        seeded = self.applied[head] >= 0
-        waiting, head = head[~seeded], head[seeded]
-        if len(waiting):
-            outside = max(outside, int(keys(self.bound[waiting], waiting).max()))
+        applied, order = torch.sort(self.applied[head])
+        head = head[order]
+        sizes = torch.stack([(applied < 0).sum(), (applied < self.count).sum()])
+        waiting, behind = sizes.tolist()
+        self.apply_picks(head[waiting:behind], applied[waiting:behind])
+        if waiting:
+            rows = head[:waiting]
+            outside = max(outside, int(keys(self.bound[rows], rows).max()))
+        head = head[waiting:]
         if len(head) == 0:
             return
         self.count += self.kernels.traverse(
@@ -113,27 +118,22 @@ class HeadTraversal(Generic[P]):
         self.bound[head] = self.exact[head]
         self.applied[head] = self.count
 
-    def sweep_front(self) -> None:
-        """Bring all of the front up to date where that is cheap, so that heads reach farther.
+    def next_head(self) -> tuple[torch.Tensor, int, bool]:
+        """The rows that come first by their bounds, in that order, and the first key outside.
 
-        With few dimensions or few pending picks; a head of stale bounds yields next to nothing
-        where samples lie dense.
+        And whether the first of them, and so every row, is at distance 0.
         """
-        behind = self.applied[self.front]
-        stale = self.front[(behind >= 0) & (behind < self.count)]
-        pending = len(stale) * self.count - int(self.applied[stale].sum())
-        if pending * self.problem.pool.columns <= SWEEP:
-            self.apply_picks(stale)
-
-    def next_head(self) -> tuple[torch.Tensor, int]:
-        """The rows that come first by their bounds, in that order, and the first key outside."""
         for _ in range(2):
             order = keys(self.bound[self.front], self.front)
             top = torch.topk(order, min(self.head + 1, len(order)))
-            inside = int((top.values[: self.head] > max(self.outside, -1)).sum())
-            if inside:
-                outside = int(top.values[inside]) if inside < len(top.values) else NOTHING
-                return self.front[top.indices[:inside]], max(outside, self.outside)
+            if len(order):
+                count = (top.values[: self.head] > max(self.outside, -1)).sum()[None]
+                after = top.values.index_select(0, count.clamp(max=len(top.values) - 1))
+                inside, outside, best = torch.cat([count, after, top.values[:1]]).tolist()
+                if inside:
+                    outside = outside if inside < len(top.values) else NOTHING
+                    rows = self.front[top.indices[:inside]]
+                    return rows, max(outside, self.outside), best >> 32 == 0
             self.advance_front()
         raise AssertionError("no candidate is left, but picks are")
 
@@ -148,12 +148,11 @@ class HeadTraversal(Generic[P]):
         self.outside = int(top.values.min())
         self.front = self.candidates[top.indices[top.values > self.outside]]
 
-    def apply_picks(self, stale: torch.Tensor) -> None:
-        """Make the minima of ``stale`` rows exact with respect to all picks so far."""
+    def apply_picks(self, stale: torch.Tensor, first: torch.Tensor) -> None:
+        """Make ``stale`` rows exact with respect to all picks; they have met ``first`` of them."""
         if len(stale) == 0:
             return
-        first, order = torch.sort(self.applied[stale])
-        stale, oldest = stale[order], int(first[0])
+        oldest = int(first[0])
         groups = Groups.one(stale, self.picks[oldest : self.count])
         self.kernels.refresh(self.pool, self.pool, groups, first - oldest, self.bound, self.exact)
         self.bound[stale] = self.exact[stale]

@@ -18,13 +18,13 @@ are as much as all registers of the device. Two ways without storing them:
 
 - Hopper, 16-bit features, up to ``MAX_TILES`` tiles, one or two tensors of the state per class:
   `triton_split`. 512 programs hold 128 x 128 logits each, two on a multiprocessor (with Triton 3.9
-  one, which takes more registers), so that one multiplies while the other waits or folds. A multiprocessor has
-  four of them: 20 us of products at 85% of the rate, 15 us of other instructions (50 an element),
-  18 us of bytes, and, the bottleneck, 230 MB from L2 (each program reads 200 KB of features and 200
-  KB of weights), 31 us at 7.5 TB/s. With the first and last tile, which nothing overlaps, and the
-  clearing of the counters, 34 to 40 us: 46 to 54% of the bound and less than a cuBLAS head (23
-  us) followed by `update` (22 us). The bound itself wants the weights multicast in clusters of
-  blocks, which Triton does not offer.
+  one, which takes more registers), so that one multiplies while the other waits or folds. A
+  multiprocessor has four of them: 20 us of products at 85% of the rate, 15 us of other instructions
+  (50 an element), 18 us of bytes, and, the bottleneck, 230 MB from L2 (each program reads 200 KB
+  of features and 200 KB of weights), 31 us at 7.5 TB/s. With the first and last tile, which nothing
+  overlaps, and the clearing of the counters, 34 to 40 us: 46 to 54% of the bound, and less than a
+  cuBLAS head (23 us) followed by `update` (22 us). To come nearer to the bound, the weights would
+  have to be multicast in clusters of blocks, which Triton does not offer.
 - Any other that fits in no registers: each tile of logits is computed twice, first for the sums of
   the softmax; 4 C d operations, and some 600 MB from L2: about 80 us for C = 1,000.
 
