@@ -157,7 +157,7 @@ def update_split_rows(
     for i in tl.static_range(8):
         below = tl.maximum(pieces[i] - top[:, None], -200.0)  # whose exponential is 0
         e = tl.exp(below)
-        exponentials = exponentials + (e,)
+        exponentials = exponentials + (e,)  # type: ignore[assignment]
         total += tl.sum(e, 1)
         weighted += tl.sum(e * below, 1)
     tl.store(at + 2 * TILES * stride, tl.where(finite, total, -1.0))
