@@ -166,7 +166,7 @@ def _update_split(
     blocks, tiles = triton.cdiv(batch, SPLIT_ROWS), triton.cdiv(num_classes, SPLIT_TILE)
     padded = blocks * SPLIT_ROWS
     device = sample_ids.device
-    counters = torch.zeros((blocks, 2), dtype=torch.int32, device=device)
+    counters = torch.zeros(1 + 2 * blocks, dtype=torch.int32, device=device)
     claims = torch.empty(padded, dtype=torch.int32, device=device)
     scratch = torch.empty((STATISTICS + SUMS, tiles, padded), dtype=torch.float32, device=device)
     launch(
@@ -178,7 +178,8 @@ def _update_split(
         len(tracker[1]),
         *tracker,
         State(*(state.get(name) for name in STATE)),
-        counters,
+        counters[:1],
+        counters[1:],
         claims,
         scratch[:STATISTICS],
         scratch[STATISTICS:],

@@ -113,6 +113,7 @@ def update_split_rows(
     stamp_ptr,  # (num_samples,)
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
     state,  # (num_samples,) and (num_samples, NUM_CLASSES)
+    started,  # (1,) int32, zero: programs that took a number
     counters,  # (blocks, 2) int32, zero: programs that exchanged statistics, and that are done
     claims,  # (blocks * ROWS,) int32
     statistics,  # (STATISTICS, TILES, blocks * ROWS) float32
@@ -126,8 +127,9 @@ def update_split_rows(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    block = tl.program_id(0) // TILES
-    tile = tl.program_id(0) % TILES
+    number = tl.atomic_add(started, 1, sem="relaxed")
+    block = number // TILES
+    tile = number % TILES
     row = block * ROWS + tl.arange(0, ROWS)
     rows = row.to(tl.int64)
     if tile == 0:
