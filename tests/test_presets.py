@@ -63,7 +63,9 @@ def test_what_each_paper_says_beyond_sizes():
     interval = {"cifar10": 5, "cifar100": 1}
     for data, expected in interval.items():
         schedules = config(f"prediction-stability/{data}").schedules
-        assert schedules == {"prediction_stability": {"last": 5, "interval": expected}}
+        ablations = ("prediction_stability_logits", "absolute_increase")
+        for name in ("prediction_stability", *ablations):
+            assert schedules[name] == {"last": 5, "interval": expected}
     for data, weight in {
         "cifar10": 0.02,
         "cifar100": 0.05,

@@ -76,7 +76,14 @@ def _prediction_stability(data: str, interval: int) -> Preset:
             10,
             protocol={"initial": 1000, "balanced": True, "budget": 1000, "cycles": 9},
             training=training,
-            schedules={"prediction_stability": {"last": 5, "interval": interval}},
+            schedules={  # also of its ablations, section 4.4.1
+                name: {"last": 5, "interval": interval}
+                for name in (
+                    "prediction_stability",
+                    "prediction_stability_logits",
+                    "absolute_increase",
+                )
+            },
         ),
         "Sequential-based active learning: prediction stability, sections 4.1-4.3",
         "optimizer, rates, weight decay and augmentation (not stated): those customary with 164 "
