@@ -26,6 +26,7 @@ SMALL = [
     ("vgg16", (1, 33, 64)),
     ("resnet18", (3, 8, 8)),
     ("resnet18", (1, 9, 7)),
+    ("resnet18-dropout", (3, 8, 8)),
 ]
 
 
@@ -114,6 +115,20 @@ def test_vgg16_has_the_published_dropout_rates():
     assert rates == [0.3] + [0.4] * 7 + [0.5] * 2
 
 
+def test_resnet18_has_dropout_where_it_is_asked_for_and_the_same_weights():
+    plain, dropped = (
+        build_model(name, (3, 8, 8), 10).eval() for name in ("resnet18", "resnet18-dropout")
+    )
+    rates = [layer.p for layer in dropped.modules() if isinstance(layer, nn.Dropout)]
+    assert rates == [0.5]
+    assert not any(isinstance(layer, nn.Dropout) for layer in plain.modules())
+    dropped.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(plain(images), dropped(images))
+    dropped.dropout.train()
+    assert not torch.equal(dropped(images), dropped(images))
+
+
 @pytest.mark.parametrize(("name", "shape"), [("mlp", (8,)), ("mlp", (1, 8, 8)), ("cnn", (3, 5, 2))])
 def test_small_models_take_small_inputs(name, shape):
     assert build_model(name, shape, 7)(torch.zeros(3, *shape)).shape == (3, 7)
@@ -131,7 +146,10 @@ def test_unknown_names_and_images_that_are_too_small_are_refused():
 # Embeddings
 
 
-@pytest.mark.parametrize(("name", "width"), [("lenet", 512), ("vgg16", 512), ("resnet18", 512)])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("lenet", 512), ("vgg16", 512), ("resnet18", 512), ("resnet18-dropout", 512)],
+)
 def test_the_head_maps_the_embedding_to_the_logits(name, width):
     model = build_model(name, (3, 32, 32), 10).eval()
     images = torch.randn(2, 3, 32, 32)

@@ -1,5 +1,9 @@
 """Every preset against a table transcribed from the papers, and what shrinking does to it."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 
 from dynal_fast.experiment import RunConfig
@@ -16,14 +20,42 @@ PAPERS = {
     "tod/svhn": (7324, 3662, 29_296, 3, 200, 0.1, "svhn", "resnet18"),
     "tod/caltech101": (868, 434, 3472, 3, 50, 0.01, "caltech101", "resnet18"),
     "tod/cityscapes": (298, 149, 1192, 3, 50, 5e-4, "cityscapes", "drn-d-22"),
-    "tod-code/cifar10": (5000, 2500, 20_000, 3, 200, 0.1, "cifar10", "resnet18"),
-    "tod-code/cifar100": (5000, 2500, 20_000, 3, 200, 0.1, "cifar100", "resnet18"),
-    "tod-code/svhn": (7324, 3662, 29_296, 3, 200, 0.1, "svhn", "resnet18"),
-    "tod-code/caltech101": (868, 434, 3472, 3, 50, 0.01, "caltech101", "resnet18"),
     "long-tail/mnist": (10_000, 2000, 30_000, 3, 20, 1e-3, "mnist", "lenet"),
     "long-tail/cifar10": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar10", "vgg16"),
     "long-tail/cifar100": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar100", "vgg16"),
     "long-tail/inflated-cifar100": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar100", "vgg16"),
+}
+# The same sizes and schedule as a preset above, and what is compared: strategies, model, loss.
+VARIANTS = {
+    "label-dispersion/cifar10-bald": ("bald", "resnet18-dropout", "none"),
+    "label-dispersion/cifar100-bald": ("bald", "resnet18-dropout", "none"),
+    "prediction-stability/cifar10-measures": (
+        "prediction_stability prediction_stability_logits absolute_increase random",
+        "resnet18",
+        "none",
+    ),
+    "prediction-stability/cifar10-interval-1": ("prediction_stability", "resnet18", "none"),
+    "prediction-stability/cifar10-interval-10": ("prediction_stability", "resnet18", "none"),
+    "prediction-stability/cifar100-interval-5": ("prediction_stability", "resnet18", "none"),
+    "prediction-stability/cifar100-interval-10": ("prediction_stability", "resnet18", "none"),
+    **{
+        f"tod/{data}-task": ("cod farthest_first vaal random emaod", "resnet18", "none")
+        for data in ("cifar10", "cifar100")
+    },
+    **{
+        f"tod/{data}-task": ("cod farthest_first vaal random", "resnet18", "none")
+        for data in ("svhn", "caltech101")
+    },
+    "tod/cityscapes-task": ("cod farthest_first random", "drn-d-22", "none"),
+    **{f"tod/{data}-cyclic": ("random", "resnet18", "cyclic") for data in ("cifar10", "cifar100")},
+    **{
+        f"tod/{data}-mc-dropout": ("bald", "resnet18-dropout", "none")
+        for data in ("cifar10", "cifar100", "svhn", "caltech101")
+    },
+    **{
+        f"tod-code/{data}": ("tod_code random", "resnet18", "tod-code")
+        for data in ("cifar10", "cifar100", "svhn", "caltech101")
+    },
 }
 
 
@@ -31,7 +63,11 @@ def config(name, **more):
     return RunConfig.from_mapping({"preset": name, **more})
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_in_one_of_the_tables():
+    assert PRESETS.keys() == PAPERS.keys() | VARIANTS.keys()
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_sizes_repeats_and_schedule_are_the_papers(name):
     given = config(name)
     protocol, training = given.protocol, given.training
@@ -50,11 +86,32 @@ def test_sizes_repeats_and_schedule_are_the_papers(name):
     assert given.scale == 1
 
 
+@pytest.mark.parametrize(("name", "compared"), VARIANTS.items())
+def test_a_variant_differs_in_what_it_compares_alone(name, compared):
+    paper, data = name.split("/")
+    given, main = config(name), config(f"{paper.removesuffix('-code')}/{data.split('-')[0]}")
+    assert (" ".join(given.strategies), given.model, given.training.unsupervised) == compared
+    loss = {"unsupervised": "none", "unsupervised_weight": 0.0}
+    assert dataclasses.replace(given.training, **loss) == dataclasses.replace(main.training, **loss)
+    assert (given.protocol, given.seeds, given.data) == (main.protocol, main.seeds, main.data)
+    interval = data.partition("-interval-")[2]
+    if interval:
+        assert given.schedules["prediction_stability"] == {"last": 5, "interval": int(interval)}
+    else:
+        assert given.schedules == main.schedules
+
+
 def test_what_each_paper_says_beyond_sizes():
     for data in ("cifar10", "cifar100"):
         dispersion = config(f"label-dispersion/{data}").training
         assert (dispersion.milestones, dispersion.gamma) == ([60, 80], 0.2)
         assert (dispersion.momentum, dispersion.crop_padding) == (0.9, 4)
+        compared = set(config(f"label-dispersion/{data}").strategies)
+        compared |= set(config(f"label-dispersion/{data}-bald").strategies)
+        assert compared == {
+            "label_dispersion", "margin", "bald", "farthest_first", "coreset", "vaal", "oracle",
+            "random",
+        }  # fmt: skip
         assert dispersion.horizontal_flip
         stability = config(f"prediction-stability/{data}")
         assert stability.protocol.balanced
@@ -119,3 +176,10 @@ def test_what_is_no_preset_or_no_scale_is_refused():
         config("long-tail/mnist", scale=2.0)
     with pytest.raises(ValueError, match="scale must be 1 without a preset"):
         RunConfig(scale=0.5)
+
+
+def test_the_page_of_the_papers_experiments_names_every_preset_and_no_other():
+    page = (Path(__file__).parents[1] / "docs" / "papers.md").read_text()
+    papers = {name.split("/")[0] for name in PRESETS}
+    named = re.findall(rf"`((?:{'|'.join(papers)})/[a-z0-9-]+)`", page)
+    assert set(named) == PRESETS.keys()

@@ -30,8 +30,10 @@ DIVERSIFIED = (
 def shortlist_then_diversify(score: str, factor: float = SHORTLIST_FACTOR) -> Select:
     """Return a strategy: the ``factor`` × budget highest scores, of them the budget farthest first.
 
-    The combination that the papers ask for: uncertainty to shortlist, diversity to choose. With
-    ``factor=1`` it is the score alone, with an infinite one farthest-first alone.
+    Uncertainty to shortlist, diversity to choose: the two-step hybrid of section 2 of "When Deep
+    Learners Change Their Mind" (its "Hybrid methods"), with the farthest-first traversal of
+    Algorithm 2 of "Deep Active Learning over the Long Tail" as the second step. With ``factor=1``
+    it is the score alone, with an infinite one farthest-first alone.
 
     Parameters
     ----------
@@ -193,6 +195,11 @@ def _coreset(context: SelectionContext) -> Tensor:
     needs=("oracle",),
 )
 def _oracle(context: SelectionContext) -> Tensor:
+    """Pick misclassified samples at random; when there are no more, others.
+
+    The oracle of "When Deep Learners Change Their Mind", sections 3.2 and 4.1: it uses the ground
+    truth and queries what the model gets wrong, so that its accuracy on the queries is 0 (Fig. 3).
+    """
     order = torch.randperm(len(context.candidates), generator=context.generator)
     ids = context.candidates[order]
     wrong = context.predicted_labels(ids) != context.true_labels(ids)
@@ -207,6 +214,13 @@ def _oracle(context: SelectionContext) -> Tensor:
     aliases=("tod-code",),
 )
 def _tod_code(context: SelectionContext) -> Tensor:
+    """Cyclic output discrepancy (eq. 5) as github.com/siyuhuang/TOD computes and sorts it.
+
+    Of "Semi-Supervised Active Learning with Temporal Output Discrepancy": half the sum over classes
+    of the squared difference of the softmax outputs, against the model at the end of the last cycle
+    (section 4.2). In the first cycle that is an independent, untrained network and the samples with
+    the lowest scores are taken, where the paper takes the highest.
+    """
     from dynal_fast.acquisition.top import top_b
 
     scores = context.stats.score("cod", form="tod_code")

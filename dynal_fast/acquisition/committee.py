@@ -21,6 +21,11 @@ def committee_stats(
 ) -> PoolStats:
     """Return statistics over the members' outputs: ``score("vote_entropy")`` and the like.
 
+    Query by committee (Seung, Opper and Sompolinsky 1992), the members' disagreement measured by
+    vote entropy (Dagan and Engelson, "Committee-Based Sampling for Training Probabilistic
+    Classifiers", 1995) or by the mean divergence from their consensus, ``consensus_kl`` (McCallum
+    and Nigam, "Employing EM and Pool-Based Active Learning for Text Classification", 1998). Both
+    formulas are in section 3.2 of Settles, "Active Learning Literature Survey", 2009.
     No array of members × samples × classes exists, and an iterable that loads one member at a time
     needs memory for one.
 

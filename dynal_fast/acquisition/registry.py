@@ -357,6 +357,12 @@ for _name, _description in _MC_DROPOUT_SCORES.items():
     aliases=("ff_active", "k_center_greedy", "k_center"),
 )
 def _farthest_first(context: SelectionContext) -> Tensor:
+    """FF-Active: in each round the pool sample farthest from all labeled and picked ones.
+
+    Algorithm 2 of Geifman and El-Yaniv, "Deep Active Learning over the Long Tail", lines 7-9; the
+    greedy k-center of Sener and Savarese's Algorithm 1, "Active Learning for Convolutional Neural
+    Networks: A Core-Set Approach".
+    """
     from dynal_fast.ops.farthest_first import farthest_first
 
     traversal = farthest_first(

@@ -176,7 +176,10 @@ class RunConfig:
     image_size: list[int] = option(  # noqa: RUF009
         [], "height and width that images are scaled to (image-folder, caltech101, cityscapes)"
     )
-    model: str = option("cnn", "the model: mlp, cnn, lenet, vgg16, resnet18, drn-d-22 for pixels")
+    model: str = option(
+        "cnn",
+        "the model: mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for pixels",
+    )
     strategies: list[str] = option(  # noqa: RUF009
         ["random", "softmax_response", "farthest_first"], "names as `dynal-fast strategies` lists"
     )

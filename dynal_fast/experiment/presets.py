@@ -28,8 +28,9 @@ def _table(data: str, model: str, strategies: list[str], seeds: int, **tables: T
 STANDARD_AUGMENTATION: Table = {"crop_padding": 4, "horizontal_flip": True}
 
 
-def _label_dispersion(data: str) -> Preset:
-    strategies = ["label_dispersion", "margin", "farthest_first", "coreset", "vaal", "random"]
+def _label_dispersion(data: str, bald: bool = False) -> Preset:
+    strategies = ["label_dispersion", "margin", "farthest_first", "coreset", "vaal", "oracle"]
+    chosen = "batch size 128 and weight decay 5e-4 (not stated)"
     training: Table = {
         "epochs": 100,
         "batch_size": 128,
@@ -44,19 +45,27 @@ def _label_dispersion(data: str) -> Preset:
     return Preset(
         _table(
             data,
-            "resnet18",
-            strategies,
+            "resnet18-dropout" if bald else "resnet18",
+            ["bald"] if bald else [*strategies, "random"],
             3,
             protocol={"initial": 5000, "budget": 2500, "cycles": 4},
             training=training,
         ),
-        "When Deep Learners Change Their Mind, section 4.1",
-        "batch size 128 and weight decay 5e-4 (not stated); BALD is left out, since this ResNet-18 "
-        "has no dropout",
+        "When Deep Learners Change Their Mind, sections 3.2 and 4; Fig. 3, 4; Table 1"
+        + (": BALD" if bald else ""),
+        f"{chosen}; dropout of 0.5 before the head, 10 passes (not stated)"
+        if bald
+        else f"{chosen}; BALD needs dropout and has a preset of its own",
     )
 
 
-def _prediction_stability(data: str, interval: int) -> Preset:
+# Measures of prediction stability: its own, and the ablations of section 4.4.1.
+_MEASURES = ["prediction_stability", "prediction_stability_logits", "absolute_increase"]
+
+
+def _prediction_stability(
+    data: str, interval: int, strategies: list[str], shown: str, chosen: str = ""
+) -> Preset:
     training: Table = {
         "epochs": 164,
         "batch_size": 128,
@@ -72,23 +81,37 @@ def _prediction_stability(data: str, interval: int) -> Preset:
         _table(
             data,
             "resnet18",
-            ["prediction_stability", "entropy", "least_confidence", "random"],
+            strategies,
             10,
             protocol={"initial": 1000, "balanced": True, "budget": 1000, "cycles": 9},
             training=training,
-            schedules={  # also of its ablations, section 4.4.1
-                name: {"last": 5, "interval": interval}
-                for name in (
-                    "prediction_stability",
-                    "prediction_stability_logits",
-                    "absolute_increase",
-                )
-            },
+            schedules={name: {"last": 5, "interval": interval} for name in _MEASURES},
         ),
-        "Sequential-based active learning: prediction stability, sections 4.1-4.3",
+        f"Sequential-based active learning: prediction stability, {shown}",
         "optimizer, rates, weight decay and augmentation (not stated): those customary with 164 "
-        "epochs on CIFAR",
+        "epochs on CIFAR" + chosen,
     )
+
+
+def _prediction_stability_presets() -> dict[str, Preset]:
+    compared = ["prediction_stability", "entropy", "least_confidence", "random"]
+    presets = {
+        "cifar10": _prediction_stability("cifar10", 5, compared, "sections 4.1 and 4.2; Fig. 2"),
+        "cifar100": _prediction_stability("cifar100", 1, compared, "section 4.3; Fig. 3"),
+        "cifar10-measures": _prediction_stability(
+            "cifar10", 5, [*_MEASURES, "random"], "section 4.4.1; Fig. 4"
+        ),
+    }
+    for data, intervals in (("cifar10", (1, 10)), ("cifar100", (5, 10))):
+        for interval in intervals:
+            presets[f"{data}-interval-{interval}"] = _prediction_stability(
+                data,
+                interval,
+                ["prediction_stability"],
+                f"section 4.4.2; Fig. 5: an interval of {interval}",
+                "; of the intervals the text names 1, 5 and 10",
+            )
+    return {f"prediction-stability/{name}": preset for name, preset in presets.items()}
 
 
 # Data set: (initial, budget, subset, epochs, milestone, rate, batch, weight in the authors' code).
@@ -100,8 +123,47 @@ _TOD = {
 }
 
 
-def _tod(data: str, code: bool) -> Preset:
+@dataclass(frozen=True)
+class _Variant:
+    """What differs between the presets of one data set of the output discrepancy paper."""
+
+    strategies: list[str]
+    unsupervised: str
+    figures: str
+    cifar_figures: str = ""
+    model: str = "resnet18"
+    chosen: str = ""
+
+
+_TOD_VARIANTS = {
+    "": _Variant(
+        ["cod", "random"], "ema", "Fig. 7: Ours-Semi", "Fig. 3, 5, 6, 10; Table 1: with Semi"
+    ),
+    "-task": _Variant(
+        ["cod", "farthest_first", "vaal", "random"],
+        "none",
+        "Fig. 7: Ours-Task and baselines",
+        "Fig. 9, read as trained with the task loss alone; Fig. 10; Table 1: without Semi",
+        chosen="; Core-set is k-center greedy",
+    ),
+    "-cyclic": _Variant(
+        ["random"],
+        "cyclic",
+        "Fig. 10, read as of random samples: the CyclicOD loss",
+    ),
+    "-mc-dropout": _Variant(
+        ["bald"],
+        "none",
+        "Fig. 7: MC-Dropout",
+        model="resnet18-dropout",
+        chosen="; BALD of 10 passes, dropout of 0.5 before the head",
+    ),
+}
+
+
+def _tod(data: str, suffix: str = "", code: bool = False) -> Preset:
     initial, budget, subset, epochs, milestone, rate, batch, weight = _TOD[data]
+    variant, cifar = _TOD_VARIANTS[suffix], data.startswith("cifar")
     training: Table = {
         "epochs": epochs,
         "batch_size": batch,
@@ -111,11 +173,11 @@ def _tod(data: str, code: bool) -> Preset:
         "weight_decay": 5e-4,
         "milestones": [milestone],
         "gamma": 0.1,
-        "unsupervised": "tod-code" if code else "ema",
+        "unsupervised": "tod-code" if code else variant.unsupervised,
         "unsupervised_weight": weight if code else 0.05,
         "ema_alpha": 0.999,
     }
-    if data.startswith("cifar"):
+    if cifar:
         training |= STANDARD_AUGMENTATION
     protocol: Table = {
         "initial": initial,
@@ -124,45 +186,55 @@ def _tod(data: str, code: bool) -> Preset:
         "retrain": "continue",
         "subset": subset,
     }
+    strategies = ["tod_code", "random"] if code else variant.strategies
+    if cifar and suffix == "-task":
+        strategies = [*strategies, "emaod"]
+    figures = [variant.figures, *([variant.cifar_figures] if cifar else [])]
+    shown = "as in the authors' code" if code else "; ".join(filter(None, figures))
     return Preset(
-        _table(
-            data,
-            "resnet18",
-            ["tod_code" if code else "cod", "farthest_first", "random"],
-            3,
-            protocol=protocol,
-            training=training,
-        ),
-        "Semi-Supervised Active Learning with Temporal Output Discrepancy, section 5.2; sizes and "
-        "schedule as in the authors' code (github.com/siyuhuang/TOD)",
-        "augmentation: crops and mirror images on CIFAR, none elsewhere (not stated); every "
-        "strategy trains with the unsupervised loss, in the paper the baselines do not: for "
-        "those, add --unsupervised none",
+        _table(data, variant.model, strategies, 3, protocol=protocol, training=training),
+        f"Semi-Supervised Active Learning with Temporal Output Discrepancy, section 5; {shown}",
+        "sizes and schedule are those of the authors' code (github.com/siyuhuang/TOD); crops and "
+        "mirror images on CIFAR, no augmentation elsewhere (not stated)" + variant.chosen,
     )
 
 
-_CITYSCAPES = Preset(
-    _table(
-        "cityscapes",
-        "drn-d-22",
-        ["cod", "farthest_first", "random"],
-        3,
-        protocol={"initial": 298, "budget": 149, "cycles": 6, "retrain": "continue"},
-        training={
-            "epochs": 50,
-            "batch_size": 8,
-            "optimizer": "adam",
-            "learning_rate": 5e-4,
-            "unsupervised": "ema",
-            "unsupervised_weight": 0.05,
-            "ema_alpha": 0.999,
-        },
-    ),
-    "Semi-Supervised Active Learning with Temporal Output Discrepancy, section 5.3",
-    "10% of the 2,975 images, 5% more each cycle up to the 40% of its Table 2; 50 epochs of Adam "
-    "at 5e-4 with batches of 8, no augmentation, weights not trained on ImageNet before, 3 seeds "
-    "(not stated); MC-dropout and query by committee are left out, since DRN-D-22 has no dropout",
-)
+def _cityscapes(suffix: str = "") -> Preset:
+    training: Table = {
+        "epochs": 50,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "learning_rate": 5e-4,
+        "unsupervised": _TOD_VARIANTS[suffix].unsupervised,
+        "unsupervised_weight": 0.05,
+        "ema_alpha": 0.999,
+    }
+    return Preset(
+        _table(
+            "cityscapes",
+            "drn-d-22",
+            ["cod", "farthest_first", "random"] if suffix else ["cod", "random"],
+            3,
+            protocol={"initial": 298, "budget": 149, "cycles": 6, "retrain": "continue"},
+            training=training,
+        ),
+        "Semi-Supervised Active Learning with Temporal Output Discrepancy, section 5.3; Fig. 8: "
+        + ("Ours-Task and baselines" if suffix else "Ours-Semi"),
+        "10% of the 2,975 images, 5% more each cycle up to the 40% of its Table 2; 50 epochs of "
+        "Adam at 5e-4 with batches of 8, no augmentation, weights not trained on ImageNet before, "
+        "3 seeds (not stated)",
+    )
+
+
+def _tod_presets() -> dict[str, Preset]:
+    presets = {
+        f"tod/{data}{suffix}": _tod(data, suffix)
+        for data in _TOD
+        for suffix in _TOD_VARIANTS
+        if suffix != "-cyclic" or data.startswith("cifar")
+    }
+    presets |= {f"tod/cityscapes{suffix}": _cityscapes(suffix) for suffix in ("", "-task")}
+    return presets | {f"tod-code/{data}": _tod(data, code=True) for data in _TOD}
 
 
 def _long_tail(data: str, factor: float = 1.0) -> Preset:
@@ -183,7 +255,7 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
                     "learning_rate": 1e-3,
                 },
             ),
-            source + "4.1",
+            source + "4.1; Fig. 1",
             "20 epochs, batch size 128, rate 1e-3, 3 seeds (not stated); ten rounds reach the "
             "20,000 additional labels that the text speaks of",
         )
@@ -204,7 +276,7 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
         "pool_flips": True,
         "pool_factor": factor,
     }
-    section = "4.4" if factor > 1 else "4.2" if data == "cifar10" else "4.3"
+    section = "4.4; Fig. 4" if factor > 1 else "4.2; Fig. 2" if data == "cifar10" else "4.3; Fig. 3"
     return Preset(
         _table(data, "vgg16", strategies, 3, protocol=protocol, training=training),
         source + section,
@@ -215,11 +287,10 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
 PRESETS: dict[str, Preset] = {
     "label-dispersion/cifar10": _label_dispersion("cifar10"),
     "label-dispersion/cifar100": _label_dispersion("cifar100"),
-    "prediction-stability/cifar10": _prediction_stability("cifar10", 5),
-    "prediction-stability/cifar100": _prediction_stability("cifar100", 1),
-    **{f"tod/{data}": _tod(data, code=False) for data in _TOD},
-    **{f"tod-code/{data}": _tod(data, code=True) for data in _TOD},
-    "tod/cityscapes": _CITYSCAPES,
+    "label-dispersion/cifar10-bald": _label_dispersion("cifar10", bald=True),
+    "label-dispersion/cifar100-bald": _label_dispersion("cifar100", bald=True),
+    **_prediction_stability_presets(),
+    **_tod_presets(),
     "long-tail/mnist": _long_tail("mnist"),
     "long-tail/cifar10": _long_tail("cifar10"),
     "long-tail/cifar100": _long_tail("cifar100"),

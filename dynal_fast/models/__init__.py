@@ -1,6 +1,7 @@
 """Models by name, the papers' and two small ones, and the embedding of any model."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -18,10 +19,18 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "lenet": LeNet,
     "mlp": mlp,
     "resnet18": ResNet18,
+    "resnet18-dropout": partial(ResNet18, dropout=0.5),
     "vgg16": VGG16,
 }
 # Of the images that a model takes: what its pooling leaves one pixel of. An mlp takes any input.
-SMALLEST_SIDE = {"cnn": 2, "drn-d-22": 8, "lenet": 4, "resnet18": 1, "vgg16": 32}
+SMALLEST_SIDE = {
+    "cnn": 2,
+    "drn-d-22": 8,
+    "lenet": 4,
+    "resnet18": 1,
+    "resnet18-dropout": 1,
+    "vgg16": 32,
+}
 # Give logits for every pixel instead of every image; the layer whose input is the embedding.
 SEGMENTATION = {"drn-d-22": "classifier"}
 

@@ -55,12 +55,16 @@ class ResNet18(nn.Module):
         ``(channels, height, width)``.
     num_classes
         Number of logits.
+    dropout
+        Of the embedding, which MC dropout needs (Gal et al. 2017); 0 leaves the layer out.
 
     >>> ResNet18((3, 32, 32), 10)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(
+        self, input_shape: tuple[int, int, int], num_classes: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False),
@@ -78,12 +82,13 @@ class ResNet18(nn.Module):
                 )
             )
         )
+        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
         self.head = nn.Linear(512, num_classes)
         he_initialisation(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(batch, num_classes)`` for images ``(batch, *input_shape)``."""
-        return self.head(self.stages(self.stem(images)).mean((2, 3)))
+        return self.head(self.dropout(self.stages(self.stem(images)).mean((2, 3))))
 
 
 def he_initialisation(model: nn.Module) -> None:
