@@ -35,6 +35,7 @@ from dynal_fast.bench.record import (
 )
 from dynal_fast.bench.table import full_text, ratio, row, text_table
 from dynal_fast.bench.worker import full_size, measure_in_this_process
+from dynal_fast.experiment import checkpoint
 from dynal_fast.experiment.measure import Measurement as StepMeasurement
 
 ROOT = Path(__file__).parent.parent
@@ -290,6 +291,19 @@ def test_a_record_is_read_back_as_written(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="schema must be"):
         Record.load(tmp_path / "record.json")
+
+
+def test_a_record_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = tmp_path / "results" / "record.json"
+    record = a_record()
+    record.save(path)
+    before = path.read_text()
+    record.command = "another"
+    monkeypatch.setattr(checkpoint.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28)))
+    with pytest.raises(OSError, match="cannot write"):
+        record.save(path)
+    assert path.read_text() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_repeated_measurement_replaces_the_earlier_one():

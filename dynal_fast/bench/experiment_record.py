@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynal_fast.bench.record import commit
+from dynal_fast.bench.record import commit, read_record, write_record
 from dynal_fast.experiment.analysis import recorded
-from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.data import Oracle, load_data
 from dynal_fast.experiment.results import GridResult, RunResult
@@ -74,9 +73,8 @@ class ExperimentRecord:
 
     def save(self, path: Path) -> None:
         """Write JSON atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
-        write_atomically(path, (_compact(text) + "\n").encode())
+        write_record(path, _compact(text))
 
     @classmethod
     def load(cls, path: Path) -> "ExperimentRecord":
@@ -87,14 +85,12 @@ class ExperimentRecord:
         ValueError
             The file is not a record of this schema.
         """
-        try:
-            values = json.loads(path.read_text())
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema must be {SCHEMA}, got {values['schema']}")
+
+        def from_values(values: dict[str, Any]) -> ExperimentRecord:
             values["runs"] = [RunRecord(**run) for run in values["runs"]]
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not an experiment record: {error}") from error
+
+        return read_record(path, SCHEMA, "an experiment record", from_values)
 
 
 def _compact(text: str) -> str:

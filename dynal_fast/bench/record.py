@@ -7,14 +7,18 @@ import json
 import re
 import statistics
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from dynal_fast._version import __version__
 from dynal_fast.bench.cases import Case, from_record
+from dynal_fast.experiment.checkpoint import write_atomically
+
+T = TypeVar("T")
 
 SCHEMA = "dynal-fast-bench-1"
 PACKAGES = (
@@ -127,29 +131,49 @@ class Record:
         self.measurements.append(measurement)
 
     def save(self, path: Path) -> None:
-        """Write JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
+        """Write JSON atomically."""
+        write_record(path, json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: Path) -> "Record":
-        """Read what ``save`` wrote.
+        """Read what :meth:`save` wrote.
 
         Raises
         ------
         ValueError
             The file is not a record of this schema.
         """
-        try:
-            values = json.loads(path.read_text())
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema must be {SCHEMA}, got {values['schema']}")
+
+        def from_values(values: dict[str, Any]) -> Record:
             values["measurements"] = [Measurement(**entry) for entry in values["measurements"]]
             values["growth"] = [Growth(**entry) for entry in values["growth"]]
             values["splits"] = [Split(**entry) for entry in values["splits"]]
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a benchmark record: {error}") from error
+
+        return read_record(path, SCHEMA, "a benchmark record", from_values)
+
+
+def write_record(path: Path, text: str) -> None:
+    """Write a record's JSON atomically; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def read_record(path: Path, schema: str, kind: str, from_values: Callable[[dict], T]) -> T:
+    """Return what ``from_values`` makes of a file of JSON.
+
+    Raises
+    ------
+    ValueError
+        The file is not ``kind``: another schema, or ``from_values`` could not read it.
+    """
+    try:
+        values = json.loads(path.read_text())
+        if values["schema"] != schema:
+            raise ValueError(f"schema must be {schema}, got {values['schema']}")
+        return from_values(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not {kind}: {error}") from error
 
 
 def new_record(command: str, threads: int, device: str) -> Record:
