@@ -283,7 +283,7 @@ def test_a_wrong_number_of_classes_is_refused(name):
         stats.update(torch.arange(5), wide, wide)
     with pytest.raises(ValueError, match=r"weight must be .* classes = 3, got \(9, 4\)"):
         stats.update_from_features(torch.arange(5), features, weight, None, features, weight)
-    assert not stats._guards[0][0].any()
+    assert not stats._state.guards[0][0].any()
 
 
 def test_subset_takes_what_drop_takes():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -17,16 +18,14 @@ from dynal_fast.ops.pool_stats import (
     MAX_UNKNOWN_IDS,
     NON_FINITE,
     STAMP_STEP,
-    STATE,
     pool_stats_update_from_features,
     pool_stats_update_tracked,
 )
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES, check_tensor
-from dynal_fast.pool.allocate import full
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_tensor
 from dynal_fast.pool.errors import PoolObservationError
-from dynal_fast.pool.merge import merge_states
 from dynal_fast.pool.schedule import Schedule
-from dynal_fast.pool.tracked import checked_schedules, checked_track, plan
+from dynal_fast.pool.state import PoolState, Tensors
+from dynal_fast.pool.tracked import checked_schedules, checked_track
 
 
 class PoolStats:
@@ -108,14 +107,8 @@ class PoolStats:
         self.device = torch.empty(0, device=device).device
         self.track = checked_track(track)
         self.schedules = checked_schedules(self.track, schedules or {})
-        # State k: the schedule of each of its parts, and its tensors; and the state of each score.
-        self._parts, self._names, self._home = plan(self.schedules)
-        self._states = [self._allocate(names) for names in self._names]
-        self._guards = [self._new_guard() for _ in self._names]
-        self._pass_stamp = torch.zeros(1, dtype=torch.int32, device=self.device)
-        self._pass = 0
-        self._label_passes = [0] * len(self._names)
-        self._due: list[tuple[int, dict[str, Tensor]]] | None = None
+        self._state = PoolState(num_samples, num_classes, self.schedules, output_dtype, self.device)
+        self._due: list[tuple[tuple[Tensor, Tensor], Tensors]] | None = None
         self._partial = False
 
     # Passes
@@ -162,25 +155,10 @@ class PoolStats:
                 f"no tracked statistic observes epoch {epoch} of {num_epochs} "
                 f"({self.schedules}); ask observes(epoch, num_epochs) first"
             )
-        if self._pass >= MAX_PASSES:
+        if self._state.passes >= MAX_PASSES:
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
-        due = []
-        for k, parts in enumerate(self._parts):
-            observing = {p for p, s in parts.items() if s.observes(epoch, num_epochs)}
-            if not observing:
-                continue
-            if "labels" in observing:
-                self._label_passes[k] += 1
-                self._make_room_for_labels(k)
-            state = {n: t for n, t in self._states[k].items() if STATE[n].part in observing}
-            due.append((k, state))
-        _share_teacher([state for _, state in due])
-        self._due = due
+        self._due = self._state.begin_pass(epoch, num_epochs)
         self._partial = partial
-        self._pass += 1
-        self._pass_stamp.fill_(STAMP_STEP * self._pass)
-        for k, _ in due:
-            self._guards[k][1].zero_()
 
     def update(
         self, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None = None
@@ -206,14 +184,14 @@ class PoolStats:
         TypeError
             An argument is no tensor.
         """
-        for k, state in self._due_states():
+        for guard, tensors in self._due_sets():
             pool_stats_update_tracked(
                 sample_ids,
                 logits,
                 teacher_logits,
-                self._pass_stamp,
-                *self._guards[k],
-                state,
+                self._state.pass_stamp,
+                *guard,
+                tensors,
                 num_classes=self.num_classes,
                 backend=self.backend,
             )
@@ -240,14 +218,14 @@ class PoolStats:
             The EMA teacher's, where ``emaod`` observes this pass. Its features are ``features``
             again where only the head is averaged.
         """
-        due = self._due_states()
+        due = self._due_sets()
         check_tensor("weight", weight)
         if weight.shape[:1] != (self.num_classes,):
             raise ValueError(
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
                 f"got {tuple(weight.shape)}"
             )
-        for k, state in due:
+        for guard, tensors in due:
             pool_stats_update_from_features(
                 sample_ids,
                 features,
@@ -256,9 +234,9 @@ class PoolStats:
                 teacher_features,
                 teacher_weight,
                 teacher_bias,
-                self._pass_stamp,
-                *self._guards[k],
-                state,
+                self._state.pass_stamp,
+                *guard,
+                tensors,
                 backend=self.backend,
             )
 
@@ -271,10 +249,9 @@ class PoolStats:
             With the ids, for rows with a non-finite logit, samples seen more than once, ids out of
             range or dropped and, unless the pass is partial, samples not seen.
         """
-        due = self._due_states()
+        (stamp, unknown_ids), _ = self._due_sets()[0]
         self._due = None
-        stamp, unknown_ids = self._guards[due[0][0]]
-        current = STAMP_STEP * self._pass
+        current = STAMP_STEP * self._state.passes
         wrong = (stamp > current) if self._partial else (stamp != current)
         wrong &= stamp != DROPPED
         any_wrong, num_unknown = torch.stack([wrong.any().long(), unknown_ids[0]]).tolist()
@@ -294,11 +271,7 @@ class PoolStats:
     def begin_cycle(self) -> None:
         """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay."""
         self._check_between_passes("begin_cycle")
-        for k, state in enumerate(self._states):
-            self._label_passes[k] = 0
-            for name, tensor in state.items():
-                if not STATE[name].kept:
-                    tensor.fill_(STATE[name].fresh)
+        self._state.forget_dynamics()
 
     # Scores
 
@@ -318,9 +291,8 @@ class PoolStats:
         name = self._tracked(name)
         if name == "random":
             return self._random(**options)
-        state = self._states[self._home[name]]
-        score = SCORES[name]
-        return score.function(*(state[tensor] for tensor in score.tensors), **options)
+        tensors, score = self._state.of(name), SCORES[name]
+        return score.function(*(tensors[tensor] for tensor in score.tensors), **options)
 
     def select(
         self,
@@ -357,7 +329,7 @@ class PoolStats:
             ids = self.remaining()
         else:
             ids = candidate_ids(candidates, self.num_samples, self.device)
-            dropped = ids[self._guards[0][0][ids] == DROPPED]
+            dropped = ids[self._state.dropped[ids]]
             if len(dropped):
                 raise ValueError(f"{len(dropped)} candidates were dropped: {first_ids(dropped)}")
         scores = self.score(name, **options)
@@ -373,7 +345,7 @@ class PoolStats:
 
     def remaining(self) -> Tensor:
         """Return the ids of the samples that were not dropped, sorted int64."""
-        return (self._guards[0][0] != DROPPED).nonzero().squeeze(1)
+        return (~self._state.dropped).nonzero().squeeze(1)
 
     def drop(self, sample_ids: Tensor) -> None:
         """Take samples out of the pool for good, such as those that became labelled.
@@ -382,11 +354,7 @@ class PoolStats:
         selected, and need not be seen by a pass; seeing it is an error.
         """
         self._check_between_passes("drop")
-        ids = candidate_ids(sample_ids, self.num_samples, self.device)
-        for state, (stamp, _) in zip(self._states, self._guards, strict=True):
-            for name, tensor in state.items():
-                _indexable(tensor).index_fill_(0, ids, STATE[name].fresh)
-            stamp.index_fill_(0, ids, DROPPED)
+        self._state.drop(candidate_ids(sample_ids, self.num_samples, self.device))
 
     def subset(self, sample_ids: Tensor) -> "PoolStats":
         """Return a smaller tracker that holds a copy of these samples only.
@@ -399,14 +367,9 @@ class PoolStats:
         ids = candidate_ids(chosen, self.num_samples, self.device)
         if chosen.dtype != torch.bool:
             ids = chosen.long()  # in their order
-        other = self._like(len(ids))
-        other._pass = self._pass
-        other._label_passes = list(self._label_passes)
-        for k, state in enumerate(self._states):
-            other._states[k] = {
-                name: _indexable(tensor)[ids].view(tensor.dtype) for name, tensor in state.items()
-            }
-        other._guards = [(stamp[ids], unknown.clone()) for stamp, unknown in self._guards]
+        other = copy(self)
+        other.num_samples = len(ids)
+        other._state = self._state.subset(ids)
         return other
 
     def merge(self, other: "PoolStats") -> "PoolStats":
@@ -428,27 +391,14 @@ class PoolStats:
             mine, theirs = getattr(self, attribute), getattr(other, attribute)
             if mine != theirs:
                 raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
-        self._pass = max(self._pass, other._pass)
-        for k, state in enumerate(self._states):
-            self._label_passes[k] += other._label_passes[k]
-            self._make_room_for_labels(k)
-            merge_states(state, other._states[k])
-        dropped = (self._guards[0][0] == DROPPED) | (other._guards[0][0] == DROPPED)
-        self.drop(dropped)
+        self._state.merge(other._state)
         return self
 
     # Memory and checkpoints
 
     def nbytes(self) -> dict[str, int]:
         """Return the bytes of each part (``"labels"``, ...), ``"stamps"`` and ``"total"``."""
-        parts: dict[str, int] = {}
-        for state in self._states:
-            for name, tensor in state.items():
-                part = STATE[name].part
-                parts[part] = parts.get(part, 0) + tensor.nbytes
-        parts["stamps"] = sum(stamp.nbytes + unknown.nbytes for stamp, unknown in self._guards)
-        parts["total"] = sum(parts.values())
-        return parts
+        return self._state.nbytes()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as plain tensors, which safetensors can store; they share memory.
@@ -458,15 +408,7 @@ class PoolStats:
         ``schedules``, the bytes of their description.
         """
         self._check_between_passes("state_dict")
-        tensors = {
-            "passes": torch.tensor(self._pass),
-            "label_passes": torch.tensor(self._label_passes, dtype=torch.int64),
-            "schedules": torch.tensor(list(self.metadata["schedules"].encode()), dtype=torch.uint8),
-        }
-        for k, state in enumerate(self._states):
-            named = {**state, "stamp": self._guards[k][0]}
-            tensors.update({_key(name, k): tensor for name, tensor in named.items()})
-        return tensors
+        return self._state.state_dict()
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` returned into a tracker made with the same arguments.
@@ -477,42 +419,12 @@ class PoolStats:
             Names, shapes or dtypes are not those of this tracker. Nothing was changed then.
         """
         self._check_between_passes("load_state_dict")
-        mine = self.state_dict()
-        if set(mine) != set(tensors):
-            raise ValueError(
-                f"state_dict lacks {sorted(set(mine) - set(tensors))} and has unexpected "
-                f"{sorted(set(tensors) - set(mine))}: were track and schedules the same?"
-            )
-        for key, tensor in tensors.items():
-            if key == "schedules":
-                continue
-            labels = key.startswith("label_counts") and tensor.dtype in LABEL_DTYPES
-            if tensor.shape != mine[key].shape or not (labels or tensor.dtype == mine[key].dtype):
-                raise ValueError(
-                    f"{key} must be {tuple(mine[key].shape)} {mine[key].dtype}, "
-                    f"got {tuple(tensor.shape)} {tensor.dtype}"
-                )
-        if not torch.equal(tensors["schedules"].cpu(), mine["schedules"]):
-            theirs = bytes(tensors["schedules"].tolist()).decode(errors="replace")
-            raise ValueError(f"schedules must be {self.metadata['schedules']!r}, got {theirs!r}")
-        states = [
-            {name: tensors[_key(name, k)].to(self.device, copy=True) for name in state}
-            for k, state in enumerate(self._states)
-        ]
-        label_passes = tensors["label_passes"].tolist()
-        self._pass = int(tensors["passes"])
-        self._label_passes = label_passes
-        self._states = states
-        for k, (stamp, _) in enumerate(self._guards):
-            stamp.copy_(tensors[_key("stamp", k)])
+        self._state.load_state_dict(tensors)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What the tensors do not say, as text: what is tracked and when."""
-        return {
-            "track": " ".join(self.track),
-            "schedules": "; ".join(f"{name}: {s}" for name, s in sorted(self.schedules.items())),
-        }
+        return {"track": " ".join(self.track), "schedules": self._state.described_schedules}
 
     def __repr__(self) -> str:
         return (
@@ -522,44 +434,10 @@ class PoolStats:
 
     # Inside
 
-    def _allocate(self, names: Iterable[str]) -> dict[str, Tensor]:
-        state = {}
-        for name in (name for name in STATE if name in names):
-            spec = STATE[name]
-            shape = (self.num_samples, self.num_classes) if spec.per_class else (self.num_samples,)
-            dtype = self.output_dtype if spec.dtypes == OUTPUT_DTYPES else spec.dtypes[0]
-            state[name] = full(shape, spec.fresh, dtype, self.device)
-        return state
-
-    def _new_guard(self) -> tuple[Tensor, Tensor]:
-        stamp = torch.zeros(self.num_samples, dtype=torch.int32, device=self.device)
-        unknown_ids = torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=self.device)
-        return stamp, unknown_ids
-
-    def _like(self, num_samples: int) -> "PoolStats":
-        return PoolStats(
-            num_samples,
-            self.num_classes,
-            self.track,
-            schedules=self.schedules,
-            device=self.device,
-            output_dtype=self.output_dtype,
-            backend=self.backend,
-        )
-
-    def _make_room_for_labels(self, k: int) -> None:
-        """Promote label counts before a pass could overflow them."""
-        counts = self._states[k].get("label_counts")
-        if counts is None:
-            return
-        dtype = next(d for d in LABEL_DTYPES if torch.iinfo(d).max >= self._label_passes[k])
-        if torch.iinfo(dtype).max > torch.iinfo(counts.dtype).max:
-            self._states[k]["label_counts"] = counts.to(dtype)
-
     def _random(self, generator: torch.Generator | None = None) -> Tensor:
         source = generator.device if generator is not None else torch.device("cpu")
         scores = torch.rand(self.num_samples, generator=generator, device=source).to(self.device)
-        return scores.masked_fill(self._guards[0][0] == DROPPED, torch.nan)
+        return scores.masked_fill(self._state.dropped, torch.nan)
 
     def _tracked(self, name: str) -> str:
         name = ALIASES.get(name, name)
@@ -567,7 +445,7 @@ class PoolStats:
             raise ValueError(f"{name!r} is not tracked: track={self.track}")
         return name
 
-    def _due_states(self) -> list[tuple[int, dict[str, Tensor]]]:
+    def _due_sets(self) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
         if self._due is None:
             raise RuntimeError("no pass is open: use `with stats.observe(epoch, num_epochs):`")
         return self._due
@@ -580,24 +458,3 @@ class PoolStats:
 def _check_epoch(epoch: int, num_epochs: int) -> None:
     if not 1 <= epoch <= num_epochs:
         raise ValueError(f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}")
-
-
-def _share_teacher(states: list[dict[str, Tensor]]) -> None:
-    """Let each state compare with the teacher if one does, for a bad teacher row to void them all.
-
-    They write the same values.
-    """
-    for state in states:
-        if "teacher_discrepancy" in state:
-            for other in states:
-                other.setdefault("teacher_discrepancy", state["teacher_discrepancy"])
-            return
-
-
-def _key(name: str, k: int) -> str:
-    return name if k == 0 else f"{name}.{k}"
-
-
-def _indexable(tensor: Tensor) -> Tensor:
-    """Return ``tensor``, seen as int16 where it is uint16, which torch cannot index."""
-    return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
