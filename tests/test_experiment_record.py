@@ -153,5 +153,28 @@ def test_one_seed_decides_nothing():
     assert "| undecided: one seed |" in table
 
 
+def test_tables_of_scores_give_the_spread_over_seeds():
+    record = records_of(cod=[[0.1]] * 3, random=[[0.1]])[page.SMALL]
+    right, classes, first, last = ([0.5, 0.7, 0.9], [2.0, 3.0, 4.0], [2.0, 3.0, 4.0], [1, 1, 1])
+    for run, *values in zip(record.runs, right, classes, first, last, strict=False):
+        run.picked_correct = [values[0], 0.25]
+        run.picked_classes = [values[1], 3.0]
+        run.informativeness = [values[0]] * len(PORTIONS)
+        run.relative_loss = [values[2], values[3]]
+    informativeness = page.informativeness_table(record).splitlines()
+    assert informativeness[0].startswith("| score | 1% | 2% | 5% |")
+    assert informativeness[2:] == ["| `cod` | " + " | ".join(["70.0 ± 20.0"] * 7) + " |"]
+    assert page.losses_table(record).splitlines() == [
+        "| score | selection 1 | selection 2 |",
+        "| --- | --- | --- |",
+        "| `cod` | 3.00 ± 1.00 | 1.00 ± 0.00 |",
+    ]
+    picks = page.picks_table({page.SMALL: record}).splitlines()
+    assert picks[2:] == [
+        "| `cod` | 70 ± 20 | 25 ± 0 | 3.0 ± 1.0 | 3.0 ± 0.0 |",
+        "| `random` | 50 | 25 | 2.0 | 3.0 |",
+    ]
+
+
 def test_the_page_is_made_from_the_records():
     assert page.page_of(ROOT) == (ROOT / page.PAGE).read_text()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynal_fast.bench.experiment_record import FOLDER, PORTIONS, ExperimentRecord
+from dynal_fast.bench.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from dynal_fast.bench.table import markdown_table
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
 
@@ -237,18 +237,23 @@ def accuracies_table(record: ExperimentRecord) -> str:
         for count in counts:
             at = [dict(zip(run.labeled, run.accuracies, strict=True)).get(count) for run in runs]
             values = [100 * accuracy for accuracy in at if accuracy is not None]
-            cells.append(_spread(values) if values else "")
+            cells.append(spread(values) if values else "")
         lines.append(tuple(cells))
     text = markdown_table(("strategy", "seeds", *(f"{count:,}" for count in counts)), lines)
     everything = [100 * run.accuracies[-1] for run in record.of(REFERENCE).values()]
     if everything:
-        text += f"\n\nWith all labels: {_spread(everything)}."
+        text += f"\n\nWith all labels: {spread(everything)}."
     return text
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return mean ± sample standard deviation, or the value where there is one.
+
+    >>> spread([1.0, 3.0]), spread([2.5], digits=1)
+    ('2.00 ± 1.41', '2.5')
+    """
     mean, deviation = mean_and_deviation(values)
-    return f"{mean:.2f} ± {deviation:.2f}" if len(values) > 1 else f"{mean:.2f}"
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
 
 
 def picks_table(records: Records) -> str:
@@ -259,41 +264,42 @@ def picks_table(records: Records) -> str:
         for strategy in dict.fromkeys(run.strategy for run in recorded):
             runs = [run for run in records[name].of(strategy).values() if run.picked_correct]
             if runs and not (name == CONTINUED and strategy == "random"):
-                cells = [
-                    number.format(mean_and_deviation([factor * values(run)[i] for run in runs])[0])
-                    for values, factor, number in (
-                        (lambda run: run.picked_correct, 100, "{:.0f}%"),
-                        (lambda run: run.picked_classes, 1, "{:.1f}"),
-                    )
-                    for i in (0, -1)
-                ]
+                right = [spread([100 * run.picked_correct[i] for run in runs], 0) for i in (0, -1)]
+                classes = [spread([run.picked_classes[i] for run in runs], 1) for i in (0, -1)]
                 label = {CONTINUED: ", training on", INTERVAL: ", epochs far apart"}.get(name, "")
-                lines.append((f"`{strategy}`{label}", *cells))
-    header = ("strategy", "predicted right, first", "last", "effective classes, first", "last")
+                lines.append((f"`{strategy}`{label}", *right, *classes))
+    header = ("strategy", "predicted right (%), first", "last", "effective classes, first", "last")
     return markdown_table(header, lines)
 
 
 def informativeness_table(record: ExperimentRecord) -> str:
     """Return the model's accuracy on the samples that each score ranks highest (Fig. 3)."""
-    lines = []
-    for strategy in dict.fromkeys(run.strategy for run in record.runs):
-        curves = [run.informativeness for run in record.of(strategy).values()]
-        if all(curves):
-            means = (mean_and_deviation(column)[0] for column in zip(*curves, strict=True))
-            lines.append((f"`{strategy}`", *(f"{100 * mean:.1f}" for mean in means)))
-    return markdown_table(("score", *(f"{portion:.0%}" for portion in PORTIONS)), lines)
+    columns = [f"{portion:.0%}" for portion in PORTIONS]
+    return _score_table(
+        record, columns, lambda run: [100 * value for value in run.informativeness], digits=1
+    )
 
 
 def losses_table(record: ExperimentRecord) -> str:
     """Return the relative real loss of the highest scores at every selection (Fig. 5)."""
+    selections = max(len(run.relative_loss) for run in record.runs)
+    columns = [f"selection {i}" for i in range(1, selections + 1)]
+    return _score_table(record, columns, lambda run: run.relative_loss, digits=2)
+
+
+def _score_table(
+    record: ExperimentRecord,
+    columns: Sequence[str],
+    values: Callable[[RunRecord], list[float]],
+    digits: int,
+) -> str:
     lines = []
     for strategy in dict.fromkeys(run.strategy for run in record.runs):
-        curves = [run.relative_loss for run in record.of(strategy).values()]
+        curves = [values(run) for run in record.of(strategy).values()]
         if all(curves):
-            means = (mean_and_deviation(column)[0] for column in zip(*curves, strict=True))
-            lines.append((f"`{strategy}`", *(f"{mean:.2f}" for mean in means)))
-    header = ("score", *(f"selection {i}" for i in range(1, len(lines[0]))))
-    return markdown_table(header, lines)
+            cells = (spread(column, digits) for column in zip(*curves, strict=True))
+            lines.append((f"`{strategy}`", *cells))
+    return markdown_table(("score", *columns), lines)
 
 
 def _mean(record: ExperimentRecord, strategy: str, attribute: str, i: int) -> float:
@@ -366,20 +372,20 @@ def experiments_page(records: Records, pictures: Mapping[str, str]) -> str:
         "papers' runs on CIFAR is repeated here: they need a GPU.\n",
         claims_table(records) + "\n",
         "### What was picked\n",
-        "Of the first and the last selection, means over seeds: the share of the picks whose label "
-        "the model predicted already, and the effective number of classes among them (the "
-        "exponential of the entropy of their labels).\n",
+        "Of the first and the last selection, mean ± deviation over seeds: the share of the picks "
+        "whose label the model predicted already, and the effective number of classes among them "
+        "(the exponential of the entropy of their labels).\n",
         picks_table(records) + "\n",
         explanation(records) + "\n",
         "### Informativeness\n",
         "The analysis of label dispersion's Fig. 3 at the first selection: accuracy (%) of the "
-        "model on the given share of the pool with the highest scores, means over seeds. The "
-        "lower, the more there is to learn from those labels.\n",
+        "model on the given share of the pool with the highest scores, mean ± deviation over "
+        "seeds. The lower, the more there is to learn from those labels.\n",
         informativeness_table(records[SMALL]) + "\n",
         "### Real loss\n",
         "The analysis of output discrepancy's Fig. 5: the mean real loss of the 5% of the pool "
-        "with the highest scores, over that of the whole pool, means over seeds. Above 1, the "
-        "score finds samples with a high loss, as the paper says of COD.\n",
+        "with the highest scores, over that of the whole pool, mean ± deviation over "
+        "seeds. Above 1, the score finds samples with a high loss, as the paper says of COD.\n",
         losses_table(records[SMALL]) + "\n",
     ]
     parts += [section(records[name], pictures.get(name, "")) for name in TITLES if name in records]
