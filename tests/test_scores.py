@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b
+from dynal_fast.acquisition.registry import SelectionContext, get_strategy
 from dynal_fast.acquisition.scores import SCORES, cod
 from dynal_fast.pool.schedule import Epochs
 
@@ -76,6 +77,24 @@ def test_scores_follow_their_definitions(observed, name):
     np.testing.assert_allclose(stats.score(name).numpy(), want, rtol=2e-5, atol=1e-6)
     best = stats.select(name, 4, ties="first")
     assert set(np.argsort(-want, kind="stable")[:4]) == set(best.tolist())
+
+
+def test_softmax_response_is_the_probability_of_the_predicted_class(observed):
+    """SR of the long-tail paper: the softmax activation of the predicted class, lowest first."""
+    stats, _, history, _ = observed
+    p = softmax(history[-1])
+    response = p[np.arange(N), p.argmax(axis=-1)]
+    np.testing.assert_allclose(
+        1 - stats.score("softmax_response").numpy(), response, rtol=2e-5, atol=1e-6
+    )
+    picks = stats.select("softmax_response", N, ties="first")
+    np.testing.assert_array_equal(picks.numpy(), np.argsort(response, kind="stable"))
+    context = SelectionContext(
+        torch.arange(3, N), torch.empty(0), torch.empty(0), 5, torch.Generator(), 0,
+        torch.nn.Identity(), get_strategy("softmax_response"), iter, tracked=stats,
+    )  # fmt: skip
+    lowest = 3 + np.argsort(response[3:], kind="stable")[:5]
+    assert context.strategy.select(context).tolist() == lowest.tolist()
 
 
 def test_cod_compares_across_cycles():
