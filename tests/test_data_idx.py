@@ -11,7 +11,7 @@ import pytest
 
 from dynal_fast.data import DatasetCorruptError, DatasetNotFoundError, load
 from dynal_fast.data.idx import FASHION_MNIST, FILES, MNIST, parse_idx, read_idx_dataset
-from dynal_fast.data.source import NO_CHECKSUM, NOT_CHECKED, VERIFIED, md5
+from dynal_fast.data.source import NOT_CHECKED, UNPACKED, VERIFIED, md5
 
 REAL = Path(os.environ.get("DYNAL_FAST_DATA", Path(__file__).parents[1] / "../shared/data"))
 
@@ -92,7 +92,7 @@ def test_a_checksum_of_the_gz_is_verified_and_raw_files_are_reported_as_unverifi
     official = {name: md5(tmp_path / "packed" / f"{name}.gz") for name in arrays}
     source = dataclasses.replace(FASHION_MNIST, gzip_md5=official)
     assert read_idx_dataset(source, tmp_path / "packed", verify=True).provenance == VERIFIED
-    assert read_idx_dataset(source, tmp_path / "raw", verify=True).provenance == NO_CHECKSUM
+    assert read_idx_dataset(source, tmp_path / "raw", verify=True).provenance == UNPACKED
     official["train-images-idx3-ubyte"] = "0" * 32
     with pytest.raises(DatasetCorruptError, match=r"train-images-idx3-ubyte.gz has MD5"):
         read_idx_dataset(source, tmp_path / "packed", verify=True)

@@ -115,6 +115,7 @@ def test_caltech101_leaves_the_background_out_and_cuts_the_centre(tmp_path):
             save(folder / name / f"image_{i + 1:04}.jpg", pixels(i, 16, 32))
     dataset = load("caltech101", tmp_path, image_size=(14, 14))
     assert dataset.class_names == ("Faces", "ant")
+    assert dataset.provenance.startswith("not verified: official checksums, where there are any,")
     assert np.bincount(dataset.train_labels).tolist() == [9, 9]
     image = Image.open(dataset.train_images.paths[0]).resize((16, 16), Image.Resampling.BILINEAR)
     expected = np.asarray(image)[1:15, 1:15].transpose(2, 0, 1)

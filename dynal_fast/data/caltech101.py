@@ -12,7 +12,7 @@ from dynal_fast.data.image_folder import (
     list_class_folders,
     split_per_class,
 )
-from dynal_fast.data.source import NO_CHECKSUM, Source
+from dynal_fast.data.source import UNPACKED, Source
 
 CALTECH101 = Source(
     title="Caltech-101",
@@ -57,5 +57,5 @@ def read_caltech101(root: Path, image_size: tuple[int, int] = (224, 224)) -> Ima
         tuple(class_names),
         np.array(IMAGENET_MEAN, np.float32),
         np.array(IMAGENET_STD, np.float32),
-        f"{NO_CHECKSUM}; fixed random split, a tenth of each category for the test",
+        f"{UNPACKED}; fixed random split, a tenth of each category for the test",
     )

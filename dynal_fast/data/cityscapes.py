@@ -7,7 +7,7 @@ import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, LazyStack
 from dynal_fast.data.image_folder import check_image_size, decode_image
-from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError, Source
+from dynal_fast.data.source import UNPACKED, DatasetCorruptError, DatasetNotFoundError, Source
 
 CITYSCAPES = Source(
     title="Cityscapes",
@@ -75,7 +75,7 @@ def read_cityscapes(root: Path, image_size: tuple[int, int] = (1024, 2048)) -> I
         tuple(CLASSES.values()),
         np.array(MEAN, np.float32),
         np.array(STD, np.float32),
-        NO_CHECKSUM,
+        UNPACKED,
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
 from dynal_fast.data.source import (
-    NO_CHECKSUM,
     NOT_CHECKED,
+    UNPACKED,
     VERIFIED,
     DatasetCorruptError,
     Source,
@@ -118,7 +118,7 @@ def read_idx_dataset(source: IdxSource, root: Path, verify: bool) -> ImageDatase
                 f"expected at most {len(source.class_names) - 1}"
             )
         splits[split] = (images[:, None].copy(), labels.astype(np.int64))
-    provenance = NOT_CHECKED if not verify else VERIFIED if all(checked) else NO_CHECKSUM
+    provenance = NOT_CHECKED if not verify else VERIFIED if all(checked) else UNPACKED
     return dataset_in_memory(
         source.title, splits["train"], splits["test"], source.class_names, provenance
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 VERIFIED = "official checksums verified"
 NOT_CHECKED = "checksums not checked (verify=False)"
 NO_CHECKSUM = "no official checksum exists for these files"
+UNPACKED = "not verified: official checksums, where there are any, are of the packed files"
 
 
 class DatasetNotFoundError(FileNotFoundError):
