@@ -282,6 +282,8 @@ def _show(grid: "GridResult", folder: Path) -> None:
     pictures = draw_learning_curves(grid, folder)
     print(f"Test {grid.metric} (%) by number of labeled samples; * is the best")
     print(accuracy_table(grid))
+    if grid.protocol_note:
+        print(f"\n{grid.protocol_note}")
     print(f"\nCost\n{cost_table(grid)}")
     print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynal_fast.experiment import RunConfig
-from dynal_fast.experiment.presets import PRESETS
+from dynal_fast.experiment.presets import PRESETS, departures
 
 # Initial, budget, final size, repeats, epochs, first learning rate, data, model.
 PAPERS = {
@@ -183,3 +183,36 @@ def test_the_page_of_the_papers_experiments_names_every_preset_and_no_other():
     papers = {name.split("/")[0] for name in PRESETS}
     named = re.findall(rf"`((?:{'|'.join(papers)})/[a-z0-9-]+)`", page)
     assert set(named) == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_does_not_depart_from_itself_and_every_shrunk_size_is_named(name):
+    assert departures(config(name).to_mapping(), 50_000) == []
+    whole, small = config(name).to_mapping(), config(name, scale=0.05).to_mapping()
+    named = departures(small, 2500)
+    assert named[:2] == ["scale 0.05", "2,500 training samples, 0.05 of all"]
+    shrunk = {
+        key: (small[table][key], whole[table][key])
+        for table in ("protocol", "training")
+        for key in whole[table]
+        if small[table][key] != whole[table][key]
+    }
+    assert shrunk.keys() >= {"initial", "epochs"}
+    assert f"epochs {small['training']['epochs']} instead of {whole['training']['epochs']}" in named
+    assert f"initial {small['protocol']['initial']:,} instead of" in " ".join(named)
+    schedules = [key for key in small["schedules"] if small["schedules"] != whole["schedules"]]
+    assert len(named) == 2 + len(shrunk) + len(schedules)
+
+
+def test_what_the_command_line_changed_is_a_departure_too():
+    given = config(
+        "long-tail/mnist", model="cnn", seeds=[5], data="digits", training={"batch_size": 64}
+    )
+    assert departures(given.to_mapping()) == [
+        "repeats 1 instead of 3",
+        "data digits instead of mnist",
+        "model cnn instead of lenet",
+        "batch_size 64 instead of 128",
+    ]
+    assert departures({"preset": "mnist"}) == ["a preset that this version does not know"]
+    assert departures({"data": "digits"}) == []

@@ -1,5 +1,6 @@
 """Tables and pictures of finished runs."""
 
+import csv
 import dataclasses
 import itertools
 import json
@@ -17,6 +18,7 @@ from dynal_fast.experiment.results import (
 )
 from dynal_fast.report.curves import draw_learning_curves, spread
 from dynal_fast.report.table import accuracy_table, cost_table, learning_curve
+from dynal_fast.report.write import write_report
 
 
 def run(strategy, seed, accuracies, milliseconds=1.0, peak=2**20):
@@ -77,6 +79,40 @@ def test_results_survive_the_round_trip(tmp_path):
     assert loaded == GRID
     assert [run.timings for run in loaded.runs] == [run.timings for run in GRID.runs]
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 4 * 3 + 2
+
+
+SHRUNK = dataclasses.replace(
+    GRID,
+    configuration={
+        "data": "mnist",
+        "model": "lenet",
+        "preset": "long-tail/mnist",
+        "scale": 0.05,
+        "protocol": {"initial": 500, "budget": 100},
+        "training": {"epochs": 10},
+    },
+    samples=3000,
+)
+NOTE = (
+    "Not the protocol of long-tail/mnist itself: scale 0.05; 3,000 training samples, 0.05 of all; "
+    "repeats 2 instead of 3; initial 500 instead of 10,000; budget 100 instead of 2,000; "
+    "epochs 10 instead of 20."
+)
+
+
+def test_a_shrunk_run_says_so_in_every_result(tmp_path):
+    SHRUNK.save(tmp_path)
+    assert GridResult.load(tmp_path).protocol_note == NOTE
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"] == NOTE
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 14
+    assert {row["protocol"] for row in rows} == {NOTE}
+    _, svg = draw_learning_curves(SHRUNK, tmp_path)
+    texts = [text for text in xml.etree.ElementTree.parse(svg).getroot().itertext() if text.strip()]
+    assert NOTE in " ".join(" ".join(texts).split())
+    assert NOTE in write_report([tmp_path], tmp_path / "report").read_text()
+    assert GRID.protocol_note == ""
 
 
 def test_times_are_kept_apart_from_results():

@@ -80,7 +80,8 @@ def run_grid(
         runs.append(dataclasses.replace(experiment.run(), strategy=name))
         done += (experiment.protocol.cycles + 1) * config.training.epochs
     runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
-    grid = GridResult(config.to_mapping(), runs, metric=data.metric)
+    samples = len(data.samples)
+    grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
     grid.save(folder)
     return grid
 

@@ -3,8 +3,12 @@
 Where a paper leaves something open, the choice is in ``Preset.chosen_here``.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from dynal_fast.experiment.config import RunConfig
 
 Table = dict[str, Any]
 
@@ -303,7 +307,8 @@ def preset_values(name: str, scale: float = 1.0) -> Table:
 
     Shrunk are the data set, the initial set, the budget, the subset, the epochs (not below 10), the
     milestones and the intervals of schedules. The number of cycles and of repeats stays. The
-    configuration, and so the results, name the preset and the scale.
+    configuration, and so the results, name the preset and the scale; :func:`departures` says what
+    became of each size.
 
     Raises
     ------
@@ -339,3 +344,49 @@ def preset_values(name: str, scale: float = 1.0) -> Table:
             for score, schedule in values["schedules"].items()
         }
     return values
+
+
+def departures(configuration: Mapping[str, Any], samples: int | None = None) -> list[str]:
+    """Say in what a run departs from the preset that it names: every size as it is and as it was.
+
+    Parameters
+    ----------
+    configuration
+        Of the run, as ``RunConfig.to_mapping`` gives it; keys that it lacks are taken to be the
+        preset's.
+    samples
+        The number of training samples, where it is known.
+
+    >>> departures({"preset": "long-tail/mnist", "scale": 0.1, "training": {"epochs": 10}}, 6000)
+    ['scale 0.1', '6,000 training samples, 0.1 of all', 'epochs 10 instead of 20']
+    """
+    name, scale = configuration.get("preset", ""), configuration.get("scale", 1.0)
+    if name not in PRESETS:
+        return ["a preset that this version does not know"] if name else []
+    found = []
+    if scale != 1:
+        counted = f"{samples:,} training samples, " if samples is not None else "training samples: "
+        found += [f"scale {scale:g}", f"{counted}{scale:g} of all"]
+    whole = asdict(RunConfig.from_mapping({"preset": name}))
+    repeats = len(configuration.get("seeds", whole["seeds"]))
+    if repeats != len(whole["seeds"]):
+        found.append(f"repeats {repeats} instead of {len(whole['seeds'])}")
+    flat = {key: whole[key] for key in ("data", "model", "image_size")}
+    given = dict(configuration)
+    for table in ("protocol", "training"):
+        flat |= whole[table]
+        given |= configuration.get(table, {})
+    flat |= {f"schedule of {key}": value for key, value in whole["schedules"].items()}
+    given |= {f"schedule of {k}": v for k, v in configuration.get("schedules", {}).items()}
+    for key, value in flat.items():
+        if given.get(key, value) != value:
+            found.append(f"{key} {_plainly(given[key])} instead of {_plainly(value)}")
+    return found
+
+
+def _plainly(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plainly, value)) or "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "")

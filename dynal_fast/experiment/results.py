@@ -77,13 +77,29 @@ class GridResult:
     """All runs of a grid. ``configuration`` is that of :class:`RunConfig`.
 
     ``environment`` is where the timings were measured, by default here; ``metric`` says what is
-    called accuracy elsewhere: for segmentation ``"mean IoU"``.
+    called accuracy elsewhere: for segmentation ``"mean IoU"``. ``samples`` is the number of
+    training samples of the data set, where it is known.
     """
 
     configuration: dict[str, Any]
     runs: list[RunResult]
     environment: dict[str, Any] = field(default_factory=lambda: environment(), compare=False)
     metric: str = "accuracy"
+    samples: int | None = None
+
+    @property
+    def protocol_note(self) -> str:
+        """Whose protocol this is, and every size in which it departs from it; empty if nobody's."""
+        from dynal_fast.experiment.presets import departures
+
+        preset = self.configuration.get("preset")
+        if not preset:
+            return ""
+        seeds = {"seeds": sorted({run.seed for run in self.runs})}
+        changed = departures(self.configuration | seeds, self.samples)
+        if not changed:
+            return f"The protocol of {preset}."
+        return f"Not the protocol of {preset} itself: {'; '.join(changed)}."
 
     def strategies(self) -> list[str]:
         """The strategies in the order they ran, without the reference."""
@@ -109,6 +125,7 @@ class GridResult:
             for run in self.runs
         ]
         facts = {"format": 1, "configuration": self.configuration, "metric": self.metric}
+        facts |= {"samples": self.samples, "protocol": self.protocol_note}
         return _readable(facts | {"runs": runs})
 
     def timings_json(self) -> str:
@@ -124,15 +141,20 @@ class GridResult:
         return _readable({"format": 1, "environment": self.environment, "runs": runs})
 
     def results_csv(self) -> str:
-        """One line for each training: strategy, seed, cycle, labeled, accuracy, train_loss."""
-        text = io.StringIO()
+        """One line for each training: strategy, seed, cycle, labeled, accuracy and loss.
+
+        Its column ``protocol`` is :attr:`protocol_note`: no line of a shrunk run passes for the
+        paper's own.
+        """
+        text, note = io.StringIO(), self.protocol_note
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["strategy", "seed", "cycle", "labeled", "accuracy", "train_loss"])
+        header = ["strategy", "seed", "cycle", "labeled", "accuracy", "train_loss", "protocol"]
+        writer.writerow(header)
         for run in self.runs:
             for cycle in run.cycles:
                 writer.writerow(
                     [run.strategy, run.seed, cycle.cycle, cycle.labeled]
-                    + [repr(cycle.accuracy), repr(cycle.train_loss)]
+                    + [repr(cycle.accuracy), repr(cycle.train_loss), note]
                 )
         return text.getvalue()
 
@@ -179,7 +201,8 @@ class GridResult:
                 for run, timed in zip(results["runs"], timings["runs"], strict=True)
             ]
             metric = results.get("metric", "accuracy")
-            return cls(results["configuration"], runs, timings["environment"], metric)
+            samples = results.get("samples")
+            return cls(results["configuration"], runs, timings["environment"], metric, samples)
         except OSError as error:
             raise ValueError(f"{results_file.parent} holds no finished results: {error}") from error
         except (KeyError, TypeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Learning curves as pictures."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def draw_learning_curves(
     """Write ``name.png`` and ``name.svg`` and return their paths.
 
     One line for each strategy: the mean test accuracy over seeds against the number of labeled
-    samples, with one standard deviation as a band; a dashed line for training on all labels.
+    samples, with one standard deviation as a band; a dashed line for training on all labels. Below,
+    whose protocol it is and in what the run departs from it.
     """
     import io
 
@@ -41,6 +43,8 @@ def draw_learning_curves(
         figure = Figure(figsize=(9, 5.4), layout="constrained")
         axes = figure.add_subplot()
         _draw(axes, grid)
+        if grid.protocol_note:
+            figure.supxlabel("\n".join(textwrap.wrap(grid.protocol_note, 110)), fontsize=8.5)
         for ending, metadata in (("png", None), ("svg", {"Date": None})):
             picture = io.BytesIO()
             figure.savefig(picture, format=ending, dpi=160, metadata=metadata)

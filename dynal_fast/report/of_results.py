@@ -72,6 +72,8 @@ def learning_curves(
     text = f"{metric[0].upper()}{metric[1:]} on the test set after each training" + (
         ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
     )
+    notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
+    text = " ".join([text, *(escape(note) for note in notes if note)])
     drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
     numbers = _every_seed(methods, counts)
     if references:

@@ -81,10 +81,11 @@ def _lead(experiments: list[Experiment]) -> str:
     if references:
         facts.append(("accuracy on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
     items = "".join(f"<li><span>{escape(k)}</span>{escape(v)}</li>" for k, v in facts)
-    preset, scale = (experiments[0].configuration.get(key) for key in ("preset", "scale"))
-    note = f"The protocol of {escape(str(preset))}. " if preset else ""
-    if preset and scale != 1:
-        note += f"Shrunk: data set, labels and epochs are {scale:g} times the protocol's. "
+    notes = "".join(
+        f"<p>{escape(experiment.label)}: {escape(note)}</p>\n"
+        for experiment in experiments
+        if (note := experiment.grid.protocol_note)
+    )
     names = ", ".join(experiment.label for experiment in experiments)
-    lead = f"<p>{note}{len(runs)} runs, from {escape(names)}.</p>\n"
+    lead = f"<p>{len(runs)} runs, from {escape(names)}.</p>\n{notes}"
     return f'{lead}<ul class="facts">{items}</ul>\n'
