@@ -1,7 +1,6 @@
 """Strategies made of several parts, each against a plain transcription of its definition."""
 
 import copy
-import itertools
 import math
 
 import numpy as np
@@ -13,7 +12,6 @@ from dynal_fast.acquisition.combined import shortlist_then_diversify, stratified
 from dynal_fast.acquisition.committee import committee_stats
 from dynal_fast.acquisition.discrepancy import model_discrepancy, temporal_output_discrepancy
 from dynal_fast.acquisition.registry import SelectionContext, Strategy, get_strategy
-from dynal_fast.acquisition.robust_k_center import robust_k_center
 from dynal_fast.acquisition.scores import vote_entropy
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
 from dynal_fast.pool import PoolStats
@@ -25,59 +23,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def softmax(logits):
     e = np.exp(logits - logits.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
-
-
-def optimal_radius(pool, budget, labeled, outliers):
-    """Every choice of centres tried."""
-    distance = np.linalg.norm(pool[:, None] - pool[None], axis=2)
-    fixed = np.linalg.norm(pool[:, None] - labeled[None], axis=2).min(1, initial=np.inf)
-    radii = []
-    for centres in itertools.combinations(range(len(pool)), budget):
-        nearest = np.minimum(fixed, distance[:, list(centres)].min(1))
-        radii.append(np.sort(nearest)[len(pool) - 1 - outliers])
-    return min(radii)
-
-
-@pytest.mark.parametrize("outliers", [0, 1, 3])
-@pytest.mark.parametrize("labeled", [0, 2])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_robust_k_center_finds_the_smallest_radius(seed, labeled, outliers):
-    rng = np.random.default_rng(seed)
-    pool, fixed = rng.normal(size=(14, 2)), rng.normal(size=(labeled, 2))
-    given = torch.from_numpy(fixed) if labeled else None
-    found = robust_k_center(torch.from_numpy(pool), 3, given, outliers=outliers)
-    expected = optimal_radius(pool, 3, fixed, outliers)
-    assert found.optimal
-    assert found.searched
-    assert found.radius == pytest.approx(expected, abs=1e-12)
-    assert found.lower_bound == pytest.approx(expected, abs=1e-12)
-    assert len(found.indices.unique()) == 3
-    everything = np.concatenate([fixed, pool[found.indices.numpy()]])
-    reached = np.linalg.norm(pool[:, None] - everything[None], axis=2).min(1)
-    assert np.sort(reached)[13 - outliers] == pytest.approx(expected, abs=1e-12)
-    assert found.radius <= found.greedy_radius
-
-
-def test_robust_k_center_says_what_it_could_not_prove():
-    pool = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    for settings in ({"time_limit": 0.0}, {"max_pairs": 10}):
-        found = robust_k_center(pool, 4, **settings)
-        assert not found.searched
-        assert not found.optimal
-        assert found.radius == found.greedy_radius
-        assert found.lower_bound == found.greedy_radius / 2
-    best = robust_k_center(pool, 4)
-    assert found.lower_bound <= best.radius < found.radius
-    with pytest.raises(ValueError, match=r"budget must be in 1 \.\. 60, got 61"):
-        robust_k_center(pool, 61)
-
-
-def test_robust_k_center_on_duplicates_and_on_a_pool_that_is_covered():
-    pool = torch.ones(5, 2)
-    found = robust_k_center(pool, 2, labeled=torch.ones(1, 2))
-    assert found.radius == 0
-    assert found.optimal
-    assert len(found.indices.unique()) == 2
 
 
 def test_vote_entropy_is_that_of_the_votes():

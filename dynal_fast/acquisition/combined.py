@@ -13,7 +13,6 @@ from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.farthest_first.checks import Array
 
 SHORTLIST_FACTOR = 10
-CORESET_TIME_LIMIT = 60.0  # seconds a selection
 CORESET_OUTLIERS = 1e-4  # of the samples, as Sener and Savarese choose in their section 5
 
 DIVERSIFIED = (
@@ -178,13 +177,13 @@ def _coreset(context: SelectionContext) -> Tensor:
         context.budget,
         context.embeddings(context.labeled),
         outliers=round(CORESET_OUTLIERS * (len(context.candidates) + len(context.labeled))),
-        time_limit=CORESET_TIME_LIMIT,
     )
     context.report |= {
         "radius": found.radius,
         "greedy_radius": found.greedy_radius,
         "lower_bound": found.lower_bound,
-        "searched": found.searched,
+        "optimal": found.optimal,
+        "stopped": found.stopped,
     }
     return context.candidates[found.indices]
 
