@@ -55,6 +55,8 @@ a config file (TOML; YAML has the same keys):
   epochs = 30
   [schedules]
   prediction_stability = { last = 5, interval = 5 }   # eq. 4 of the paper; or "every"
+  [options]
+  coreset = { max_pairs = 1000000 }
 
 Every cycle is checkpointed: after an interruption run the same command again, and it goes on to the
 same results. They are in the output folder: results.json and results.csv (the same on every
@@ -155,6 +157,14 @@ def _add_run(commands: Any) -> None:
     run.add_argument("config", nargs="?", metavar="CONFIG", help="a .toml or .yaml file of options")
     run.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    run.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_strategy_option,
+        metavar="STRATEGY.NAME=NUMBER",
+        help="option of a strategy, as `dynal-fast strategies` lists them; may be given repeatedly",
+    )
     _add_config_options(run.add_argument_group("what runs"), RunConfig, table="")
     _add_config_options(run.add_argument_group("protocol"), Protocol, table="protocol")
     _add_config_options(run.add_argument_group("training"), Training, table="training")
@@ -235,13 +245,32 @@ def _add_plot(commands: Any) -> None:
     plot.set_defaults(command=_plot)
 
 
+def _strategy_option(text: str) -> dict[str, dict[str, float]]:
+    """Return the table of a config file that says the same as ``STRATEGY.NAME=NUMBER``."""
+    path, _, number = text.partition("=")
+    strategy, _, name = path.rpartition(".")
+    try:
+        return {strategy: {name: float(number)}}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected STRATEGY.NAME=NUMBER, such as coreset.time_limit=60, got {text!r}"
+        ) from None
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    _run_config(_config_of(arguments), arguments.output, arguments.quiet)
+
+
+def _config_of(arguments: argparse.Namespace) -> RunConfig:
+    """Return the configuration of ``run``: its file, with the options on top."""
     values = read_config(arguments.config) if arguments.config else {}
     for name, value in vars(arguments).items():
         table, dot, key = name.partition(".")
         if dot:
             values = merge_tables(values, {table: {key: value}} if table else {key: value})
-    _run_config(RunConfig.from_mapping(values), arguments.output, arguments.quiet)
+    for given in arguments.option:
+        values = merge_tables(values, {"options": given})
+    return RunConfig.from_mapping(values)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -346,8 +375,12 @@ def _strategies(arguments: argparse.Namespace) -> None:
     listed = list(strategies())
     width = max(len(strategy.name) for strategy in listed)
     for strategy in listed:
-        also = f" (also: {', '.join(strategy.aliases)})" if strategy.aliases else ""
-        print(f"{strategy.name:<{width}}  {strategy.description}{also}")
+        notes = [f"also: {', '.join(strategy.aliases)}"] if strategy.aliases else []
+        if strategy.options:
+            defaults = (f"{name}={value}" for name, value in strategy.options.items())
+            notes.append(f"options: {', '.join(defaults)}")
+        more = f" ({'; '.join(notes)})" if notes else ""
+        print(f"{strategy.name:<{width}}  {strategy.description}{more}")
 
 
 def _presets(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The command line in a subprocess: what it does, what it says when the input is wrong."""
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -290,8 +291,41 @@ def test_strategies_lists_every_one_with_what_it_does(capsys):
     names = [line.split()[0] for line in lines]
     assert {"random", "cod", "label_dispersion", "farthest_first", "bald"} <= set(names)
     assert "softmax_response" in names
+    assert "options: outliers=0.0001, max_pairs=200000" in lines[names.index("coreset")]
     assert all(len(line.split()) > 3 for line in lines)
     assert all(a != b for a, b in itertools.combinations(names, 2))
+
+
+def test_options_of_a_strategy_reach_it(tmp_path):
+    (tmp_path / "run.toml").write_text("[options]\ncoreset = { max_pairs = 0, node_limit = 7 }\n")
+    command = ["run", str(tmp_path / "run.toml"), "-q", *SMALL, "--no-reference"]
+    command[command.index("random")] = "coreset"
+    assert main([*command, "-o", str(tmp_path / "a")]) == 0
+    assert main([*command, "-o", str(tmp_path / "b"), "--option", "coreset.max_pairs=1e6"]) == 0
+    for name, pairs, stopped in (("a", 0, "max_pairs"), ("b", 1e6, "optimal")):
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        chosen = {"coreset": {"max_pairs": pairs, "node_limit": 7}}
+        assert results["configuration"]["options"] == chosen
+        report = results["runs"][0]["cycles"][0]["report"]
+        assert report["stopped"] == stopped
+        assert 0 < report["lower_bound"] <= report["radius"] <= report["greedy_radius"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("coreset", "expected STRATEGY.NAME=NUMBER, such as coreset.time_limit=60, got 'coreset'"),
+        ("coreset.pairs=3", "coreset has no option 'pairs'; it has: outliers, max_pairs, node_l"),
+        ("coreset.max_pairs=0.5", "coreset.max_pairs must be an integer, got 0.5"),
+        ("margin.factor=1", "margin has no option 'factor'; it has: none"),
+        ("cod.factor=1", "options names 'cod', which is not among strategies"),
+    ],
+)
+def test_wrong_options_of_a_strategy_are_refused(tmp_path, capsys, option, message):
+    strategies = ["--strategies", "coreset", "margin"]
+    err = refused(capsys, "run", "-q", "-o", tmp_path / "x", *strategies, "--option", option)
+    assert message in err
+    assert not (tmp_path / "x").exists()
 
 
 def test_info_and_version_answer():

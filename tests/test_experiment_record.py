@@ -92,6 +92,7 @@ def test_the_command_gives_the_configuration_back():
             "protocol": {"balanced": True, "budget": 7},
             "training": {"epochs": 3, "milestones": [1, 2]},
             "schedules": {"prediction_stability": {"last": 5, "interval": 8}},
+            "options": {"coreset": {"outliers": 0.25, "max_pairs": 1_000_000}},
         }
     )
     command, config_file = command_of(config.to_mapping(), "x")
@@ -103,6 +104,8 @@ def test_the_command_gives_the_configuration_back():
         if dot:
             values = merge_tables(values, {table: {key: value}} if table else {key: value})
     values["schedules"] = {"prediction_stability": {"last": 5, "interval": 8}}
+    for given in build_parser().parse_args(words).option:
+        values = merge_tables(values, {"options": given})
     assert RunConfig.from_mapping(values) == config
     assert config_file == "[schedules]\nprediction_stability = { last = 5, interval = 8 }"
 

@@ -1,5 +1,7 @@
 """The registry of strategies: names, additions, declared needs, and what a strategy may return."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -18,9 +20,9 @@ from tests.experiment_cases import PROTOCOL, TRAINING, blobs
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(strategy, model="mlp"):
+def run(strategy, model="mlp", directory=None):
     return ActiveLearningExperiment(
-        blobs(), model, strategy, protocol=PROTOCOL, training=TRAINING
+        blobs(), model, strategy, protocol=PROTOCOL, training=TRAINING, directory=directory
     ).run()
 
 
@@ -71,6 +73,33 @@ def test_a_name_cannot_be_taken_twice(lowest_ids):
         register_strategy("other", lowest_ids, aliases=("first_ids",))
     with pytest.raises(ValueError, match="unknown strategy 'other'"):
         get_strategy("other")
+
+
+def test_options_of_a_strategy_are_part_of_the_configuration(tmp_path):
+    @register_strategy("every_nth", options={"n": 2, "weight": 0.5})
+    def every_nth(context):
+        return context.candidates[:: context.strategy.options["n"]][: context.budget]
+
+    strategy = get_strategy("every_nth")
+    unregister_strategy("every_nth")
+    assert (
+        run(strategy).cycles[0].selected != run(strategy.with_options({"n": 3})).cycles[0].selected
+    )
+    assert strategy.with_options({"weight": 2}).options == {"n": 2, "weight": 2.0}
+    assert strategy.options == {"n": 2, "weight": 0.5}
+    for given, message in (
+        ({"m": 1}, "every_nth has no option 'm'; it has: n, weight"),
+        ({"n": 1.5}, r"every_nth\.n must be an integer, got 1\.5"),
+        ({"n": True}, r"every_nth\.n must be an integer, got True"),
+        ({"weight": "x"}, r"every_nth\.weight must be a number, got 'x'"),
+        ({"weight": math.nan}, r"every_nth\.weight must be a number, got nan"),
+        ({"n": math.inf}, r"every_nth\.n must be an integer, got inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            strategy.with_options(given)
+    run(strategy, directory=tmp_path)
+    with pytest.raises(ValueError, match=r"different configuration: options\.n is 2 there and 3"):
+        run(strategy.with_options({"n": 3}), directory=tmp_path)
 
 
 def test_unknown_names_and_needs_are_named():

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
-from dynal_fast.acquisition.robust_k_center import robust_k_center
+from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
 from dynal_fast.acquisition.scores import ALIASES
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.farthest_first.checks import Array
 
 SHORTLIST_FACTOR = 10
-CORESET_OUTLIERS = 1e-4  # of the samples, as Sener and Savarese choose in their section 5
 
 DIVERSIFIED = (
     "softmax_response",
@@ -170,13 +169,29 @@ def _stratified(context: SelectionContext) -> Tensor:
     description="robust k-center by mixed-integer search (Sener and Savarese, Algorithm 2)",
     needs=("embeddings",),
     aliases=("robust_k_center",),
+    options={
+        "outliers": 1e-4,  # a share of the samples, as in section 5 of the paper
+        "max_pairs": MAX_PAIRS,
+        "node_limit": NODE_LIMIT,
+        "time_limit": 0.0,  # none
+    },
 )
 def _coreset(context: SelectionContext) -> Tensor:
+    """Robust k-center; the radius, its bound and what ended the search go into the results.
+
+    With the default limits programs of a few thousand samples are solved; a larger pool is left
+    with farthest-first, unless ``max_pairs`` or ``protocol.subset`` says otherwise.
+    """
+    options = context.strategy.options
+    count = len(context.candidates) + len(context.labeled)
     found = robust_k_center(
         context.embeddings(context.candidates),
         context.budget,
         context.embeddings(context.labeled),
-        outliers=round(CORESET_OUTLIERS * (len(context.candidates) + len(context.labeled))),
+        outliers=round(options["outliers"] * count),
+        max_pairs=int(options["max_pairs"]),
+        node_limit=int(options["node_limit"]),
+        time_limit=options["time_limit"] or math.inf,
     )
     context.report |= {
         "radius": found.radius,

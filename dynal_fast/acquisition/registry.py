@@ -4,8 +4,9 @@ A strategy is a plain callable ``strategy(context) -> indices`` and a declaratio
 the statistics that are tracked while the model trains, the embeddings, MC-dropout passes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -149,7 +150,7 @@ Select = Callable[[SelectionContext], Tensor]
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named way to pick samples, and what it needs from the loop."""
+    """A named way to pick samples, what it needs from the loop, and the values of its options."""
 
     name: str
     select: Select
@@ -157,6 +158,31 @@ class Strategy:
     tracks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    options: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def with_options(self, given: Mapping[str, float]) -> "Strategy":
+        """Return the strategy with other values of some options.
+
+        Raises
+        ------
+        ValueError
+            It has no such option, or a value is no number, or no integer where the default is one.
+
+        >>> get_strategy("coreset").with_options({"max_pairs": 10}).options["max_pairs"]
+        10
+        """
+        options = dict(self.options)
+        for name, value in given.items():
+            if name not in options:
+                known = ", ".join(options) or "none"
+                raise ValueError(f"{self.name} has no option {name!r}; it has: {known}")
+            kind = type(options[name])
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or kind(value) != value:
+                expected = "an integer" if kind is int else "a number"
+                raise ValueError(f"{self.name}.{name} must be {expected}, got {value!r}")
+            options[name] = kind(value)
+        return replace(self, options=options)
 
 
 _REGISTRY: dict[str, Strategy] = {}
@@ -170,6 +196,7 @@ def register_strategy(
     tracks: Iterable[str] = (),
     needs: Iterable[str] = (),
     aliases: Iterable[str] = (),
+    options: Mapping[str, float] | None = None,
 ) -> Callable[[Select], Select]:
     """Add a strategy to the registry, as a decorator or by passing the callable.
 
@@ -187,6 +214,9 @@ def register_strategy(
         and ``"mc_dropout"`` (the model must have dropout layers); ``"oracle"`` (labels of unlabeled
         samples, for analysis); ``"independent_model"`` (before the first training the statistics
         observe an independent, randomly initialised model instead of the one that trains).
+    options
+        Numbers that a run may set, with their defaults, which say whether they are integers. The
+        strategy reads them from ``context.strategy.options``.
 
     Raises
     ------
@@ -210,7 +240,13 @@ def register_strategy(
 
     def add(function: Select) -> Select:
         strategy = Strategy(
-            name, function, description, tuple(tracks), tuple(needs), tuple(aliases)
+            name,
+            function,
+            description,
+            tuple(tracks),
+            tuple(needs),
+            tuple(aliases),
+            options=dict(options or {}),
         )
         for each in names:
             _REGISTRY[each] = strategy

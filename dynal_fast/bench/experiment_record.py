@@ -199,6 +199,9 @@ def command_of(configuration: dict[str, Any], name: str) -> tuple[str, str]:
                 words += [f"--{option}", *map(str, value)]
             else:
                 words += [f"--{option}", "DIR" if key.startswith("data_") else str(value)]
+    for strategy, options in configuration.get("options", {}).items():
+        for name, value in options.items():
+            words += ["--option", f"{strategy}.{name}={value}"]
     return shlex.join(words), config_file
 
 

@@ -158,6 +158,7 @@ class RunConfig:
 
     ``schedules`` says in which epochs a statistic observes the pool: ``"every"``, ``"final"``,
     ``{last = 5, interval = 5}`` (eq. 4 of prediction stability) or ``{epochs = [10, 20, 30]}``.
+    ``options`` sets numbers of a strategy: ``{coreset = {time_limit = 600}}``.
 
     >>> config = RunConfig.from_mapping({"strategies": ["cod"], "training": {"epochs": 3}})
     >>> config.strategies, config.training.epochs
@@ -198,6 +199,9 @@ class RunConfig:
     training: Training = field(default_factory=Training)
     schedules: dict[str, Schedule] = field(
         default_factory=dict, metadata={"help": "observed epochs of a statistic"}
+    )
+    options: dict[str, dict[str, float]] = field(
+        default_factory=dict, metadata={"help": "options of strategies"}
     )
 
     def __post_init__(self) -> None:

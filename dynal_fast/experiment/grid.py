@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from dynal_fast.acquisition.registry import get_strategy
+from dynal_fast.acquisition.registry import Strategy, get_strategy
 from dynal_fast.experiment.checkpoint import remove_leftovers
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
@@ -57,8 +57,9 @@ def run_grid(
     """
     folder = Path(folder)
     remove_leftovers(folder)
-    names = [get_strategy(name).name for name in config.strategies]
-    if len(set(names)) < len(names):
+    chosen = _chosen(config)
+    names = list(chosen)
+    if len(names) < len(config.strategies):
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -69,7 +70,9 @@ def run_grid(
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
-    experiments = [_experiment(config, data, name, seed, folder) for name, seed in jobs]
+    experiments = [
+        _experiment(config, data, chosen.get(name), name, seed, folder) for name, seed in jobs
+    ]
     for experiment in experiments[: len(names)]:
         experiment.check_needs()
     runs: list[RunResult] = []
@@ -86,21 +89,38 @@ def run_grid(
     return grid
 
 
+def _chosen(config: RunConfig) -> dict[str, Strategy]:
+    """Return name → strategy of those that run, with their options."""
+    chosen = {strategy.name: strategy for strategy in map(get_strategy, config.strategies)}
+    for name, given in config.options.items():
+        strategy = get_strategy(name)
+        if strategy.name not in chosen:
+            raise ValueError(f"options names {name!r}, which is not among strategies")
+        chosen[strategy.name] = strategy.with_options(given)
+    return chosen
+
+
 def _experiment(
-    config: RunConfig, data: ExperimentData, name: str, seed: int, folder: Path
+    config: RunConfig,
+    data: ExperimentData,
+    strategy: Strategy | None,
+    name: str,
+    seed: int,
+    folder: Path,
 ) -> ActiveLearningExperiment:
+    """Return the run of a strategy, or the reference on all data where there is none."""
     everything = Protocol(initial=len(data.samples), cycles=0)
     return ActiveLearningExperiment(
         data,
         config.model,
-        "random" if name == REFERENCE else name,
-        protocol=everything if name == REFERENCE else config.protocol,
+        strategy or "random",
+        protocol=config.protocol if strategy else everything,
         training=config.training,
         schedules=config.schedules,
         seed=seed,
         device=config.device,
         directory=folder / name / f"seed-{seed}",
-        analysis=config.analysis and name != REFERENCE,
+        analysis=config.analysis and strategy is not None,
     )
 
 

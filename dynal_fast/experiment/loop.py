@@ -257,6 +257,7 @@ class ActiveLearningExperiment:
             "model": self.model_name,
             "initial_weights": weights_digest(model),
             "strategy": self.strategy.name,
+            "options": dict(self.strategy.options),
             "seed": self.seed,
             "device": self.device.type,
             "protocol": dataclasses.asdict(self.protocol),
