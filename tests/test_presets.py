@@ -23,6 +23,7 @@ PAPERS = {
     "long-tail/mnist": (10_000, 2000, 30_000, 3, 20, 1e-3, "mnist", "lenet"),
     "long-tail/cifar10": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar10", "vgg16"),
     "long-tail/cifar100": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar100", "vgg16"),
+    "long-tail/compress-cifar10": (50_000, 20, 25_000, 3, 250, 0.1, "cifar10", "vgg16"),
     "long-tail/inflated-cifar100": (25_000, 4000, 45_000, 3, 250, 0.1, "cifar100", "vgg16"),
 }
 # The same sizes and schedule as a preset above, and what is compared: strategies, model, loss.
@@ -81,7 +82,7 @@ def test_sizes_repeats_and_schedule_are_the_papers(name):
         given.data,
         given.model,
     )
-    assert given.reference
+    assert given.reference or given.protocol.compress
     assert PRESETS[name].source
     assert given.scale == 1
 
@@ -147,6 +148,10 @@ def test_what_each_paper_says_beyond_sizes():
         pool = tail.protocol.entries(50_000) - 25_000
         assert pool == (150_000 if name.startswith("inflated") else 50_000)
     assert not config("long-tail/mnist").protocol.inflates
+    compression = config("long-tail/compress-cifar10")
+    assert compression.protocol.labeled_counts() == [50_000, 32_000, 25_000]
+    assert compression.strategies == ["farthest_first_compress", "random"]
+    assert compression.training.milestones == config("long-tail/cifar10").training.milestones
 
 
 def test_options_win_over_the_preset_and_the_configuration_names_both():
@@ -206,12 +211,14 @@ def test_a_preset_does_not_depart_from_itself_and_every_shrunk_size_is_named(nam
 
 def test_what_the_command_line_changed_is_a_departure_too():
     given = config(
-        "long-tail/mnist", model="cnn", seeds=[5], data="digits", training={"batch_size": 64}
-    )
+        "long-tail/mnist", model="cnn", seeds=[5], data="digits", training={"batch_size": 64},
+        options={"coreset": {"max_pairs": 7}},
+    )  # fmt: skip
     assert departures(given.to_mapping()) == [
         "repeats 1 instead of 3",
         "data digits instead of mnist",
         "model cnn instead of lenet",
+        "options {coreset: {max_pairs: 7.0}} instead of {}",
         "batch_size 64 instead of 128",
     ]
     assert departures({"preset": "mnist"}) == ["a preset that this version does not know"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
 from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
 from dynal_fast.acquisition.scores import ALIASES
-from dynal_fast.ops.farthest_first import farthest_first
+from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first.checks import Array
 
 SHORTLIST_FACTOR = 10
@@ -162,6 +162,29 @@ def _stratified(context: SelectionContext) -> Tensor:
         context.labeled_targets,
     )
     return context.candidates[picks]
+
+
+@register_strategy(
+    "farthest_first_compress",
+    description="what a compression keeps: farthest-first in each class (long tail, Algorithm 1)",
+    needs=("embeddings",),
+    aliases=("ff_comp",),
+    selects_from=("labeled",),
+)
+def _compress(context: SelectionContext) -> Tensor:
+    """FF-Comp: Algorithm 1 and eq. 1 of "Deep Active Learning over the Long Tail", section 2.
+
+    ``budget // classes`` samples of each class: farthest-first by the embeddings of the model that
+    was trained on all labeled samples, from a random one.
+    """
+    kept = farthest_first_compress(
+        context.embeddings(context.labeled),
+        context.labeled_targets,
+        context.budget,
+        generator=context.generator,
+        progress=False,
+    )
+    return context.labeled[kept.cpu()]
 
 
 @register_strategy(

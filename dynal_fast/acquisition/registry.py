@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dynal_fast.pool import PoolStats
 
 NEEDS = ("embeddings", "mc_dropout", "oracle", "independent_model")
+SELECTS_FROM = ("unlabeled", "labeled")
 
 
 @dataclass
@@ -28,7 +29,8 @@ class SelectionContext:
     Attributes
     ----------
     candidates
-        int64 ``(pool,)``: ids of the unlabeled samples, ascending; picks are taken from these.
+        int64 ``(pool,)``: ids of the unlabeled samples, ascending; picks are taken from these. In a
+        compression (``Protocol.compress``) they are the labeled samples, those of ``labeled``.
     labeled, labeled_targets
         int64 ``(labeled,)``: ids of the labeled samples in the order of labeling, and their labels.
     budget
@@ -159,6 +161,7 @@ class Strategy:
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     options: Mapping[str, float] = field(default_factory=dict, hash=False)
+    selects_from: tuple[str, ...] = ("unlabeled",)
 
     def with_options(self, given: Mapping[str, float]) -> "Strategy":
         """Return the strategy with other values of some options.
@@ -197,6 +200,7 @@ def register_strategy(
     needs: Iterable[str] = (),
     aliases: Iterable[str] = (),
     options: Mapping[str, float] | None = None,
+    selects_from: Iterable[str] = ("unlabeled",),
 ) -> Callable[[Select], Select]:
     """Add a strategy to the registry, as a decorator or by passing the callable.
 
@@ -217,11 +221,15 @@ def register_strategy(
     options
         Numbers that a run may set, with their defaults, which say whether they are integers. The
         strategy reads them from ``context.strategy.options``.
+    selects_from
+        ``"unlabeled"`` samples, to have them labeled; ``"labeled"`` ones, of which it keeps at most
+        the budget (:class:`~dynal_fast.experiment.CompressionExperiment`); or both.
 
     Raises
     ------
     ValueError
-        A name is taken, or ``needs`` holds an unknown name.
+        A name is taken, ``needs`` or ``selects_from`` holds an unknown name, or a strategy that
+        selects from labeled samples tracks statistics of the unlabeled.
 
     >>> @register_strategy("lowest_ids", description="the first of the pool")
     ... def lowest_ids(context):
@@ -233,6 +241,11 @@ def register_strategy(
     unknown = sorted(set(needs) - set(NEEDS))
     if unknown:
         raise ValueError(f"needs must be among {', '.join(NEEDS)}, got {unknown[0]!r}")
+    if not set(selects_from) <= set(SELECTS_FROM) or ("labeled" in selects_from and tracks):
+        raise ValueError(
+            f"selects_from must be among {', '.join(SELECTS_FROM)}, and tracks empty with labeled; "
+            f"got {selects_from!r} and {tracks!r}"
+        )
     names = (name, *aliases)
     for taken in names:
         if taken in _REGISTRY:
@@ -246,7 +259,8 @@ def register_strategy(
             tuple(tracks),
             tuple(needs),
             tuple(aliases),
-            options=dict(options or {}),
+            dict(options or {}),
+            tuple(selects_from),
         )
         for each in names:
             _REGISTRY[each] = strategy
@@ -296,20 +310,37 @@ def as_strategy(given: "str | Strategy | Select") -> Strategy:
     return Strategy(getattr(given, "__name__", type(given).__name__), given)
 
 
-def checked_picks(picks: object, context: SelectionContext) -> Tensor:
+def check_selects_from(strategy: Strategy, source: str) -> None:
+    """Check that a strategy selects from ``"unlabeled"`` or ``"labeled"`` samples.
+
+    Raises
+    ------
+    ValueError
+        It does not; the message lists those that do.
+    """
+    if source not in strategy.selects_from:
+        able = ", ".join(each.name for each in strategies() if source in each.selects_from)
+        raise ValueError(
+            f"strategy {strategy.name!r} does not select from {source} samples, as this protocol "
+            f"does; these do: {able}"
+        )
+
+
+def checked_picks(picks: object, context: SelectionContext, exactly: bool = True) -> Tensor:
     """Return what a strategy gave, once it is what a strategy must give.
 
     Raises
     ------
     ValueError
-        It is not ``budget`` distinct candidates as a one-dimensional integer tensor.
+        It is not ``budget`` distinct candidates as a one-dimensional integer tensor; unless
+        ``exactly``, fewer will do.
     """
     source = f"strategy {context.strategy.name!r}"
     if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.dim() != 1:
         what = f"{picks.dtype} {tuple(picks.shape)}" if isinstance(picks, Tensor) else repr(picks)
         raise ValueError(f"{source} must return a 1-D int64 tensor, got {what[:80]}")
     picks = picks.cpu()
-    if len(picks) != context.budget:
+    if len(picks) > context.budget or (exactly and len(picks) < context.budget):
         raise ValueError(f"{source} must return {context.budget} picks, got {len(picks)}")
     if len(picks.unique()) != len(picks):
         raise ValueError(f"{source} returned the same sample twice")
@@ -337,7 +368,7 @@ def _best_by_mc_dropout(score: str) -> Select:
     return select
 
 
-@register_strategy("random", description="uniform over the pool")
+@register_strategy("random", description="uniform over the pool", selects_from=SELECTS_FROM)
 def _random(context: SelectionContext) -> Tensor:
     order = torch.randperm(len(context.candidates), generator=context.generator)
     return context.candidates[order[: context.budget]]

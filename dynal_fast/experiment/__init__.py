@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynal_fast.experiment.compression import CompressionExperiment
     from dynal_fast.experiment.config import Protocol, RunConfig, Training, read_config
     from dynal_fast.experiment.data import ExperimentData, Oracle, SampleSet, load_data
     from dynal_fast.experiment.grid import run_grid
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActiveLearningExperiment": "loop",
+    "CompressionExperiment": "compression",
     "ExperimentData": "data",
     "GridResult": "results",
     "Oracle": "data",
@@ -30,6 +32,7 @@ _HOMES = {
 
 __all__ = [
     "ActiveLearningExperiment",
+    "CompressionExperiment",
     "ExperimentData",
     "GridResult",
     "Oracle",

@@ -47,7 +47,7 @@ class AnalysisRecorder:
         spread = torch.linspace(0, len(pool) - 1, min(FOLLOWED, len(pool))).round().long()
         self.followed = pool[spread.unique()]
         self.trajectories: list[Tensor] = []
-        self.mc_dropout: list[PoolStats] = []  # of the selection, as the loop appends them
+        self.observed: list[PoolStats] = []  # by the selection, which appends them
 
     def follow(self, model: nn.Module) -> None:
         """Record the followed samples after an epoch."""
@@ -75,7 +75,7 @@ class AnalysisRecorder:
             "followed_ids": self.followed,
             "trajectories": torch.stack(self.trajectories),
         }
-        for observed in ([stats] if stats is not None else []) + self.mc_dropout:
+        for observed in ([stats] if stats is not None else []) + self.observed:
             for name in observed.track:
                 tensors[f"score.{name}"] = observed.score(name).cpu()[self.pool]
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))

@@ -59,6 +59,11 @@ class Protocol:
     error_reduction: float = option(
         0.0, "stop once the test error fell by this much since the first training; 0 never stops"
     )
+    compress: list[float] = option(  # noqa: RUF009
+        [],
+        "keep these shares of the initial set, which is then compressed instead of added to: there "
+        "is no unlabeled pool, and budget and cycles do not count (long-tail paper, section 2)",
+    )
 
     def __post_init__(self) -> None:
         _require(self.initial >= 1, "initial", "at least 1", self.initial)
@@ -80,6 +85,22 @@ class Protocol:
         _require(
             0 <= self.error_reduction < 1, "error_reduction", "in [0, 1)", self.error_reduction
         )
+        _require(
+            all(0 < share < 1 for share in self.compress),
+            "compress",
+            "shares above 0 and below 1",
+            self.compress,
+        )
+        if self.compress:
+            for name in ("retrain", "pool_flips", "pool_factor", "subset", "error_reduction"):
+                default = self.__dataclass_fields__[name].default
+                given = getattr(self, name)
+                _require(given == default, name, f"{default!r} with compress", given)
+
+    @property
+    def selections(self) -> int:
+        """How often a strategy selects; there is one more training."""
+        return len(self.compress) or self.cycles
 
     @property
     def inflates(self) -> bool:
@@ -96,7 +117,13 @@ class Protocol:
         return min(self.initial, samples) + round(self.pool_factor * pool)
 
     def labeled_counts(self) -> list[int]:
-        """Return the size of the labeled set at each training."""
+        """Return the size of the labeled set at each training, of a compression at most.
+
+        >>> Protocol(initial=50_000, compress=[0.64, 0.5]).labeled_counts()
+        [50000, 32000, 25000]
+        """
+        if self.compress:
+            return [self.initial, *(round(share * self.initial) for share in self.compress)]
         return [self.initial + self.budget * cycle for cycle in range(self.cycles + 1)]
 
 

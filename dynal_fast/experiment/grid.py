@@ -8,6 +8,7 @@ import torch
 
 from dynal_fast.acquisition.registry import Strategy, get_strategy
 from dynal_fast.experiment.checkpoint import remove_leftovers
+from dynal_fast.experiment.compression import CompressionExperiment
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.determinism import checked_device
@@ -23,7 +24,7 @@ def total_epochs(config: RunConfig) -> int:
     >>> total_epochs(RunConfig(strategies=["random"], seeds=[0], protocol=Protocol(cycles=4)))
     180
     """
-    trainings = len(config.strategies) * (config.protocol.cycles + 1) + config.reference
+    trainings = len(config.strategies) * (config.protocol.selections + 1) + config.reference
     return trainings * len(config.seeds) * config.training.epochs
 
 
@@ -81,7 +82,7 @@ def run_grid(
         if on_epoch is not None:
             experiment.on_epoch = _reporter(on_epoch, name, seed, done, config.training.epochs)
         runs.append(dataclasses.replace(experiment.run(), strategy=name))
-        done += (experiment.protocol.cycles + 1) * config.training.epochs
+        done += (experiment.protocol.selections + 1) * config.training.epochs
     runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
     samples = len(data.samples)
     grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
@@ -110,7 +111,9 @@ def _experiment(
 ) -> ActiveLearningExperiment:
     """Return the run of a strategy, or the reference on all data where there is none."""
     everything = Protocol(initial=len(data.samples), cycles=0)
-    return ActiveLearningExperiment(
+    compresses = strategy is not None and config.protocol.compress
+    kind = CompressionExperiment if compresses else ActiveLearningExperiment
+    return kind(
         data,
         config.model,
         strategy or "random",

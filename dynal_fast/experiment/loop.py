@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dynal_fast._version import __version__
 from dynal_fast.acquisition.registry import (
     Select,
-    SelectionContext,
     Strategy,
     as_strategy,
+    check_selects_from,
     checked_picks,
 )
 from dynal_fast.data.inflate import PoolView, inflated_view
@@ -40,28 +40,23 @@ from dynal_fast.experiment.determinism import (
 )
 from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
-from dynal_fast.experiment.observation import (
-    PoolObserver,
-    dropout_layers,
-    mc_dropout_stats,
-    parsed_schedules,
-)
+from dynal_fast.experiment.observation import PoolObserver, dropout_layers, parsed_schedules
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
+from dynal_fast.experiment.selection import selection_context
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.training import Trainer, evaluate
 from dynal_fast.models import SEGMENTATION
-from dynal_fast.pool import EMATeacher, PoolStats
+from dynal_fast.pool import EMATeacher
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_FORMAT = 1
 EVALUATION_BATCH = 512
-MC_DROPOUT_PASSES = 10
 
 
 @dataclass
-class _State:
-    """What changes from cycle to cycle."""
+class RunState:
+    """What changes from cycle to cycle of a run."""
 
     model: nn.Module
     labeled: Tensor
@@ -111,6 +106,8 @@ class ActiveLearningExperiment:
     [50, 75, 100]
     """
 
+    selects_from = "unlabeled"
+
     def __init__(
         self,
         data: ExperimentData,
@@ -136,6 +133,12 @@ class ActiveLearningExperiment:
         self.seed = seed
         self.protocol = protocol or Protocol()
         self.training = training or Training()
+        if bool(self.protocol.compress) != (self.selects_from == "labeled"):
+            raise ValueError(
+                "protocol.compress must be empty but for a CompressionExperiment, which needs it, "
+                f"got {self.protocol.compress}"
+            )
+        check_selects_from(self.strategy, self.selects_from)
         self.schedules = dict(schedules or {})
         parsed_schedules(self.schedules)
         self.analysis = analysis
@@ -146,7 +149,7 @@ class ActiveLearningExperiment:
         self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
-        wanted = self.protocol.labeled_counts()[-1]
+        wanted = max(self.protocol.labeled_counts())
         entries = self.protocol.entries(len(data.samples))
         if wanted > entries:
             raise ValueError(
@@ -170,10 +173,10 @@ class ActiveLearningExperiment:
         with own_random_state(), deterministic_algorithms():
             state = self._start()
             self._restore(state)
-            while len(state.cycles) <= self.protocol.cycles and not self._reached(state.cycles):
+            while len(state.cycles) <= self.protocol.selections and not self._reached(state.cycles):
                 self._run_cycle(state)
                 self._save(state)
-        initial = self._originals(state.labeled[: self.protocol.initial]).tolist()
+        initial = self._originals(self.initial).tolist()
         return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
 
     def _reached(self, cycles: list[CycleResult]) -> bool:
@@ -195,7 +198,7 @@ class ActiveLearningExperiment:
     def _originals(self, ids: Tensor) -> Tensor:
         return ids if self.view is None else self.view.original_ids[ids]
 
-    def _start(self) -> _State:
+    def _start(self) -> RunState:
         model = self._initial_model()
         self.check_needs(model)
         labeled = self.initial
@@ -207,7 +210,7 @@ class ActiveLearningExperiment:
         if self.training.unsupervised != "none":
             objective = Objective(self.training, self._initial_model("baseline"))
         targets = self.data.oracle.label(labeled)
-        return _State(model, labeled, targets, observer, streams, objective)
+        return RunState(model, labeled, targets, observer, streams, objective)
 
     def _observer(self) -> PoolObserver | ImageObserver:
         samples, tracks = self.data.samples, self.strategy.tracks
@@ -235,7 +238,7 @@ class ActiveLearningExperiment:
         self._observer()
         if "embeddings" in self.strategy.needs:
             one = self.data.samples.loader(torch.tensor([0]), 1)
-            embed_samples(model, one, 1, self.device, self._head)
+            embed_samples(model, one, 1, self.device, self.head)
         if "mc_dropout" in self.strategy.needs and not dropout_layers(model):
             raise ValueError(
                 f"strategy {self.strategy.name!r} needs dropout, and {self.model_name} has no "
@@ -243,7 +246,7 @@ class ActiveLearningExperiment:
             )
 
     @property
-    def _head(self) -> str | None:
+    def head(self) -> str | None:
         """The layer whose input is the embedding, where it is not the last linear one."""
         return SEGMENTATION.get(self.model_name) if self.data.segments else None
 
@@ -266,9 +269,9 @@ class ActiveLearningExperiment:
         }
         return json.loads(canonical_json(configuration))
 
-    def _run_cycle(self, state: _State) -> None:
+    def _run_cycle(self, state: RunState) -> None:
         cycle = len(state.cycles)
-        selects = cycle < self.protocol.cycles
+        selects = cycle < self.protocol.selections
         previous = state.model
         if cycle > 0 and self.protocol.retrain == "scratch":
             state.model = self._initial_model()
@@ -291,14 +294,7 @@ class ActiveLearningExperiment:
         if selects and self.analysis:
             recorder = AnalysisRecorder(self.data, pool, self.device)
         for epoch in range(1, self.training.epochs + 1):
-            loss = trainer.run_epoch(
-                self.data.samples, state.labeled, state.targets, state.streams.order, pool
-            )
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the training loss is {loss} in cycle {cycle}, epoch {epoch}; "
-                    "a lower learning_rate may help"
-                )
+            loss = self._train_epoch(trainer, state, epoch, pool)
             if selects:
                 observe_seconds += state.observer.observe(
                     state.model,
@@ -319,7 +315,7 @@ class ActiveLearningExperiment:
             selects = selects and test_accuracy - first < self.protocol.error_reduction
         distinct = self.view.oracle_cost(state.labeled) if self.view is not None else None
         if selects:
-            context = self._context(state, pool, cycle, recorder)
+            context = selection_context(self, state, pool, self.protocol.budget, recorder)
             with measured(self.device) as selection:
                 picks = checked_picks(self.strategy.select(context), context)
             report = context.report
@@ -335,54 +331,20 @@ class ActiveLearningExperiment:
         )
         state.timings.append(timing)
 
-    def _context(
-        self, state: _State, pool: Tensor, cycle: int, recorder: AnalysisRecorder | None
-    ) -> SelectionContext:
-        samples, model, needs = self.data.samples, state.model, self.strategy.needs
-
-        def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-            return iter(samples.loader(ids, self.batch))
-
-        def embeddings(ids: Tensor) -> Tensor:
-            return embed_samples(model, batches(ids), len(ids), self.device, self._head)
-
-        def mc_dropout(track: tuple[str, ...]) -> PoolStats:
-            stats = mc_dropout_stats(
-                model,
-                samples,
-                pool,
-                self.data.num_classes,
-                track,
-                MC_DROPOUT_PASSES,
-                state.streams.selection,
-                self.device,
-            )
-            if recorder is not None:
-                recorder.mc_dropout.append(stats)
-            return stats
-
-        candidates = pool
-        if self.protocol.subset and self.protocol.subset < len(pool):
-            order = torch.randperm(len(pool), generator=state.streams.selection)
-            candidates = pool[order[: self.protocol.subset]].sort().values
-        return SelectionContext(
-            candidates=candidates,
-            labeled=state.labeled,
-            labeled_targets=state.targets,
-            budget=self.protocol.budget,
-            generator=state.streams.selection,
-            cycle=cycle,
-            model=model,
-            strategy=self.strategy,
-            batches=batches,
-            tracked=state.observer.stats,
-            embedder=embeddings if "embeddings" in needs else None,
-            mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
-            oracle=self.data.oracle.label if "oracle" in needs else None,
-            epochs=self.training.epochs,
+    def _train_epoch(
+        self, trainer: Trainer, state: RunState, epoch: int, pool: Tensor | None = None
+    ) -> float:
+        loss = trainer.run_epoch(
+            self.data.samples, state.labeled, state.targets, state.streams.order, pool
         )
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} in cycle {len(state.cycles)}, epoch {epoch}; "
+                "a lower learning_rate may help"
+            )
+        return loss
 
-    def _save(self, state: _State) -> None:
+    def _save(self, state: RunState) -> None:
         if self.path is None:
             return
         random_tensors, random_facts = state.streams.state()
@@ -401,7 +363,7 @@ class ActiveLearningExperiment:
         }
         Checkpoint(tensors, facts).save(self.path)
 
-    def _restore(self, state: _State) -> None:
+    def _restore(self, state: RunState) -> None:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -241,6 +241,32 @@ def _tod_presets() -> dict[str, Preset]:
     return presets | {f"tod-code/{data}": _tod(data, code=True) for data in _TOD}
 
 
+_VGG16_TRAINING: Table = {
+    "epochs": 250,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "milestones": list(range(20, 250, 20)),
+    "gamma": 0.5,
+}
+_COMPRESSION = Preset(
+    _table(
+        "cifar10",
+        "vgg16",
+        ["farthest_first_compress", "random"],
+        3,
+        protocol={"initial": 50_000, "compress": [0.64, 0.5]},
+        training=_VGG16_TRAINING | STANDARD_AUGMENTATION,
+    )
+    | {"reference": False},  # the first training is on all data
+    "Deep Active Learning over the Long Tail, section 2: FF-Comp keeps 50%, random 50% and 64%",
+    "VGG-16 and its schedule of section 4.2, momentum 0.9, weight decay 5e-4, crops and mirror "
+    "images, 3 seeds (not stated); both methods keep both shares",
+)
+
+
 def _long_tail(data: str, factor: float = 1.0) -> Preset:
     strategies = ["farthest_first", "softmax_response", "random"]
     source = "Deep Active Learning over the Long Tail, section "
@@ -263,16 +289,6 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
             "20 epochs, batch size 128, rate 1e-3, 3 seeds (not stated); ten rounds reach the "
             "20,000 additional labels that the text speaks of",
         )
-    training: Table = {
-        "epochs": 250,
-        "batch_size": 128,
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "milestones": list(range(20, 250, 20)),
-        "gamma": 0.5,
-    }
     protocol: Table = {
         "initial": 25_000,
         "budget": 4000,
@@ -282,7 +298,7 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
     }
     section = "4.4; Fig. 4" if factor > 1 else "4.2; Fig. 2" if data == "cifar10" else "4.3; Fig. 3"
     return Preset(
-        _table(data, "vgg16", strategies, 3, protocol=protocol, training=training),
+        _table(data, "vgg16", strategies, 3, protocol=protocol, training=_VGG16_TRAINING),
         source + section,
         "momentum 0.9, weight decay 5e-4, five rounds, 3 seeds (not stated)",
     )
@@ -298,6 +314,7 @@ PRESETS: dict[str, Preset] = {
     "long-tail/mnist": _long_tail("mnist"),
     "long-tail/cifar10": _long_tail("cifar10"),
     "long-tail/cifar100": _long_tail("cifar100"),
+    "long-tail/compress-cifar10": _COMPRESSION,
     "long-tail/inflated-cifar100": _long_tail("cifar100", 3.0),
 }
 
@@ -306,9 +323,9 @@ def preset_values(name: str, scale: float = 1.0) -> Table:
     """Return the tables of a preset's configuration, shrunk by ``scale``.
 
     Shrunk are the data set, the initial set, the budget, the subset, the epochs (not below 10), the
-    milestones and the intervals of schedules. The number of cycles and of repeats stays. The
-    configuration, and so the results, name the preset and the scale; :func:`departures` says what
-    became of each size.
+    milestones and the intervals of schedules. The number of cycles and of repeats stays, and so do
+    the shares of a compression. The configuration, and so the results, name the preset and the
+    scale; :func:`departures` says what became of each size.
 
     Raises
     ------
@@ -371,7 +388,7 @@ def departures(configuration: Mapping[str, Any], samples: int | None = None) -> 
     repeats = len(configuration.get("seeds", whole["seeds"]))
     if repeats != len(whole["seeds"]):
         found.append(f"repeats {repeats} instead of {len(whole['seeds'])}")
-    flat = {key: whole[key] for key in ("data", "model", "image_size")}
+    flat = {key: whole[key] for key in ("data", "model", "image_size", "options")}
     given = dict(configuration)
     for table in ("protocol", "training"):
         flat |= whole[table]
@@ -386,7 +403,8 @@ def departures(configuration: Mapping[str, Any], samples: int | None = None) -> 
 
 def _plainly(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_plainly, value)) or "none"
+        shown = [_plainly(each) for each in value]
+        return ", ".join(shown if len(shown) < 5 else [*shown[:2], "…", shown[-1]]) or "none"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return value if isinstance(value, str) else json.dumps(value).replace('"', "")

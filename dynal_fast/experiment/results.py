@@ -110,8 +110,20 @@ class GridResult:
         return [run for run in self.runs if run.strategy == strategy]
 
     def reference_accuracies(self) -> list[float]:
-        """The test accuracies of training on all labels, one for each seed; maybe none."""
-        return [run.accuracies[-1] for run in self.of(REFERENCE)]
+        """The test accuracies of training on all labels, one for each seed; maybe none.
+
+        The first training of a compression of the whole training set is such a one.
+        """
+        whole = [run.accuracies[-1] for run in self.of(REFERENCE)]
+        if whole or not self.compresses:
+            return whole
+        firsts = {run.seed: run for run in self.runs if len(run.initial) == self.samples}
+        return [firsts[seed].accuracies[0] for seed in sorted(firsts)]
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the runs leave labeled samples out instead of labeling more."""
+        return bool(self.configuration.get("protocol", {}).get("compress"))
 
     def results_json(self) -> str:
         """The results as JSON: the same text on every repeat, since it holds no time."""

@@ -82,7 +82,9 @@ def learning_curves(
             for experiment in experiments
             for run in experiment.grid.of(REFERENCE)
         ]
-        numbers += table(["all data", "seed", f"test {metric} (%)"], rows, "Accuracy on all data")
+        if rows:
+            header = ["all data", "seed", f"test {metric} (%)"]
+            numbers += table(header, rows, "Accuracy on all data")
     return section("learning-curves", "Learning curves", text, drawn, numbers)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dynal_fast.experiment.config import canonical_json
+from dynal_fast.experiment.config import RunConfig, canonical_json, merge_tables
 from dynal_fast.experiment.results import RESULTS, GridResult, RunResult
 
 # What two parts of one experiment may differ in: which runs there are, and how they were run.
@@ -91,7 +91,9 @@ def load_experiments(paths: Iterable[str | Path]) -> list[Experiment]:
                 )
     experiments: dict[str, list[_Part]] = {}
     for part in parts:
-        settings = {k: v for k, v in part.grid.configuration.items() if k not in _OF_A_PART}
+        # A key that the results are too old to hold had what is now its default.
+        whole = merge_tables(RunConfig().to_mapping(), part.grid.configuration)
+        settings = {k: v for k, v in whole.items() if k not in _OF_A_PART}
         experiments.setdefault(canonical_json(settings), []).append(part)
     labels = [gathered[0].label for gathered in experiments.values()]
     return [

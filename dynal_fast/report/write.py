@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.report.compression import compression
 from dynal_fast.report.html import page
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import accuracy_tables, costs, learning_curves, settings
@@ -17,6 +18,7 @@ PAGE = "index.html"
 CONTENTS = (
     ("learning-curves", "Learning curves"),
     ("accuracy", "Accuracy"),
+    ("compression", "Compression"),
     ("informativeness", "Informativeness"),
     ("loss-by-rank", "Loss by rank"),
     ("highest-losses", "Highest losses"),
@@ -49,20 +51,25 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
     every = methods(experiments)
     looks = styles([method.name for method in every])
     recordings: dict[str, list[Recorded]] = {}
-    for method in every:
+    compressing = [method for method in every if method.experiment.grid.compresses]
+    querying = [method for method in every if method not in compressing]
+    for method in querying:
         read = [read_recorded(run) for run in method.runs]
         recordings[method.name] = [recorded for recorded in read if recorded is not None]
     sections = [
         learning_curves(every, experiments, looks),
         accuracy_tables(every),
-        *recorded_sections(every, recordings, looks),
+        *([compression(compressing)] if compressing else []),
+        *(recorded_sections(querying, recordings, looks) if querying else []),
         costs(every, looks),
         settings(experiments),
     ]
+    there = "".join(sections)
+    contents = [entry for entry in CONTENTS if f'<section id="{entry[0]}">' in there]
     title = f"Active learning on {experiments[0].configuration.get('data', 'a data set')}"
     path = Path(folder) / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page(title, _lead(experiments), sections, CONTENTS).encode())
+    write_atomically(path, page(title, _lead(experiments), sections, contents).encode())
     return path
 
 
