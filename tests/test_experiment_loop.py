@@ -152,7 +152,7 @@ def test_cod_compares_with_the_initial_model_and_then_with_the_last_cycle():
 
     unseen = []
     running = experiment(Strategy("record", record, tracks=("cod",)), data)
-    initial = softmax(running._initial_model())
+    initial = softmax(running.initial_model())
     running.run()
     for before, after, score, candidates in zip(
         [initial, *outputs], outputs, scores, unseen, strict=False

@@ -87,7 +87,7 @@ def test_the_first_cycle_of_cod_compares_with_the_initial_model():
     experiment = ActiveLearningExperiment(
         blobs(), "mlp", "cod", protocol=Protocol(initial=12, budget=6, cycles=1), training=TRAINING
     )
-    initial = experiment._initial_model()
+    initial = experiment.initial_model()
 
     def compare(context):
         ids, scores = model_discrepancy(context.model, initial, context.batches(context.candidates))
@@ -102,7 +102,7 @@ def test_tod_code_takes_the_lowest_at_first_and_the_highest_later():
     experiment = ActiveLearningExperiment(
         blobs(), "mlp", "tod_code", protocol=PROTOCOL, training=TRAINING
     )
-    stranger = experiment._initial_model("independent model")
+    stranger = experiment.initial_model("independent model")
     previous = [stranger]
     select = get_strategy("tod_code").select
 
@@ -135,7 +135,7 @@ def test_emaod_compares_with_the_average_of_the_weights():
         blobs(), "mlp", "emaod",
         protocol=Protocol(initial=12, budget=6, cycles=1), training=training,
     )  # fmt: skip
-    average = experiment._initial_model()
+    average = experiment.initial_model()
 
     def compare(context):
         with torch.no_grad():
@@ -228,7 +228,8 @@ def test_labels_are_told_to_declared_oracles_only():
 
 @pytest.mark.parametrize(
     "name",
-    ["coreset", "emaod", "query_by_committee", "query_by_committee_kl", "query_by_snapshots",
+    ["coreset", "emaod", "mc_dropout_vote_entropy", "query_by_committee", "query_by_committee_kl",
+     "query_by_snapshots",
      "margin+farthest_first", "farthest_first_stratified", "oracle", "tod_code"],
 )  # fmt: skip
 def test_each_runs_and_repeats_itself(name):

@@ -114,6 +114,7 @@ def test_what_a_strategy_did_not_declare_it_does_not_get():
         "pool statistics": lambda context: context.stats.select("margin", context.budget),
         "embeddings": lambda context: context.embeddings(context.candidates),
         "mc_dropout": lambda context: context.mc_dropout(("bald",)),
+        "committee": lambda context: context.committee(3, ("bald",)),
     }
     for what, undeclared in cases.items():
         with pytest.raises(LookupError, match=f"uses {what}|reads {what}"):

@@ -150,7 +150,7 @@ def test_the_first_loss_is_the_cross_entropy_of_the_pixels_that_are_not_void(dat
     single = Training(epochs=1, batch_size=4)
     run = experiment(data, training=single, protocol=Protocol(initial=4, budget=2, cycles=0))
     result = run.run()
-    model = run._initial_model()
+    model = run.initial_model()
     images = data.samples[torch.tensor(result.initial)][1]
     truth = data.oracle.label(torch.tensor(result.initial))[torch.arange(4)]
     log = functional.log_softmax(model(images), 1).gather(1, truth.clamp(min=0)[:, None])[:, 0]
@@ -197,7 +197,7 @@ def test_cod_compares_with_the_model_at_the_end_of_the_last_cycle(data, retrain)
     run._observer = lambda: Watched(data.samples, ("cod",), 4)
     run.run()
     assert len(models) == len(compared) == 2
-    initial = run._initial_model().state_dict()
+    initial = run.initial_model().state_dict()
     assert all(torch.equal(compared[0][name], initial[name]) for name in initial)
     assert all(torch.equal(compared[1][name], models[0][name]) for name in initial)
     assert not torch.equal(models[0]["0.weight"], initial["0.weight"])

@@ -1,7 +1,6 @@
-"""Strategies made of several parts: committees, hybrids, strata, CoreSet, the oracle, tod-code."""
+"""Strategies made of several parts: hybrids, strata, compression, CoreSet, the oracle, tod-code."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -263,27 +262,3 @@ def _tod_code(context: SelectionContext) -> Tensor:
     scores = context.stats.score("cod", form="tod_code")
     sign = -1 if context.cycle == 0 else 1
     return top_b(sign * scores, context.budget, context.candidates, context.generator)
-
-
-def _by_committee(score: str) -> Callable[[SelectionContext], Tensor]:
-    def select(context: SelectionContext) -> Tensor:
-        return context.mc_dropout((score,)).select(
-            score, context.budget, candidates=context.candidates, generator=context.generator
-        )
-
-    return select
-
-
-register_strategy(
-    "query_by_committee",
-    _by_committee("vote_entropy"),
-    description="vote entropy of a committee of MC-dropout passes (Dagan and Engelson)",
-    needs=("mc_dropout",),
-    aliases=("qbc",),
-)
-register_strategy(
-    "query_by_committee_kl",
-    _by_committee("consensus_kl"),
-    description="mean divergence of MC-dropout passes from their consensus (equals BALD)",
-    needs=("mc_dropout",),
-)

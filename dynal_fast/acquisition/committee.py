@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
 from dynal_fast.pool import PoolStats, observe_pool
 
+MEMBERS = 5  # as in Beluch et al., "The Power of Ensembles for Active Learning", CVPR 2018
 COMMITTEE_SCORES = ("vote_entropy", "consensus_kl")
 
 
@@ -58,3 +60,36 @@ def committee_stats(
     if members == 0:
         raise ValueError("committee must have at least one member, got none")
     return stats
+
+
+def _by_committee(score: str) -> Select:
+    def select(context: SelectionContext) -> Tensor:
+        """Pick what separately trained models disagree on most; see :func:`committee_stats`.
+
+        Networks of one architecture, trained on all labeled samples from different random weights:
+        the ensembles of Beluch et al., "The Power of Ensembles for Active Learning in Image
+        Classification", CVPR 2018.
+        """
+        members = int(context.strategy.options["members"])
+        return context.committee(members, (score,)).select(
+            score, context.budget, candidates=context.candidates, generator=context.generator
+        )
+
+    return select
+
+
+register_strategy(
+    "query_by_committee",
+    _by_committee("vote_entropy"),
+    description="vote entropy of separately trained models (Dagan and Engelson)",
+    needs=("committee",),
+    aliases=("qbc",),
+    options={"members": MEMBERS},
+)
+register_strategy(
+    "query_by_committee_kl",
+    _by_committee("consensus_kl"),
+    description="mean divergence of separately trained models from their consensus (McCallum)",
+    needs=("committee",),
+    options={"members": MEMBERS},
+)

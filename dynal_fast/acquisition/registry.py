@@ -10,141 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dynal_fast.pool.observe import evaluating
+from dynal_fast.acquisition.context import SelectionContext as SelectionContext
 
 if TYPE_CHECKING:
-    from dynal_fast.pool import PoolStats
+    pass
 
-NEEDS = ("embeddings", "mc_dropout", "oracle", "independent_model")
+NEEDS = ("embeddings", "mc_dropout", "committee", "oracle", "independent_model")
 SELECTS_FROM = ("unlabeled", "labeled")
-
-
-@dataclass
-class SelectionContext:
-    """What a strategy may look at. It tells labels of unlabeled samples to no strategy but those
-    that declare ``needs=("oracle",)``, which are for analysis.
-
-    Attributes
-    ----------
-    candidates
-        int64 ``(pool,)``: ids of the unlabeled samples, ascending; picks are taken from these. In a
-        compression (``Protocol.compress``) they are the labeled samples, those of ``labeled``.
-    labeled, labeled_targets
-        int64 ``(labeled,)``: ids of the labeled samples in the order of labeling, and their labels.
-    budget
-        The number of picks to return.
-    generator
-        The source of randomness; a run is deterministic if the strategy uses no other.
-    cycle
-        0 at the first selection.
-    model
-        The model as trained in this cycle.
-    epochs
-        Of the training: a strategy that trains models of its own trains them as long.
-    report
-        What the strategy wants to say about this selection: plain numbers and text by name. It goes
-        into the results.
-    """
-
-    candidates: Tensor
-    labeled: Tensor
-    labeled_targets: Tensor
-    budget: int
-    generator: torch.Generator
-    cycle: int
-    model: nn.Module
-    strategy: "Strategy"
-    batches: Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
-    """``batches(ids)`` yields ``(sample_ids, inputs)`` of the samples ``ids``."""
-    tracked: "PoolStats | None" = None
-    embedder: Callable[[Tensor], Tensor] | None = None
-    mc_dropout_observer: "Callable[[tuple[str, ...]], PoolStats] | None" = None
-    oracle: Callable[[Tensor], Tensor] | None = None
-    epochs: int = 1
-    report: dict[str, float | int | bool | str] = field(default_factory=dict)
-
-    @property
-    def stats(self) -> "PoolStats":
-        """The statistics that the strategy declared with ``tracks``.
-
-        Raises
-        ------
-        LookupError
-            It declared none.
-        """
-        if self.tracked is None:
-            raise LookupError(
-                f"strategy {self.strategy.name!r} reads pool statistics but declares none; "
-                "register it with tracks=(...)"
-            )
-        return self.tracked
-
-    def embeddings(self, ids: Tensor) -> Tensor:
-        """Return the penultimate activations of the samples ``ids``, ``(ids, features)``.
-
-        Raises
-        ------
-        LookupError
-            The strategy did not declare ``needs=("embeddings",)``.
-        """
-        if self.embedder is None:
-            raise self._undeclared("embeddings")
-        return self.embedder(ids)
-
-    def mc_dropout(self, track: Iterable[str]) -> "PoolStats":
-        """Return statistics over MC-dropout passes over the candidates; row i is sample i.
-
-        Each pass streams into the statistics: no array of passes × samples × classes exists.
-
-        Raises
-        ------
-        LookupError
-            The strategy did not declare ``needs=("mc_dropout",)``.
-        """
-        if self.mc_dropout_observer is None:
-            raise self._undeclared("mc_dropout")
-        return self.mc_dropout_observer(tuple(track))
-
-    def true_labels(self, ids: Tensor) -> Tensor:
-        """Return the labels of the samples ``ids``, which no strategy in practice would know.
-
-        Raises
-        ------
-        LookupError
-            The strategy did not declare ``needs=("oracle",)``.
-        """
-        if self.oracle is None:
-            raise self._undeclared("oracle")
-        return self.oracle(ids)
-
-    def predicted_labels(self, ids: Tensor) -> Tensor:
-        """Return the model's labels, int64 ``(ids,)``, of the samples ``ids``.
-
-        Raises
-        ------
-        ValueError
-            The model labels pixels.
-        """
-        labels = [torch.empty(0, dtype=torch.int64)]
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        with evaluating(self.model), torch.no_grad():
-            for _, inputs in self.batches(ids):
-                logits = self.model(inputs.to(device))
-                if logits.ndim != 2:
-                    raise ValueError(
-                        f"strategy {self.strategy.name!r} needs one label for each sample, "
-                        f"the model gives logits {tuple(logits.shape)}"
-                    )
-                labels.append(logits.argmax(1).cpu())
-        return torch.cat(labels)
-
-    def _undeclared(self, need: str) -> LookupError:
-        return LookupError(
-            f"strategy {self.strategy.name!r} uses {need} but does not declare it; "
-            f"register it with needs=({need!r},)"
-        )
 
 
 Select = Callable[[SelectionContext], Tensor]
@@ -215,8 +89,9 @@ def register_strategy(
         Names of the :class:`PoolStats` scores to track while the model trains.
     needs
         ``"embeddings"`` (checked before the first training: the model must have a linear head)
-        and ``"mc_dropout"`` (the model must have dropout layers); ``"oracle"`` (labels of unlabeled
-        samples, for analysis); ``"independent_model"`` (before the first training the statistics
+        and ``"mc_dropout"`` (the model must have dropout layers); ``"committee"`` (more models are
+        trained at each selection); ``"oracle"`` (labels of unlabeled samples, for analysis);
+        ``"independent_model"`` (before the first training the statistics
         observe an independent, randomly initialised model instead of the one that trains).
     options
         Numbers that a run may set, with their defaults, which say whether they are integers. The
@@ -415,6 +290,12 @@ for _name, _description in _MC_DROPOUT_SCORES.items():
     register_strategy(
         _name, _best_by_mc_dropout(_name), description=_description, needs=("mc_dropout",)
     )
+register_strategy(
+    "mc_dropout_vote_entropy",
+    _best_by_mc_dropout("vote_entropy"),
+    description="vote entropy of MC-dropout passes",
+    needs=("mc_dropout",),
+)
 
 
 @register_strategy(
@@ -442,4 +323,5 @@ def _farthest_first(context: SelectionContext) -> Tensor:
 
 # Strategies made of several parts register themselves.
 from dynal_fast.acquisition import combined as combined  # noqa: E402
+from dynal_fast.acquisition import committee as committee  # noqa: E402
 from dynal_fast.acquisition import vaal as vaal  # noqa: E402

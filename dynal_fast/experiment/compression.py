@@ -57,7 +57,7 @@ class CompressionExperiment(ActiveLearningExperiment):
     def _run_cycle(self, state: RunState) -> None:
         """Train on what is kept; ``state.model`` stays the model that was trained on everything."""
         cycle, kept_counts = len(state.cycles), self.protocol.labeled_counts()
-        model = state.model if cycle == 0 else self._initial_model()
+        model = state.model if cycle == 0 else self.initial_model()
         trainer = Trainer(model, self.training, self.device)
         start = time.perf_counter()
         for epoch in range(1, self.training.epochs + 1):

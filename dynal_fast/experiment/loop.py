@@ -199,7 +199,7 @@ class ActiveLearningExperiment:
         return ids if self.view is None else self.view.original_ids[ids]
 
     def _start(self) -> RunState:
-        model = self._initial_model()
+        model = self.initial_model()
         self.check_needs(model)
         labeled = self.initial
         observer = self._observer()
@@ -208,7 +208,7 @@ class ActiveLearningExperiment:
         streams = RandomStreams(derived_seed(self.seed, "run"))
         objective = None
         if self.training.unsupervised != "none":
-            objective = Objective(self.training, self._initial_model("baseline"))
+            objective = Objective(self.training, self.initial_model("baseline"))
         targets = self.data.oracle.label(labeled)
         return RunState(model, labeled, targets, observer, streams, objective)
 
@@ -218,7 +218,8 @@ class ActiveLearningExperiment:
             return ImageObserver(samples, tracks, self.batch)
         return PoolObserver(samples, self.data.num_classes, tracks, self.schedules, self.device)
 
-    def _initial_model(self, purpose: str = "model") -> nn.Module:
+    def initial_model(self, purpose: str = "model") -> nn.Module:
+        """Return an untrained model; its weights belong to the seed and to ``purpose``."""
         with own_random_state():
             torch.manual_seed(derived_seed(self.seed, purpose))
             model = self.build_model()
@@ -234,7 +235,7 @@ class ActiveLearningExperiment:
         ValueError
             It gives no embeddings, has no dropout layer, or images lack the score.
         """
-        model = model or self._initial_model()
+        model = model or self.initial_model()
         self._observer()
         if "embeddings" in self.strategy.needs:
             one = self.data.samples.loader(torch.tensor([0]), 1)
@@ -274,7 +275,7 @@ class ActiveLearningExperiment:
         selects = cycle < self.protocol.selections
         previous = state.model
         if cycle > 0 and self.protocol.retrain == "scratch":
-            state.model = self._initial_model()
+            state.model = self.initial_model()
         if state.objective is not None:
             state.objective.begin_cycle(state.model, previous)
         pool = unlabeled(len(self.data.samples), state.labeled)
@@ -283,7 +284,7 @@ class ActiveLearningExperiment:
         if selects:
             compared = previous
             if cycle == 0 and "independent_model" in self.strategy.needs:
-                compared = self._initial_model("independent model")
+                compared = self.initial_model("independent model")
             observe_seconds += state.observer.begin_cycle(compared, pool, first=cycle == 0)
         trainer = Trainer(state.model, self.training, self.device, state.objective)
         teacher = None

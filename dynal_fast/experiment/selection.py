@@ -1,15 +1,21 @@
 """What the loop shows a strategy: the candidates, the model, and passes over them on demand."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import SelectionContext
+from dynal_fast.acquisition.committee import committee_stats
+from dynal_fast.acquisition.context import SelectionContext
 from dynal_fast.experiment.analysis import AnalysisRecorder
+from dynal_fast.experiment.checkpoint import own_random_state
+from dynal_fast.experiment.determinism import derived_seed
 from dynal_fast.experiment.models import embed_samples
-from dynal_fast.experiment.observation import mc_dropout_stats
+from dynal_fast.experiment.observation import OBSERVATION_BATCH, mc_dropout_stats
+from dynal_fast.experiment.training import Trainer
 from dynal_fast.pool import PoolStats
 
 if TYPE_CHECKING:
@@ -61,6 +67,20 @@ def selection_context(
             recorder.observed.append(stats)
         return stats
 
+    def committee(members: int, track: tuple[str, ...]) -> PoolStats:
+        others = (trained_member(experiment, state, member) for member in range(1, members))
+        stats = committee_stats(
+            itertools.chain([model], others),
+            lambda: data.samples.loader(pool, OBSERVATION_BATCH),
+            len(data.samples),
+            data.num_classes,
+            track=track,
+            device=device,
+        )
+        if recorder is not None:
+            recorder.observed.append(stats)
+        return stats
+
     candidates = pool
     if subset and subset < len(pool):
         order = torch.randperm(len(pool), generator=state.streams.selection)
@@ -78,6 +98,35 @@ def selection_context(
         tracked=state.observer.stats,
         embedder=embeddings if "embeddings" in needs else None,
         mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
+        committee_observer=committee if "committee" in needs else None,
         oracle=data.oracle.label if "oracle" in needs else None,
         epochs=experiment.training.epochs,
     )
+
+
+def trained_member(
+    experiment: "ActiveLearningExperiment", state: "RunState", member: int
+) -> nn.Module:
+    """Return a further model of the cycle, trained on the labeled samples alone.
+
+    Its initial weights, the order of its batches and its dropout belong to the seed of the run, the
+    cycle and the number of the member, so that a run that goes on trains the same ones.
+
+    Raises
+    ------
+    FloatingPointError
+        Its training diverged.
+    """
+    name = f"committee member {member} of cycle {len(state.cycles)}"
+    model = experiment.initial_model(name)
+    trainer = Trainer(model, experiment.training, experiment.device)
+    order = torch.Generator().manual_seed(derived_seed(experiment.seed, f"{name}, order"))
+    with own_random_state():
+        torch.manual_seed(derived_seed(experiment.seed, f"{name}, training"))
+        for _ in range(experiment.training.epochs):
+            loss = trainer.run_epoch(experiment.data.samples, state.labeled, state.targets, order)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the training loss of {name} is {loss}; a lower learning_rate may help"
+                )
+    return model

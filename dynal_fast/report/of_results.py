@@ -73,7 +73,8 @@ def learning_curves(
         ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
     )
     notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
-    text = " ".join([text, *(escape(note) for note in notes if note)])
+    changed = [escape(note.partition(":")[0]) for note in notes if note.startswith("Not ")]
+    text = " ".join([text, *(f"{note}: what differs stands at the top." for note in changed)])
     drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
     numbers = _every_seed(methods, counts)
     if references:

@@ -18,7 +18,11 @@ PORTIONS = np.array([0.1, 0.2, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 70,
 FOUND_PORTIONS = np.arange(5, 101, 5) / 100
 BINS = 20
 # Strategies that rank by a score of another name.
-SCORE_OF = ALIASES | {"query_by_committee": "vote_entropy", "query_by_committee_kl": "bald"}
+SCORE_OF = ALIASES | {
+    "mc_dropout_vote_entropy": "vote_entropy",
+    "query_by_committee": "vote_entropy",
+    "query_by_committee_kl": "bald",
+}
 
 
 @dataclass(frozen=True)
