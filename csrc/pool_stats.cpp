@@ -86,53 +86,55 @@ uint64_t owner(const State& state, int64_t id, uint64_t threads) {
   return hash * threads >> 32;
 }
 
-// Claim the samples of the batch that `thread` owns, in the order of the rows, so that the outcome
-// does not depend on the number of threads. The status of the other rows is left alone.
-template <class Id>
-void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, uint64_t thread,
-           uint64_t threads) {
-  const int32_t current = *state.pass_stamp;
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t id = ids[row];
-    if (owner(state, id, threads) != thread) continue;
-    if (!is_known(state, id)) {
-      status[row] = unknown;
-      continue;
-    }
-    int32_t& stamp = state.stamp[id];
-    if (stamp < current) {
-      stamp = current;
-      status[row] = claimed;
-    } else if (stamp == kDropped) {
-      status[row] = unknown;
-    } else {
-      stamp |= kDuplicate;
-      status[row] = duplicate;
-    }
+// The first row that names a sample claims it; the status of other rows says what is wrong.
+void claim(const State& state, int64_t id, uint8_t* status) {
+  if (!is_known(state, id)) {
+    *status = unknown;
+    return;
   }
+  int32_t& stamp = state.stamp[id];
+  if (stamp < *state.pass_stamp) {
+    stamp = *state.pass_stamp;
+  } else if (stamp == kDropped) {
+    *status = unknown;
+  } else {
+    stamp |= kDuplicate;
+    *status = duplicate;
+  }
+}
+
+template <class Id>
+bool strictly_increasing(const Id* ids, int64_t rows) {
+  for (int64_t row = 1; row < rows; ++row) {
+    if (ids[row - 1] >= ids[row]) return false;
+  }
+  return true;
+}
+
+// Claim the samples of the batch; the status of all rows is `claimed` before. `mine` has room for
+// the rows. The outcome does not depend on the number of threads: either no sample comes
+// twice, or all rows of a sample are looked at by its owner, in their order.
+template <class Id>
+void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, int64_t* mine,
+           int64_t thread, int64_t threads) {
+  if (threads == 1 || strictly_increasing(ids, rows)) {
+    const int64_t end = rows * (thread + 1) / threads;
+    for (int64_t row = rows * thread / threads; row < end; ++row) {
+      claim(state, ids[row], status + row);
+    }
+    return;
+  }
+  int64_t owned = 0;  // collected without a branch, which would be taken at random
+  for (int64_t row = 0; row < rows; ++row) {
+    mine[owned] = row;
+    owned += owner(state, ids[row], threads) == static_cast<uint64_t>(thread);
+  }
+  for (int64_t i = 0; i < owned; ++i) claim(state, ids[mine[i]], status + mine[i]);
 }
 
 int64_t id_at(const Batch& batch, int64_t row) {
   return batch.id_bytes == 4 ? static_cast<const int32_t*>(batch.ids)[row]
                              : static_cast<const int64_t*>(batch.ids)[row];
-}
-
-// Every thread has an array of its own to claim in: in a common one, neighbouring rows of different
-// owners would have the threads contend for its cache lines.
-void claim(const State& state, const Batch& batch, uint8_t* claims, int thread, int threads) {
-  uint8_t* mine = claims + batch.rows * thread;
-  if (batch.id_bytes == 4) {
-    claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, mine, thread, threads);
-  } else {
-    claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, mine, thread, threads);
-  }
-}
-
-void collect(const State& state, const Batch& batch, const uint8_t* claims, int threads,
-             int64_t begin, int64_t end, uint8_t* status) {
-  for (int64_t row = begin; row < end; ++row) {
-    status[row] = claims[batch.rows * owner(state, id_at(batch, row), threads) + row];
-  }
 }
 
 void record_unknown(const State& state, const Batch& batch, const uint8_t* status) {
@@ -161,8 +163,8 @@ std::unique_ptr<float, Free> aligned_floats(int64_t n) {
 void update(const State& state, const Batch& batch, int threads) {
   const Kernels run = kernels();
   if (batch.rows < 2 * threads) threads = 1;
-  const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]);
-  const std::unique_ptr<uint8_t[]> claims(new uint8_t[batch.rows * threads]);
+  const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]());
+  const std::unique_ptr<int64_t[]> owned(new int64_t[threads == 1 ? 0 : batch.rows * threads]);
   const Head &head = batch.head, &teacher = batch.teacher_head;
   const int64_t width = std::max(head.width, teacher.width);
   int64_t floats =
@@ -183,7 +185,14 @@ void update(const State& state, const Batch& batch, int threads) {
 #endif
     [[maybe_unused]] const FlushDenormals flush;
     float* mine = scratch.get() + floats * thread;
-    claim(state, batch, claims.get(), thread, team);
+    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * thread);
+    if (batch.id_bytes == 4) {
+      claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, thread,
+            team);
+    } else {
+      claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status.get(), rows, thread,
+            team);
+    }
     if (head.features) {
       run.pack(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
     }
@@ -194,7 +203,6 @@ void update(const State& state, const Batch& batch, int threads) {
 #pragma omp barrier
 #endif
     const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
-    collect(state, batch, claims.get(), team, begin, end, status.get());
     if (head.features) {
       run.head_rows(state, batch, status.get(), begin, end, packed.get(),
                     teacher.features ? teacher_packed.get() : nullptr, mine);

@@ -65,7 +65,7 @@ inline void count_labels(const Samples& samples, T* counts, int64_t classes, con
 template <class Layout, class T>
 inline vf replace_output(const Layout& layout, T* array, const Output& out) {
   return layout.update(array, [&](vf old, int64_t offset, int s, vf& squares) {
-    const vf p = rounded(load(out.e + offset) * Layout::spread(out.inverse, s));
+    const vf p = kept(load(out.e + offset) * Layout::spread(out.inverse, s));
     squares += (p - old) * (p - old);
     return p;
   });
@@ -135,8 +135,8 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   }
   if (teacher) {
     const vf squares = layout.sum([&](int64_t offset, int s, vf& total) {
-      const vf p = rounded(load(out.e + offset) * Layout::spread(out.inverse, s));
-      const vf q = rounded(load(teacher_out.e + offset) * Layout::spread(teacher_out.inverse, s));
+      const vf p = kept(load(out.e + offset) * Layout::spread(out.inverse, s));
+      const vf q = kept(load(teacher_out.e + offset) * Layout::spread(teacher_out.inverse, s));
       const vf d = p - q;
       total += d * d;
     });

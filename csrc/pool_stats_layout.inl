@@ -42,7 +42,7 @@ struct Samples {
   alignas(DYNAL_VECTOR_BYTES) float shift[kLanes];  // 0, but for float64 their maximum
   bool finite[kLanes];
   bool all_finite;
-  const Samples* next;  // those whose turn it is next: their logits are asked for meanwhile
+  const Samples* next;  // those whose turn it is next: their rows are asked for meanwhile
 };
 
 struct Scratch {

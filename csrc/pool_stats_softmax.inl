@@ -141,14 +141,14 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
   TopTwo rows[kLanes];
   for (int s = 0; s < samples.count; ++s) {
     const float* x = samples.x[s];
-    const char* soon = samples.soon[0][s];
+    const char* soon = samples.soon[1][s];
     TopTwo top = no_top_two();
     vi at = kLaneIndex;
     for (int64_t c = 0; c < whole; c += kLanes, at += kLanes) {
-      __builtin_prefetch(soon + c * samples.soon_bytes[0], 1);
+      __builtin_prefetch(soon + c * samples.soon_bytes[1], 1);
       keep_top_two(top, load(x + c), at);
     }
-    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[0], 1);
+    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[1], 1);
     if (rest) {
       keep_top_two(top, select(in_rest, load_n(x + whole, rest), splat(-__builtin_inff())), at);
     }
@@ -160,15 +160,17 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
   vf exponentials[kLanes], weighted[kLanes];
   for (int s = 0; s < samples.count; ++s) {
     const float* x = samples.x[s];
-    const char *next = samples.next->source[s], *soon = samples.soon[1][s];
+    const char *next = samples.next->source[s], *soon = samples.next->soon[0][s];
     float* e = out.e + layout.position(s, 0);
     const vf most = splat(largest[s]);
     Sums sums = {};
     for (int64_t c = 0; c < whole; c += kLanes) {
       __builtin_prefetch(next + c * samples.source_bytes);
-      __builtin_prefetch(soon + c * samples.soon_bytes[1], 1);
+      __builtin_prefetch(soon + c * samples.soon_bytes[0], 1);
       store(e + c, add_exponentials(sums, load(x + c) - most));
     }
+    __builtin_prefetch(next + (classes - 1) * samples.source_bytes);
+    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[0], 1);
     if (rest) {
       const vf z = select(in_rest, load_n(x + whole, rest) - most, splat(-150.0f));
       store(e + whole, add_exponentials(sums, z));
