@@ -125,7 +125,8 @@ def flaws(page: Path, folder: Path) -> list[str]:
     """Open a page on a desktop and on a phone, light and dark, and return what is wrong with it.
 
     That is: whatever it fetches or writes to the console, a page wider than the window, words that
-    stick out of a picture or lie on others, a colour scheme without effect.
+    stick out of a picture or lie on others, a table most of which its first column hides, a colour
+    scheme without effect.
     """
     found, papers = [], []
     with browser(folder) as session:
@@ -158,6 +159,11 @@ _CUT_OFF = """(() => {
             && b.top < a.bottom - 1) found.push(words + ' on ' + others);
       });
     });
+  }
+  for (const box of document.querySelectorAll('.scroll')) {
+    const fixed = box.querySelector('th').getBoundingClientRect().width;
+    if (box.scrollWidth > box.clientWidth && fixed > box.clientWidth / 2)
+      found.push(box.ariaLabel + ' scrolls behind its first column');
   }
   return found;
 })()"""

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,46 +24,12 @@ from dynal_fast.report.svg import COLOURS, MARKERS, linear, logarithmic, styles
 from dynal_fast.report.write import CONTENTS, write_report
 from tests.browser import flaws, needs_browser
 from tests.experiment_cases import blobs, grid_config
+from tests.report_pages import Page, sections_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STRATEGIES = ["random", "cod", "margin", "label_dispersion"]
 RECORDED = ("informativeness", "loss-by-rank", "highest-losses", "scores", "trajectories")
-
-
-class Page(HTMLParser):
-    """The tables of a page, by their label, and every tag with its attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.tables, self.rows = [], {}, None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if dict(attributes).get("role") == "region":
-            self.rows = self.tables[dict(attributes)["aria-label"]] = []
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self.in_cell = False
-
-    def handle_data(self, data):
-        if self.rows and getattr(self, "in_cell", False):
-            self.rows[-1][-1] += data
-
-    def row(self, table, *start):
-        (found,) = [row for row in self.tables[table] if tuple(row[: len(start)]) == start]
-        return found[len(start) :]
-
-
-def sections_of(text):
-    return dict(re.findall(r'<section id="([\w-]+)">(.*?)</section>', text, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +49,12 @@ def page(text):
     return Page(text)
 
 
-def test_every_section_of_the_contents_is_there_with_pictures_and_numbers(text):
+def test_every_section_of_the_contents_is_there_with_pictures_and_numbers(text, page):
     sections = sections_of(text)
-    assert list(sections) == [name for name, _ in CONTENTS if name != "compression"]
+    elsewhere = ("compression", "selections")
+    assert list(sections) == [name for name, _ in CONTENTS if name not in elsewhere]
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links[: len(sections)] == [f"#{identifier}" for identifier in sections]
     for identifier, content in sections.items():
         assert 'class="missing"' not in content
         if identifier not in ("accuracy", "settings"):
@@ -172,10 +140,23 @@ def test_the_losses_are_those_of_the_recordings(folder, page):
         second = recorded(folder / "cod" / f"seed-{seed}")[1]
         order = np.argsort(-second["score.cod"].numpy(), kind="stable")
         highest.append(second["loss"].numpy()[order[:7]].mean())  # 132 in twenty parts
-    assert float(table[1][2]) == pytest.approx(np.mean(highest), rel=1e-3)
+    mean, std = (float(part) for part in table[1][2].split(" ± "))
+    assert mean == pytest.approx(np.mean(highest), rel=1e-3)
+    assert std == pytest.approx(np.std(highest, ddof=1), rel=0.05)
     found = page.row("Share (%) of the highest losses found", "cod")
     assert found[-1] == "100.0 ± 0.0"
     assert "random" not in [row[0] for row in page.tables["Share (%) of the highest losses found"]]
+
+
+def test_the_histogram_says_from_which_score_on_was_queried(folder, page):
+    lowest = []
+    for seed in (0, 1):
+        first = recorded(folder / "margin" / f"seed-{seed}")[0]
+        rows = np.searchsorted(first["ids"].numpy(), first["picks"].numpy())
+        lowest.append(first["score.margin"].numpy()[rows].min())
+    expected = f"{np.mean(lowest):.4g} ± {np.std(lowest, ddof=1):.2g}"
+    header = page.tables["Histogram of margin"][0]
+    assert header == [f"margin, queried from {expected}", "right (%)", "wrong (%)"]
 
 
 def test_the_costs_are_those_of_the_timings(folder, page):

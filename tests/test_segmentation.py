@@ -25,42 +25,17 @@ from dynal_fast.experiment.segmentation import (
     iou_of,
     mean_iou,
 )
+from tests.street_scenes import HEIGHT, WIDTH, write_streets
 
-Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-HEIGHT, WIDTH = 16, 24
 PROTOCOL = Protocol(initial=4, budget=2, cycles=2)
 TRAINING = Training(epochs=2, batch_size=4, learning_rate=0.003)
 
 
-def write_scene(folder, split, number, rng):
-    """A road below, sky above, a car somewhere, a void border; colours tell the classes apart."""
-    labels = np.full((HEIGHT, WIDTH), 23, np.uint8)
-    labels[HEIGHT // 2 :] = 7
-    left = rng.integers(1, WIDTH - 8)
-    labels[9:13, left : left + 6] = 26
-    labels[0] = 0  # unlabeled in Cityscapes
-    colours = np.zeros((256, 3), np.uint8)
-    colours[[23, 7, 26]] = [(90, 140, 220), (90, 90, 90), (200, 30, 30)]
-    pixels = colours[labels].astype(int) + rng.integers(-20, 20, (HEIGHT, WIDTH, 3))
-    stem = f"aachen_{number:06}_000019"
-    for kind, name, array in (
-        ("leftImg8bit", f"{stem}_leftImg8bit.png", pixels.clip(0, 255).astype(np.uint8)),
-        ("gtFine", f"{stem}_gtFine_labelIds.png", labels),
-    ):
-        path = folder / "cityscapes" / kind / split / "aachen" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("streets"), np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 3)):
-        for number in range(count):
-            write_scene(folder, split, number, rng)
-    return folder
+    return write_streets(tmp_path_factory.mktemp("streets"))
 
 
 @pytest.fixture(scope="module")

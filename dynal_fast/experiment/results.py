@@ -105,6 +105,11 @@ class GridResult:
         """The strategies in the order they ran, without the reference."""
         return [name for name in dict.fromkeys(r.strategy for r in self.runs) if name != REFERENCE]
 
+    @property
+    def segments(self) -> bool:
+        """Whether the labels are maps of pixels."""
+        return self.metric == "mean IoU"
+
     def of(self, strategy: str) -> list[RunResult]:
         """The runs of one strategy."""
         return [run for run in self.runs if run.strategy == strategy]

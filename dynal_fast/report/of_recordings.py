@@ -36,10 +36,17 @@ RANKED = "prediction_stability, label_dispersion, cod, entropy, margin or softma
 def recorded_sections(
     methods: Sequence[Method], recordings: Recordings, styles: Mapping[str, Style]
 ) -> list[str]:
-    """Return all sections; where nothing was recorded they say which command records it.
+    """Return all sections; where nothing was recorded they say what records it, or why nothing can.
 
     ``recordings`` holds the recorded runs of each method by its name; a method may have none.
     """
+    if methods[0].experiment.grid.segments:
+        note = missing(
+            "Not for label maps: this analysis needs one label for each sample, so "
+            "<code>--analysis</code> does not record segmentation."
+        )
+        every = (INFORMATIVENESS, LOSS_BY_RANK, FOUND, HISTOGRAMS, TRAJECTORIES)
+        return [section(*each, note) for each in every]
     without = [method for method in methods if not recordings.get(method.name)]
     again = escape(run_again((without or methods)[0].experiment, " --analysis"))
     note = ""
@@ -135,8 +142,8 @@ LOSS_BY_RANK = (
     "Real loss by rank of the score",
     "Mean cross-entropy (nats) of the unlabeled samples in twenty equal parts, from the highest "
     "score on the left to the lowest, after each training (temporal output discrepancy, Fig. 5). "
-    "Where a score measures the loss, the line falls from left to right. Means over seeds; the "
-    "stronger the line, the later the cycle.",
+    "Where a score measures the loss, the line falls from left to right. Means over seeds, in the "
+    "numbers with their standard deviation; the stronger the line, the later the cycle.",
 )
 
 
@@ -144,7 +151,8 @@ def _loss_by_rank(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
     pictures, tables = [], ""
     for name, ranked in _cod_first(rankings):
         cycles = sorted(set.intersection(*(set(ranking.losses) for ranking in ranked)))
-        means = {c: np.mean([ranking.losses[c] for ranking in ranked], axis=0) for c in cycles}
+        curves = {c: _mean_and_std(np.array([r.losses[c] for r in ranked])) for c in cycles}
+        means = {c: mean for c, (mean, _) in curves.items()}
         bins = len(next(iter(means.values())))
         middles = [100 * (i + 0.5) / bins for i in range(bins)]
         chart = Chart(
@@ -167,9 +175,10 @@ def _loss_by_rank(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
             f"at the lowest in cycle {cycles[0]}, and from {last[0]:.3g} to {last[-1]:.3g} in "
             f"cycle {cycles[-1]}."
         )))  # fmt: skip
+        several = len(ranked) > 1
         rows = [
             [f"{100 * i / bins:.3g}–{100 * (i + 1) / bins:.3g}"]
-            + [f"{means[c][i]:.4g}" for c in cycles]
+            + [_spread(mean[i], deviation[i], several) for mean, deviation in curves.values()]
             for i in range(bins)
         ]
         header = [f"{name}: rank (%)", *(f"cycle {cycle}" for cycle in cycles)]
@@ -260,7 +269,8 @@ def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
             kind: 100 * np.histogram(scores[chosen], edges)[0] / max(1, chosen.sum())
             for kind, chosen in (("right", correct), ("wrong", ~correct))
         }
-        lowest = float(np.mean([ranking.lowest_pick for ranking in ranked]))
+        lowests = np.array([[ranking.lowest_pick] for ranking in ranked])
+        lowest, deviation = (float(part[0]) for part in _mean_and_std(lowests))
         chart = Chart(
             linear([*edges], 4, end_on_ticks=False),
             linear([0.0, *shares["right"], *shares["wrong"]]),
@@ -285,7 +295,8 @@ def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
             ]
             for i in range(len(edges) - 1)
         ]
-        header = [f"{name}, queried from {lowest:.4g}", "right (%)", "wrong (%)"]
+        queried = _spread(lowest, deviation, len(ranked) > 1)
+        header = [f"{name}, queried from {queried}", "right (%)", "wrong (%)"]
         tables += table(header, rows, f"Histogram of {name}")
     key = legend([("the model is right", RIGHT), ("the model is wrong", WRONG)], area=True)
     return key + panels(pictures), tables
@@ -365,6 +376,11 @@ def _least(mean: Array, deviation: Array) -> list[float]:
 def _most(mean: Array, deviation: Array) -> list[float]:
     """Return the upper edge of a band of percentages."""
     return [*np.clip(mean + deviation, 0, 100)]
+
+
+def _spread(mean: float, deviation: float, several: bool) -> str:
+    """Return a value, with its deviation where there are several seeds."""
+    return f"{mean:.4g} ± {deviation:.2g}" if several else f"{mean:.4g}"
 
 
 def _mean_and_std(values: Array) -> tuple[Array, Array]:

@@ -69,7 +69,7 @@ def learning_curves(
     ends = ", ".join(f"{name} {100 * list(c.values())[-1][0]:.1f} %" for name, c in curves.items())
     description = f"Test {metric} against labeled samples. At the end: {ends}."
     several = several_seeds(methods)
-    text = f"{metric[0].upper()}{metric[1:]} on the test set after each training" + (
+    text = f"{capitalized(metric)} on the test set after each training" + (
         ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
     )
     notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
@@ -85,7 +85,7 @@ def learning_curves(
         ]
         if rows:
             header = ["all data", "seed", f"test {metric} (%)"]
-            numbers += table(header, rows, "Accuracy on all data")
+            numbers += table(header, rows, f"{capitalized(metric)} on all data")
     return section("learning-curves", "Learning curves", text, drawn, numbers)
 
 
@@ -100,7 +100,9 @@ def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> str:
         for what, part in (("mean", 0), ("std", 1)) if len(method.runs) > 1 else ():
             cells = [f"{100 * curve[n][part]:.2f}" if n in curve else "" for n in counts]
             rows.append([method.name, what, *cells])
-    return table(["test accuracy (%)", "seed", *_thousands(counts)], rows, "Accuracy of every seed")
+    metric = methods[0].experiment.grid.metric
+    header = [f"test {metric} (%)", "seed", *_thousands(counts)]
+    return table(header, rows, f"{capitalized(metric)} of every seed")
 
 
 def accuracy_tables(methods: Sequence[Method]) -> str:
@@ -117,13 +119,14 @@ def accuracy_tables(methods: Sequence[Method]) -> str:
                 for count, (mean, deviation) in curve_of(method).items()
             }
     several = several_seeds(methods)
-    metric = escape(methods[0].experiment.grid.metric)
-    content = f"<h3>Test {metric} (%)</h3>\n" + _by_count(
-        absolute, counts, "Test accuracy (%)", several
+    metric = methods[0].experiment.grid.metric
+    content = f"<h3>Test {escape(metric)} (%)</h3>\n" + _by_count(
+        absolute, counts, f"Test {metric} (%)", several
     )
     content += "<h3>Relative to training on all data (%)</h3>\n"
     if relative:
-        content += _by_count(relative, counts, "Test accuracy relative to all data (%)", several)
+        label = f"Test {metric} relative to all data (%)"
+        content += _by_count(relative, counts, label, several)
     if len(relative) < len(absolute):
         without = ", ".join(name for name in absolute if name not in relative)
         content += missing(
@@ -133,7 +136,7 @@ def accuracy_tables(methods: Sequence[Method]) -> str:
     text = "By labeled samples"
     text += ", mean ± standard deviation over seeds" if several else ", of one seed"
     text += ". The best of a column is bold."
-    return section("accuracy", "Accuracy", text, content)
+    return section("accuracy", capitalized(metric), text, content)
 
 
 def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, several: bool) -> str:
@@ -271,6 +274,15 @@ def run_again(experiment: Experiment, options: str = "") -> str:
     """Return the command that runs the experiment again, from the file under Settings."""
     data = " --data-root DIR" if experiment.configuration.get("data_root") else ""
     return f"dynal-fast run {experiment.label}.yaml{data}{options} -o NEW"
+
+
+def capitalized(metric: str) -> str:
+    """Return the name of a metric as a sentence begins with it.
+
+    >>> capitalized("mean IoU")
+    'Mean IoU'
+    """
+    return metric[0].upper() + metric[1:]
 
 
 def percent(mean: float, deviation: float, several: bool = True) -> str:

@@ -9,7 +9,14 @@ from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
 from dynal_fast.report.compression import compression
 from dynal_fast.report.html import page
 from dynal_fast.report.of_recordings import recorded_sections
-from dynal_fast.report.of_results import accuracy_tables, costs, learning_curves, settings
+from dynal_fast.report.of_results import (
+    accuracy_tables,
+    capitalized,
+    costs,
+    learning_curves,
+    settings,
+)
+from dynal_fast.report.of_selections import selection_reports
 from dynal_fast.report.recorded import Recorded, read_recorded
 from dynal_fast.report.runs import Experiment, load_experiments, methods
 from dynal_fast.report.svg import styles
@@ -24,6 +31,7 @@ CONTENTS = (
     ("highest-losses", "Highest losses"),
     ("scores", "Scores"),
     ("trajectories", "Trajectories"),
+    ("selections", "Selections"),
     ("cost", "Time and memory"),
     ("settings", "Settings"),
 )
@@ -61,12 +69,14 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
         accuracy_tables(every),
         *([compression(compressing)] if compressing else []),
         *(recorded_sections(querying, recordings, looks) if querying else []),
+        selection_reports(every),
         costs(every, looks),
         settings(experiments),
     ]
-    there = "".join(sections)
-    contents = [entry for entry in CONTENTS if f'<section id="{entry[0]}">' in there]
     title = f"Active learning on {experiments[0].configuration.get('data', 'a data set')}"
+    there = "".join(sections)
+    titles = dict(CONTENTS) | {"accuracy": capitalized(experiments[0].grid.metric)}
+    contents = [entry for entry in titles.items() if f'<section id="{entry[0]}">' in there]
     path = Path(folder) / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(title, _lead(experiments), sections, contents).encode())
@@ -86,7 +96,8 @@ def _lead(experiments: list[Experiment]) -> str:
         ("labeled samples", f"{min(labeled):,} to {max(labeled):,}"),
     ]
     if references:
-        facts.append(("accuracy on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
+        metric = experiments[0].grid.metric
+        facts.append((f"{metric} on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
     items = "".join(f"<li><span>{escape(k)}</span>{escape(v)}</li>" for k, v in facts)
     notes = "".join(
         f"<p>{escape(experiment.label)}: {escape(note)}</p>\n"
