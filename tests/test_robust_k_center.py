@@ -178,11 +178,19 @@ def test_pairs_are_listed_against_the_clock(monkeypatch):
     assert found.radius == found.greedy_radius
 
 
-def test_a_solver_that_gives_up_decides_nothing(monkeypatch):
-    answer = SimpleNamespace(x=None, status=4, message="numerical difficulties")
-    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: answer)
+@pytest.mark.parametrize(
+    ("answer", "stopped"),
+    [
+        ({"x": None, "status": 4, "message": "numerical difficulties"}, "solver"),
+        ({"x": np.zeros(400), "status": 0, "message": "no cover, whatever it says"}, "solver"),
+        ({"x": None, "status": 4, "message": "Solution limit reached"}, "node_limit"),
+        ({"x": None, "status": 1, "message": "Time limit reached."}, "time_limit"),
+    ],
+)
+def test_an_answer_that_decides_nothing_is_not_believed(monkeypatch, answer, stopped):
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: SimpleNamespace(**answer))
     found = robust_k_center(clustered()[0], 6)
-    assert found.stopped == "solver"
+    assert found.stopped == stopped
     assert 0 < found.lower_bound < found.radius == found.greedy_radius
 
 

@@ -210,17 +210,20 @@ class _Search:
         if answer.x is not None:
             chosen = torch.from_numpy((answer.x[: len(self.rows)] > 0.5).nonzero()[0])
             rest = self.greedy_centres[~torch.isin(self.greedy_centres, chosen)]
-            self.centres = torch.cat([chosen, rest[: len(self.greedy_centres) - len(chosen)]])
-            reached = np.searchsorted(self.radii, self._covering_radius(self.centres))
-            self.reached = min(index, int(reached))
-            self.radius = float(self.radii[self.reached])
-            return True
-        if answer.status == INFEASIBLE:
+            centres = torch.cat([chosen, rest[: len(self.greedy_centres) - len(chosen)]])
+            reached = int(np.searchsorted(self.radii, self._covering_radius(centres)))
+            if reached <= index:
+                self.centres, self.reached = centres, reached
+                self.radius = float(self.radii[reached])
+                return True
+        elif answer.status == INFEASIBLE:
             self.excluded = index + 1
             self.lower_bound = float(self.radii[self.excluded])
             return False
-        self._check_time()
-        self.stopped = "node_limit" if "limit" in answer.message.lower() else "solver"
+        message = answer.message.lower()
+        if "time limit" in message:
+            raise _LimitError("time_limit")
+        self.stopped = "node_limit" if "limit" in message else "solver"
         self.undecided = min(self.undecided, index)
         return None
 
