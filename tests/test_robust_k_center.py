@@ -103,6 +103,26 @@ def test_bounds_hold_whatever_ends_the_search(
         assert found.stopped == "optimal"
 
 
+@pytest.mark.parametrize(
+    "kind", ["plain", "far off", "one far away", "duplicates", "few", "all one"]
+)
+def test_the_nearest_is_exactly_the_nearest(kind):
+    generator = torch.Generator().manual_seed(0)
+    rows, others = (torch.randn(n, 7, generator=generator).double() for n in (700, 90))
+    if kind == "far off":
+        rows, others = rows + 1e6, others + 1e6
+    elif kind == "one far away":
+        others[3] = 1e9
+    elif kind == "duplicates":
+        others = torch.cat([others, rows[:40].repeat(5, 1)])
+    elif kind == "few":
+        others = others[:2]
+    elif kind == "all one":
+        rows, others = torch.ones(700, 7).double(), torch.ones(90, 7).double()
+    want = module._distances(rows, others).amin(1).numpy()
+    np.testing.assert_array_equal(module._nearest(rows, others), want)
+
+
 def test_the_bound_holds_for_centres_that_are_no_samples():
     """Two samples 2 apart: the point between them would cover both with radius 1."""
     found = robust_k_center(torch.tensor([[0.0], [2.0]]), 1, max_pairs=0)

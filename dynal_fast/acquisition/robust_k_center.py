@@ -30,6 +30,8 @@ MAX_PAIRS = 200_000  # a program of so many takes seconds
 NODE_LIMIT = 100
 ROWS_AT_A_TIME = 512
 INFEASIBLE = 2  # status of scipy.optimize.milp
+CANDIDATES = 4  # for the nearest, compared exactly
+EPSILON = torch.finfo(torch.float64).eps
 ROUNDING = 1e-12  # relative, of a distance in float64: more than it can be off
 
 
@@ -278,13 +280,29 @@ def _separation(rows: Tensor, picks: Tensor, to_labeled: np.ndarray) -> float:
 
 
 def _nearest(rows: Tensor, others: Tensor) -> np.ndarray:
-    """Return each row's distance to the nearest of ``others``, inf where there is none."""
-    nearest = np.full(len(rows), np.inf)
-    if len(others):
-        for start in range(0, len(rows), ROWS_AT_A_TIME):
-            part = slice(start, start + ROWS_AT_A_TIME)
-            nearest[part] = _distances(rows[part], others).amin(1).cpu().numpy()
-    return nearest
+    """Return each row's distance to the nearest of ``others``, inf where there is none.
+
+    Squares by matrix product choose the few that may be nearest; where its rounding leaves more
+    than those, all count. Which it is does not change the result.
+    """
+    if not len(others):
+        return np.full(len(rows), np.inf)
+    origin = others.mean(0)
+    columns = others - origin
+    lengths = columns.norm(dim=1)
+    nearest = []
+    for block in rows.split(ROWS_AT_A_TIME):
+        shifted = block - origin
+        own = shifted.norm(dim=1, keepdim=True)
+        squares = torch.addmm(own.square() + lengths.square(), shifted, columns.T, alpha=-2)
+        least = squares.topk(min(CANDIDATES, len(others)), largest=False)
+        found = _distances(block[:, None], others[least.indices])[:, 0].amin(1)
+        error = (rows.shape[1] + 8) * EPSILON * (own[:, 0] + lengths.max()).square()
+        unsure = least.values[:, -1] - least.values[:, 0] <= 2 * error
+        if len(others) > CANDIDATES and unsure.any():
+            found[unsure] = _distances(block[unsure], others).amin(1)
+        nearest.append(found)
+    return torch.cat(nearest).cpu().numpy()
 
 
 def _distances(rows: Tensor, others: Tensor) -> Tensor:
