@@ -29,7 +29,8 @@ from tests.report_pages import Page, sections_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STRATEGIES = ["random", "cod", "margin", "label_dispersion"]
-RECORDED = ("informativeness", "loss-by-rank", "highest-losses", "scores", "trajectories")
+RECORDED = ("informativeness", "score-and-loss", "loss-by-rank", "highest-losses", "scores")
+RECORDED += ("trajectories",)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,34 @@ def test_every_section_of_the_contents_is_there_with_pictures_and_numbers(text, 
         if identifier not in ("accuracy", "settings"):
             assert 'role="img"' in content
             assert "<details><summary>The numbers</summary>\n<div" in content
+
+
+def test_single_classes_are_the_means_over_seeds_and_add_up_to_the_accuracy(folder, page):
+    grid = GridResult.load(folder)
+    counts = blobs().test_labels.bincount().numpy()
+    runs = grid.of("cod")
+    for cycle in range(3):
+        for run in runs:
+            found = run.cycles[cycle]
+            total = np.dot(found.by_class, counts) / counts.sum()
+            assert total == pytest.approx(found.accuracy)
+    for label in range(3):
+        means = [100 * np.mean([run.cycles[c].by_class[label] for run in runs]) for c in range(3)]
+        row = page.row("Test accuracy of each class: cod", f"class {label}")
+        assert row == [f"{mean:.1f}" for mean in means]
+        last = page.row("Test accuracy of each class after the last training", f"class {label}")
+        assert last[STRATEGIES.index("cod")] == f"{means[-1]:.1f}"
+
+
+def test_results_without_single_classes_say_so(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    results = json.loads((folder / "results.json").read_text())
+    for run in results["runs"]:
+        for cycle in run["cycles"]:
+            del cycle["by_class"]
+    (tmp_path / "old" / "results.json").write_text(json.dumps(results))
+    text = write_report([tmp_path / "old"], tmp_path / "report").read_text()
+    assert "written before they held single classes" in sections_of(text)["classes"]
 
 
 def test_the_page_needs_nothing_else(text, page):
@@ -157,6 +186,15 @@ def test_the_histogram_says_from_which_score_on_was_queried(folder, page):
     expected = f"{np.mean(lowest):.4g} ± {np.std(lowest, ddof=1):.2g}"
     header = page.tables["Histogram of margin"][0]
     assert header == [f"margin, queried from {expected}", "right (%)", "wrong (%)"]
+
+
+def test_mean_score_and_loss_are_those_of_the_recordings(folder, page):
+    for cycle in (0, 1):
+        seeds = [recorded(folder / "cod" / f"seed-{seed}")[cycle] for seed in (0, 1)]
+        row = page.row("Mean score and mean real loss of cod", str(cycle))
+        for cell, name in zip(row, ("score.cod", "loss"), strict=True):
+            means = [arrays[name].double().mean().item() for arrays in seeds]
+            assert float(cell) == pytest.approx(np.mean(means), rel=1e-3)
 
 
 def test_the_costs_are_those_of_the_timings(folder, page):

@@ -1,5 +1,7 @@
 """Segmentation in the loop, on a Cityscapes tree that the test writes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -23,8 +25,8 @@ from dynal_fast.experiment.segmentation import (
     ImageScores,
     confusion_matrix,
     iou_of,
-    mean_iou,
 )
+from dynal_fast.experiment.training import evaluate
 from tests.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,7 +82,10 @@ def test_mean_iou_is_that_of_the_definition():
             ratios.append((mine & theirs).sum() / (mine | theirs).sum())
     confusion = confusion_matrix(torch.tensor(predicted), torch.tensor(truth), 5)
     assert confusion.sum() == counted.sum()
-    assert iou_of(confusion) == pytest.approx(np.mean(ratios), rel=1e-12)
+    assert len(ratios) == 4
+    found = iou_of(confusion)
+    assert found[:4].tolist() == pytest.approx(ratios, rel=1e-12)
+    assert found[4].isnan()
 
 
 def test_evaluation_adds_up_over_batches(data):
@@ -90,8 +95,10 @@ def test_evaluation_adds_up_over_batches(data):
     truth = data.test_labels[torch.arange(3)]
     expected = iou_of(confusion_matrix(model(images).argmax(1), truth, 19))
     for batch in (1, 2, 3):
-        found = mean_iou(model, data.test_samples, data.test_labels, 19, batch, torch.device("cpu"))
-        assert found == pytest.approx(expected)
+        score, by_class = evaluate(model, data, batch, torch.device("cpu"))
+        assert score == pytest.approx(expected.nanmean().item())
+        for mine, theirs in zip(by_class, expected.tolist(), strict=True):
+            assert mine == pytest.approx(theirs) if mine is not None else math.isnan(theirs)
 
 
 def softmax(logits):
@@ -208,14 +215,17 @@ def test_the_unsupervised_loss_changes_the_training(data):
         assert experiment(data, training=training).run().accuracies != plain.accuracies
 
 
-def test_a_grid_by_name_with_a_share_of_the_images(root, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "strategies"),
+    [("tod/cityscapes", "cod random"), ("tod/cityscapes-task", "cod farthest_first random")],
+)
+def test_a_grid_by_name_with_a_share_of_the_images(root, tmp_path, name, strategies):
     config = RunConfig.from_mapping(
         {
-            "preset": "tod/cityscapes",
+            "preset": name,
             "scale": 0.75,
             "data_root": str(root),
             "image_size": [HEIGHT, WIDTH],
-            "strategies": ["random"],
             "seeds": [0],
             "protocol": {"initial": 2, "budget": 1, "cycles": 1},
             "training": {"epochs": 1, "batch_size": 2},
@@ -223,7 +233,9 @@ def test_a_grid_by_name_with_a_share_of_the_images(root, tmp_path):
     )
     grid = run_grid(config, tmp_path)
     assert grid.metric == "mean IoU"
-    assert [run.labeled for run in grid.runs] == [[2, 3], [9]]
+    assert grid.strategies() == strategies.split()
+    assert [run.labeled for run in grid.runs] == [*[[2, 3]] * len(grid.strategies()), [9]]
+    assert len(grid.runs[0].cycles[-1].by_class) == 19
     assert type(grid).load(tmp_path).metric == "mean IoU"
 
 

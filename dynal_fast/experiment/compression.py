@@ -64,7 +64,7 @@ class CompressionExperiment(ActiveLearningExperiment):
             loss = self._train_epoch(trainer, state, epoch)
             self.on_epoch(cycle, epoch)
         timing = CycleTiming(cycle, time.perf_counter() - start, 0.0)
-        accuracy = evaluate(model, self.data, self.batch, self.device)
+        accuracy, by_class = evaluate(model, self.data, self.batch, self.device)
         labeled_count, selected = len(state.labeled), []
         if cycle < self.protocol.selections:
             state.labeled = self.initial.sort().values
@@ -75,5 +75,7 @@ class CompressionExperiment(ActiveLearningExperiment):
             timing = dataclasses.replace(timing, selection=selection)
             state.labeled, state.targets = kept, self.data.oracle.label(kept)
             selected = kept.tolist()
-        state.cycles.append(CycleResult(cycle, labeled_count, accuracy, loss, selected))
+        state.cycles.append(
+            CycleResult(cycle, labeled_count, accuracy, loss, selected, by_class=by_class)
+        )
         state.timings.append(timing)

@@ -308,7 +308,7 @@ class ActiveLearningExperiment:
                 recorder.follow(state.model)
             self.on_epoch(cycle, epoch)
         timing = CycleTiming(cycle, time.perf_counter() - start - observe_seconds, observe_seconds)
-        test_accuracy = evaluate(state.model, self.data, self.batch, self.device)
+        test_accuracy, by_class = evaluate(state.model, self.data, self.batch, self.device)
         labeled_count, selected = len(state.labeled), []
         report: dict[str, Any] = {}
         first = state.cycles[0].accuracy if state.cycles else test_accuracy
@@ -328,7 +328,9 @@ class ActiveLearningExperiment:
             state.observer.drop(picks)
             selected = self._originals(picks).tolist()
         state.cycles.append(
-            CycleResult(cycle, labeled_count, test_accuracy, loss, selected, distinct, report)
+            CycleResult(
+                cycle, labeled_count, test_accuracy, loss, selected, distinct, report, by_class
+            )
         )
         state.timings.append(timing)
 

@@ -24,6 +24,7 @@ class CycleResult:
     With an inflated pool ``labeled`` counts entries, as the long-tail paper does,
     ``distinct_labels`` the labels that the oracle gave, and ``selected`` names the originals.
     ``report`` is what the strategy said about its selection, such as a bound that it reached.
+    ``by_class`` is the accuracy on each class of the test set, None where it has no such sample.
     """
 
     cycle: int
@@ -33,6 +34,7 @@ class CycleResult:
     selected: list[int]
     distinct_labels: int | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    by_class: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -86,19 +86,19 @@ class MapOracle:
         return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
-def mean_iou(
+def class_ious(
     model: nn.Module,
     samples: Any,
     labels: LabelMaps,
     num_classes: int,
     batch_size: int,
     device: torch.device,
-) -> float:
-    """Return the mean over classes of intersection over union, void pixels left out.
+) -> Tensor:
+    """Return the intersection over union of each class, void pixels left out.
 
-    Intersection and union are counted over all pixels of all images, as on the Cityscapes
-    benchmark; a class that occurs neither in the labels nor in the predictions has none and does
-    not count.
+    float64 ``(classes,)``. Both are counted over all pixels of all images, as on the Cityscapes
+    benchmark, whose metric is the mean; a class that occurs neither in the labels nor in the
+    predictions has NaN.
 
     Parameters
     ----------
@@ -125,15 +125,15 @@ def confusion_matrix(predicted: Tensor, targets: Tensor, num_classes: int) -> Te
     return pairs.bincount(minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def iou_of(confusion: Tensor) -> float:
-    """Return the mean intersection over union of a :func:`confusion_matrix`.
+def iou_of(confusion: Tensor) -> Tensor:
+    """Return the intersection over union of each class of a :func:`confusion_matrix`.
 
-    >>> iou_of(torch.tensor([[2, 1, 0], [0, 1, 0], [0, 0, 0]]))  # (2/3 + 1/2) / 2
-    0.5833333333333333
+    >>> iou_of(torch.tensor([[2, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    tensor([0.6667, 0.5000,    nan], dtype=torch.float64)
     """
     intersection = confusion.diag().double()
     union = (confusion.sum(0) + confusion.sum(1)).double() - intersection
-    return float((intersection / union)[union > 0].mean())
+    return intersection / union
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Train one cycle's model and evaluate it."""
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.nn import functional
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.experiment.config import Training
 from dynal_fast.experiment.data import ExperimentData, SampleSet
-from dynal_fast.experiment.segmentation import LabelMaps, mean_iou
+from dynal_fast.experiment.segmentation import LabelMaps, class_ious
 from dynal_fast.experiment.semi_supervised import Objective
 from dynal_fast.pool.observe import evaluating
 
@@ -137,26 +139,44 @@ def repeated(ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return ids[torch.cat(orders)[:count]]
 
 
+class Evaluation(NamedTuple):
+    """The metric on the test set, and of each class; None of classes that do not occur there."""
+
+    score: float
+    by_class: list[float | None]
+
+
 def accuracy(
-    model: nn.Module, samples: SampleSet, labels: Tensor, batch_size: int, device: torch.device
-) -> float:
+    model: nn.Module,
+    samples: SampleSet,
+    labels: Tensor,
+    num_classes: int,
+    batch_size: int,
+    device: torch.device,
+) -> Evaluation:
     """Return the share of ``samples`` whose highest logit is at their label."""
-    labels = labels.to(device)
-    correct = sum(
-        int((logits.argmax(1) == labels[ids]).sum())
-        for ids, logits in predict(model, samples, torch.arange(len(labels)), batch_size, device)
+    correct = torch.zeros(num_classes, dtype=torch.int64)
+    for ids, logits in predict(model, samples, torch.arange(len(labels)), batch_size, device):
+        truth = labels[ids.cpu()]
+        correct += truth[logits.argmax(1).cpu() == truth].bincount(minlength=num_classes)
+    counts = labels.bincount(minlength=num_classes).tolist()
+    shares = zip(correct.tolist(), counts, strict=True)
+    return Evaluation(
+        int(correct.sum()) / len(labels),
+        [right / count if count else None for right, count in shares],
     )
-    return correct / len(labels)
 
 
 def evaluate(
     model: nn.Module, data: ExperimentData, batch_size: int, device: torch.device
-) -> float:
+) -> Evaluation:
     """Return the accuracy on the test set of ``data``, or the mean IoU where pixels have labels."""
-    samples, labels = data.test_samples, data.test_labels
+    samples, labels, classes = data.test_samples, data.test_labels, data.num_classes
     if data.segments:
-        return mean_iou(model, samples, labels, data.num_classes, batch_size, device)
-    return accuracy(model, samples, labels, batch_size, device)
+        ratios = class_ious(model, samples, labels, classes, batch_size, device)
+        by_class = [None if math.isnan(ratio) else ratio for ratio in ratios.tolist()]
+        return Evaluation(float(ratios.nanmean()), by_class)
+    return accuracy(model, samples, labels, classes, batch_size, device)
 
 
 def predict(

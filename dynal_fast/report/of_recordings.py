@@ -25,7 +25,7 @@ from dynal_fast.report.recorded import (
     pool_portions,
 )
 from dynal_fast.report.runs import Method
-from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic
+from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic, marked
 
 FOLLOWED = 4  # samples in each picture of trajectories
 HISTOGRAM_BINS, FEW_VALUES = 24, 40
@@ -68,6 +68,7 @@ def recorded_sections(
     )  # fmt: skip
     return [
         section(*INFORMATIVENESS, *(_informativeness(found, styles, note) if found else (note,))),
+        section(*SCORE_AND_LOSS, *(_score_and_loss(rankings) if rankings else (unranked,))),
         section(*LOSS_BY_RANK, *(_loss_by_rank(rankings) if rankings else (unranked,))),
         section(*FOUND, *(_highest_losses(rankings, styles) if rankings else (unranked,))),
         section(*HISTOGRAMS, *(_histograms(rankings) if rankings else (unranked,))),
@@ -135,6 +136,47 @@ def _informativeness(found: Recordings, styles: Mapping[str, Style], note: str) 
         rows.append([name, *(at.get(x, "") for x in columns)])
     header = ["queried (%)", *(f"{x:.3g}" for x in columns)]
     return drawn + note, table(header, rows, "Accuracy (%) on the queried portion of the pool")
+
+
+SCORE_AND_LOSS = (
+    "score-and-loss",
+    "Score and real loss over the cycles",
+    "Mean score and mean cross-entropy of the unlabeled samples after each training, each as a "
+    "share of its highest value (temporal output discrepancy, Fig. 3, of COD). Where both fall "
+    "together, the score follows the loss. Means over seeds.",
+)
+SCORE_STYLE, LOSS_STYLE = Style("c0", "circle"), Style("c1", "square", "6 3")
+
+
+def _score_and_loss(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
+    pictures, tables = [], ""
+    for name, ranked in _cod_first(rankings):
+        cycles = sorted(set.intersection(*(set(ranking.means) for ranking in ranked)))
+        means = np.mean([[ranking.means[c] for c in cycles] for ranking in ranked], axis=0)
+        highest = np.abs(means).max(axis=0)
+        shares = 100 * means / np.where(highest > 0, highest, 1)
+        chart = Chart(
+            marked(cycles), linear([0.0, *shares.flatten()]), "cycle", "of the highest (%)", *PANEL
+        )
+        for column, style, what in ((0, SCORE_STYLE, "score"), (1, LOSS_STYLE, "loss")):
+            values = [float(value) for value in shares[:, column]]
+            tips = [
+                f"{what}, cycle {c}: {v:.4g}" for c, v in zip(cycles, means[:, column], strict=True)
+            ]
+            chart.line(cycles, values, style)
+            chart.points(cycles, values, style, tips)
+        pictures.append((name, chart.svg(
+            f"{name}: mean score from {means[0, 0]:.3g} to {means[-1, 0]:.3g}, mean loss from "
+            f"{means[0, 1]:.3g} to {means[-1, 1]:.3g} nats."
+        )))  # fmt: skip
+        rows = [
+            [str(cycle), f"{score:.4g}", f"{loss:.4g}"]
+            for cycle, (score, loss) in zip(cycles, means, strict=True)
+        ]
+        header = [f"{name}: cycle", "mean score", "mean real loss (nats)"]
+        tables += table(header, rows, f"Mean score and mean real loss of {name}")
+    key = legend([("mean score", SCORE_STYLE), ("mean real loss", LOSS_STYLE)])
+    return key + panels(pictures), tables
 
 
 LOSS_BY_RANK = (

@@ -41,6 +41,8 @@ class Ranking:
         cycle → ``(BINS,)``: mean real loss by rank, in nats.
     found
         ``(FOUND_PORTIONS,)``: share of the highest losses found, the mean over cycles.
+    means
+        cycle → mean score and mean real loss of the pool, in nats.
     """
 
     scores: Array
@@ -49,6 +51,7 @@ class Ranking:
     accuracies: Array
     losses: dict[int, Array]
     found: Array
+    means: dict[int, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,12 @@ def _ranking(strategy: str, cycles: dict[int, Arrays]) -> Ranking | None:
     name = f"score.{SCORE_OF.get(strategy, strategy)}"
     if name not in cycles[min(cycles)]:
         return None
-    losses, found = {}, []
+    losses, found, means = {}, [], {}
     for cycle, arrays in cycles.items():
         scored = np.isfinite(arrays[name])
         loss, scores = arrays["loss"][scored], arrays[name][scored]
         losses[cycle] = loss_by_rank(loss, scores, min(BINS, len(loss)))
+        means[cycle] = float(scores.mean()), float(loss.mean())
         found.append(highest_losses_found(loss, scores, FOUND_PORTIONS))
     first = cycles[min(cycles)]
     scored = np.isfinite(first[name])
@@ -120,6 +124,7 @@ def _ranking(strategy: str, cycles: dict[int, Arrays]) -> Ranking | None:
         informativeness(correct, scores, PORTIONS),
         losses,
         np.mean(found, axis=0),
+        means,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
 from dynal_fast.report.html import page
 from dynal_fast.report.of_recordings import recorded_sections
@@ -25,8 +26,10 @@ PAGE = "index.html"
 CONTENTS = (
     ("learning-curves", "Learning curves"),
     ("accuracy", "Accuracy"),
+    ("classes", "Classes"),
     ("compression", "Compression"),
     ("informativeness", "Informativeness"),
+    ("score-and-loss", "Score and loss"),
     ("loss-by-rank", "Loss by rank"),
     ("highest-losses", "Highest losses"),
     ("scores", "Scores"),
@@ -67,6 +70,7 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
     sections = [
         learning_curves(every, experiments, looks),
         accuracy_tables(every),
+        classes(every),
         *([compression(compressing)] if compressing else []),
         *(recorded_sections(querying, recordings, looks) if querying else []),
         selection_reports(every),
