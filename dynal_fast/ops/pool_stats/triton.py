@@ -10,6 +10,11 @@ Beyond, a program walks its row in tiles twice, first for maximum and sum (onlin
 the update. The second reading of the logits comes from L2: a row of 21,841 float32 logits is 87 KB,
 and some hundred rows are in flight, 23 MB of an H200's 60 MB.
 
+At C = 100 a batch of 8,192 rows is 2.5 us of bytes, less than a launch and less than the Python in
+front of it. So passes of many small batches are to be captured in a CUDA graph (nothing here
+synchronises). There the chain id, stamp, state, label count is four latencies, 2.5 us, beside which
+the bytes move: some 4 us a batch, 60% of copy bandwidth at best.
+
 From features of width d the logits are products on the matrix units, 2 C d operations a row; the
 bytes are those of the features and the state. B = 8,192, d = 768 in bf16 on an H200 (4.3 TB/s, 790
 TFLOP/s): at C = 100, 20 MB, 4.7 us, and up to ``WHOLE_HEAD_ROW`` classes a program has its rows'
@@ -17,19 +22,22 @@ logits in registers. At C = 1,000, 79 MB, 18.3 us, and 12.6 GFLOP, 16 us; but th
 are as much as all registers of the device. Two ways without storing them:
 
 - Hopper, 16-bit features, up to ``MAX_TILES`` tiles, one or two tensors of the state per class:
-  `triton_split`. 512 programs hold 128 x 128 logits each, two on a multiprocessor (with Triton 3.9
-  one, which takes more registers), so that one multiplies while the other waits or folds. A
-  multiprocessor has four of them: 20 us of products at 85% of the rate, 15 us of other instructions
-  (50 an element), 18 us of bytes, and, the bottleneck, 230 MB from L2 (each program reads 200 KB
-  of features and 200 KB of weights), 31 us at 7.5 TB/s. With the first and last tile, which nothing
-  overlaps, and the clearing of the counters, 34 to 40 us: 46 to 54% of the bound, and less than a
-  cuBLAS head (23 us) followed by `update` (22 us). To come nearer to the bound, the weights would
-  have to be multicast in clusters of blocks, which Triton does not offer.
+  `triton_split`. 512 programs hold 128 x 128 logits each, in 128 registers a thread (without a
+  spill, under Triton 3.6 and 3.9), so that two share a multiprocessor and one multiplies while the
+  other waits or folds. A multiprocessor has four of them: 20 us of products at 85% of the rate, 15
+  us of other instructions (2,500 a thread and tile, 38 an element), 18 us of bytes. The bottleneck
+  is what L2 hands out, 267 MB: 200 KB of features and 200 KB of weights a program, and the state
+  both ways; 36 us at 7.5 TB/s. With the first and last tile, which nothing overlaps, and the
+  clearing of the counters, 36 to 41 us (counted, not measured): 45 to 51% of the bound, and less
+  than a cuBLAS head (23 us) followed by `update` (22 us). Tiles of 128 x 256 ask 217 MB of L2, but
+  one program then fills a multiprocessor and nothing overlaps: 35 to 40 us. Nearer to the bound the
+  weights would have to be multicast in clusters of blocks, for which Triton 3.6 has no operation.
+  With two tensors per class a program takes more registers and has a multiprocessor to itself.
 - Any other that fits in no registers: each tile of logits is computed twice, first for the sums of
   the softmax; 4 C d operations, and some 600 MB from L2: about 80 us for C = 1,000.
 
 Nothing of size batch x C is stored in any of them: peak memory is the state, and 32 bytes for each
-row and tile of the first.
+row and tile of the first: 2 MB at C = 1,000, 39 MB if all 150,000 rows come in one call.
 """
 
 from collections.abc import Mapping
@@ -40,7 +48,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dynal_fast.ops.launch import dot_operand, is_hopper, launch, multiplies_64_rows
+from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
 from dynal_fast.ops.pool_stats.contract import STATE
 from dynal_fast.ops.pool_stats.triton_kernels import Source, update_long_rows, update_whole_rows
 from dynal_fast.ops.pool_stats.triton_rows import State
@@ -50,9 +58,8 @@ WHOLE_ROW = 4096
 TILE_OF_LONG_ROW = 2048
 WHOLE_HEAD_ROW = 128
 SPLIT_ROWS, SPLIT_TILE = 128, 128
+SPLIT_REGISTERS = 128  # so that two programs share a multiprocessor; more tensors need more
 MAX_TILES = 16  # programs that wait for each other
-# So that two programs share a multiprocessor; Triton 3.9 would spill some, and gets all it wants.
-SPLIT_REGISTERS = 128 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9) else None
 
 
 def update(
@@ -67,7 +74,7 @@ def update(
     """``pool_stats_update`` on CUDA tensors, or on CPU tensors under Triton's interpreter."""
     num_classes = logits.shape[1]
     if num_classes <= WHOLE_ROW:
-        kernel, tile = update_whole_rows, triton.next_power_of_2(num_classes)
+        kernel, tile = update_whole_rows, 1 << (num_classes - 1).bit_length()
         rows = max(1, (512 if tile < 64 else 1024) // tile)
     else:
         kernel, tile, rows = update_long_rows, TILE_OF_LONG_ROW, 1
@@ -109,11 +116,7 @@ def update_from_features(
         return
     teacher_width = 0 if teacher_features is None else teacher_features.shape[1]
     # A row's logits, their softmax and the tiles of the state share the registers.
-    light = (
-        teacher_features is None
-        and "logit_mean" not in state
-        and sum(STATE[name].per_class for name in state) <= 2
-    )
+    light = teacher_features is None and "logit_mean" not in state and _dense(state) <= 2
     depth, stages = 64 if features.element_size() == 2 else 32, 3
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
@@ -148,9 +151,14 @@ def _splits(
 ) -> bool:
     """Whether several programs share a row: what they hold of it must fit in their registers."""
     light = teacher_features is None and "logit_mean" not in state
-    light &= sum(STATE[name].per_class for name in state) <= 2 and features.element_size() == 2
+    light &= _dense(state) <= 2 and features.element_size() == 2
     tiled = WHOLE_HEAD_ROW < num_classes <= MAX_TILES * SPLIT_TILE
     return light and tiled and is_hopper(update_split_rows)
+
+
+def _dense(state: Mapping[str, Tensor]) -> int:
+    """How many tensors of the state have a number per class that every update reads."""
+    return sum(STATE[name].per_class and name != "label_counts" for name in state)
 
 
 def _update_split(
@@ -168,7 +176,7 @@ def _update_split(
     device = sample_ids.device
     counters = torch.zeros(1 + 2 * blocks, dtype=torch.int32, device=device)
     claims = torch.empty(padded, dtype=torch.int32, device=device)
-    scratch = torch.empty((STATISTICS + SUMS, tiles, padded), dtype=torch.float32, device=device)
+    scratch = torch.empty((STATISTICS + SUMS, padded, tiles), dtype=torch.float32, device=device)
     launch(
         update_split_rows,
         (blocks * tiles,),
@@ -192,7 +200,8 @@ def _update_split(
         OPERAND=operand,
         PRECISION=precision,
         num_warps=8,
-        registers=SPLIT_REGISTERS,
+        registers=SPLIT_REGISTERS if _dense(state) <= 1 else None,
+        PREFETCH=not interpreted(update_split_rows),
         num_stages=3,
     )
 
@@ -206,19 +215,19 @@ def _launch(
     state: Mapping[str, Tensor],
     **options: Any,
 ) -> None:
-    batch = len(sample_ids)
+    batch = sample_ids.shape[0]
     if batch == 0:
         return
     launch(
         kernel,
-        (triton.cdiv(batch, options["ROWS"]),),
+        (-(-batch // options["ROWS"]),),
         sample_ids,
         source,
         teacher_source,
         batch,
-        len(tracker[1]),
+        tracker[1].shape[0],
         options["NUM_CLASSES"],
         *tracker,
-        State(*(state.get(name) for name in STATE)),
+        State(*map(state.get, STATE)),
         **options,
     )

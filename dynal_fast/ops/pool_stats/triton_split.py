@@ -3,14 +3,14 @@
 A program computes one tile of logits, ``ROWS`` rows by ``TILE`` classes, once, and keeps it in its
 registers. The programs of the same rows tell each other their softmax statistics, wait until all
 of them have, and fold their tiles into the state; the last one to do so writes what is kept once
-per sample. Programs start in the order of their numbers, so those that a waiting program waits
-for run already or start next: it suffices that ``TILES`` programs fit on the device at once.
+per sample. A program takes its place as it starts, so those that a waiting program waits for run
+already or start next: it suffices that ``TILES`` programs fit on the device at once.
 """
 
 import triton
 import triton.language as tl
 
-from dynal_fast.ops.pool_stats.triton_kernels import logits_tile
+from dynal_fast.ops.pool_stats.triton_kernels import add_products
 from dynal_fast.ops.pool_stats.triton_rows import (
     claim_rows,
     finish_rows,
@@ -24,6 +24,10 @@ from dynal_fast.ops.pool_stats.triton_rows import (
 # Of a row in a tile: maximum, runner-up, sum of exponentials e, sum of e log e, label.
 STATISTICS = 5
 SUMS = 3  # M2, and the squared distances to the two outputs
+
+NO_LABEL = tl.constexpr(2147483647)
+NO_CLASS = tl.constexpr(-1e38)  # the logit of a column beyond the classes: finite, its e is 0
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -49,51 +53,60 @@ def eighths(x):
 @triton.jit
 def tile_tops(pieces, WIDTH: tl.constexpr):
     """Return per row of a tile: maximum, its first column, runner-up; of finite rows."""
-    columns = tl.arange(0, WIDTH)[None, :]
     tops = pieces[0]
+    seconds = tl.full(tops.shape, -float("inf"), tl.float32)
+    labels = tl.zeros(tops.shape, tl.int32)
     for i in tl.static_range(1, 8):
+        seconds = tl.maximum(seconds, tl.minimum(tops, pieces[i]))
+        labels = tl.where(pieces[i] > tops, i, labels)
         tops = tl.maximum(tops, pieces[i])
     top = tl.max(tops, 1)
-    labels = tl.full(tops.shape, 8 * WIDTH, tl.int32)
-    for i in tl.static_range(8):
-        is_top = pieces[i] == top[:, None]
-        labels = tl.minimum(labels, tl.where(is_top, i * WIDTH + columns, 8 * WIDTH))
-    label = tl.min(labels, 1)
-    seconds = tl.full(tops.shape, -float("inf"), tl.float32)
-    for i in tl.static_range(8):
-        rest = tl.where(i * WIDTH + columns == label[:, None], -float("inf"), pieces[i])
-        seconds = tl.maximum(seconds, rest)
-    return top, label, tl.max(seconds, 1)
+    labels = labels * WIDTH + tl.arange(0, WIDTH)[None, :]
+    label = tl.min(tl.where(tops == top[:, None], labels, 8 * WIDTH), 1)
+    second = tl.max(tl.where(labels == label[:, None], seconds, tops), 1)
+    return top, label, second
 
 
 @triton.jit
-def merge_tiles(statistics, row, stride, TILES: tl.constexpr):
+def load_tiles(pointer, row, TILES: tl.constexpr, MISSING: tl.constexpr):
+    """What the programs of the rows stored in ``pointer`` (padded, TILES), as (rows, tiles)."""
+    tile = tl.arange(0, triton.next_power_of_2(TILES))[None, :]
+    return tl.load(pointer + row[:, None] * TILES + tile, mask=tile < TILES, other=MISSING)
+
+
+@triton.jit
+def merge_tiles(statistics, row, padded, TILES: tl.constexpr):
     """Return a row's maximum, label, runner-up, sum of exponentials, entropy, finite."""
-    top = tl.full(row.shape, -float("inf"), tl.float32)
-    second = top
-    total = tl.zeros(row.shape, tl.float32)
-    weighted = tl.zeros(row.shape, tl.float32)
-    label = tl.zeros(row.shape, tl.int32)
-    finite = row >= 0
-    for tile in range(TILES):
-        at = statistics + tile * stride + row
-        tile_top = tl.load(at)
-        tile_second = tl.load(at + TILES * stride)
-        tile_total = tl.load(at + 2 * TILES * stride)
-        tile_weighted = tl.load(at + 3 * TILES * stride)
-        tile_label = tl.load(at + 4 * TILES * stride).to(tl.int32, bitcast=True)
-        second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(top, tile_top))
-        label = tl.where(tile_top > top, tile_label, label)
-        new_top = tl.maximum(top, tile_top)
-        old_scale = tl.exp(top - new_top)
-        weighted = tl.where(total > 0, (weighted + (top - new_top) * total) * old_scale, 0.0)
-        total = total * old_scale
-        tile_scale = tl.exp(tile_top - new_top)
-        weighted += (tile_weighted + (tile_top - new_top) * tile_total) * tile_scale
-        total += tile_total * tile_scale
-        finite = finite & (tile_total > 0)
-        top = new_top
-    return top, label, second, total, tl.log(total) - weighted / total, finite
+    size = padded * TILES
+    tops = load_tiles(statistics, row, TILES, NO_CLASS)
+    seconds = load_tiles(statistics + size, row, TILES, NO_CLASS)
+    totals = load_tiles(statistics + 2 * size, row, TILES, 0.0)
+    weighted = load_tiles(statistics + 3 * size, row, TILES, 0.0)
+    labels = load_tiles(statistics + 4 * size, row, TILES, 0.0).to(tl.int32, bitcast=True)
+    top = tl.max(tops, 1)
+    label = tl.min(tl.where(tops == top[:, None], labels, NO_LABEL), 1)
+    second = tl.max(tl.where(labels == label[:, None], seconds, tops), 1)
+    below = tl.maximum(tops - top[:, None], -1000.0)  # whose exponential is 0
+    scale = tl.exp2(below * LOG2_E)
+    total = tl.sum(totals * scale, 1)
+    entropy = tl.log(total) - tl.sum((weighted + below * totals) * scale, 1) / total
+    return top, label, second, total, entropy, tl.min(totals, 1) >= 0.0
+
+
+@triton.jit
+def prefetch(pointer, samples, start, NUM_CLASSES: tl.constexpr, TILE: tl.constexpr):
+    """Have the tile (samples, TILE) of a tensor of the state brought to L2."""
+    if pointer is not None:
+        STEP: tl.constexpr = 64 // (pointer.dtype.element_ty.primitive_bitwidth // 8)
+        columns = tl.minimum(start + tl.arange(0, TILE // STEP) * STEP, NUM_CLASSES - 1)
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;",
+            "=r,l",
+            [pointer + samples[:, None] * NUM_CLASSES + columns[None, :]],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
 
 
 @triton.jit
@@ -115,10 +128,10 @@ def update_split_rows(
     state,  # (num_samples,) and (num_samples, NUM_CLASSES)
     started,  # (1,) int32, zero: programs that took a number
     counters,  # (blocks, 2) int32, zero: programs that exchanged statistics, and that are done
-    claims,  # (blocks * ROWS,) int32
-    statistics,  # (STATISTICS, TILES, blocks * ROWS) float32
-    row_sums,  # (SUMS, TILES, blocks * ROWS) float32
-    stride,  # blocks * ROWS
+    claims,  # (padded,) int32
+    statistics,  # (STATISTICS, padded, TILES) float32
+    row_sums,  # (SUMS, padded, TILES) float32
+    padded,  # blocks * ROWS
     NUM_CLASSES: tl.constexpr,
     ROWS: tl.constexpr,
     TILE: tl.constexpr,
@@ -126,51 +139,64 @@ def update_split_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    PREFETCH: tl.constexpr,  # which the interpreter cannot
 ):
     number = tl.atomic_add(started, 1, sem="relaxed")
     block = number // TILES
     tile = number % TILES
+    start = tile * TILE
     row = block * ROWS + tl.arange(0, ROWS)
     rows = row.to(tl.int64)
+    ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
+    if PREFETCH:
+        prefetch(state.mean, samples, start, NUM_CLASSES, TILE)
+        prefetch(state.class_m2, samples, start, NUM_CLASSES, TILE)
+        prefetch(state.previous_output, samples, start, NUM_CLASSES, TILE)
+        prefetch(state.output, samples, start, NUM_CLASSES, TILE)
     if tile == 0:
-        ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
         claimed = claim_rows(
             ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
         )
         tl.store(claims + row, claimed.to(tl.int32))
 
-    start = tile * TILE
     classes = start + tl.arange(0, TILE)
+    bias = tl.zeros((TILE,), tl.float32)
+    if source.bias is not None:
+        bias = tl.load(source.bias + classes, mask=classes < NUM_CLASSES, other=0.0).to(tl.float32)
+    bias = tl.where(classes < NUM_CLASSES, bias, NO_CLASS)
+    x = tl.zeros((ROWS, TILE), tl.float32) + bias[None, :]
     everywhere = row >= 0
     clamped = tl.minimum(rows, batch - 1)
-    x = logits_tile(source, clamped, classes, everywhere, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
-    finite = tl.sum(x * 0.0, 1) == 0.0
-    x = tl.where((classes < NUM_CLASSES)[None, :], x, -float("inf"))
+    x = add_products(
+        x, source, clamped, classes, everywhere, NUM_CLASSES, DEPTH, OPERAND, PRECISION
+    )
     WIDTH: tl.constexpr = TILE // 8
     pieces = eighths(x)
     top, label, second = tile_tops(pieces, WIDTH)
-    at = statistics + tile * stride + row
+    at = statistics + row * TILES + tile
     tl.store(at, top)
-    tl.store(at + TILES * stride, second)
-    tl.store(at + 4 * TILES * stride, (start + label).to(tl.float32, bitcast=True))
+    tl.store(at + padded * TILES, second)
+    tl.store(at + 4 * padded * TILES, (start + label).to(tl.float32, bitcast=True))
     exponentials = ()
-    total = tl.zeros((ROWS,), tl.float32)
-    weighted = total
+    totals = tl.zeros(pieces[0].shape, tl.float32)
+    weighted = totals
     for i in tl.static_range(8):
-        below = tl.maximum(pieces[i] - top[:, None], -200.0)  # whose exponential is 0
-        e = tl.exp(below)
+        below = pieces[i] - top[:, None]
+        e = tl.exp2(below * LOG2_E)
         exponentials = exponentials + (e,)  # type: ignore[assignment]
-        total += tl.sum(e, 1)
-        weighted += tl.sum(e * below, 1)
-    tl.store(at + 2 * TILES * stride, tl.where(finite, total, -1.0))
-    tl.store(at + 3 * TILES * stride, weighted)
+        totals += e
+        weighted += e * below  # not finite where a logit is not
+    total = tl.sum(totals, 1)
+    weighted = tl.sum(weighted, 1)
+    tl.store(at + 2 * padded * TILES, tl.where(weighted == weighted, total, -1.0))
+    tl.store(at + 3 * padded * TILES, weighted)
     arrived = arrive(counters + 2 * block) + 1
     while arrived < TILES:
         arrived = tl.atomic_add(counters + 2 * block, 0, sem="acquire")
 
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-    row_top, _, _, total, _, finite = merge_tiles(statistics, row, stride, TILES)
-    scale = tl.exp(tl.load(at) - row_top) / total
+    row_top, _, _, total, _, finite = merge_tiles(statistics, row, padded, TILES)
+    scale = tl.exp2((tl.load(at) - row_top) * LOG2_E) / total
     write = finite & (tl.load(claims + row) != 0)
     inverse_count = 1.0 / next_count(state.count, samples, in_range).to(tl.float32)
     m2 = tl.zeros((ROWS,), tl.float32)
@@ -185,25 +211,22 @@ def update_split_rows(
         m2 += sums[0]
         increase += sums[2]
         cycle += sums[3]
-    at = row_sums + tile * stride + row
+    at = row_sums + row * TILES + tile
     tl.store(at, m2)
-    tl.store(at + TILES * stride, increase)
-    tl.store(at + 2 * TILES * stride, cycle)
+    tl.store(at + padded * TILES, increase)
+    tl.store(at + 2 * padded * TILES, cycle)
 
     if arrive(counters + 2 * block + 1) == TILES - 1:
         # read again: it would take too many registers to keep all this
         ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-        top, label, second, total, entropy, finite = merge_tiles(statistics, row, stride, TILES)
+        top, label, second, total, entropy, finite = merge_tiles(statistics, row, padded, TILES)
         claimed = tl.load(claims + row) != 0
         write = flag_non_finite(stamp_ptr, samples, claimed, finite)
         counts = next_count(state.count, samples, in_range)
-        m2 = tl.zeros(row.shape, tl.float32)
-        increase, cycle = m2, m2
-        for other in range(TILES):
-            at = row_sums + other * stride + row
-            m2 += tl.load(at)
-            increase += tl.load(at + TILES * stride)
-            cycle += tl.load(at + 2 * TILES * stride)
+        size = padded * TILES
+        m2 = tl.sum(load_tiles(row_sums, row, TILES, 0.0), 1)
+        increase = tl.sum(load_tiles(row_sums + size, row, TILES, 0.0), 1)
+        cycle = tl.sum(load_tiles(row_sums + 2 * size, row, TILES, 0.0), 1)
         finish_rows(
             state,
             samples,

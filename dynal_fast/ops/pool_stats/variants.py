@@ -11,6 +11,10 @@ from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STATE, triton
 BATCH, SAMPLES, WIDTH = 64, 256, 768
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 TRACKED = {"typical": TYPICAL, "everything": tuple(STATE)}
+LIGHT = {
+    "outputs": ("increase_count", "increase_sum", "previous_output", "output", "cycle_discrepancy"),
+    "variances": ("count", "mean", "m2", "class_m2", "entropy_sum"),
+}
 
 
 def variants() -> Iterator[Variant]:
@@ -27,6 +31,9 @@ def variants() -> Iterator[Variant]:
     yield _update(21_841, "everything", torch.float64)
     for num_classes in (100, 1000):
         yield _update_from_features(num_classes, "typical", torch.float32)
+    for tracked in LIGHT:
+        yield _update_from_features(1000, tracked, torch.float16)
+    yield _update_from_features(100, "variances", torch.float16)
 
 
 def _update(num_classes: int, tracked: str, dtype: torch.dtype) -> Variant:
@@ -61,7 +68,7 @@ def _tracker(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """Return pass stamp, stamps, unknown ids and state, as the operation takes them."""
     state = {}
-    for name in TRACKED[tracked]:
+    for name in (TRACKED | LIGHT)[tracked]:
         shape = (SAMPLES, num_classes) if STATE[name].per_class else (SAMPLES,)
         state[name] = torch.zeros(shape, dtype=STATE[name].dtypes[0])
     return (
