@@ -1,5 +1,6 @@
 """``pool_stats_update_from_features`` beside a cuBLAS head followed by ``pool_stats_update``."""
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -11,9 +12,9 @@ from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_
 
 
 def figures(setting: Setting) -> Iterator[Figure]:
-    n, batch = setting.size(150_000, 60), setting.size(8192, 32)
-    width = setting.size(768, 16)
-    for num_classes in (100, 1000):
+    n, width = setting.size(150_000, 60), setting.size(768, 16)
+    batches = (setting.size(8192, 32), n)  # of cached features a call may take all
+    for num_classes, batch in itertools.product((100, 1000), batches):
         classes = setting.size(num_classes, min(num_classes, 20))
         features = torch.randn(n, width, device=setting.device).bfloat16()
         weight = (torch.randn(classes, width, device=setting.device) / width**0.5).bfloat16()
@@ -58,15 +59,16 @@ def figures(setting: Setting) -> Iterator[Figure]:
             sweep.state_bytes() + features.numel() * 2 + weight.numel() * 2,
             2.0 * n * classes * width,
         )
+        size = f"d={width} C={classes} bf16 in batches of {batch}"
         yield Figure(
-            f"update_from_features d={width} C={classes} bf16",
+            f"update_from_features {size}",
             milliseconds(setting, captured(setting, fused)),
             bound,
             {"n": n, "batch": batch, "peak_bytes": peak_bytes(setting, fused)},
         )
         sweep.check(passes_at_least=3)
         yield Figure(
-            f"cuBLAS head + update d={width} C={classes} bf16",
+            f"cuBLAS head + update {size}",
             milliseconds(setting, captured(setting, apart)),
             bound,
             {"peak_bytes": peak_bytes(setting, apart)},

@@ -160,8 +160,8 @@ def parity_command() -> list[str]:
     files = [str(path) for pattern in PARITY_TESTS for path in sorted(ROOT.glob(pattern))]
     # the project's own pytest options name plugins that this machine may not have
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-    if importlib.util.find_spec("xdist"):
-        command += ["-n", "4"]
+    if importlib.util.find_spec("xdist"):  # most of the time goes into compiling some 200 kernels
+        command += ["-n", str(min(12, os.cpu_count() or 1))]
     return [*command, *files]
 
 
