@@ -29,6 +29,11 @@ inline void assign(const Samples& samples, float* array, vf x) {
 
 // Raises the count and returns 1 / count of each sample.
 inline vf next_rate(const Samples& samples, int32_t* count) {
+  if (samples.consecutive && samples.all_finite) {
+    const vi n = load(count + samples.id[0]) + 1;
+    store(count + samples.id[0], n);
+    return 1.0f / __builtin_convertvector(n, vf);
+  }
   vi n = splat(1);
   for (int s = 0; s < samples.count; ++s) {
     if (samples.finite[s]) n[s] = ++count[samples.id[s]];

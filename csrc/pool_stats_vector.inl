@@ -72,6 +72,7 @@ inline vf kept(vf x) {
 }
 
 inline vf load(const float* p) { return kept(*reinterpret_cast<const vf_unaligned*>(p)); }
+inline vi load(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
 inline void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 inline void store(int32_t* p, vi x) { *reinterpret_cast<vi_unaligned*>(p) = x; }
 
