@@ -205,7 +205,11 @@ def test_a_preset_does_not_depart_from_itself_and_every_shrunk_size_is_named(nam
     assert shrunk.keys() >= {"initial", "epochs"}
     assert f"epochs {small['training']['epochs']} instead of {whole['training']['epochs']}" in named
     assert f"initial {small['protocol']['initial']:,} instead of" in " ".join(named)
-    schedules = [key for key in small["schedules"] if small["schedules"] != whole["schedules"]]
+    schedules = [
+        key
+        for key in small["schedules"]
+        if key in small["strategies"] and small["schedules"][key] != whole["schedules"][key]
+    ]
     assert len(named) == 2 + len(shrunk) + len(schedules)
 
 

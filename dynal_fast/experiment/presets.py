@@ -393,7 +393,8 @@ def departures(configuration: Mapping[str, Any], samples: int | None = None) -> 
     for table in ("protocol", "training"):
         flat |= whole[table]
         given |= configuration.get(table, {})
-    flat |= {f"schedule of {key}": value for key, value in whole["schedules"].items()}
+    names = configuration.get("strategies", whole["strategies"])
+    flat |= {f"schedule of {k}": v for k, v in whole["schedules"].items() if k in names}
     given |= {f"schedule of {k}": v for k, v in configuration.get("schedules", {}).items()}
     for key, value in flat.items():
         if given.get(key, value) != value:

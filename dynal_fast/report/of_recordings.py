@@ -142,7 +142,7 @@ SCORE_AND_LOSS = (
     "score-and-loss",
     "Score and real loss over the cycles",
     "Mean score and mean cross-entropy of the unlabeled samples after each training, each as a "
-    "share of its highest value (temporal output discrepancy, Fig. 3, of COD). Where both fall "
+    "share of its largest magnitude (temporal output discrepancy, Fig. 3, of COD). Where both fall "
     "together, the score follows the loss. Means over seeds.",
 )
 SCORE_STYLE, LOSS_STYLE = Style("c0", "circle"), Style("c1", "square", "6 3")
@@ -156,7 +156,7 @@ def _score_and_loss(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str
         highest = np.abs(means).max(axis=0)
         shares = 100 * means / np.where(highest > 0, highest, 1)
         chart = Chart(
-            marked(cycles), linear([0.0, *shares.flatten()]), "cycle", "of the highest (%)", *PANEL
+            marked(cycles), linear([0.0, *shares.flatten()]), "cycle", "of the largest (%)", *PANEL
         )
         for column, style, what in ((0, SCORE_STYLE, "score"), (1, LOSS_STYLE, "loss")):
             values = [float(value) for value in shares[:, column]]
