@@ -220,7 +220,7 @@ def _add_select(commands: Any) -> None:
     select.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean")
     first = select.add_mutually_exclusive_group()
     first.add_argument("--start", type=int, help="row number of the first pick")
-    first.add_argument("--seed", type=int, help="seed of a random first pick")
+    first.add_argument("--seed", type=_seed, help="seed of a random first pick")
     select.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     select.set_defaults(command=_select)
 
@@ -243,6 +243,13 @@ def _add_plot(commands: Any) -> None:
     plot.add_argument("folder", type=Path, metavar="RUN", help="the output folder of `run`")
     plot.add_argument("-o", "--output", type=Path, help="folder of the pictures (default: RUN)")
     plot.set_defaults(command=_plot)
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**64:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2^64 - 1, got {text}")
+    return seed
 
 
 def _strategy_option(text: str) -> dict[str, dict[str, float]]:
@@ -332,6 +339,7 @@ def _select(arguments: argparse.Namespace) -> None:
             f"{arguments.features} must have shape (samples, features), got {features.shape}"
         )
     labeled = _load_array(arguments.labeled) if arguments.labeled else None
+    _check_output(arguments.output, arguments.features, arguments.labeled)
     generator = None
     if arguments.seed is not None:
         generator = torch.Generator().manual_seed(arguments.seed)
@@ -356,12 +364,24 @@ def _select(arguments: argparse.Namespace) -> None:
     )
 
 
+def _check_output(output: Path, *inputs: str | None) -> None:
+    """Refuse, before the work is done, what could not be written or would replace an input."""
+    if not output.parent.is_dir():
+        raise ValueError(f"--output must be in a folder that exists, got {output}")
+    if output.is_dir():
+        raise ValueError(f"--output must be a file, got the folder {output}")
+    if any(path and output.exists() and output.samefile(path) for path in inputs):
+        raise ValueError(f"--output must not be a file that is read, got {output}")
+
+
 def _load_array(path: str, memory_mapped: bool = False) -> Any:
+    import zipfile
+
     import numpy as np
 
     try:
         array = np.load(path, mmap_mode="r" if memory_mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from error
     if not isinstance(array, np.ndarray):

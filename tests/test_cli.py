@@ -1,5 +1,6 @@
 """The command line in a subprocess: what it does, what it says when the input is wrong."""
 
+import errno
 import itertools
 import json
 import os
@@ -277,12 +278,42 @@ def test_select_refuses_bad_files_in_one_line(files, monkeypatch, capsys, argume
     assert not Path("picks.npy").exists()
 
 
-def test_select_cannot_write_is_exit_code_1(files, capsys):
-    target = files / "features.npy" / "picks.npy"
+def test_select_cannot_write_is_exit_code_1(files, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    target = files / "picks.npy"
     assert main(["select", str(files / "features.npy"), "-k", "2", "-q", "-o", str(target)]) == 1
     err = capsys.readouterr().err
     assert "cannot write" in err
     assert err.count("\n") == 1
+    assert not list(files.glob("*picks*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("no/picks.npy", "--output must be in a folder that exists"),
+        ("features.npy/picks.npy", "--output must be in a folder that exists"),
+        ("features.npy", "--output must not be a file that is read"),
+        (".", "--output must be a file, got the folder"),
+    ],
+)
+def test_select_refuses_its_output_before_it_selects(files, capsys, monkeypatch, output, message):
+    monkeypatch.setattr("dynal_fast.ops.farthest_first.farthest_first", None)
+    before = (files / "features.npy").read_bytes()
+    command = ["select", str(files / "features.npy"), "-k", "2", "-q", "-o", str(files / output)]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+    assert (files / "features.npy").read_bytes() == before
+
+
+def test_select_reads_no_zip_that_is_not_one(files, capsys):
+    (files / "broken.npy").write_bytes(b"PK\x03\x04 and no archive")
+    command = ["select", str(files / "broken.npy"), "-k", "2", "-o", str(files / "picks.npy")]
+    assert main(command) == 2
+    assert "cannot be read as a .npy array" in capsys.readouterr().err
 
 
 def test_strategies_lists_every_one_with_what_it_does(capsys):

@@ -264,6 +264,11 @@ def test_edges_of_k(backend):
         math.sqrt(((pool - pool[0]) ** 2).sum(1).max())
     )
     assert farthest_first(pool, 0, np.arange(5), backend=backend).radius == 0
+    # A start that is not picked covers nothing.
+    assert farthest_first(pool, 0, start=3, backend=backend).radius == math.inf
+    for start in (*range(1, 5), "random"):
+        got = farthest_first(pool, 0, pool[:1], start=start, backend=backend)
+        assert got.radius == farthest_first(pool, 0, pool[:1], backend=backend).radius
 
 
 @pytest.mark.parametrize(
@@ -419,3 +424,18 @@ def test_certificate_reports_ties_and_forced_starts():
     assert certificate.gaps == 0
     labeled = np.array([1, 2, 3])
     assert verify_traversal(pool, farthest_first(pool, 37, labeled), labeled).valid
+
+
+def test_compression_measures_its_rows_once(monkeypatch):
+    calls = []
+    points = cpu.CpuKernels.points
+    monkeypatch.setattr(
+        cpu.CpuKernels, "points", lambda *arguments: calls.append(1) or points(*arguments)
+    )
+    farthest_first_compress(gaussian(60, 4), torch.arange(60) % 20, 40)
+    assert len(calls) == 1
+
+
+def test_a_masked_pool_is_refused():
+    with pytest.raises(TypeError, match="pool must have no mask"):
+        farthest_first(np.ma.masked_less(gaussian(5, 3), 0), 1)

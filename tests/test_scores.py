@@ -305,6 +305,18 @@ def test_a_wrong_number_of_classes_is_refused(name):
     assert not stats._state.guards[0][0].any()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_features_without_a_dimension_are_refused(backend):
+    stats = PoolStats(2, 3, ("margin", "emaod"), backend=backend)
+    ids, none, one = torch.arange(2), torch.zeros(2, 0), torch.zeros(2, 1)
+    stats.begin_pass(1, 1)
+    expected = r"features must be .* d at least 1, got \(2, 0\)"
+    with pytest.raises(ValueError, match=expected):
+        stats.update_from_features(ids, none, torch.zeros(3, 0), None, one, torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="teacher_" + expected):
+        stats.update_from_features(ids, one, torch.zeros(3, 1), None, none, torch.zeros(3, 0))
+
+
 def test_subset_takes_what_drop_takes():
     stats = PoolStats(3, 2, ("margin",))
     observe(stats, torch.tensor([[[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]]))

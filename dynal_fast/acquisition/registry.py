@@ -7,15 +7,11 @@ the statistics that are tracked while the model trains, the embeddings, MC-dropo
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dynal_fast.acquisition.context import SelectionContext as SelectionContext
-
-if TYPE_CHECKING:
-    pass
 
 NEEDS = ("embeddings", "mc_dropout", "committee", "oracle", "independent_model")
 SELECTS_FROM = ("unlabeled", "labeled")

@@ -120,7 +120,8 @@ def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimiz
 def even_batches(count: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Split a random order of ``range(count)`` into the fewest batches, all about equally large.
 
-    An even split leaves no single sample over, on which batch normalisation would fail.
+    Full batches could leave a single sample over, on which batch normalisation would fail; an even
+    split does not, where ``batch_size`` is at least 3.
 
     >>> [len(rows) for rows in even_batches(65, 32, torch.Generator().manual_seed(0))]
     [22, 22, 21]

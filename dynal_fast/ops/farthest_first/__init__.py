@@ -116,7 +116,8 @@ def farthest_first(
         start=_first_pick(start, generator, rows.size, candidates),
     )
     with Progress(count, progress, "farthest-first", "pick") as bar:
-        return _traversal(choose(backend, rows.device)(problem, bar.reach), metric)
+        solve = choose(backend, rows.device)(rows, metric)
+        return _traversal(solve(problem, bar.reach), metric)
 
 
 def _traversal(answer: Answer, metric: str) -> Traversal:
@@ -204,7 +205,7 @@ def farthest_first_compress(
     if count < len(distinct):
         raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
     kept: list[torch.Tensor] = []
-    run = choose(backend, rows.device)
+    solve = choose(backend, rows.device)(rows, metric)
     share = count // max(len(distinct), 1)
     with Progress(len(distinct) * share, progress, "FF-Comp", "pick") as bar:
         for label in distinct:
@@ -218,7 +219,7 @@ def farthest_first_compress(
                 metric=metric,
                 start=_first_pick("random", generator, rows.size, members),
             )
-            kept.append(run(problem, lambda picks: None).indices)
+            kept.append(solve(problem, lambda picks: None).indices)
             bar.reach(sum(map(len, kept)))
     return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=rows.device)
 

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from dynal_fast.ops.farthest_first import reference
+from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
-from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached
+from dynal_fast.ops.farthest_first.kernels import Kernels, P
+from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached, Solve
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
 
@@ -27,10 +29,14 @@ def choose(backend: str | None, device: torch.device) -> Backend:
     return BACKENDS[name]
 
 
-def run_reference(problem: Problem, reached: Reached) -> Answer:
+def reference_on(pool: Rows, metric: str) -> Solve:
     """The definition itself, on the CPU, in float64: for small pools and for tests."""
-    kernels = ReferenceKernels(problem.metric)
-    kernels.points(problem.pool, "pool")
+    kernels = ReferenceKernels(metric)
+    kernels.points(pool, "pool")
+    return lambda problem, reached: _by_definition(kernels, problem, reached)
+
+
+def _by_definition(kernels: ReferenceKernels, problem: Problem, reached: Reached) -> Answer:
     pool = as_numpy(problem.pool.array)
     minimum = np.full(len(pool), np.inf, dtype=np.float32)
     if problem.labeled is not None:
@@ -51,29 +57,33 @@ def run_reference(problem: Problem, reached: Reached) -> Answer:
     )
 
 
-def run_cpu(problem: Problem, reached: Reached) -> Answer:
+def cpu_on(pool: Rows, metric: str) -> Solve:
     """The exact algorithm over compiled kernels."""
-    kernels = CpuKernels(problem.pool, problem.metric)
-    return HeadTraversal(problem, kernels, head_rows(problem.pool.columns)).run(reached)
+    return _by_heads(pool, CpuKernels(pool, metric), head_rows(pool.columns))
 
 
-def run_triton(problem: Problem, reached: Reached) -> Answer:
+def triton_on(pool: Rows, metric: str) -> Solve:
     """The exact algorithm over Triton kernels, on a GPU."""
     from dynal_fast.ops.farthest_first.triton import TritonKernels
 
-    return HeadTraversal(problem, TritonKernels(problem.metric)).run(reached)
+    return _by_heads(pool, TritonKernels(metric))
 
 
-def run_reference_heads(problem: Problem, reached: Reached) -> Answer:
+def reference_heads_on(pool: Rows, metric: str) -> Solve:
     """The exact algorithm over primitives by their definition: slow, for tests of both."""
-    return HeadTraversal(problem, ReferenceKernels(problem.metric)).run(reached)
+    return _by_heads(pool, ReferenceKernels(metric))
+
+
+def _by_heads(pool: Rows, kernels: Kernels[P], head: int | None = None) -> Solve:
+    points = kernels.points(pool, "pool")
+    return lambda problem, reached: HeadTraversal(problem, kernels, points, head).run(reached)
 
 
 BACKENDS: dict[str, Backend] = {
-    "reference": run_reference,
-    "cpu": run_cpu,
-    "triton": run_triton,
-    "reference-heads": run_reference_heads,
+    "reference": reference_on,
+    "cpu": cpu_on,
+    "triton": triton_on,
+    "reference-heads": reference_heads_on,
 }
 # Triton's interpreter, which is chosen before its kernels are defined, takes tensors on the CPU.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -37,6 +37,8 @@ def as_rows(array: Array, name: str) -> Rows:
         raise TypeError(
             f"{name} must be a torch.Tensor or a NumPy array, got {type(array).__name__}"
         )
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask, got a masked array; fill it with .filled(...)")
     if isinstance(array, torch.Tensor) and array.layout != torch.strided:
         raise ValueError(
             f"{name} must be a dense tensor, got layout {array.layout}; convert it with .to_dense()"
@@ -85,7 +87,7 @@ def _contiguous(array: Array) -> str:
 
 def as_labeled_indices(labeled: Array, n: int) -> torch.Tensor:
     """Check pool indices of labeled samples; return them sorted and distinct, int64."""
-    tensor = torch.as_tensor(np.asarray(labeled) if isinstance(labeled, np.ndarray) else labeled)
+    tensor = torch.as_tensor(np.array(labeled) if isinstance(labeled, np.ndarray) else labeled)
     tensor = tensor.detach().cpu()
     if tensor.numel() == 0:
         return tensor.to(torch.int64)

@@ -38,8 +38,9 @@ class CpuKernels:
             if isinstance(sample, torch.Tensor):
                 self.mean = sample.to(torch.float64).mean(dim=0).float()
             else:
-                self.mean = torch.from_numpy(sample.mean(axis=0, dtype=np.float64)).float()
-            self.mean.nan_to_num_(0, 0, 0)  # bad values are reported by `points`
+                with np.errstate(all="ignore"):  # bad values are reported by `points`
+                    self.mean = torch.from_numpy(sample.mean(axis=0, dtype=np.float64)).float()
+            self.mean.nan_to_num_(0, 0, 0)
         self.space = self.native.Space(pool.columns, metric == "cosine", self.mean.data_ptr())
 
     def points(self, rows: Rows, name: str) -> Points:

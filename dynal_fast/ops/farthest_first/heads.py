@@ -37,11 +37,13 @@ def keys(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 class HeadTraversal(Generic[P]):
     """The state of one traversal: what is known of each pool row, and the picks so far."""
 
-    def __init__(self, problem: Problem, kernels: Kernels[P], head: int | None = None) -> None:
+    def __init__(
+        self, problem: Problem, kernels: Kernels[P], pool: P, head: int | None = None
+    ) -> None:
         device, n = problem.pool.device, problem.pool.size
         self.problem, self.kernels = problem, kernels
         self.head = HEAD if head is None else head
-        self.pool = kernels.points(problem.pool, "pool")
+        self.pool = pool
         self.candidates = torch.arange(n, dtype=torch.int32, device=device)
         if problem.candidates is not None:
             self.candidates = problem.candidates.to(device, torch.int32)
@@ -64,7 +66,7 @@ class HeadTraversal(Generic[P]):
         k = self.problem.k
         if self.limit:
             self.labeled.route(self.candidates, self.bound, self.applied)
-            if self.problem.start is not None:
+            if self.problem.start is not None and k:
                 self.force(self.problem.start)
             elif self.labeled.size == 0:
                 self.force(int(self.candidates[0]))

@@ -44,4 +44,6 @@ class Traversal(NamedTuple):
 
 # A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.
 Reached = Callable[[int], None]
-Backend = Callable[[Problem, Reached], Answer]
+Solve = Callable[[Problem, Reached], Answer]
+# A backend looks at every row of a pool once, for a metric, and then solves problems of that pool.
+Backend = Callable[[Rows, str], Solve]

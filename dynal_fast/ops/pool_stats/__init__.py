@@ -199,6 +199,7 @@ def pool_stats_update_tracked(
     else:
         teacher_logits = None
     tracker = (pass_stamp, stamp, unknown_ids)
+    backend = backend or _direct(logits)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update(
@@ -257,6 +258,7 @@ def pool_stats_update_from_features(
         )
         teacher = (teacher_features, teacher_weight, teacher_bias)
     tracker = (pass_stamp, stamp, unknown_ids)
+    backend = backend or _direct(features)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update_from_features(
@@ -264,6 +266,13 @@ def pool_stats_update_from_features(
         )
     else:
         _backend(backend)[1](sample_ids, features, weight, bias, *teacher, *tracker, state)
+
+
+def _direct(batch: Tensor) -> str | None:
+    """Return the backend to call without PyTorch's dispatcher, which is for compilers to see."""
+    if torch.compiler.is_compiling() or type(batch) is not Tensor:
+        return None
+    return DEVICE_BACKEND.get(batch.device.type)
 
 
 def _backend(name: str) -> tuple[Update, Update]:

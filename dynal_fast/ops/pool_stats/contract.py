@@ -171,9 +171,10 @@ def check_head(
     check_tensor(f"{prefix}weight", weight)
     if bias is not None:
         check_tensor(f"{prefix}bias", bias)
-    if features.ndim != 2 or len(features) != rows:
+    if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
-            f"{prefix}features must be (batch, d) with batch = {rows}, got {tuple(features.shape)}"
+            f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "
+            f"got {tuple(features.shape)}"
         )
     width = features.shape[1]
     classes = num_classes if num_classes is not None else len(weight)
