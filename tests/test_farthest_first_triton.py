@@ -57,8 +57,8 @@ def case(name, metric):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that small pools need several heads, fronts, clusters and chunks."""
-    for name, value in {"HEAD": 20, "FRONT": 61}.items():
-        monkeypatch.setattr(heads, name, value)
+    monkeypatch.setattr("dynal_fast.ops.farthest_first.triton.HEAD", 20)
+    monkeypatch.setattr(heads, "FRONT", 61)
     for name, value in {
         "CLUSTERED_FROM": 16,
         "PROBES": 1,

@@ -64,9 +64,9 @@ def cpu_on(pool: Rows, metric: str) -> Solve:
 
 def triton_on(pool: Rows, metric: str) -> Solve:
     """The exact algorithm over Triton kernels, on a GPU."""
-    from dynal_fast.ops.farthest_first.triton import TritonKernels
+    from dynal_fast.ops.farthest_first import triton
 
-    return _by_heads(pool, TritonKernels(metric))
+    return _by_heads(pool, triton.TritonKernels(metric), triton.HEAD)
 
 
 def reference_heads_on(pool: Rows, metric: str) -> Solve:

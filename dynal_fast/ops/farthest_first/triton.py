@@ -5,6 +5,7 @@ here waits for the device except ``points`` (once, for bad rows), ``refresh`` an
 (once each, for their counts).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,12 @@ from dynal_fast.ops.farthest_first.triton_filter import (
 from dynal_fast.ops.farthest_first.triton_traverse import traverse
 from dynal_fast.ops.launch import interpreted, launch
 
+# Rows in a head. Counted: a head costs the host some 70 launches and 5 waits, about 1 ms, and its
+# block 35 us at 2,048, 0.3 ms at 4,096; a pick 0.35 us at 1,024, 1 us at 4,096. With 1,024, 2,048
+# or 4,096 rows, 150,000 x 512 clustered features take 11, 6 or 4 heads for 25,000 labeled and k =
+# 4,000, some 15, 11 or 12 ms with routing; one start and k = 15,000 take 420, 220 or 110 heads,
+# some 430, 240 or 160 ms, beside 1.4 s of a matrix-vector product and six small kernels a pick.
+HEAD = 4096
 # Rows and centers of a block of the filter, and its warps.
 FILTER_TILE = {BOUND: (128, 128, 8), DISTANCES: (128, 64, 8), COLLECT: (64, 64, 8)}
 UNALIGNED_TILE = (64, 64, 8)
@@ -237,9 +244,10 @@ class TritonKernels:
         """Decide every pair, into ``exact`` or ``block``: those still open, and how many."""
         device = x.array.device
         rows, columns = EXACT_TILE
-        work = _work(groups, rows, columns, None)
-        if block is not None:  # symmetric: the tiles on and above the diagonal
-            work = work[work[:, 3] > work[:, 0]]
+        if block is None:
+            work = _work(groups, rows, columns, None).to(device, non_blocking=True)
+        else:
+            work = _upper_tiles(len(groups.rows), device)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         origin = groups.centers[y.norms[groups.centers].argmin()]
         launch(
@@ -253,7 +261,7 @@ class TritonKernels:
             y.rows.stride,
             y.grains,
             groups.centers,
-            work.to(device, non_blocking=True),
+            work,
             origin,
             None if exact is None else exact.view(torch.int32),
             block,
@@ -299,6 +307,14 @@ def _processors(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).multi_processor_count
     return 1
+
+
+@lru_cache(maxsize=2)  # most heads of a traversal are of one size; the host needs 1 ms for one
+def _upper_tiles(size: int, device: torch.device) -> torch.Tensor:
+    """The work that decides a symmetric block: its tiles on and above the diagonal."""
+    rows = torch.arange(size)
+    work = _work(Groups.one(rows, rows), *EXACT_TILE, None)
+    return work[work[:, 3] > work[:, 0]].to(device)
 
 
 def _work(groups: Groups, rows: int, columns: int, programs: int | None) -> torch.Tensor:

@@ -117,7 +117,7 @@ def update_from_features(
     teacher_width = 0 if teacher_features is None else teacher_features.shape[1]
     # A row's logits, their softmax and the tiles of the state share the registers.
     light = teacher_features is None and "logit_mean" not in state and _dense(state) <= 2
-    depth, stages = 64 if features.element_size() == 2 else 32, 3
+    depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
         rows, warps = (32, 4) if light else (16, 8)
@@ -126,7 +126,7 @@ def update_from_features(
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
-        depth, stages = 16, 1
+        depth, stages, registers = 16, 1, 255 if light else None
     operand, precision = dot_operand(features.dtype, kernel)
     _launch(
         kernel,
@@ -142,6 +142,7 @@ def update_from_features(
         OPERAND=operand,
         PRECISION=precision,
         num_warps=warps,
+        registers=registers,
         num_stages=stages,
     )
 
