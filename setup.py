@@ -61,14 +61,15 @@ class BuildExtension(build_ext):
             raise SystemExit(1) from error
 
     def _openmp_flags(self) -> list[str]:
-        """``-fopenmp`` where the compiler links it; without it the kernels run on one thread."""
+        """``-fopenmp`` where the C++ compiler links it; else the kernels run on one thread."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.cpp"
             source.write_text(
                 "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
             )
-            command = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", f"{folder}/probe"]
+            command = [*self.compiler.compiler_so_cxx, "-fopenmp", str(source)]
             command = [part for part in command if part not in {"-c", "-fPIC"}]
+            command += ["-o", f"{folder}/probe"]
             try:
                 works = subprocess.run(command, capture_output=True, check=False).returncode == 0
             except OSError:
