@@ -18,7 +18,8 @@ from dynal_fast.experiment.checkpoint import (
     own_random_state,
     write_atomically,
 )
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from dynal_fast.experiment.grid import run_grid
+from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -261,3 +262,49 @@ def test_only_its_own_leftovers_are_deleted(tmp_path):
     (tmp_path / f".results.json.1{checkpoint.TEMPORARY}").write_text("half")
     checkpoint.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".somebody-elses.tmp"]
+
+
+# Holds the folder, says so, and is killed by the test.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from dynal_fast.experiment.checkpoint import sole_run
+
+with sole_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks no folders")
+@pytest.mark.parametrize("held", [".", "cod/seed-5"])
+def test_two_runs_do_not_write_to_one_folder(tmp_path, held):
+    config = grid_config(strategies=["cod"], seeds=[5])
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / held)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            unfinished = tmp_path / held / f".results.json.1{checkpoint.TEMPORARY}"
+            unfinished.write_text("half")
+            with pytest.raises(BlockingIOError, match="another run is writing to ") as error:
+                run_grid(config, tmp_path, data=blobs())
+            assert error.value.strerror.endswith(str(tmp_path / held))
+            assert unfinished.read_text() == "half"
+            assert not list(tmp_path.rglob("*.safetensors"))
+        finally:
+            holder.kill()
+    run_grid(config, tmp_path, data=blobs())
+    assert (tmp_path / "results.json").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    experiment(tmp_path).run()
+    assert (tmp_path / "checkpoint.safetensors").exists()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,44 @@ def _flush_folder(folder: Path) -> None:
     try:
         with contextlib.suppress(OSError):
             os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Make ``folder``, keep other runs out of it, and delete what a killed one left half written.
+
+    The folder itself is locked, so nothing stays behind: the system unlocks it when the process
+    ends, however it ends. Windows and file systems that cannot lock a folder go without.
+
+    Raises
+    ------
+    BlockingIOError
+        Another run is writing to ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        remove_leftovers(folder)
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, f"another run is writing to {folder}") from error
+        except OSError:  # as on some network file systems
+            pass
+        yield
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dynal_fast.acquisition.registry import Strategy, get_strategy
-from dynal_fast.experiment.checkpoint import remove_leftovers
+from dynal_fast.experiment.checkpoint import sole_run
 from dynal_fast.experiment.compression import CompressionExperiment
 from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
@@ -54,10 +54,10 @@ def run_grid(
     ValueError
         A name is unknown, or ``folder`` holds runs of another configuration.
     OSError
-        A file could not be written; the checkpoints before it are intact.
+        Another run is writing to ``folder``, or a file could not be written; the checkpoints
+        before it are intact.
     """
     folder = Path(folder)
-    remove_leftovers(folder)
     chosen = _chosen(config)
     names = list(chosen)
     if len(names) < len(config.strategies):
@@ -78,15 +78,16 @@ def run_grid(
         experiment.check_needs()
     runs: list[RunResult] = []
     done = 0
-    for (name, seed), experiment in zip(jobs, experiments, strict=True):
-        if on_epoch is not None:
-            experiment.on_epoch = _reporter(on_epoch, name, seed, done, config.training.epochs)
-        runs.append(dataclasses.replace(experiment.run(), strategy=name))
-        done += (experiment.protocol.selections + 1) * config.training.epochs
-    runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
-    samples = len(data.samples)
-    grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
-    grid.save(folder)
+    with sole_run(folder):
+        for (name, seed), experiment in zip(jobs, experiments, strict=True):
+            if on_epoch is not None:
+                experiment.on_epoch = _reporter(on_epoch, name, seed, done, config.training.epochs)
+            runs.append(dataclasses.replace(experiment.run(), strategy=name))
+            done += (experiment.protocol.selections + 1) * config.training.epochs
+        runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
+        samples = len(data.samples)
+        grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
+        grid.save(folder)
     return grid
 
 

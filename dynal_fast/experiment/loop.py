@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from dynal_fast.experiment.checkpoint import (
     first_difference,
     own_random_state,
     prefixed,
-    remove_leftovers,
+    sole_run,
 )
 from dynal_fast.experiment.config import Protocol, Schedule, Training, canonical_json
 from dynal_fast.experiment.data import ExperimentData
@@ -168,21 +169,24 @@ class ActiveLearningExperiment:
         FloatingPointError
             The training diverged.
         OSError
-            A checkpoint could not be written; the one before is intact.
+            Another run is writing to the directory, or a checkpoint could not be written; the one
+            before is intact.
         """
         with own_random_state(), deterministic_algorithms():
             state = self._start()
-            self._restore(state)
-            while len(state.cycles) <= self.protocol.selections and not self._reached(state.cycles):
-                self._run_cycle(state)
-                self._save(state)
+            with nullcontext() if self.path is None else sole_run(self.path.parent):
+                self._restore(state)
+                while not self._finished(state.cycles):
+                    self._run_cycle(state)
+                    self._save(state)
         initial = self._originals(self.initial).tolist()
         return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
 
-    def _reached(self, cycles: list[CycleResult]) -> bool:
-        """Whether the error fell as far as asked: the error reduction of the long-tail paper."""
+    def _finished(self, cycles: list[CycleResult]) -> bool:
+        """Whether all cycles ran, or the error fell as far as asked (the long-tail paper)."""
         wanted = self.protocol.error_reduction
-        return bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
+        reached = bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
+        return reached or len(cycles) > self.protocol.selections
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""
@@ -367,11 +371,7 @@ class ActiveLearningExperiment:
         Checkpoint(tensors, facts).save(self.path)
 
     def _restore(self, state: RunState) -> None:
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path.parent)
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return
         checkpoint = Checkpoint.load(self.path)
         facts = checkpoint.facts
