@@ -34,7 +34,10 @@ STANDARD_AUGMENTATION: Table = {"crop_padding": 4, "horizontal_flip": True}
 
 def _label_dispersion(data: str, bald: bool = False) -> Preset:
     strategies = ["label_dispersion", "margin", "farthest_first", "coreset", "vaal", "oracle"]
-    chosen = "batch size 128 and weight decay 5e-4 (not stated)"
+    chosen = (
+        "batch size 128 and weight decay 5e-4 (not stated); CoreSet's search may stop at its limit "
+        "of pairs, with farthest-first's picks: --option coreset.max_pairs=N raises it"
+    )
     training: Table = {
         "epochs": 100,
         "batch_size": 128,
@@ -199,7 +202,8 @@ def _tod(data: str, suffix: str = "", code: bool = False) -> Preset:
         _table(data, variant.model, strategies, 3, protocol=protocol, training=training),
         f"Semi-Supervised Active Learning with Temporal Output Discrepancy, section 5; {shown}",
         "sizes and schedule are those of the authors' code (github.com/siyuhuang/TOD); crops and "
-        "mirror images on CIFAR, no augmentation elsewhere (not stated)" + variant.chosen,
+        "mirror images on CIFAR, no augmentation elsewhere (not stated); ResNet-18 begins as for "
+        "CIFAR on every data set" + variant.chosen,
     )
 
 
@@ -286,8 +290,8 @@ def _long_tail(data: str, factor: float = 1.0) -> Preset:
                 },
             ),
             source + "4.1; Fig. 1",
-            "20 epochs, batch size 128, rate 1e-3, 3 seeds (not stated); ten rounds reach the "
-            "20,000 additional labels that the text speaks of",
+            "20 epochs, batch size 128, rate 1e-3, LeNet's dropout of 0.5, 3 seeds (not stated); "
+            "ten rounds reach the 20,000 additional labels that the text speaks of",
         )
     protocol: Table = {
         "initial": 25_000,
