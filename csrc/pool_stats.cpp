@@ -81,7 +81,7 @@ bool is_known(const State& state, int64_t id) {
 // Which thread looks after a sample's stamp: those of one cache line have the same one. An unknown
 // id is thread 0's.
 uint64_t owner(const State& state, int64_t id, uint64_t threads) {
-  if (threads == 1 || !is_known(state, id)) return 0;
+  if (!is_known(state, id)) return 0;
   const uint32_t hash = static_cast<uint32_t>(id >> 4) * 2654435769u;
   return hash * threads >> 32;
 }

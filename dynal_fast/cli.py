@@ -6,6 +6,7 @@ Torch and everything above it load inside the commands, so that ``--help`` answe
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -246,9 +247,10 @@ def _add_plot(commands: Any) -> None:
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**64:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 2^64 - 1, got {text}")
+    """Return a seed that ``torch.Generator`` takes."""
+    seed = int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else 2**64
+    if not -(2**63) <= seed < 2**64:
+        raise argparse.ArgumentTypeError(f"must be an integer from -2^63 to 2^64 - 1, got {text}")
     return seed
 
 

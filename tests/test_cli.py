@@ -309,6 +309,15 @@ def test_select_refuses_its_output_before_it_selects(files, capsys, monkeypatch,
     assert (files / "features.npy").read_bytes() == before
 
 
+@pytest.mark.parametrize("seed", ["x", "1.5", str(2**64), str(-(2**63) - 1)])
+def test_select_refuses_what_is_no_seed(files, capsys, seed):
+    command = ["select", str(files / "features.npy"), "-k", "2", "-o", str(files / "picks.npy")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, f"--seed={seed}"])
+    assert f"must be an integer from -2^63 to 2^64 - 1, got {seed}" in capsys.readouterr().err
+    assert main([*command, "-q", "--seed=-7"]) == 0
+
+
 def test_select_reads_no_zip_that_is_not_one(files, capsys):
     (files / "broken.npy").write_bytes(b"PK\x03\x04 and no archive")
     command = ["select", str(files / "broken.npy"), "-k", "2", "-o", str(files / "picks.npy")]

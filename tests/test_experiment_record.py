@@ -179,5 +179,18 @@ def test_tables_of_scores_give_the_spread_over_seeds():
     ]
 
 
+def test_whether_label_dispersion_is_the_most_informative_is_read_from_the_record():
+    record = records_of(label_dispersion=[[0.1]] * 2, entropy=[[0.1]] * 2)[page.SMALL]
+    for run in record.runs:
+        low = 0.2 if run.strategy == "label_dispersion" else 0.3
+        run.informativeness = [low] * len(PORTIONS)
+    assert "Here that holds: of the 6 shares" in page.most_informative(record)
+    for run in record.of("entropy").values():
+        run.informativeness[0] = 0.1
+    said = page.most_informative(record)
+    assert "does not hold" in said
+    assert said.endswith("that of `entropy` at 1, `label_dispersion` at 5.")
+
+
 def test_the_page_is_made_from_the_records():
     assert page.page_of(ROOT) == (ROOT / page.PAGE).read_text()

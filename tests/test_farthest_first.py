@@ -436,6 +436,8 @@ def test_compression_measures_its_rows_once(monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_masked_pool_is_refused():
+def test_masked_arrays_are_refused():
     with pytest.raises(TypeError, match="pool must have no mask"):
         farthest_first(np.ma.masked_less(gaussian(5, 3), 0), 1)
+    with pytest.raises(TypeError, match="labeled must have no mask"):
+        farthest_first(gaussian(5, 3), 1, np.ma.masked_less(np.arange(3), 1))

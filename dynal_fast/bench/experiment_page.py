@@ -318,6 +318,7 @@ def explanation(records: Records) -> str:
     wrong = 100 * (1 - _mean(small, "prediction_stability", "picked_correct", 0))
     budget = small.runs[0].labeled[1] - small.runs[0].labeled[0]
     chance = 100 * (1 - _mean(small, "random", "picked_correct", 0))
+    seeds = len(records[TAIL].of("softmax_response"))
     dispersed, doubtful = (
         100 * (1 - _mean(small, name, "picked_correct", -1))
         for name in ("label_dispersion", "margin")
@@ -339,12 +340,12 @@ all vary together, so that a budget of {budget} is spent on one boundary.
 
 **Label dispersion beside margin.** Both come from many classes, and of the last picks
 {dispersed:.0f}% and {doubtful:.0f}% were predicted wrong, so neither redundancy nor easy samples
-explain the gap. One difference is the ranking: over 40 epochs label dispersion takes at most 40
-values, and ties are broken at random, while margin ranks every sample. Whether that is the reason
-was not tested.
+explain the gap. One difference is the ranking: label dispersion takes at most as many values as
+epochs are observed, and ties are broken at random, while margin ranks every sample. Whether that is
+the reason was not tested.
 
-**Softmax response beside FF-Active.** The difference is small, and three seeds agree on a sign by
-chance once in four times. It is reported as it came out; more seeds would tell.
+**Softmax response beside FF-Active.** The difference is small, and {seeds} seeds agree on a sign by
+chance once in {2 ** (seeds - 1)} times. It is reported as it came out; more seeds would tell.
 
 If redundancy is what fails, choosing farthest-first among the highest scores must help; the last
 rows of the first table say whether it does, and whether training on from the last weights, or

@@ -163,10 +163,13 @@ class PoolState:
             Names, shapes, dtypes or schedules are not those of this state.
         """
         self._check_saved(saved)
-        self.tensors = [
-            {name: saved[_key(name, k)].to(self.device, copy=True) for name in tensors}
-            for k, tensors in enumerate(self.tensors)
-        ]
+        for k, tensors in enumerate(self.tensors):
+            for name, tensor in tensors.items():
+                restored = saved[_key(name, k)]
+                if tensor.dtype == restored.dtype:
+                    tensor.copy_(restored)  # stays where it was allocated, in huge pages
+                else:
+                    tensors[name] = restored.to(self.device, copy=True)
         self.passes = int(saved["passes"])
         self._label_passes = saved["label_passes"].tolist()
         for k, (stamp, _) in enumerate(self.guards):

@@ -37,8 +37,7 @@ def as_rows(array: Array, name: str) -> Rows:
         raise TypeError(
             f"{name} must be a torch.Tensor or a NumPy array, got {type(array).__name__}"
         )
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no mask, got a masked array; fill it with .filled(...)")
+    _check_unmasked(array, name)
     if isinstance(array, torch.Tensor) and array.layout != torch.strided:
         raise ValueError(
             f"{name} must be a dense tensor, got layout {array.layout}; convert it with .to_dense()"
@@ -85,8 +84,14 @@ def _contiguous(array: Array) -> str:
     return f", got a view of shape {tuple(array.shape)}; pass a copy made with {fix}"
 
 
+def _check_unmasked(array: object, name: str) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have no mask, got a masked array; fill it with .filled(...)")
+
+
 def as_labeled_indices(labeled: Array, n: int) -> torch.Tensor:
     """Check pool indices of labeled samples; return them sorted and distinct, int64."""
+    _check_unmasked(labeled, "labeled")
     tensor = torch.as_tensor(np.array(labeled) if isinstance(labeled, np.ndarray) else labeled)
     tensor = tensor.detach().cpu()
     if tensor.numel() == 0:
