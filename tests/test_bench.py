@@ -161,10 +161,12 @@ def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
     assert "extrapolated from up to 15 epochs" in cells[-1]
 
 
-def test_a_job_that_cannot_even_begin_is_not_available(clock):
-    measurement = measured(STATISTICS, slow_method(0.2, clock), Limits(seconds=0.01))
-    assert measurement.unavailable.startswith("would take over 0.01 s")
-    assert not measurement.seconds
+def test_a_job_too_slow_for_the_limit_is_extrapolated_from_the_smallest_runs(clock):
+    case = dataclasses.replace(STATISTICS, epochs=1000)
+    measurement = measured(case, slow_method(0.2, clock), Limits(seconds=0.01))
+    assert measurement.extrapolated == "extrapolated from up to 10 epochs"
+    assert measurement.median == pytest.approx(200)
+    assert clock[0] == pytest.approx(0.2 * (2 + 2 + 10))  # the warm-up and two pilots
 
 
 def test_extrapolation_is_exact_where_cost_is_linear():
@@ -177,7 +179,7 @@ def test_extrapolation_is_exact_where_cost_is_linear():
     assert inside.labeled == full.labeled
     assert 150 < cost(inside) <= 300
     pilot = longest_pilot(per_pick, per_pick, runs, full, Limits(100, 1e9))
-    assert pilot == Size(31, 256)  # 4,000 halved until it takes at most a quarter of the limit
+    assert pilot == Size(62, 256)  # 4,000 halved until it takes at most half of the limit
     by_memory = largest_within(per_pick, per_pick, runs, full, Limits(1e9, 3000))
     assert 1500 < 10 * cost(by_memory) <= 3000
 

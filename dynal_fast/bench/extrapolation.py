@@ -85,7 +85,7 @@ def largest_within(
 ) -> Size | None:
     """The largest part of a job that keeps to the limits: all labeled samples first, then amount.
 
-    None when even a pilot's size does not.
+    None when not even a pilot's size does.
     """
     labeled_sizes = [full.labeled] if not full.labeled else _halvings(full.labeled, 256)
     for labeled in labeled_sizes:
@@ -102,13 +102,13 @@ def largest_within(
 def longest_pilot(
     terms: Terms, memory_terms: Terms, runs: Sequence[Run], full: Size, limits: Limits
 ) -> Size:
-    """With a pilot's labeled samples, as many picks or epochs as a quarter of the limit allows.
+    """With a pilot's labeled samples, as many picks or epochs as half of the limit allows.
 
     The cost of a pick is extrapolated a thousandfold: the few of the other pilots drown in noise.
     """
-    quarter = Limits(limits.seconds / 4, limits.memory_bytes)
+    half = Limits(limits.seconds / 2, limits.memory_bytes)
     smallest = Size(full.amount, runs[0].size.labeled)
-    within = largest_within(terms, memory_terms, runs, smallest, quarter)
+    within = largest_within(terms, memory_terms, runs, smallest, half)
     return Size(within.amount, runs[0].size.labeled) if within else runs[0].size
 
 

@@ -66,16 +66,16 @@ def measure_in_this_process(
     if method.name != OURS and method.exact_from != "nothing":
         for pilot in pilots(full):
             runs.append(measure(pilot))
-            if runs[-1].seconds > limits.seconds:
+            if len(runs) > 1 and runs[-1].seconds > limits.seconds:
                 break
         else:
             runs.append(measure(longest_pilot(method.terms, memory_terms, runs, full, limits)))
         size = largest_within(method.terms, memory_terms, runs, full, limits)
-    if size is None:
-        predicted = predict_seconds(method.terms, runs, full)
-        return result | {"unavailable": f"would take over {limits.seconds:g} s ({predicted:.0f} s)"}
-    measure.others = 0.0
-    runs.append(measure(size))
+    if size is None:  # already the pilots took too long: they must do
+        size = runs[-1].size
+    else:
+        measure.others = 0.0
+        runs.append(measure(size))
     last, answer = runs[-1], measure.answer
     if size == full:
         repeats = int(limits.repeat_seconds / max(last.seconds, 1e-9))
