@@ -392,6 +392,7 @@ def _load_array(path: str, memory_mapped: bool = False) -> Any:
 
 
 def _strategies(arguments: argparse.Namespace) -> None:
+    from dynal_fast.acquisition.combined import SHORTLIST
     from dynal_fast.acquisition.registry import strategies
 
     listed = list(strategies())
@@ -403,6 +404,10 @@ def _strategies(arguments: argparse.Namespace) -> None:
             notes.append(f"options: {', '.join(defaults)}")
         more = f" ({'; '.join(notes)})" if notes else ""
         print(f"{strategy.name:<{width}}  {strategy.description}{more}")
+    print(
+        f"{'NAME+farthest_first':<{width}}  any of these that selects from unlabeled samples to "
+        f"shortlist, farthest-first to choose (options: shortlist={SHORTLIST:g}, times the budget)"
+    )
 
 
 def _presets(arguments: argparse.Namespace) -> None:

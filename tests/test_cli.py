@@ -331,6 +331,8 @@ def test_strategies_lists_every_one_with_what_it_does(capsys):
     names = [line.split()[0] for line in lines]
     assert {"random", "cod", "label_dispersion", "farthest_first", "bald"} <= set(names)
     assert "softmax_response" in names
+    assert names[-1] == "NAME+farthest_first"
+    assert "options: shortlist=10" in lines[-1]
     assert "options: outliers=0.0001, max_pairs=200000" in lines[names.index("coreset")]
     assert all(len(line.split()) > 3 for line in lines)
     assert all(a != b for a, b in itertools.combinations(names, 2))

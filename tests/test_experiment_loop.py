@@ -18,6 +18,7 @@ from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = [each.name for each in strategies() if "unlabeled" in each.selects_from]
+NAMES += ["margin+farthest_first", "bald+farthest_first"]
 
 
 def experiment(strategy="random", data=None, model="mlp", **changes):

@@ -1,6 +1,7 @@
 """Strategies made of several parts, each against a plain transcription of its definition."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -8,13 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.combined import shortlist_then_diversify, stratified_farthest_first
+from dynal_fast.acquisition.combined import diversified, stratified_farthest_first
 from dynal_fast.acquisition.committee import committee_stats
 from dynal_fast.acquisition.discrepancy import model_discrepancy, temporal_output_discrepancy
 from dynal_fast.acquisition.registry import SelectionContext, Strategy, get_strategy
 from dynal_fast.acquisition.scores import vote_entropy
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
-from dynal_fast.pool import PoolStats
 from tests.experiment_cases import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,24 +154,72 @@ def test_emaod_compares_with_the_average_of_the_weights():
 
 def test_hybrid_shortlists_by_score_and_picks_farthest_first():
     scores = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 0.0])
-    stats = PoolStats(6, 2, track=("entropy",))
+    embeddings = torch.tensor([[0.0], [1.0], [2.0], [5.0], [50.0], [99.0], [0.0]])
 
     class Stats:
         def select(self, name, b, candidates, generator):
             assert name == "entropy"
             return candidates[scores[candidates].argsort(descending=True)[:b]]
 
-    embeddings = torch.tensor([[0.0], [1.0], [2.0], [5.0], [50.0], [99.0], [0.0]])
-    context = SelectionContext(
-        candidates=torch.arange(6), labeled=torch.tensor([6]), labeled_targets=torch.tensor([0]),
-        budget=2, generator=torch.Generator(), cycle=0, model=nn.Identity(),
-        strategy=get_strategy("entropy+farthest_first"), batches=lambda ids: [],
-        tracked=stats, embedder=lambda ids: embeddings[ids],
-    )  # fmt: skip
-    context.tracked = Stats()
-    assert shortlist_then_diversify("entropy", 2)(context).tolist() == [3, 2]
-    assert shortlist_then_diversify("entropy", 1)(context).sort().values.tolist() == [0, 1]
-    assert shortlist_then_diversify("entropy", math.inf)(context).tolist() == [5, 4]
+    def picks(shortlist):
+        hybrid = get_strategy("entropy+farthest_first").with_options({"shortlist": shortlist})
+        return hybrid.select(SelectionContext(
+            candidates=torch.arange(6), labeled=torch.tensor([6]),
+            labeled_targets=torch.tensor([0]), budget=2, generator=torch.Generator(), cycle=0,
+            model=nn.Identity(), strategy=hybrid, batches=lambda ids: [], tracked=Stats(),
+            embedder=lambda ids: embeddings[ids],
+        )).tolist()  # fmt: skip
+
+    assert picks(2) == [3, 2]
+    assert sorted(picks(1)) == [0, 1]
+    assert picks(1e9) == [5, 4]
+    with pytest.raises(ValueError, match=r"entropy\+farthest_first.shortlist must be at least 1"):
+        picks(0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["bald", "mean_std", "query_by_committee", "label_dispersion", "vaal", "random"]
+)
+def test_any_strategy_can_shortlist(name):
+    base, hybrid = get_strategy(name), get_strategy(f"{name}+k_center_greedy")
+    seen = []
+
+    def shortlist(context):
+        ids = base.select(dataclasses.replace(context, budget=2 * context.budget))
+        seen.append((ids, context.embeddings(ids), context.embeddings(context.labeled)))
+        return ids[: context.budget]
+
+    def first_picks(strategy):
+        experiment = ActiveLearningExperiment(
+            blobs(60, 30), "mlp", strategy, protocol=PROTOCOL, training=TRAINING
+        )
+        return experiment.run().cycles[0].selected
+
+    first_picks(dataclasses.replace(hybrid, name=name, select=shortlist))
+    ids, rows, labeled = seen[0]
+    minimum = torch.cdist(rows.double(), labeled.double()).amin(1)
+    expected = []
+    for _ in range(PROTOCOL.budget):
+        pick = int(minimum.argmax())
+        expected.append(int(ids[pick]))
+        minimum = torch.minimum(minimum, (rows.double() - rows[pick].double()).norm(dim=1))
+        minimum[pick] = -1
+    assert hybrid.name == f"{name}+farthest_first"
+    assert first_picks(hybrid.with_options({"shortlist": 2})) == expected
+
+
+def test_only_what_selects_from_the_pool_can_shortlist():
+    with pytest.raises(ValueError, match="does not select from unlabeled samples"):
+        get_strategy("farthest_first_compress+farthest_first")
+    with pytest.raises(ValueError, match="unknown strategy 'no_such'"):
+        get_strategy("no_such+farthest_first")
+    with pytest.raises(ValueError, match=r"unknown strategy 'margin\+entropy'"):
+        get_strategy("margin+entropy")
+    own = dataclasses.replace(get_strategy("random"), name="mine", options={"shortlist": 3})
+    with pytest.raises(ValueError, match=r"mine\+farthest_first has an option 'shortlist' of its "):
+        diversified(own)
+    with pytest.raises(ValueError, match=r"random\+farthest_first\+farthest_first has an option"):
+        get_strategy("random+farthest_first+farthest_first")
 
 
 def test_stratified_farthest_first_traverses_each_class_alone():

@@ -1,6 +1,7 @@
 """The registry of strategies: names, additions, declared needs, and what a strategy may return."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -73,6 +74,12 @@ def test_a_name_cannot_be_taken_twice(lowest_ids):
         register_strategy("other", lowest_ids, aliases=("first_ids",))
     with pytest.raises(ValueError, match="unknown strategy 'other'"):
         get_strategy("other")
+
+
+@pytest.mark.parametrize("name", ["other", "bald+farthest_first"])
+def test_what_is_not_registered_cannot_be_removed(name):
+    with pytest.raises(ValueError, match=re.escape(f"no strategy called {name!r} is registered")):
+        unregister_strategy(name)
 
 
 def test_options_of_a_strategy_are_part_of_the_configuration(tmp_path):

@@ -1,63 +1,59 @@
 """Strategies made of several parts: hybrids, strata, compression, CoreSet, the oracle, tod-code."""
 
+import dataclasses
 import math
 
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
+from dynal_fast.acquisition.registry import (
+    SelectionContext,
+    Strategy,
+    check_selects_from,
+    register_strategy,
+)
 from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
-from dynal_fast.acquisition.scores import ALIASES
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first.checks import Array
 
-SHORTLIST_FACTOR = 10
-
-DIVERSIFIED = (
-    "softmax_response",
-    "entropy",
-    "margin",
-    "label_dispersion",
-    "prediction_stability",
-    "cod",
-    "emaod",
-)
+SHORTLIST = 10.0
 
 
-def shortlist_then_diversify(score: str, factor: float = SHORTLIST_FACTOR) -> Select:
-    """Return a strategy: the ``factor`` × budget highest scores, of them the budget farthest first.
+def diversified(strategy: Strategy) -> Strategy:
+    """Return a strategy that shortlists by another one and picks farthest first from the shortlist.
 
     Uncertainty to shortlist, diversity to choose: the two-step hybrid of section 2 of "When Deep
     Learners Change Their Mind" (its "Hybrid methods"), with the farthest-first traversal of
-    Algorithm 2 of "Deep Active Learning over the Long Tail" as the second step. With ``factor=1``
-    it is the score alone, with an infinite one farthest-first alone.
+    Algorithm 2 of "Deep Active Learning over the Long Tail" as the second step. The option
+    ``shortlist`` says how many times the budget are shortlisted: with 1 it is the first strategy
+    alone, with as many as there are candidates farthest-first alone.
 
-    Parameters
-    ----------
-    score
-        Name of a tracked score; register the strategy with ``tracks=(score,)`` and
-        ``needs=("embeddings",)``.
-    factor
-        At least 1.
+    ``get_strategy("NAME+farthest_first")`` returns this for every registered name of a strategy
+    that selects from unlabeled samples.
 
     Raises
     ------
     ValueError
-        ``factor`` is below 1.
+        ``strategy`` does not select from unlabeled samples, or has an option ``shortlist`` itself.
 
-    >>> shortlist_then_diversify("entropy", 0.5)
-    Traceback (most recent call last):
-        ...
-    ValueError: factor must be at least 1, got 0.5
+    >>> from dynal_fast.acquisition.registry import get_strategy
+    >>> bald = diversified(get_strategy("bald"))
+    >>> bald.name, bald.needs, dict(bald.options)
+    ('bald+farthest_first', ('mc_dropout', 'embeddings'), {'shortlist': 10.0})
     """
-    if not factor >= 1:
-        raise ValueError(f"factor must be at least 1, got {factor}")
+    check_selects_from(strategy, "unlabeled")
+    if "shortlist" in strategy.options:
+        raise ValueError(
+            f"{strategy.name}+farthest_first has an option 'shortlist' of its own; "
+            f"the one of {strategy.name!r} must have another name"
+        )
 
     def select(context: SelectionContext) -> Tensor:
-        size = min(factor * context.budget, len(context.candidates))
-        shortlist = context.stats.select(
-            score, math.floor(size), candidates=context.candidates, generator=context.generator
-        ).cpu()
+        factor = context.strategy.options["shortlist"]
+        if not factor >= 1:
+            raise ValueError(f"{context.strategy.name}.shortlist must be at least 1, got {factor}")
+        size = math.floor(min(factor * context.budget, len(context.candidates)))
+        shortlist = strategy.select(dataclasses.replace(context, budget=size)).cpu()
         traversal = farthest_first(
             context.embeddings(shortlist),
             context.budget,
@@ -65,16 +61,15 @@ def shortlist_then_diversify(score: str, factor: float = SHORTLIST_FACTOR) -> Se
         )
         return shortlist[torch.as_tensor(traversal.indices).cpu()]
 
-    return select
-
-
-for _score in DIVERSIFIED:
-    register_strategy(
-        f"{_score}+farthest_first",
-        shortlist_then_diversify(_score),
-        description=f"{_score} to shortlist {SHORTLIST_FACTOR} x budget, farthest-first to choose",
-        tracks=(ALIASES.get(_score, _score),),
-        needs=("embeddings",),
+    return dataclasses.replace(
+        strategy,
+        name=f"{strategy.name}+farthest_first",
+        select=select,
+        description=f"{strategy.name} to shortlist, farthest-first to choose",
+        needs=tuple(dict.fromkeys((*strategy.needs, "embeddings"))),
+        aliases=(),
+        options={**strategy.options, "shortlist": SHORTLIST},
+        selects_from=("unlabeled",),
     )
 
 

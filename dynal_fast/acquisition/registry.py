@@ -146,9 +146,11 @@ def unregister_strategy(name: str) -> None:
     Raises
     ------
     ValueError
-        There is none of that name.
+        None of that name is registered.
     """
-    strategy = get_strategy(name)
+    if name not in _REGISTRY:
+        raise ValueError(f"no strategy called {name!r} is registered")
+    strategy = _REGISTRY[name]
     for each in (strategy.name, *strategy.aliases):
         del _REGISTRY[each]
 
@@ -156,14 +158,23 @@ def unregister_strategy(name: str) -> None:
 def get_strategy(name: str) -> Strategy:
     """Return the strategy of that name or alias.
 
+    ``"NAME+farthest_first"`` shortlists by the strategy NAME and picks farthest first from the
+    shortlist: :func:`~dynal_fast.acquisition.combined.diversified`.
+
     Raises
     ------
     ValueError
         There is none; the message lists those that there are.
+
+    >>> get_strategy("margin+farthest_first").tracks
+    ('margin',)
     """
+    first, plus, second = name.rpartition("+")
+    if plus and name not in _REGISTRY and get_strategy(second).name == "farthest_first":
+        return combined.diversified(get_strategy(first))
     if name not in _REGISTRY:
         known = ", ".join(strategy.name for strategy in strategies())
-        raise ValueError(f"unknown strategy {name!r}; known: {known}")
+        raise ValueError(f"unknown strategy {name!r}; known: {known}; NAME+farthest_first")
     return _REGISTRY[name]
 
 

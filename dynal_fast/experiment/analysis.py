@@ -32,7 +32,7 @@ class AnalysisRecorder:
         float32 ``(pool,)``: its cross-entropy, in nats.
     ``score.<name>``
         float32 ``(pool,)``: each statistic that the strategy tracks, over epochs or over the
-        MC-dropout passes of its selection.
+        MC-dropout passes or the committee of its selection; NaN for samples that were not observed.
     ``picks``
         int64 ``(budget,)``: ids, in the order in which the strategy gave them.
     ``followed_ids``, ``trajectories``

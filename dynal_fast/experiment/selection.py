@@ -45,6 +45,10 @@ def selection_context(
     """
     data, model, device = experiment.data, state.model, experiment.device
     needs, subset = experiment.strategy.needs, experiment.protocol.subset
+    candidates = pool
+    if subset and subset < len(pool):
+        order = torch.randperm(len(pool), generator=state.streams.selection)
+        candidates = pool[order[:subset]].sort().values
 
     def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(data.samples.loader(ids, experiment.batch))
@@ -56,7 +60,7 @@ def selection_context(
         stats = mc_dropout_stats(
             model,
             data.samples,
-            pool,
+            candidates,
             data.num_classes,
             track,
             MC_DROPOUT_PASSES,
@@ -71,7 +75,7 @@ def selection_context(
         others = (trained_member(experiment, state, member) for member in range(1, members))
         stats = committee_stats(
             itertools.chain([model], others),
-            lambda: data.samples.loader(pool, OBSERVATION_BATCH),
+            lambda: data.samples.loader(candidates, OBSERVATION_BATCH),
             len(data.samples),
             data.num_classes,
             track=track,
@@ -81,10 +85,6 @@ def selection_context(
             recorder.observed.append(stats)
         return stats
 
-    candidates = pool
-    if subset and subset < len(pool):
-        order = torch.randperm(len(pool), generator=state.streams.selection)
-        candidates = pool[order[:subset]].sort().values
     return SelectionContext(
         candidates=candidates,
         labeled=state.labeled,
