@@ -16,12 +16,12 @@ import torch
 from dynal_fast import farthest_first
 from dynal_fast.bench import end_to_end, fresh_process, page, suites, worker
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.command import add_bench, recorded_command
-from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch, per_pick
+from dynal_fast.bench.command import add_bench, recorded_command, run
+from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
 from dynal_fast.bench.fresh_process import call
-from dynal_fast.bench.growth import exponent
+from dynal_fast.bench.growth import fit
 from dynal_fast.bench.inputs import EMBEDDINGS
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import (
@@ -81,6 +81,7 @@ def test_every_method_computes_the_same_statistics(case, method):
     measurement = measured(case, method)
     assert measurement.exactness["stability_error"] < 1e-5
     assert measurement.exactness["dispersion_agreement"] == 1
+    assert measurement.exactness["margin_error"] < 1e-6
 
 
 def test_wrong_picks_are_called_wrong():
@@ -116,9 +117,11 @@ def test_wrong_scores_are_called_wrong():
     scores = method.prepare(STATISTICS, logits)(full_size(STATISTICS))
     scores["label_dispersion"][0] += 0.25
     scores["prediction_stability"][1] += scores["prediction_stability"].max()
+    scores["margin"][2] -= 0.5
     judged = judge_scores(STATISTICS, logits, scores, full_size(STATISTICS))
     assert judged["dispersion_agreement"] == 1 - 1 / STATISTICS.n
     assert judged["stability_error"] == pytest.approx(1, rel=0.01)
+    assert judged["margin_error"] == pytest.approx(0.5, rel=1e-5)
 
 
 @pytest.fixture
@@ -141,11 +144,11 @@ def slow_method(seconds_per_epoch, clock):
         def run(size):
             clock[0] += seconds_per_epoch * size.amount
             zeros = torch.zeros(case.n)
-            return {"prediction_stability": zeros, "label_dispersion": zeros}
+            return {"prediction_stability": zeros, "label_dispersion": zeros, "margin": zeros}
 
         return run
 
-    return Method("slow", "pool statistics", prepare, per_epoch)
+    return Method("slow", "pool statistics", prepare, per_epoch, note="does nothing")
 
 
 def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
@@ -159,6 +162,16 @@ def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
     cells = row(record, measurement)
     assert cells[1].startswith("≈ ")
     assert "extrapolated from up to 15 epochs" in cells[-1]
+    assert cells[5].endswith(", as far as it ran")
+
+
+def test_a_pilot_that_is_the_whole_job_is_measured_not_extrapolated(clock):
+    case = dataclasses.replace(STATISTICS, epochs=40)
+    limits = Limits(seconds=10, repeats=3, repeat_seconds=1)
+    measurement = measured(case, slow_method(0.1, clock), limits)
+    assert measurement.extrapolated == ""
+    assert measurement.seconds == [pytest.approx(4)]  # no time for another repetition
+    assert clock[0] == pytest.approx(0.1 * (2 + 2 + 2 + 4 + 40))  # two warm-ups, pilots, the job
 
 
 def test_a_job_too_slow_for_the_limit_is_extrapolated_from_the_smallest_runs(clock):
@@ -166,10 +179,11 @@ def test_a_job_too_slow_for_the_limit_is_extrapolated_from_the_smallest_runs(clo
     measurement = measured(case, slow_method(0.2, clock), Limits(seconds=0.01))
     assert measurement.extrapolated == "extrapolated from up to 10 epochs"
     assert measurement.median == pytest.approx(200)
-    assert clock[0] == pytest.approx(0.2 * (2 + 2 + 10))  # the warm-up and two pilots
+    assert clock[0] == pytest.approx(0.2 * (2 + 2 + 2 + 10 + 2))  # two warm-ups, three pilots
 
 
 def test_extrapolation_is_exact_where_cost_is_linear():
+    per_pick = lambda size: (1, size.labeled, size.amount)  # noqa: E731
     cost = lambda size: 3 + 0.01 * size.labeled + 0.5 * size.amount  # noqa: E731
     sizes = [Size(2, 256), Size(2, 1024), Size(10, 1024), Size(40, 5000)]
     runs = [Run(size, cost(size), 10 * cost(size)) for size in sizes]
@@ -188,17 +202,33 @@ def test_what_is_not_installed_says_so():
     method = dataclasses.replace(slow_method(0, [0.0]), requires="no-such-distribution")
     measurement = measure(STATISTICS, method, Settings(threads=1))
     assert measurement.unavailable == "no-such-distribution is not installed"
+    assert row(new_record("test", 1, "cpu"), measurement)[-1] == "does nothing"
+
+
+def test_a_method_that_fails_still_says_what_is_wrong_with_it():
+    def fails(case, data):
+        raise RuntimeError("no such kernel")
+
+    method = dataclasses.replace(
+        slow_method(0, [0.0]), prepare=fails, defect=lambda: "ignores its start"
+    )
+    measurement = measured(STATISTICS, method)
+    assert measurement.unavailable == "fails: RuntimeError: no such kernel"
+    assert measurement.defect == "ignores its start"
 
 
 def test_nothing_begins_when_no_time_is_left():
     settings = Settings(threads=1, deadline=0)
     assert measure(STATISTICS, slow_method(0, [0.0]), settings).unavailable == "no time was left"
     record = new_record("test", 2, "cpu")
-    suites.run_end_to_end(record, settings)
+    lines = []
+    suites.run_end_to_end(record, settings, lines.append)
     assert [split.unavailable for split in record.splits] == ["no time was left"] * 3
+    assert all("n/a: no time was left" in line for line in lines)
     assert "n/a: no time was left" in full_text(record)
     suites.run_growth(record, settings, lambda case, point: None)
     assert all(not curve.values for curve in record.growth)
+    assert "62,500 no time was left" in full_text(record)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +237,9 @@ def test_nothing_begins_when_no_time_is_left():
         (["--full", "--minutes", "18"], "make bench"),
         (["--full", "--part", "growth"], "dynal-fast bench --full --part growth"),
         (["--full", "--only", "digits"], "dynal-fast bench --full --only digits"),
+        (["--full", "--threads", "1"], "dynal-fast bench --full --threads 1"),
+        (["--full", "--limit", "1"], "dynal-fast bench --full --limit 1"),
+        (["--full", "--repeats", "1"], "dynal-fast bench --full --repeats 1"),
         (["-k", "10"], "dynal-fast bench -k 10"),
     ],
 )
@@ -215,6 +248,71 @@ def test_only_a_whole_run_is_called_make_bench(monkeypatch, arguments, command):
     parser = argparse.ArgumentParser()
     add_bench(parser.add_subparsers())
     assert recorded_command(parser.parse_args(sys.argv[1:])) == command
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_bench(parser.add_subparsers())
+    return parser.parse_args(["bench", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--part", "growth"], "--part needs --full, got --part growth alone"),
+        (["--full", "--d", "3"], "--full has its own sizes, got --d too"),
+        (
+            ["--full", "--only", "nothing"],
+            "--only must be in one of these titles: .*; got 'nothing'",
+        ),
+        (["--features", "x.npy", "--n", "3"], "--features gives all sizes but -k, got --n"),
+        (["--labeled-features", "x.npy"], "--labeled-features needs --features"),
+        (["--methods", "mine"], "--methods must be among dynal_fast, .*, got 'mine'"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(parsed(*arguments, "-o", str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_goes_into_the_record_of_the_rest_or_nowhere(tmp_path, monkeypatch):
+    small = ["--n", "60", "--d", "4", "-k", "3", "--labeled", "5", "--classes", "3"]
+    output = ["-o", str(tmp_path), "--repeats", "1"]
+    for method in (OURS, "BLAS loop"):
+        arguments = [*small, "--only", "farthest", "--methods", method, *output]
+        monkeypatch.setattr(sys, "argv", ["dynal-fast", "bench", *arguments])
+        run(parsed(*arguments))
+    (path,) = tmp_path.glob("*.json")
+    record = Record.load(path)
+    assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
+    first, second = record.command.split("; ")
+    assert OURS in first
+    assert "'BLAS loop'" in second
+    record.commit = "another"
+    record.save(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"--output has .* of another commit"):
+        run(parsed(*arguments))
+    assert path.read_bytes() == before
+
+
+def test_a_figure_is_not_given_up_for_a_reason_why_there_is_none():
+    record = a_record()
+    before = dataclasses.replace(record.measurements[1])
+    record.add(dataclasses.replace(before, seconds=[], unavailable="no time was left"))
+    assert record.measurements[1] == before
+
+
+def test_splits_measured_several_times_give_their_medians():
+    runs = [
+        Split("case", OURS, {"train": seconds, "pick": 2 * seconds}, memory)
+        for seconds, memory in ((1.0, 5e6), (3.0, 1e6), (2.0, 4e6))
+    ]
+    lost = Split("case", OURS, unavailable="no time was left")
+    median = suites.median_split([*runs, lost])
+    assert median == Split("case", OURS, {"train": 2.0, "pick": 4.0}, 4e6)
+    assert suites.median_split([lost]) == lost
 
 
 def test_end_to_end_times_every_part():
@@ -256,8 +354,9 @@ def test_inputs_have_their_shape_and_are_the_same_every_time(name):
 
 
 def test_growth_exponents():
-    assert exponent([10, 100, 1000], [2.0, 20.0, 200.0]) == pytest.approx(1)
-    assert exponent([10, 100, 1000], [5.0, 5.0, 5.0]) == pytest.approx(0)
+    assert fit([10, 100, 1000], [2.0, 20.0, 200.0]) == pytest.approx((0.2, 1))
+    assert fit([10, 100, 1000], [5.0, 5.0, 5.0]) == pytest.approx((5, 0))
+    assert fit([10], [5.0]) is None
 
 
 def a_record():
@@ -271,12 +370,12 @@ def a_record():
             [0.1, 0.2, 0.3],
             2e6,
             "test",
-            exactness={**exact, "certified": True, "near_ties": 0},
+            exactness={"certified": True, "near_ties": 0, "gaps": 0, "largest_gap": 0.0},
         )
     )
     record.add(Measurement(case, "BLAS loop", [2.0], 3e6, "test", exactness=exact))
     record.add(Measurement(case, "torch.cdist loop", unavailable="no"))
-    record.growth.append(Growth("farthest-first", "n", "d 3", [1, 10], [0.5, 5.0], 1.0))
+    record.growth.append(Growth("farthest-first", "n", "d 3", [1, 10], [0.5, 5.0], 1.0, 0.5))
     record.splits.append(Split("one cycle", OURS, {"train": 1.0, "pick": 0.25}, 1e6))
     return record
 

@@ -410,6 +410,16 @@ def test_certificate_rejects_what_is_not_a_traversal():
     repeated[5] = repeated[4]
     assert not verify_traversal(pool, good._replace(indices=repeated), labeled).valid
     assert not verify_traversal(pool, good._replace(distances=good.distances * 1.01), labeled).valid
+    unknown = torch.full_like(good.distances, torch.nan)
+    assert not verify_traversal(pool, good._replace(distances=unknown), labeled).valid
+    for radius in (math.nan, math.inf):
+        assert not verify_traversal(pool, good._replace(radius=radius), labeled).valid
+    from_nothing = farthest_first(pool, 3)
+    assert from_nothing.distances[0] == math.inf
+    assert verify_traversal(pool, from_nothing).valid
+    finite = from_nothing.distances.clone()
+    finite[0] = 1.0
+    assert not verify_traversal(pool, from_nothing._replace(distances=finite)).valid
     assert not verify_traversal(pool, good._replace(radius=good.radius * 1.01), labeled).valid
     taken = np.sort(good.indices[:3].numpy())
     assert not verify_traversal(pool, good, taken).valid

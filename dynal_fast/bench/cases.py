@@ -73,7 +73,7 @@ class StatisticsCase:
         )
 
     def load(self) -> torch.Tensor:
-        """Logits (n + 64 epochs' shifts, classes) float32; ``epoch_logits`` cuts an epoch's."""
+        """Logits (n + 7 epochs, classes) float32, of which ``epoch_logits`` cuts an epoch's."""
         return torch.from_numpy(inputs.logits(self.n + 7 * self.epochs, self.classes))
 
     def epoch_logits(self, base: torch.Tensor, epoch: int) -> torch.Tensor:

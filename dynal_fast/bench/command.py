@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynal_fast.bench.record import Record
     from dynal_fast.bench.suites import Plan
 
 DESCRIPTION = """
@@ -35,6 +36,17 @@ examples:
 """
 
 
+MEMORY_LIMIT, REPEATS = 6, 5
+SIZES = {
+    "n": "pool samples; may be repeated",
+    "d": "embedding dimensions",
+    "k": "picks",
+    "labeled": "labeled samples beside the pool",
+    "classes": "classes",
+}
+DEFAULTS = {"n": 20_000, "d": 512, "k": 1000, "labeled": 2000, "classes": 100}
+
+
 def add_bench(commands: Any) -> None:
     """Add the subcommand to an argparse ``commands``."""
     bench = commands.add_parser(
@@ -44,15 +56,13 @@ def add_bench(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bench.add_argument(
-        "--n", type=int, action="append", help="pool samples; may be repeated (default: 20000)"
-    )
-    bench.add_argument("--d", type=int, default=512, help="embedding dimensions (default: 512)")
-    bench.add_argument("-k", type=int, default=1000, help="picks (default: 1000)")
-    bench.add_argument(
-        "--labeled", type=int, default=2000, help="labeled samples beside the pool (default: 2000)"
-    )
-    bench.add_argument("--classes", type=int, default=100, help="classes (default: 100)")
+    for name, text in SIZES.items():
+        bench.add_argument(
+            f"--{name}" if len(name) > 1 or name in "nd" else f"-{name}",
+            type=int,
+            action="append" if name == "n" else "store",
+            help=f"{text} (default: {DEFAULTS[name]})",
+        )
     bench.add_argument("--features", metavar="POOL.npy", help="your embeddings, (n, d) float32")
     bench.add_argument("--labeled-features", metavar="LABELED.npy", help="your labeled embeddings")
     bench.add_argument("--full", action="store_true", help="the whole suite instead")
@@ -60,7 +70,8 @@ def add_bench(commands: Any) -> None:
         "--part",
         choices=("all", "cases", "growth", "end-to-end"),
         default="all",
-        help="with --full: this part of it, into the same record (default: all)",
+        help="with --full: this part of it, into the record of the others of this day and commit "
+        "(default: all)",
     )
     bench.add_argument("--only", metavar="TEXT", help="only cases whose title has TEXT in it")
     bench.add_argument(
@@ -79,8 +90,8 @@ def add_bench(commands: Any) -> None:
     bench.add_argument(
         "--limit",
         type=float,
-        help="seconds that one run may take before it is extrapolated from a smaller one "
-        "(default: 10; 12 with --full)",
+        help="seconds that one run of the others may take before it is extrapolated from a smaller "
+        "one; ours always runs whole (default: 10; 12 with --full)",
     )
     bench.add_argument(
         "--minutes",
@@ -89,9 +100,14 @@ def add_bench(commands: Any) -> None:
         help="begin no measurement after so long; those left out say so (default: no limit)",
     )
     bench.add_argument(
-        "--memory-limit", type=float, default=6, help="the same for memory, in GB (default: 6)"
+        "--memory-limit",
+        type=float,
+        default=MEMORY_LIMIT,
+        help=f"the same for memory, in GB (default: {MEMORY_LIMIT})",
     )
-    bench.add_argument("--repeats", type=int, default=5, help="runs at most (default: 5)")
+    bench.add_argument(
+        "--repeats", type=int, default=REPEATS, help=f"runs at most (default: {REPEATS})"
+    )
     bench.add_argument(
         "--lock", type=Path, help="a file that runs share so that they do not measure at once"
     )
@@ -107,11 +123,10 @@ def add_bench(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print the tables as they come, write the record and the picture."""
-    import numpy as np
     import torch
 
     from dynal_fast.bench import suites
-    from dynal_fast.bench.cases import Case, TraversalCase
+    from dynal_fast.bench.cases import Case
     from dynal_fast.bench.extrapolation import Limits
     from dynal_fast.bench.measure import Settings
     from dynal_fast.bench.picture import draw
@@ -134,31 +149,12 @@ def run(arguments: argparse.Namespace) -> None:
         lock=arguments.lock,
         deadline=time.monotonic() + 60 * arguments.minutes,
     )
-    plans: list[suites.Plan]
-    if arguments.full:
-        plans = suites.FULL
-    elif arguments.features:
-        shape = np.load(arguments.features, mmap_mode="r", allow_pickle=False).shape
-        if len(shape) != 2:
-            raise ValueError(f"--features must have shape (n, d), got {shape}")
-        labeled_file = arguments.labeled_features or ""
-        labeled = len(np.load(labeled_file, mmap_mode="r")) if labeled_file else 0
-        n, d = shape
-        case = TraversalCase(arguments.features, n, d, arguments.k, labeled, labeled_file)
-        plans = [(case, ())]
-    else:
-        plans = []
-        for n in arguments.n or [20_000]:
-            plans += suites.quick(n, arguments.d, arguments.k, arguments.labeled, arguments.classes)
-    if arguments.only:
-        plans = [plan for plan in plans if arguments.only in plan[0].title()]
-    if arguments.methods:
-        plans = _only_methods(plans, arguments.methods)
-
+    plans = _plans(arguments)
     record = new_record(recorded_command(arguments), threads, arguments.device)
     path = arguments.output / file_name(record)
-    if path.exists() and (earlier := Record.load(path)).continues(record):
-        record = earlier
+    whole = arguments.full and not (arguments.only or arguments.methods or arguments.part != "all")
+    if path.exists() and not whole:
+        record = _continued(Record.load(path), record, path)
 
     shown: list[Case] = []
 
@@ -170,12 +166,13 @@ def run(arguments: argparse.Namespace) -> None:
         print("  " + "  ".join(cell for cell in cells if cell), flush=True)
         record.save(path)
 
-    whole = arguments.full and not arguments.only and not arguments.methods
-    if whole and arguments.part in ("all", "end-to-end"):
+    unfiltered = arguments.full and not arguments.only and not arguments.methods
+    if unfiltered and arguments.part in ("all", "end-to-end"):
         record.splits.clear()
-        suites.run_end_to_end(record, settings)
+        print("end to end", flush=True)
+        suites.run_end_to_end(record, settings, lambda line: print(f"  {line}", flush=True))
         record.save(path)
-    if whole and arguments.part in ("all", "growth"):
+    if unfiltered and arguments.part in ("all", "growth"):
         record.growth.clear()
         suites.run_growth(record, settings, each)
         record.save(path)
@@ -185,6 +182,62 @@ def run(arguments: argparse.Namespace) -> None:
     record.save(path)
     draw(record, path.with_suffix(".png"))
     print(f"\n{full_text(record)}\n\n{path}, {path.with_suffix('.png')}")
+
+
+def _plans(arguments: argparse.Namespace) -> "list[Plan]":
+    """The cases and methods that the arguments ask for."""
+    import numpy as np
+
+    from dynal_fast.bench import suites
+    from dynal_fast.bench.cases import TraversalCase
+
+    given = [name for name in SIZES if getattr(arguments, name) is not None]
+    sizes = {name: getattr(arguments, name) or DEFAULTS[name] for name in SIZES}
+    plans: list[Plan]
+    if arguments.full:
+        if given or arguments.features:
+            raise ValueError(f"--full has its own sizes, got --{(given or ['features'])[0]} too")
+        plans = suites.FULL
+    elif arguments.part != "all":
+        raise ValueError(f"--part needs --full, got --part {arguments.part} alone")
+    elif arguments.features:
+        if set(given) - {"k"}:
+            raise ValueError("--features gives all sizes but -k, got --" + " --".join(given))
+        shape = np.load(arguments.features, mmap_mode="r", allow_pickle=False).shape
+        if len(shape) != 2:
+            raise ValueError(f"--features must have shape (n, d), got {shape}")
+        labeled_file = arguments.labeled_features or ""
+        labeled = len(np.load(labeled_file, mmap_mode="r")) if labeled_file else 0
+        n, d = shape
+        case = TraversalCase(arguments.features, n, d, sizes["k"], labeled, labeled_file)
+        plans = [(case, ())]
+    elif arguments.labeled_features:
+        raise ValueError("--labeled-features needs --features, the pool's, got it alone")
+    else:
+        plans = []
+        for n in arguments.n or [DEFAULTS["n"]]:
+            plans += suites.quick(n, sizes["d"], sizes["k"], sizes["labeled"], sizes["classes"])
+    if arguments.only:
+        titles = [case.title() for case, _ in plans]
+        plans = [plan for plan in plans if arguments.only in plan[0].title()]
+        if not plans:
+            known = "; ".join(titles)
+            raise ValueError(
+                f"--only must be in one of these titles: {known}; got {arguments.only!r}"
+            )
+    return _only_methods(plans, arguments.methods) if arguments.methods else plans
+
+
+def _continued(earlier: "Record", record: "Record", path: Path) -> "Record":
+    """The earlier record, to measure a part of it anew, with this command beside its own."""
+    if not earlier.continues(record):
+        raise ValueError(
+            f"--output has {path.name} of another commit, other versions or threads; a part of the "
+            "suite does not replace it: give another folder, or move it away"
+        )
+    if record.command not in earlier.command.split("; "):
+        earlier.command += f"; {record.command}"
+    return earlier
 
 
 def _only_methods(plans: "Sequence[Plan]", names: Sequence[str]) -> "list[Plan]":
@@ -201,8 +254,10 @@ def _only_methods(plans: "Sequence[Plan]", names: Sequence[str]) -> "list[Plan]"
 
 
 def recorded_command(arguments: argparse.Namespace) -> str:
-    """What to type for the same again: ``make bench`` for the whole suite."""
+    """What to type for the same again: ``make bench`` for the whole suite as it comes."""
     in_part = arguments.part != "all" or arguments.only or arguments.methods
-    if arguments.full and not in_part:
+    limited = arguments.limit or arguments.memory_limit != MEMORY_LIMIT
+    changed = limited or arguments.repeats != REPEATS or arguments.device != "cpu"
+    if arguments.full and not in_part and not changed and not arguments.threads:
         return "make bench"
     return shlex.join(["dynal-fast", *sys.argv[1:]])

@@ -91,11 +91,12 @@ def cycle(
             return torch.cat([torch.softmax(model(batch), dim=1) for _, batch in pool])
 
     with measured(torch.device(device)) as step:
-        every = {"prediction_stability": EveryEpoch()}
-        stats = PoolStats(
-            n, CLASSES, track=("prediction_stability",), schedules=every, device=device
-        )
         history: list[Tensor] = []
+        if with_package:
+            every = {"prediction_stability": EveryEpoch()}
+            stats = PoolStats(
+                n, CLASSES, track=("prediction_stability",), schedules=every, device=device
+            )
         for epoch in range(1, epochs + 1):
             timed("train", train_epoch)
             if with_package:

@@ -16,15 +16,15 @@ ROWS_CHECKED = 1000
 def judge_traversal(pool: Tensor, labeled: Tensor | None, traversal: Traversal) -> dict[str, Any]:
     """Hold our own traversal against float64 distances, not against itself.
 
-    ``agreement``: the share of picks that are the farthest sample in float64; ``certified``: that
-    none falls short by more than 1e-6; ``near_ties``: picks that another sample comes that close
-    to, which rounding to float32 and the lowest index decide.
+    ``certified``: that no pick falls short of the farthest sample by more than 1e-6, and that the
+    distances and the cover radius are right; ``gaps``: picks that fall short at all in float64, by
+    at most ``largest_gap``, relative; ``near_ties``: picks that another sample comes within 1e-6
+    of. Rounding to float32 and the lowest index decide both.
     """
     certificate = verify_traversal(pool, traversal, labeled, progress=False)
     return {
-        "agreement": 1 - certificate.gaps / max(certificate.steps, 1),
-        "radius_ratio": 1.0,
         "certified": certificate.valid,
+        "gaps": certificate.gaps,
         "largest_gap": certificate.largest_gap,
         "near_ties": certificate.near_ties,
     }
@@ -65,6 +65,7 @@ def judge_scores(
 
     ``stability_error``: the largest error of prediction stability relative to the largest value.
     ``dispersion_agreement``: the share of samples whose label dispersion is right to 1e-6.
+    ``margin_error``: the largest error of the last epoch's margin.
     """
     rows = np.linspace(0, case.n - 1, min(case.n, ROWS_CHECKED)).astype(np.int64)
     epochs = range(1, size.amount + 1)
@@ -75,9 +76,12 @@ def judge_scores(
     dispersion = 1 - modal / len(labels)
     error = np.abs(_float64(scores["prediction_stability"])[rows] - stability).max()
     close = np.abs(_float64(scores["label_dispersion"])[rows] - dispersion) < 1e-6
+    second, top = np.sort(values[-1], axis=1)[:, -2:].T
+    margins = np.abs(_float64(scores["margin"])[rows] - (second - top))
     return {
         "stability_error": float(error / max(stability.max(), np.finfo(np.float64).tiny)),
         "dispersion_agreement": float(close.mean()),
+        "margin_error": float(margins.max()),
     }
 
 

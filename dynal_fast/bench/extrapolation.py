@@ -1,12 +1,15 @@
 """What a job too large to run would cost, from smaller runs of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 
-from dynal_fast.bench.competitors import Size, Terms
+from dynal_fast.bench.competitors import Size
+
+Terms = Callable[[Size], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,19 @@ class Run(NamedTuple):
 def predict(terms: Terms, runs: Sequence[Run], measured: Sequence[float], size: Size) -> float:
     """What ``measured`` (one number for each of ``runs``) would be at ``size``.
 
-    The last run is the largest. From it on, the measurement grows linearly in ``terms``, with
-    coefficients fitted to all runs; none is negative, so noise never makes more cost less.
+    The last run is the largest. From it on, the measurement grows linearly in ``terms``, with the
+    coefficients of a least squares fit to all runs in which none is negative: noise never makes
+    more cost less.
 
-    >>> from dynal_fast.bench.competitors import per_pick
     >>> runs = [Run(Size(2, 0), 3.0, 0), Run(Size(4, 0), 5.0, 0)]
-    >>> round(predict(per_pick, runs, [run.seconds for run in runs], Size(100, 0)), 6)
+    >>> seconds = [run.seconds for run in runs]
+    >>> round(predict(lambda size: (1, size.amount), runs, seconds, Size(100, 0)), 6)
     101.0
     """
     rows = np.array([terms(run.size) for run in runs], dtype=np.float64)
     scale = np.abs(rows).max(axis=0)
     scale[scale == 0] = 1
-    slopes = np.linalg.lstsq(rows / scale, np.asarray(measured, np.float64), rcond=None)[0]
-    slopes = np.maximum(slopes, 0) / scale
+    slopes = nnls(rows / scale, np.asarray(measured, np.float64))[0] / scale
     growth = np.asarray(terms(size), dtype=np.float64) - rows[-1]
     return float(max(measured[-1] + growth @ slopes, 0))
 
@@ -61,14 +64,14 @@ def pilots(full: Size) -> list[Size]:
     """Small runs that tell the cost of a pick, an epoch or a labeled sample apart.
 
     >>> pilots(Size(4000, 25000))
-    [Size(amount=2, labeled=256), Size(amount=2, labeled=1024), Size(amount=10, labeled=1024)]
+    [Size(amount=2, labeled=64), Size(amount=2, labeled=256), Size(amount=10, labeled=256)]
     >>> pilots(Size(20, 0))
     [Size(amount=2, labeled=0), Size(amount=4, labeled=0)]
     """
     if not full.labeled:
         few = Size(min(2, full.amount), 0)
         return [few, Size(min(4 if full.amount <= 100 else 10, full.amount), 0)]
-    some, more = min(256, full.labeled), min(1024, full.labeled)
+    some, more = min(64, full.labeled), min(256, full.labeled)
     return [
         Size(min(2, full.amount), some),
         Size(min(2, full.amount), more),

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def call(
@@ -38,6 +41,7 @@ def call(
                 capture_output=True,
                 text=True,
                 errors="replace",
+                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
                 timeout=timeout,
                 check=False,
             )
@@ -68,6 +72,19 @@ def exclusive(lock: Path | None) -> Iterator[None]:
         yield
 
 
+def failure(error: Exception) -> dict[str, Any]:
+    """The result of a call that raised: why there is none, on stderr with its traceback.
+
+    >>> failure(MemoryError())
+    {'unavailable': 'does not fit into memory'}
+    """
+    if isinstance(error, MemoryError):
+        return {"unavailable": "does not fit into memory"}
+    traceback.print_exception(error)
+    lines = str(error).strip().splitlines() or ["no message"]
+    return {"unavailable": f"fails: {type(error).__name__}: {lines[0][:120]}"}
+
+
 def main(job_path: str, result_path: str) -> None:
     """Read a job, write its result; a failure is a result too."""
     import torch
@@ -77,12 +94,8 @@ def main(job_path: str, result_path: str) -> None:
     module, name = job["function"].split(":")
     try:
         result = getattr(importlib.import_module(module), name)(**job["arguments"])
-    except MemoryError:
-        result = {"unavailable": "does not fit into memory"}
     except Exception as error:
-        traceback.print_exc()
-        lines = str(error).strip().splitlines() or ["no message"]
-        result = {"unavailable": f"fails: {type(error).__name__}: {lines[0][:120]}"}
+        result = failure(error)
     Path(result_path).write_text(json.dumps(result))
 
 

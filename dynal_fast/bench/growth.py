@@ -63,30 +63,39 @@ def grow(
 ) -> Growth:
     """Measure ours along a curve; ``each`` is told of every point."""
     method = method_for(curve.case, OURS)
-    values, seconds = [], []
+    values, seconds, missing = [], [], []
     for value in curve.values:
         case: Case = dataclasses.replace(curve.case, **{curve.variable: value})  # type: ignore[arg-type]
         point = measure(case, method, settings, check=False)
         each(point)
-        if point.median is not None:
+        if point.median is None:
+            missing.append(f"{value:,} {point.unavailable}")
+        else:
             values.append(value)
             seconds.append(point.median)
+    fitted = fit(values, seconds)
     return Growth(
         operation=curve.case.operation,
         variable=curve.variable,
         fixed=curve.fixed(),
         values=values,
         seconds=seconds,
-        exponent=exponent(values, seconds),
+        exponent=None if fitted is None else fitted[1],
+        coefficient=None if fitted is None else fitted[0],
+        unavailable=", ".join(missing),
     )
 
 
-def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
-    """The p of seconds = a · value^p, by least squares on the logarithms.
+def fit(values: Sequence[float], seconds: Sequence[float]) -> tuple[float, float] | None:
+    """The a and p of seconds = a · value^p, by least squares on the logarithms.
 
-    >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 6)
-    2.0
+    None for fewer than two points.
+
+    >>> a, p = fit([1, 2, 4], [3.0, 12.0, 48.0])
+    >>> round(a, 6), round(p, 6)
+    (3.0, 2.0)
     """
     if len(values) < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
+        return None
+    slope, intercept = np.polyfit(np.log(values), np.log(seconds), 1)
+    return float(np.exp(intercept)), float(slope)

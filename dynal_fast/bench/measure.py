@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dynal_fast.bench.cases import Case, as_record
+from dynal_fast.bench.cases import Case, StatisticsCase, as_record
 from dynal_fast.bench.competitors import Method
 from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.fresh_process import call
@@ -29,7 +29,7 @@ class Settings:
 
 def measure(case: Case, method: Method, settings: Settings, check: bool = True) -> Measurement:
     """Measure one method on one case in a fresh process, or say why that is not possible."""
-    measurement = Measurement(case=as_record(case), method=method.name)
+    measurement = Measurement(case=as_record(case), method=method.name, note=method.note)
     reason = method.missing() or method.refuses(case)
     if not reason and settings.device != "cpu" and not method.on_gpu:
         reason = "runs on CPUs only"
@@ -49,7 +49,14 @@ def measure(case: Case, method: Method, settings: Settings, check: bool = True) 
         },
         threads=settings.threads,
         # Loading, pilots, repetitions and the check of the answer come on top of one run.
-        timeout=180 + 6 * limits.seconds + 2 * limits.repeat_seconds,
+        timeout=180 + 10 * limits.seconds + 2 * limits.repeat_seconds + check_seconds(case),
         lock=settings.lock,
     )
     return dataclasses.replace(measurement, **result)
+
+
+def check_seconds(case: Case) -> float:
+    """How long our whole run and its float64 certificate may take at most, on a slow machine."""
+    if isinstance(case, StatisticsCase):
+        return 1e-8 * case.n * case.classes * case.epochs
+    return 4e-10 * case.n * (case.labeled + case.k) * case.d

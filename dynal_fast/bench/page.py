@@ -16,6 +16,7 @@ from dynal_fast.bench.table import (
     SPLIT_HEADER,
     growth_rows,
     markdown_table,
+    row,
     rows,
     split_rows,
 )
@@ -28,9 +29,11 @@ Made by `python -m dynal_fast.bench.page` from the records in `benchmarks/result
 bench` measures the same on your machine. Every row is measured in a fresh process: the median of
 the repetitions with their range, and the peak of memory beyond the inputs. `≈` marks figures
 extrapolated from a smaller run. *Exactness* compares picks with the exact traversal (the share of
-positions that agree, and the cover radius over the exact one), and statistics with float64 NumPy;
-our own picks are certified by float64 distances. Ratios are to our time on the same case in the
-same run.
+positions that agree, and the cover radius over the exact one), and statistics with float64 NumPy,
+of the smaller run where a figure is extrapolated. Our own picks are certified by float64 distances:
+none falls short of the farthest sample by more than 1e-6; *near ties* are picks that another sample
+comes that close to, *gaps* those that fall short at all, which rounding to float32 decides. Ratios
+are to our time on the same case in the same run.
 """
 
 
@@ -51,8 +54,9 @@ def _section(name: str, record: Record) -> str:
         parts.append(f"### {case.title()}\n\n{markdown_table(HEADER, rows(record, case))}\n")
     if record.growth:
         parts.append(
-            "### Growth\n\nHow our time grows in one variable, the others fixed: the exponent "
-            f"of a fitted power law.\n\n{markdown_table(GROWTH_HEADER, growth_rows(record.growth))}"
+            "### Growth\n\nHow our time grows in one variable, the others fixed; the fitted power "
+            "law is dashed in the picture.\n\n"
+            f"{markdown_table(GROWTH_HEADER, growth_rows(record.growth))}"
             f"\n\n![Times and growth curves]({_picture_of(name)})\n"
         )
     if record.splits:
@@ -68,11 +72,13 @@ def readme_block(name: str, record: Record) -> str:
     """The README's table: the headline traversal and the statistics at 100 classes."""
     sections = [BEGIN]
     for case in (HEADLINE, STATISTICS[1]):
-        body = [
-            (f"**{line[0]}**" if line[0] == OURS else line[0], line[1], line[3], line[4], line[5])
-            for line in rows(record, case)
-            if not line[1].startswith("n/a")
-        ]
+        body = []
+        for entry in record.measurements:
+            if entry.of == case and not entry.unavailable:
+                name_of, time, _, times, memory, exact, _ = row(record, entry)
+                name_of = f"**{name_of}**" if name_of == OURS else name_of
+                exact = "; ".join(filter(None, (exact, entry.defect)))
+                body.append((name_of, time, times, memory, exact))
         header = (case.title(), "time", "× ours", "peak memory", "exactness")
         sections.append(markdown_table(header, body) + "\n")
     sections.append(

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Record
 from dynal_fast.bench.table import ratio, ratio_text
@@ -54,9 +56,14 @@ def draw(record: Record, path: Path) -> None:
         axis.set_xlabel("time / ours", fontsize=8)
     for curve in record.growth:
         axis = next(free)
-        axis.loglog(curve.values, curve.seconds, "o-", color=OURS_COLOR)
+        axis.loglog(curve.values, curve.seconds, "o", color=OURS_COLOR)
+        label = curve.variable
+        if curve.coefficient is not None and curve.exponent is not None:
+            ends = np.array([curve.values[0], curve.values[-1]], dtype=np.float64)
+            axis.loglog(ends, curve.coefficient * ends**curve.exponent, "--", color=OURS_COLOR)
+            label += f" (dashed: {curve.coefficient:.2g} s × {label}^{curve.exponent:.2f})"
         axis.set_title(f"{curve.operation} ({curve.fixed})", fontsize=9)
-        axis.set_xlabel(f"{curve.variable} (exponent {curve.exponent:.2f})", fontsize=8)
+        axis.set_xlabel(label, fontsize=8)
         axis.set_ylabel("seconds", fontsize=8)
         axis.grid(visible=True, which="both", alpha=0.2)
     for axis in free:

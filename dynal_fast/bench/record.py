@@ -42,7 +42,8 @@ class Measurement:
     ``seconds`` of each repetition; ``memory_bytes``: the peak beyond the inputs; ``extrapolated``
     says from what, where the figures were not measured in full; ``exactness``: see
     ``exactness.py``; ``defect``: what is wrong with the method's results; ``others``: the largest
-    share of the machine's CPU time that other processes took during a repetition.
+    share of the machine's CPU time that other processes took during a repetition; ``note``: what
+    the figures are of, where the method's name does not say.
     """
 
     case: dict[str, Any]
@@ -55,6 +56,7 @@ class Measurement:
     unavailable: str = ""
     defect: str = ""
     others: float = 0.0
+    note: str = ""
 
     @property
     def median(self) -> float | None:
@@ -69,14 +71,19 @@ class Measurement:
 
 @dataclass
 class Growth:
-    """How the time of ours grows in one variable: ``seconds[i]`` at ``values[i]``, an exponent."""
+    """How the time of ours grows in one variable: ``seconds[i]`` at ``values[i]``.
+
+    The fit is ``coefficient`` · value^``exponent``; ``unavailable`` says which points are missing.
+    """
 
     operation: str
     variable: str
     fixed: str
     values: list[int]
     seconds: list[float]
-    exponent: float
+    exponent: float | None
+    coefficient: float | None = None
+    unavailable: str = ""
 
 
 @dataclass
@@ -119,20 +126,25 @@ class Record:
 
     def continues(self, other: "Record") -> bool:
         """Whether both are of the same code on the same machine on the same day."""
-        names = ("device", "date", "command", "threads", "commit", "versions")
+        names = ("device", "date", "threads", "commit", "versions")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def add(self, measurement: Measurement) -> None:
-        """Add a measurement, in the place of an earlier one of the same method on the same case."""
+        """Add a measurement, in the place of an earlier one of the same method on the same case.
+
+        A figure is not given up for a reason why there is none.
+        """
         for i, old in enumerate(self.measurements):
             if old.case == measurement.case and old.method == measurement.method:
-                self.measurements[i] = measurement
+                if measurement.seconds or not old.seconds:
+                    self.measurements[i] = measurement
                 return
         self.measurements.append(measurement)
 
     def save(self, path: Path) -> None:
         """Write JSON atomically."""
-        write_record(path, json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False))
+        values = dataclasses.asdict(self)
+        write_record(path, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> "Record":

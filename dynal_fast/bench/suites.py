@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
 from dynal_fast.bench.competitors import OURS, methods
@@ -13,6 +15,7 @@ from dynal_fast.bench.growth import CURVES, Curve, grow
 from dynal_fast.bench.inputs import cache_folder, data_folder
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Measurement, Record, Split
+from dynal_fast.bench.table import split_row
 
 BASELINES = (OURS, "one torch.mm (yardstick)", "BLAS loop")
 STRONGEST = (OURS, "BLAS loop")
@@ -27,7 +30,10 @@ HEADLINE = TraversalCase("clustered", 150_000, 512, 4000, labeled=25_000)
 WORST = dataclasses.replace(HEADLINE, inputs="gaussian")
 FROM_NOTHING = TraversalCase("clustered", 50_000, 512, 5000)
 STATISTICS = [StatisticsCase(150_000, classes, 10) for classes in (10, 100, 1000)]
+FEW_DIMENSIONS = TraversalCase("gaussian", 100_000, 3, 2000)
 LONG_HISTORY = StatisticsCase(150_000, 100, 100)
+
+CYCLES = 2  # of each way
 
 # A case and the methods to measure on it; none named: all.
 Plan = tuple[Case, Sequence[str]]
@@ -37,6 +43,7 @@ FULL: list[Plan] = [
     *((case, ()) for case in STATISTICS),
     (WORST, BASELINES),
     (FROM_NOTHING, (*STRONGEST, *NOTHING_LABELED)),
+    (FEW_DIMENSIONS, (*STRONGEST, "fpsample fps_sampling", *NOTHING_LABELED)),
     (LONG_HISTORY, (OURS, "NumPy, full history", "torch, full history")),
     (TraversalCase("lenet-mnist", 50_000, 512, 2000, labeled=10_000), BASELINES),
     (TraversalCase("digits", 1500, 64, 200, labeled=200), ()),
@@ -77,7 +84,7 @@ def run_plans(
             measurement = measure(case, method, settings)
             record.add(measurement)
             each(case, measurement)
-        if chosen[0].name == OURS and len(chosen) > 1 and record.measurements:
+        if chosen[0].name == OURS and len(chosen) > 1:
             again = measure(case, chosen[0], settings, check=False)
             first = record.find(case, OURS)
             if first is not None and not again.unavailable:
@@ -106,28 +113,51 @@ def run_growth(
         record.growth.append(grow(curve, settings, lambda point: each(point.of, point)))
 
 
-def run_end_to_end(record: Record, settings: Settings, n: int = 50_000) -> None:
-    """Measure an epoch of observation and a cycle, with and without the package."""
+def run_end_to_end(
+    record: Record, settings: Settings, say: Callable[[str], None], n: int = 50_000
+) -> None:
+    """Measure an epoch of observation and a cycle, with and without the package.
 
-    def split(case: str, method: str, function: str, **arguments: object) -> None:
+    The ways of a cycle take turns, each in a fresh process; medians of each part. ``say`` is told
+    of every measurement.
+    """
+
+    def split(case: str, method: str, function: str, **arguments: object) -> Split:
         if time.monotonic() > settings.deadline:
-            record.splits.append(Split(case, method, {}, unavailable="no time was left"))
-            return
-        result = call(
-            f"dynal_fast.bench.end_to_end:{function}",
-            {**arguments, "device": settings.device},
-            threads=settings.threads,
-            timeout=600,
-            lock=settings.lock,
-        )
-        record.splits.append(Split(case, method, **result))
+            result: dict[str, Any] = {"unavailable": "no time was left"}
+        else:
+            result = call(
+                f"dynal_fast.bench.end_to_end:{function}",
+                {**arguments, "device": settings.device},
+                threads=settings.threads,
+                timeout=600,
+                lock=settings.lock,
+            )
+        measured = Split(case, method, **result)
+        say(" ".join(filter(None, split_row(measured))))
+        return measured
 
     images = f"{n:,} images of 28 × 28, LeNet"
-    split(f"one epoch over the pool: {images}", "", "observing", n=n, batch=512, repeats=2)
+    epoch = f"one epoch over the pool: {images}"
+    record.splits.append(split(epoch, "", "observing", n=n, batch=512, repeats=2))
     sizes = {"n": n, "labeled": n // 5, "k": n // 25, "epochs": 2}
     title = (
         f"one cycle: {images}, {n // 5:,} labeled, 2 epochs, each observed, "
         f"{n // 25:,} picks farthest first"
     )
-    for method, ours in (("without", False), (OURS, True)):
-        split(title, method, "cycle", with_package=ours, **sizes)
+    runs: dict[str, list[Split]] = {"without": [], OURS: []}
+    for _ in range(CYCLES):
+        for method, measured in runs.items():
+            measured.append(split(title, method, "cycle", with_package=method == OURS, **sizes))
+    record.splits += [median_split(measured) for measured in runs.values()]
+
+
+def median_split(runs: Sequence[Split]) -> Split:
+    """The medians of the same split measured several times; of those that have figures."""
+    known = [run for run in runs if not run.unavailable]
+    if not known:
+        return runs[0]
+    parts = {name: statistics.median(run.parts[name] for run in known) for name in known[0].parts}
+    memory = [run.memory_bytes for run in known if run.memory_bytes is not None]
+    peak = statistics.median(memory) if memory else None
+    return dataclasses.replace(known[0], parts=parts, memory_bytes=peak)

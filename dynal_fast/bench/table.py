@@ -5,7 +5,7 @@ from typing import Any
 
 from dynal_fast.bench.cases import Case
 from dynal_fast.bench.competitors import OURS
-from dynal_fast.bench.record import Growth, Measurement, Record
+from dynal_fast.bench.record import Growth, Measurement, Record, Split
 
 BUSY = 0.1  # share of the CPU taken by others from which a row says so
 HEADER = ("method", "time", "spread", "× ours", "peak memory", "exactness", "remarks")
@@ -55,6 +55,8 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     '25% of picks, radius × 1.0625'
     >>> exactness_text({"stability_error": 1.2e-7, "dispersion_agreement": 1.0})
     'stability to 1.2e-07, dispersion exact'
+    >>> exactness_text({"certified": True, "gaps": 2, "largest_gap": 3e-8, "near_ties": 9})
+    'certified, 9 near ties, 2 gaps up to 3e-08'
     """
     if not exactness:
         return ""
@@ -65,8 +67,12 @@ def exactness_text(exactness: dict[str, Any]) -> str:
         dispersion = "exact" if agreement == 1 else f"right for {agreement:.2%}"
         return f"stability to {exactness['stability_error']:.1e}, dispersion {dispersion}"
     if "certified" in exactness:
-        ties = f", {exactness['near_ties']:,} near ties" if exactness["near_ties"] else ""
-        return f"certified{ties}" if exactness["certified"] else "NOT EXACT"
+        parts = ["certified" if exactness["certified"] else "NOT EXACT"]
+        if exactness["near_ties"]:
+            parts.append(f"{exactness['near_ties']:,} near ties")
+        if exactness.get("gaps"):
+            parts.append(f"{exactness['gaps']:,} gaps up to {exactness['largest_gap']:.1g}")
+        return ", ".join(parts)
     if exactness["agreement"] == 1:
         return "exact"
     agreement = f"{100 * exactness['agreement']:.3g}%"
@@ -83,24 +89,28 @@ def ratio(record: Record, measurement: Measurement) -> float | None:
 
 def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
     """The cells of one measurement."""
-    remarks = [text for text in (measurement.extrapolated, measurement.defect) if text]
+    remarks = [measurement.extrapolated, measurement.defect, measurement.note]
     if measurement.others > BUSY:
         remarks.append(f"other processes took {measurement.others:.0%} of the CPU meanwhile")
+    remark = "; ".join(filter(None, remarks))
     if measurement.unavailable:
-        return measurement.method, f"n/a: {measurement.unavailable}", "", "", "", "", ""
+        return measurement.method, f"n/a: {measurement.unavailable}", "", "", "", "", remark
     spread = ""
     if len(measurement.seconds) > 1:
         low, high = min(measurement.seconds), max(measurement.seconds)
         spread = f"{seconds_text(low)} – {seconds_text(high)}"
     about = "≈ " if measurement.extrapolated else ""
+    exactness = exactness_text(measurement.exactness)
+    if measurement.extrapolated and exactness:
+        exactness += ", as far as it ran"
     return (
         measurement.method,
         about + seconds_text(measurement.median),
         spread,
         about + ratio_text(ratio(record, measurement)),
         about + bytes_text(measurement.memory_bytes),
-        exactness_text(measurement.exactness),
-        "; ".join(remarks),
+        exactness,
+        remark,
     )
 
 
@@ -135,19 +145,18 @@ def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def growth_rows(growth: Sequence[Growth]) -> list[tuple[str, ...]]:
-    """One row a curve: its range, times and fitted exponent."""
-    return [
-        (
-            curve.operation,
-            curve.variable,
-            curve.fixed,
-            f"{curve.values[0]:,} – {curve.values[-1]:,}",
-            f"{seconds_text(curve.seconds[0])} – {seconds_text(curve.seconds[-1])}",
-            f"{curve.exponent:.2f}",
-        )
-        for curve in growth
-        if curve.values
-    ]
+    """One row a curve: its range, times and fitted exponent, or why a point is missing."""
+    rows: list[tuple[str, ...]] = []
+    for curve in growth:
+        span = times = ""
+        if curve.values:
+            span = f"{curve.values[0]:,} – {curve.values[-1]:,}"
+            times = f"{seconds_text(curve.seconds[0])} – {seconds_text(curve.seconds[-1])}"
+        if curve.unavailable:
+            times = f"{times}; n/a: {curve.unavailable}".removeprefix("; ")
+        exponent = "" if curve.exponent is None else f"{curve.exponent:.2f}"
+        rows.append((curve.operation, curve.variable, curve.fixed, span, times, exponent))
+    return rows
 
 
 GROWTH_HEADER = ("operation", "variable", "fixed", "range", "time", "exponent")
@@ -163,20 +172,21 @@ def growth_text(growth: Sequence[Growth]) -> str:
     )
 
 
+def split_row(split: Split) -> tuple[str, ...]:
+    """The cells of something end to end, done one way: where the time goes."""
+    total = seconds_text(sum(split.parts.values())) * bool(split.method)
+    return (
+        split.case,
+        split.method,
+        f"n/a: {split.unavailable}" if split.unavailable else total,
+        ", ".join(f"{name} {seconds_text(value)}" for name, value in split.parts.items()),
+        bytes_text(split.memory_bytes),
+    )
+
+
 def split_rows(record: Record) -> list[tuple[str, ...]]:
-    """End to end: where the time goes, one row for each way."""
-    return [
-        (
-            split.case,
-            split.method,
-            f"n/a: {split.unavailable}"
-            if split.unavailable
-            else seconds_text(sum(split.parts.values())) * bool(split.method),
-            ", ".join(f"{name} {seconds_text(value)}" for name, value in split.parts.items()),
-            bytes_text(split.memory_bytes),
-        )
-        for split in record.splits
-    ]
+    """One row for each way."""
+    return [split_row(split) for split in record.splits]
 
 
 SPLIT_HEADER = ("end to end", "way", "total", "parts", "peak memory")

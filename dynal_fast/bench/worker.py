@@ -1,11 +1,9 @@
 """One method on one case, measured in this process: `measure.py` starts a fresh one for each."""
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from dynal_fast.bench.extrapolation import (
     predict_memory,
     predict_seconds,
 )
+from dynal_fast.bench.fresh_process import failure
 from dynal_fast.experiment.measure import measured
 
 
@@ -53,27 +52,34 @@ def measure_in_this_process(
     case: Case, method: Method, limits: Limits, device: str, check: bool
 ) -> dict[str, Any]:
     """The same for a method that need not be registered."""
-    data = _to(case.load(), device)
     result: dict[str, Any] = {"defect": method.defect()}
+    try:
+        return result | _figures(case, method, limits, device, check)
+    except Exception as error:
+        return result | failure(error)
+
+
+def _figures(
+    case: Case, method: Method, limits: Limits, device: str, check: bool
+) -> dict[str, Any]:
+    data = _to(case.load(), device)
     _warm_up(case, method, data)
     job = method.prepare(case, data)
     full = full_size(case)
     noun = "epochs" if isinstance(case, StatisticsCase) else "picks"
     measure = _Measurer(job, torch.device(device))
-    memory_terms = method.memory_terms or method.terms
+    terms, memory_terms = (
+        lambda size, of=of: of(size, case.n)
+        for of in (method.terms, method.memory_terms or method.terms)
+    )
     runs: list[Run] = []
-    size: Size | None = full
+    size = full
     if method.name != OURS and method.exact_from != "nothing":
-        for pilot in pilots(full):
-            runs.append(measure(pilot))
-            if len(runs) > 1 and runs[-1].seconds > limits.seconds:
-                break
-        else:
-            runs.append(measure(longest_pilot(method.terms, memory_terms, runs, full, limits)))
-        size = largest_within(method.terms, memory_terms, runs, full, limits)
-    if size is None:  # already the pilots took too long: they must do
-        size = runs[-1].size
-    else:
+        runs = [measure(pilot) for pilot in pilots(full)]
+        runs.append(measure(longest_pilot(terms, memory_terms, runs, full, limits)))
+        # If already the pilots took too long, they must do.
+        size = largest_within(terms, memory_terms, runs, full, limits) or runs[-1].size
+    if not runs or size != runs[-1].size:
         measure.others = 0.0
         runs.append(measure(size))
     last, answer = runs[-1], measure.answer
@@ -82,10 +88,10 @@ def measure_in_this_process(
         seconds = [last.seconds]
         for _ in range(min(repeats, limits.repeats) - 1):
             seconds.append(measure(full).seconds)
-        result |= {"seconds": seconds, "memory_bytes": last.memory_bytes, "extrapolated": ""}
+        result = {"seconds": seconds, "memory_bytes": last.memory_bytes, "extrapolated": ""}
     else:
-        result |= {
-            "seconds": [predict_seconds(method.terms, runs, full)],
+        result = {
+            "seconds": [predict_seconds(terms, runs, full)],
             "memory_bytes": predict_memory(memory_terms, runs, full),
             "extrapolated": describe(runs, full, noun),
         }
@@ -108,7 +114,6 @@ class _Measurer:
     def __call__(self, size: Size) -> Run:
         self.answer = None
         gc.collect()
-        _return_freed_memory()
         with others_share() as others, measured(self.device) as step:
             self.answer = self.job(size)
         self.others = max(self.others, others[0])
@@ -146,21 +151,17 @@ def _busy_seconds() -> float | None:
     return busy / os.sysconf("SC_CLK_TCK")
 
 
-def _return_freed_memory() -> None:
-    """Give freed heap memory back, so that a run's peak is not hidden in the one's before."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
-        if trim is not None:
-            trim(0)
-
-
 def _warm_up(case: Case, method: Method, data: Any) -> None:
-    """Run a small part first: imports, thread pools and compilation are not what is measured."""
+    """Run a small part first: imports, thread pools and compilation are not what is measured.
+
+    Statistics of two sizes of pool, so that a compiler has met sizes that change.
+    """
     small: Case
     if isinstance(case, StatisticsCase):
-        rows = min(case.n, case.batch + case.n % case.batch)
-        small = dataclasses.replace(case, n=rows, epochs=min(2, case.epochs))
-        method.prepare(small, data)(full_size(small))
+        rest = case.n % case.batch
+        for rows in {min(case.n, case.batch + rest), min(case.n, 2 * case.batch + rest)}:
+            small = dataclasses.replace(case, n=rows, epochs=min(2, case.epochs))
+            method.prepare(small, data)(full_size(small))
         return
     pool, labeled = data
     small = dataclasses.replace(

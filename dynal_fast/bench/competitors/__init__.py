@@ -20,31 +20,37 @@ class Size(NamedTuple):
     labeled: int
 
 
-# What time and memory are linear in; what is too large to run is fitted from smaller sizes.
-Terms = Callable[[Size], Sequence[float]]
+# What time and memory are linear in, of a size and the number n of samples in the pool; what is too
+# large to run is fitted from smaller sizes.
+Terms = Callable[[Size, int], Sequence[float]]
 
 
-def per_pick(size: Size) -> Sequence[float]:
+def per_pick(size: Size, n: int) -> Sequence[float]:
     """The labeled set is covered first, then each pick costs the same."""
     return 1, size.labeled, size.amount
 
 
-def per_labeled(size: Size) -> Sequence[float]:
+def per_pick_on_all(size: Size, n: int) -> Sequence[float]:
+    """The same, with distances to the labeled samples too: their number counts at every pick."""
+    return 1, size.labeled * (n + size.labeled), size.amount * (n + size.labeled)
+
+
+def per_labeled(size: Size, n: int) -> Sequence[float]:
     """Of memory: what is kept does not depend on the number of picks."""
     return 1, size.labeled
 
 
-def per_center(size: Size) -> Sequence[float]:
-    """A labeled sample costs what a pick costs."""
-    return 1, size.labeled + size.amount
+def per_center_on_all(size: Size, n: int) -> Sequence[float]:
+    """A labeled sample costs what a pick costs: distances to the pool and the labeled samples."""
+    return 1, (size.labeled + size.amount) * (n + size.labeled)
 
 
-def every_center_at_every_pick(size: Size) -> Sequence[float]:
+def every_center_at_every_pick(size: Size, n: int) -> Sequence[float]:
     """Each pick computes the distances to all labeled and picked samples anew."""
     return 1, size.amount, size.amount * size.labeled + size.amount * (size.amount - 1) / 2
 
 
-def per_epoch(size: Size) -> Sequence[float]:
+def per_epoch(size: Size, n: int) -> Sequence[float]:
     """Each epoch costs the same."""
     return 1, size.amount
 
@@ -65,7 +71,7 @@ class Method:
     requires: str = ""  # the distribution that must be installed
     refuses: Callable[[Any], str] = lambda case: ""  # why it cannot do a case
     defect: Callable[[], str] = lambda: ""  # what is wrong with its results, checked as it runs
-    note: str = ""
+    note: str = ""  # what its figures are of, where the name does not say
     exact_from: str = "picks"  # "picks", or "nothing": a yardstick that selects nothing
     random_start: bool = False
     on_gpu: bool = False
@@ -106,8 +112,9 @@ __all__ = [
     "every_center_at_every_pick",
     "method_for",
     "methods",
-    "per_center",
+    "per_center_on_all",
     "per_epoch",
     "per_labeled",
     "per_pick",
+    "per_pick_on_all",
 ]

@@ -16,9 +16,10 @@ from dynal_fast.bench.competitors import (
     Method,
     Size,
     every_center_at_every_pick,
-    per_center,
+    per_center_on_all,
     per_labeled,
     per_pick,
+    per_pick_on_all,
 )
 
 Data = tuple[Tensor, Tensor | None]
@@ -200,12 +201,12 @@ def gudhi_farthest(case: TraversalCase, data: Data) -> Run:
     from gudhi.subsampling import choose_n_farthest_points
 
     pool = data[0].numpy().astype(np.float64)
+    rows = {row.tobytes(): i for i, row in reversed(list(enumerate(pool)))}
 
     def run(size: Size) -> np.ndarray:
         chosen = choose_n_farthest_points(
             points=pool, nb_points=size.amount, starting_point=0, fast=False
         )
-        rows = {row.tobytes(): i for i, row in reversed(list(enumerate(pool)))}
         return np.array([rows[np.asarray(point).tobytes()] for point in chosen], dtype=np.int64)
 
     return run
@@ -226,10 +227,10 @@ METHODS = [
         "scikit-activeml CoreSet",
         "farthest-first",
         skactiveml_core_set,
-        per_pick,
+        per_pick_on_all,
         requires="scikit-activeml",
         random_start=True,
-        note="keeps a float64 array of picks × samples",
+        note="breaks ties at random, keeps a float64 array of picks × samples",
     ),
     Method(
         "small-text greedy_coreset",
@@ -245,14 +246,14 @@ METHODS = [
         "scikit-matter FPS",
         "farthest-first",
         skmatter_fps,
-        per_center,
+        per_center_on_all,
         requires="skmatter",
     ),
     Method(
         "scikit-matter VoronoiFPS",
         "farthest-first",
         skmatter_voronoi,
-        per_center,
+        per_center_on_all,
         requires="skmatter",
         refuses=_takes_one_start,
     ),
@@ -283,7 +284,7 @@ METHODS = [
         "fpsample fps_sampling",
         "farthest-first",
         fpsample_vanilla,
-        per_center,
+        per_center_on_all,
         requires="fpsample",
     ),
     Method(

@@ -39,10 +39,10 @@ def pool_stats(case: StatisticsCase, data: Tensor) -> Callable[[Size], dict[str,
             device=data.device,
         )
         for epoch in range(1, size.amount + 1):
-            logits = case.epoch_logits(data, epoch)
+            logits = case.epoch_logits(data, epoch).split(case.batch)
             with stats.observe(epoch, size.amount):
-                for ids in batches:
-                    stats.update(ids, logits[ids[0] : ids[-1] + 1])
+                for ids, batch in zip(batches, logits, strict=True):
+                    stats.update(ids, batch)
         return {name: stats.score(name) for name in names}
 
     return run

@@ -121,13 +121,13 @@ def verify_traversal(
             minima.scatter_(1, taken[part, None].clamp(min=0), -math.inf)
             near |= (minima[:, :steps] >= own * (1 - TOLERANCE) - space.noise).any(dim=0)
             bar.reach(int(part[-1]) + 1)
-    gaps = space.relative(farthest[:steps] - own, farthest[:steps])
+    gaps = space.relative(farthest[:steps], own, farthest[:steps])
     if start and steps:
         gaps[0], near[0] = 0, False
     reported = torch.cat([traversal.distances.cpu().double(), torch.tensor([traversal.radius])])
     squared = reported**2 if metric == "euclidean" else reported
     exact = torch.cat([own, farthest[steps:]])
-    errors = space.relative((squared - exact).abs(), exact)
+    errors = space.relative(squared, exact, exact).abs()
     largest = float(gaps.max()) if steps else 0.0
     return Certificate(
         valid=largest <= TOLERANCE and float(errors.max()) <= TOLERANCE,
@@ -185,10 +185,10 @@ class _Float64:
             at += len(index)
         return minima.clamp_(min=0).cummin(dim=1).values
 
-    def relative(self, difference: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """``difference / reference``, 0 within the noise and between infinities."""
-        relative = difference / reference
-        return torch.where((difference <= self.noise) | difference.isnan(), 0.0, relative)
+    def relative(self, a: torch.Tensor, b: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """``(a - b) / reference``, 0 within the noise and between equal infinities."""
+        same = (a == b) | ((a - b).abs() <= self.noise)
+        return torch.where(same, 0.0, (a - b) / reference)
 
 
 def as_float64(rows: Rows, index: torch.Tensor) -> torch.Tensor:
