@@ -13,7 +13,8 @@ from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors import Size
 from dynal_fast.bench.competitors.loops import blas_loop
 from dynal_fast.experiment.measure import measured
-from dynal_fast.models import LeNet, embed
+from dynal_fast.experiment.models import embed_samples
+from dynal_fast.models import LeNet
 
 TRACK = ("prediction_stability", "label_dispersion", "margin")
 CLASSES = 10
@@ -81,10 +82,6 @@ def cycle(
             nn.functional.cross_entropy(model(batch), labels[ids]).backward()
             optimizer.step()
 
-    def embeddings(source: PoolImages) -> Tensor:
-        model.eval()
-        return torch.cat([embed(model, batch) for _, batch in source])
-
     def remember() -> Tensor:
         model.eval()
         with torch.no_grad():
@@ -112,7 +109,13 @@ def cycle(
             timed("score", lambda: stats.score("prediction_stability"))
         else:
             timed("score", lambda: torch.stack(history).var(dim=0, correction=0).sum(1))
-        features = timed("embed", lambda: (embeddings(pool), embeddings(train)))
+        features = timed(
+            "embed",
+            lambda: tuple(
+                embed_samples(model, source, len(source.images), torch.device(device))
+                for source in (pool, train)
+            ),
+        )
         if with_package:
             timed("pick", lambda: farthest_first(features[0], k, features[1], progress=False))
         else:
