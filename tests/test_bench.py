@@ -167,7 +167,7 @@ def test_a_job_over_the_limit_is_extrapolated_and_marked(clock):
 
 def test_a_pilot_that_is_the_whole_job_is_measured_not_extrapolated(clock):
     case = dataclasses.replace(STATISTICS, epochs=40)
-    limits = Limits(seconds=10, repeats=3, repeat_seconds=1)
+    limits = Limits(seconds=8, repeats=3, repeat_seconds=1)
     measurement = measured(case, slow_method(0.1, clock), limits)
     assert measurement.extrapolated == ""
     assert measurement.seconds == [pytest.approx(4)]  # no time for another repetition

@@ -77,8 +77,8 @@ def _figures(
     if method.name != OURS and method.exact_from != "nothing":
         runs = [measure(pilot) for pilot in pilots(full)]
         runs.append(measure(longest_pilot(terms, memory_terms, runs, full, limits)))
-        # If already the pilots took too long, they must do.
-        size = largest_within(terms, memory_terms, runs, full, limits) or runs[-1].size
+        if runs[-1].size != full:  # if already the pilots took too long, they must do
+            size = largest_within(terms, memory_terms, runs, full, limits) or runs[-1].size
     if not runs or size != runs[-1].size:
         measure.others = 0.0
         runs.append(measure(size))

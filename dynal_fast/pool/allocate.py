@@ -14,7 +14,8 @@ def full(shape: tuple[int, ...], value: float, dtype: torch.dtype, device: torch
     """Return what ``torch.full`` returns; a large tensor on the CPU asks Linux for huge pages.
 
     An update touches rows all over the state, and with pages of 4 KiB it would wait for address
-    translation.
+    translation. Zeros are not written: the system's pages are zero, and the threads of the first
+    update share the work of getting them.
 
     >>> full((2, 2), 0.5, torch.float32, torch.device("cpu"))
     tensor([[0.5000, 0.5000],
@@ -26,4 +27,5 @@ def full(shape: tuple[int, ...], value: float, dtype: torch.dtype, device: torch
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel built without them
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape).fill_(value)
+    tensor = torch.frombuffer(memory, dtype=dtype).view(shape)
+    return tensor.fill_(value) if value else tensor  # it is zero, in pages that come at first use
