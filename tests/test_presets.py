@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dynal_fast.experiment import RunConfig
-from dynal_fast.experiment.presets import PRESETS, departures
+from dynal_fast.experiment.departures import departures
+from dynal_fast.experiment.presets import PRESETS
 
 # Initial, budget, final size, repeats, epochs, first learning rate, data, model.
 PAPERS = {
@@ -141,6 +142,12 @@ def test_what_each_paper_says_beyond_sizes():
         assert len(paper.protocol.labeled_counts()) == 7
         milestone = 40 if data == "caltech101" else 160
         assert (paper.training.milestones, paper.training.gamma) == ([milestone], 0.1)
+        augmentation = (paper.training.crop_padding, paper.training.horizontal_flip)
+        assert augmentation == (0 if data == "caltech101" else 4, True)
+        for choice in ("augmentation are those of the authors' code", "read as the softmax output"):
+            assert choice in PRESETS[f"tod/{data}"].chosen_here
+        pretrained = "trained on ImageNet" in PRESETS[f"tod-code/{data}"].chosen_here
+        assert pretrained == (data == "caltech101")
     for name in ("cifar10", "cifar100", "inflated-cifar100"):
         tail = config(f"long-tail/{name}")
         assert tail.training.milestones == [20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220, 240]
@@ -225,5 +232,14 @@ def test_what_the_command_line_changed_is_a_departure_too():
         "options {coreset: {max_pairs: 7.0}} instead of {}",
         "batch_size 64 instead of 128",
     ]
+    for strategy in ("prediction_stability+farthest_first", "prediction_stability_logits"):
+        stability = config("prediction-stability/cifar10", scale=0.2, strategies=[strategy])
+        (changed,) = (d for d in departures(stability.to_mapping()) if d.startswith("schedule"))
+        assert changed == (
+            f"schedule of {strategy.partition('+')[0]} {{last: 5, interval: 1}} instead of "
+            "{last: 5, interval: 5}"
+        )
+    random = config("prediction-stability/cifar10", scale=0.2, strategies=["random", "no_such"])
+    assert "schedule" not in " ".join(departures(random.to_mapping()))
     assert departures({"preset": "mnist"}) == ["a preset that this version does not know"]
     assert departures({"data": "digits"}) == []

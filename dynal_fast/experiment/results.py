@@ -92,7 +92,7 @@ class GridResult:
     @property
     def protocol_note(self) -> str:
         """Whose protocol this is, and every size in which it departs from it; empty if nobody's."""
-        from dynal_fast.experiment.presets import departures
+        from dynal_fast.experiment.departures import departures
 
         preset = self.configuration.get("preset")
         if not preset:
