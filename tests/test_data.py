@@ -8,12 +8,14 @@ import pytest
 
 from dynal_fast.data import (
     READERS,
+    SOURCES,
     DatasetNotFoundError,
     ImageDataset,
     LazyStack,
     load,
 )
 from dynal_fast.data.dataset import channel_statistics, dataset_in_memory
+from dynal_fast.data.idx import MNIST
 from dynal_fast.data.image_folder import split_per_class
 
 
@@ -45,13 +47,20 @@ def test_unknown_option_is_refused_with_the_ones_that_exist(tmp_path):
 
 
 def test_missing_root_is_an_error():
-    with pytest.raises(ValueError, match="mnist needs root"):
+    with pytest.raises(ValueError, match=f"mnist needs root.* get it from {MNIST.home} and"):
         load("mnist")
+    with pytest.raises(ValueError, match=r"image-folder needs root: the folder that holds it\.$"):
+        load("image-folder")
 
 
 def test_root_that_is_no_folder_is_an_error(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match="nowhere is none"):
+    with pytest.raises(DatasetNotFoundError, match=f"nowhere is none.* get it from {MNIST.home}"):
         load("mnist", tmp_path / "nowhere")
+
+
+def test_every_data_set_of_its_own_files_has_a_home():
+    assert SOURCES.keys() == READERS.keys() - {"digits", "image-folder"}
+    assert all(source.home.startswith("http") for source in SOURCES.values())
 
 
 @pytest.mark.parametrize("name", sorted(set(READERS) - {"digits", "image-folder"}))

@@ -120,3 +120,12 @@ def test_caltech101_leaves_the_background_out_and_cuts_the_centre(tmp_path):
     image = Image.open(dataset.train_images.paths[0]).resize((16, 16), Image.Resampling.BILINEAR)
     expected = np.asarray(image)[1:15, 1:15].transpose(2, 0, 1)
     assert np.array_equal(dataset.train_images[0], expected)
+
+
+def test_caltech101_says_what_to_do_about_what_is_missing(tmp_path):
+    (tmp_path / "101_ObjectCategories.tar.gz").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match=r"tar\.gz is there: unpack it\.$"):
+        load("caltech101", tmp_path)
+    (tmp_path / "101_ObjectCategories" / "ant").mkdir(parents=True)
+    with pytest.raises(DatasetNotFoundError, match=r"ant holds no images .*https://data\.caltech"):
+        load("caltech101", tmp_path)

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dynal_fast.data.caltech101 import read_caltech101
-from dynal_fast.data.cifar import read_cifar10, read_cifar100
-from dynal_fast.data.cifar10_jpeg import read_cifar10_jpeg
-from dynal_fast.data.cityscapes import read_cityscapes
+from dynal_fast.data.caltech101 import CALTECH101, read_caltech101
+from dynal_fast.data.cifar import CIFAR10, CIFAR100, read_cifar10, read_cifar100
+from dynal_fast.data.cifar10_jpeg import CIFAR10_JPEG, read_cifar10_jpeg
+from dynal_fast.data.cityscapes import CITYSCAPES, read_cityscapes
 from dynal_fast.data.dataset import ImageDataset, LazyStack
 from dynal_fast.data.digits import read_digits
-from dynal_fast.data.idx import read_fashion_mnist, read_mnist
+from dynal_fast.data.idx import FASHION_MNIST, MNIST, read_fashion_mnist, read_mnist
 from dynal_fast.data.image_folder import read_image_folder
 from dynal_fast.data.inputs import ImageInputs
-from dynal_fast.data.source import DatasetCorruptError, DatasetNotFoundError
-from dynal_fast.data.svhn import read_svhn
+from dynal_fast.data.source import DatasetCorruptError, DatasetNotFoundError, Source
+from dynal_fast.data.svhn import SVHN, read_svhn
 
 READERS: dict[str, Callable[..., ImageDataset]] = {
     "caltech101": read_caltech101,
@@ -28,6 +28,17 @@ READERS: dict[str, Callable[..., ImageDataset]] = {
     "image-folder": read_image_folder,
     "mnist": read_mnist,
     "svhn": read_svhn,
+}
+# Those that have a home; a folder of images may come from anywhere.
+SOURCES: dict[str, Source] = {
+    "caltech101": CALTECH101,
+    "cifar10": CIFAR10,
+    "cifar10-jpeg": CIFAR10_JPEG,
+    "cifar100": CIFAR100,
+    "cityscapes": CITYSCAPES,
+    "fashion-mnist": FASHION_MNIST,
+    "mnist": MNIST,
+    "svhn": SVHN,
 }
 
 
@@ -67,11 +78,12 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageData
         raise ValueError(f"{name} does not take {', '.join(unknown)}; its options: {takes}")
     if "root" not in accepted:
         return reader(**options)
+    advice = f" {SOURCES[name].how_to_get}" if name in SOURCES else ""
     if root is None:
-        raise ValueError(f"{name} needs root: the folder that holds it (nothing is downloaded)")
+        raise ValueError(f"{name} needs root: the folder that holds it.{advice}")
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise DatasetNotFoundError(f"root must be a folder, {root} is none")
+        raise DatasetNotFoundError(f"root must be a folder, {root} is none.{advice}")
     return reader(root, **options)
 
 

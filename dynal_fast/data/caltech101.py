@@ -12,13 +12,14 @@ from dynal_fast.data.image_folder import (
     list_class_folders,
     split_per_class,
 )
-from dynal_fast.data.source import UNPACKED, Source
+from dynal_fast.data.source import UNPACKED, DatasetNotFoundError, Source
 
 CALTECH101 = Source(
     title="Caltech-101",
     home="https://data.caltech.edu/records/mzrjq-6wc02",
     folders=("caltech101", "caltech-101", "."),
 )
+ARCHIVE = "101_ObjectCategories.tar.gz"
 # Not a category: photographs of anything, kept with the set for detection experiments.
 BACKGROUND = "BACKGROUND_Google"
 
@@ -36,13 +37,20 @@ def read_caltech101(root: Path, image_size: tuple[int, int] = (224, 224)) -> Ima
     ValueError
         ``image_size`` is not two positive integers.
     DatasetNotFoundError
-        There is no folder 101_ObjectCategories under the root.
+        There is no folder 101_ObjectCategories under the root, or a class in it has no images.
     DatasetCorruptError
         When it is decoded, an image cannot be read.
     """
     check_image_size(image_size)
-    folder = CALTECH101.find(root, "101_ObjectCategories")
-    class_names, paths, labels = list_class_folders(folder, exclude=(BACKGROUND,))
+    try:
+        folder = CALTECH101.find(root, "101_ObjectCategories")
+    except DatasetNotFoundError as error:
+        packed = [path for path in CALTECH101.candidates(root, (ARCHIVE,)) if path.exists()]
+        if not packed:
+            raise
+        raise DatasetNotFoundError(f"{error}\n{packed[0]} is there: unpack it.") from None
+    advice = f". {CALTECH101.how_to_get}"
+    class_names, paths, labels = list_class_folders(folder, (BACKGROUND,), advice)
     train, test = split_per_class(labels)
     height, width = image_size
     decode = partial(

@@ -142,7 +142,9 @@ def _from_archive(source: CifarSource, path: Path, names: Mapping[str, str]) -> 
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DatasetCorruptError(f"{source.title}: {path} does not unpack: {error}") from error
     if missing := sorted(set(names) - set(contents)):
-        raise DatasetCorruptError(f"{source.title}: {', '.join(missing)} is missing from {path}")
+        raise DatasetCorruptError(
+            f"{source.title}: {', '.join(missing)} is missing from {path}. {source.how_to_get}"
+        )
     return contents
 
 

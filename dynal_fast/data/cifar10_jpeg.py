@@ -76,7 +76,7 @@ def read_cifar10_jpeg(
             if count != per_class:
                 raise DatasetCorruptError(
                     f"{CIFAR10_JPEG.title}: {path} has {count} images in {split}/{name}, "
-                    f"expected {per_class}; verify=False reads it anyway."
+                    f"expected {per_class}; verify=False reads it anyway. {CIFAR10_JPEG.how_to_get}"
                 )
     return dataset_in_memory(
         CIFAR10_JPEG.title,
@@ -118,7 +118,9 @@ def _decode(path: Path) -> dict[str, np.ndarray]:
     for split in PER_CLASS:
         keys = sorted(key for key in contents if key[0] == split)
         if not keys:
-            raise DatasetCorruptError(f"{CIFAR10_JPEG.title}: {path} has no {split} images")
+            raise DatasetCorruptError(
+                f"{CIFAR10_JPEG.title}: {path} has no {split} images. {CIFAR10_JPEG.how_to_get}"
+            )
         images = np.empty((len(keys), 3, 32, 32), np.uint8)
         for row, key in enumerate(keys):
             name, content = contents[key]

@@ -79,11 +79,17 @@ def read_image_folder(
 
 
 def list_class_folders(
-    folder: Path, exclude: Sequence[str] = ()
+    folder: Path, exclude: Sequence[str] = (), advice: str = ""
 ) -> tuple[list[str], list[Path], np.ndarray]:
     """Return class names, image paths and labels ``(n,)`` int64 of ``folder/<class>/<image>``.
 
     Classes and images are in the order of their names; hidden folders and other files are ignored.
+    Errors end with ``advice``.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        There are no class folders, or one holds no images.
     """
     class_names = sorted(
         entry.name
@@ -97,11 +103,15 @@ def list_class_folders(
             path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
         )
         if not images:
-            raise DatasetNotFoundError(f"{folder / name} holds no images ({sorted(SUFFIXES)})")
+            raise DatasetNotFoundError(
+                f"{folder / name} holds no images ({sorted(SUFFIXES)}){advice}"
+            )
         paths += images
         labels += [label] * len(images)
     if not class_names:
-        raise DatasetNotFoundError(f"{folder} holds no class folders: expected <class>/<image>")
+        raise DatasetNotFoundError(
+            f"{folder} holds no class folders: expected <class>/<image>{advice}"
+        )
     return class_names, paths, np.array(labels, np.int64)
 
 

@@ -30,6 +30,11 @@ class Source:
     home: str
     folders: tuple[str, ...]
 
+    @property
+    def how_to_get(self) -> str:
+        """What to do about files that are missing or damaged, as a sentence."""
+        return f"Nothing is downloaded: get it from {self.home} and pass the folder that holds it."
+
     def candidates(self, root: Path, names: Sequence[str]) -> list[Path]:
         """Every path at which one of the alternative names may lie."""
         return [root / folder / name for folder in self.folders for name in names]
@@ -49,7 +54,7 @@ class Source:
         looked_for = "\n".join(f"  {path}" for path in candidates)
         raise DatasetNotFoundError(
             f"{self.title}: {' or '.join(names)} is missing. Looked for:\n{looked_for}\n"
-            f"Nothing is downloaded: get it from {self.home} and pass the folder that holds it."
+            f"{self.how_to_get}"
         )
 
 
