@@ -1,5 +1,7 @@
 """What the papers' analyses need is recorded, is right, and changes nothing in the run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,20 @@ def test_the_scores_of_mc_dropout_passes_are_recorded(tmp_path):
         scores = dict(zip(arrays["ids"].tolist(), arrays["score.bald"].tolist(), strict=True))
         picks = result.cycles[cycle].selected
         assert [scores.pop(i) for i in picks] >= [max(scores.values())] * len(picks)
+
+
+@pytest.mark.parametrize("name", ["bald", "query_by_committee", "vaal", "oracle"])
+def test_candidates_alone_are_observed_and_every_pick_has_a_score(tmp_path, name):
+    ActiveLearningExperiment(
+        blobs(), "mlp", name, protocol=dataclasses.replace(PROTOCOL, subset=20),
+        training=TRAINING, directory=tmp_path, analysis=True,
+    ).run()  # fmt: skip
+    found = recorded(tmp_path)
+    assert len(found) == PROTOCOL.cycles
+    for arrays in found.values():
+        ((_, scores),) = ((key, each) for key, each in arrays.items() if key.startswith("score."))
+        assert len(scores) == len(arrays["ids"]) > 100
+        assert int(scores.isfinite().sum()) == 20
+        picked = torch.isin(arrays["ids"], arrays["picks"])
+        assert int(picked.sum()) == PROTOCOL.budget
+        assert scores[picked].isfinite().all()

@@ -196,8 +196,9 @@ def _compress(context: SelectionContext) -> Tensor:
 def _coreset(context: SelectionContext) -> Tensor:
     """Robust k-center; the radius, its bound and what ended the search go into the results.
 
-    With the default limits programs of a few thousand samples are solved; a larger pool is left
-    with farthest-first, unless ``max_pairs`` or ``protocol.subset`` says otherwise.
+    With the default limits programs of a few thousand samples are solved; a pool of tens of
+    thousands ends at ``max_pairs`` with farthest-first's picks, unless that option is raised or
+    ``protocol.subset`` leaves fewer candidates.
     """
     options = context.strategy.options
     count = len(context.candidates) + len(context.labeled)
@@ -232,8 +233,10 @@ def _oracle(context: SelectionContext) -> Tensor:
     truth and queries what the model gets wrong, so that its accuracy on the queries is 0 (Fig. 3).
     """
     order = torch.randperm(len(context.candidates), generator=context.generator)
-    ids = context.candidates[order]
+    ids = context.candidates
     wrong = context.predicted_labels(ids) != context.true_labels(ids)
+    context.scores["oracle"] = wrong.float()
+    ids, wrong = ids[order], wrong[order]
     return torch.cat([ids[wrong], ids[~wrong]])[: context.budget]
 
 

@@ -39,6 +39,9 @@ class SelectionContext:
     report
         What the strategy wants to say about this selection: plain numbers and text by name. It goes
         into the results.
+    scores
+        What the strategy ranks by, where no declared statistic says it: float ``(candidates,)`` by
+        the strategy's name, higher being picked earlier. It is recorded with ``--analysis``.
     """
 
     candidates: Tensor
@@ -58,6 +61,7 @@ class SelectionContext:
     oracle: Callable[[Tensor], Tensor] | None = None
     epochs: int = 1
     report: dict[str, float | int | bool | str] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def stats(self) -> "PoolStats":

@@ -243,7 +243,8 @@ def vaal(settings: VAALSettings | None = None) -> Select:
                     critic(autoencoder.encode(batch.to(device))[0]).cpu()
                     for _, batch in context.batches(unlabeled)
                 ]
-        least = top_b(-torch.cat(odds), context.budget, generator=context.generator)
+        scores = context.scores["vaal"] = -torch.cat(odds)
+        least = top_b(scores, context.budget, generator=context.generator)
         return unlabeled[least]
 
     return select

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dynal_fast.acquisition.context import SelectionContext
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.training import predict
@@ -32,7 +33,8 @@ class AnalysisRecorder:
         float32 ``(pool,)``: its cross-entropy, in nats.
     ``score.<name>``
         float32 ``(pool,)``: each statistic that the strategy tracks, over epochs or over the
-        MC-dropout passes or the committee of its selection; NaN for samples that were not observed.
+        MC-dropout passes or the committee of its selection, and what else it says that it ranks by
+        (``SelectionContext.scores``); NaN for samples that were not observed or no candidates.
     ``picks``
         int64 ``(budget,)``: ids, in the order in which the strategy gave them.
     ``followed_ids``, ``trajectories``
@@ -57,10 +59,9 @@ class AnalysisRecorder:
         ]
         self.trajectories.append(torch.cat(probabilities).float())
 
-    def save(
-        self, folder: Path, cycle: int, model: nn.Module, stats: PoolStats | None, picks: Tensor
-    ) -> None:
-        """Write what belongs to ``cycle`` into ``folder``, atomically."""
+    def save(self, folder: Path, context: SelectionContext, picks: Tensor) -> None:
+        """Write what belongs to the cycle of a selection into ``folder``, atomically."""
+        cycle, model, stats = context.cycle, context.model, context.tracked
         correct, losses = [], []
         for ids, logits in predict(model, self.data.samples, self.pool, BATCH, self.device):
             targets = self.data.oracle.label(ids.cpu())
@@ -78,6 +79,10 @@ class AnalysisRecorder:
         for observed in ([stats] if stats is not None else []) + self.observed:
             for name in observed.track:
                 tensors[f"score.{name}"] = observed.score(name).cpu()[self.pool]
+        for name, given in context.scores.items():
+            scores = torch.full(self.pool.shape, torch.nan)
+            scores[torch.searchsorted(self.pool, context.candidates)] = given.float().cpu()
+            tensors[f"score.{name}"] = scores
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
 
 

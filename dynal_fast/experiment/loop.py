@@ -325,7 +325,7 @@ class ActiveLearningExperiment:
                 picks = checked_picks(self.strategy.select(context), context)
             report = context.report
             if recorder is not None and self.path is not None:
-                recorder.save(self.path.parent, cycle, state.model, state.observer.stats, picks)
+                recorder.save(self.path.parent, context, picks)
             timing = dataclasses.replace(timing, selection=selection)
             state.labeled = torch.cat([state.labeled, picks])
             state.targets = self.data.oracle.label(state.labeled)

@@ -325,8 +325,9 @@ def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
         chart.rule(x=min(max(lowest, edges[0]), edges[-1]), label="queried →")
         means = scores[correct].mean() if correct.any() else np.nan
         wrong = scores[~correct].mean() if not correct.all() else np.nan
-        pictures.append((name, chart.svg(
-            f"Histogram of {name}: the mean score is {means:.3g} where the model is right and "
+        title = f"{name} (negated: the lowest are queried)" if ranked[0].negated else name
+        pictures.append((title, chart.svg(
+            f"Histogram of {title}: the mean score is {means:.3g} where the model is right and "
             f"{wrong:.3g} where it is wrong; queried from {lowest:.3g} on."
         )))  # fmt: skip
         rows = [
@@ -338,7 +339,7 @@ def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
             for i in range(len(edges) - 1)
         ]
         queried = _spread(lowest, deviation, len(ranked) > 1)
-        header = [f"{name}, queried from {queried}", "right (%)", "wrong (%)"]
+        header = [f"{title}, queried from {queried}", "right (%)", "wrong (%)"]
         tables += table(header, rows, f"Histogram of {name}")
     key = legend([("the model is right", RIGHT), ("the model is wrong", WRONG)], area=True)
     return key + panels(pictures), tables

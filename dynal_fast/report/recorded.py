@@ -22,6 +22,7 @@ SCORE_OF = ALIASES | {
     "mc_dropout_vote_entropy": "vote_entropy",
     "query_by_committee": "vote_entropy",
     "query_by_committee_kl": "bald",
+    "tod_code": "cod",
 }
 
 
@@ -32,7 +33,9 @@ class Ranking:
     Attributes
     ----------
     scores, correct
-        ``(pool,)``: of the first selection.
+        ``(pool,)``: of the first selection; the highest scores are picked.
+    negated
+        Whether ``scores`` are the negative of the strategy's score, of which it took the lowest.
     lowest_pick
         The lowest score that the first selection picked.
     accuracies
@@ -47,6 +50,7 @@ class Ranking:
 
     scores: Array
     correct: Array
+    negated: bool
     lowest_pick: float
     accuracies: Array
     losses: dict[int, Array]
@@ -104,28 +108,45 @@ def read_recorded(run: Run) -> Recorded | None:
 
 
 def _ranking(strategy: str, cycles: dict[int, Arrays]) -> Ranking | None:
-    name = f"score.{SCORE_OF.get(strategy, strategy)}"
-    if name not in cycles[min(cycles)]:
-        return None
-    losses, found, means = {}, [], {}
+    losses, found, means, rankings = {}, [], {}, []
     for cycle, arrays in cycles.items():
-        scored = np.isfinite(arrays[name])
-        loss, scores = arrays["loss"][scored], arrays[name][scored]
+        ranked = scores_of(strategy, cycle, arrays)
+        if ranked is None:
+            return None
+        rankings.append(ranked)
+        scored = np.isfinite(ranked)
+        loss, scores = arrays["loss"][scored], ranked[scored]
         losses[cycle] = loss_by_rank(loss, scores, min(BINS, len(loss)))
-        means[cycle] = float(scores.mean()), float(loss.mean())
+        sign = -1 if takes_lowest(strategy, cycle) else 1
+        means[cycle] = sign * float(scores.mean()), float(loss.mean())
         found.append(highest_losses_found(loss, scores, FOUND_PORTIONS))
-    first = cycles[min(cycles)]
-    scored = np.isfinite(first[name])
-    scores, correct = first[name][scored], first["correct"][scored]
+    start, ranked = min(cycles), rankings[0]
+    first, scored = cycles[start], np.isfinite(ranked)
     return Ranking(
-        scores,
-        correct,
-        float(first[name][np.isin(first["ids"], first["picks"])].min()),
-        informativeness(correct, scores, PORTIONS),
+        ranked[scored],
+        first["correct"][scored],
+        takes_lowest(strategy, start),
+        float(ranked[np.isin(first["ids"], first["picks"])].min()),
+        informativeness(first["correct"][scored], ranked[scored], PORTIONS),
         losses,
         np.mean(found, axis=0),
         means,
     )
+
+
+def scores_of(strategy: str, cycle: int, arrays: Arrays) -> Array | None:
+    """Return what a strategy ranked the pool by, ``(pool,)``, or None where it is not recorded.
+
+    The highest are picked: a score of which the strategy takes the lowest comes negated. NaN are
+    samples that it could not pick.
+    """
+    scores = arrays.get(f"score.{SCORE_OF.get(strategy, strategy)}")
+    return -scores if scores is not None and takes_lowest(strategy, cycle) else scores
+
+
+def takes_lowest(strategy: str, cycle: int) -> bool:
+    """Whether a strategy picks the lowest of its scores in a cycle, as the code of TOD does."""
+    return strategy == "tod_code" and cycle == 0
 
 
 def pool_portions(samples: int) -> Array:
