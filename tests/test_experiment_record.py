@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynal_fast.bench import experiment_claims as claims
 from dynal_fast.bench import experiment_page as page
 from dynal_fast.bench.experiment_record import (
     PORTIONS,
@@ -125,24 +126,25 @@ def records_of(**accuracies):
         for seed, values in enumerate(seeds)
     ]
     environment = {"cpu": "x", "threads": 1, "torch": "2"}
-    return {page.SMALL: ExperimentRecord(page.SMALL, "run", "", "abc", environment, runs)}
+    command = "dynal-fast run --model mlp --initial 100 --epochs 7"
+    return {page.SMALL: ExperimentRecord(page.SMALL, command, "", "abc", environment, runs)}
 
 
 def test_differences_are_taken_seed_by_seed():
     records = records_of(
         cod=[[0.1, 0.2, 0.4], [0.9, 0.5, 0.7], [1, 1, 1]], random=[[0, 0.1, 0.1], [0, 0.4, 0.9]]
     )
-    claim = page.Claim("", "", (page.SMALL, "cod"), (page.SMALL, "random"))
-    assert page.differences(records, claim, page.after_the_first) == pytest.approx([20, -5])
-    assert page.differences(records, claim, lambda values: values[-1]) == pytest.approx([30, -20])
-    table = page.claims_table(records)
+    claim = claims.Claim("", "", (page.SMALL, "cod"), (page.SMALL, "random"))
+    assert claims.differences(records, claim, claims.after_the_first) == pytest.approx([20, -5])
+    assert claims.differences(records, claim, lambda values: values[-1]) == pytest.approx([30, -20])
+    table = claims.claims_table(records)
     assert (
         "| +7.50 (+20.00, -5.00) | +5.00 (+30.00, -20.00) | undecided: the seeds differ |" in table
     )
 
 
 def test_a_statement_without_records_is_left_out():
-    table = page.claims_table(
+    table = claims.claims_table(
         records_of(margin=[[0.1, 0.5, 0.5]] * 2, random=[[0.1, 0.2, 0.6]] * 2)
     )
     assert table.count("\n") == 2
@@ -152,7 +154,7 @@ def test_a_statement_without_records_is_left_out():
 
 
 def test_one_seed_decides_nothing():
-    table = page.claims_table(records_of(cod=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.4]]))
+    table = claims.claims_table(records_of(cod=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.4]]))
     assert "| undecided: one seed |" in table
 
 
@@ -189,7 +191,48 @@ def test_whether_label_dispersion_is_the_most_informative_is_read_from_the_recor
         run.informativeness[0] = 0.1
     said = page.most_informative(record)
     assert "does not hold" in said
-    assert said.endswith("that of `entropy` at 1, `label_dispersion` at 5.")
+    assert "that of `entropy` at 1, `label_dispersion` at 5. Chance is no reason" in said
+    assert "here `mlp` is trained on 100 labels of MNIST for 7 epochs" in said
+
+
+def test_the_share_that_chance_picked_is_that_of_the_ties_at_the_lowest_pick(tmp_path):
+    config = grid_config(strategies=["label_dispersion", "random"], seeds=[0], analysis=True)
+    run_grid(config, tmp_path, data=blobs())
+    record = make_record(tmp_path, "blobs", blobs().oracle)
+    (kept,) = record.of("label_dispersion").values()
+    expected = []
+    for arrays in recorded(tmp_path / "label_dispersion" / "seed-0").values():
+        scores = dict(
+            zip(arrays["ids"].tolist(), arrays["score.label_dispersion"].tolist(), strict=True)
+        )
+        chosen = [scores[i] for i in arrays["picks"].tolist()]
+        at_the_cut = chosen.count(min(chosen))
+        tied = list(scores.values()).count(min(chosen))
+        expected.append(at_the_cut / len(chosen) if tied > at_the_cut else 0.0)
+    assert kept.picked_by_chance == pytest.approx(expected, abs=1e-4)
+    assert max(expected) > 0
+    assert page.picked_by_chance(record, "label_dispersion") == pytest.approx(
+        100 * np.mean(expected), abs=0.01
+    )
+    (random,) = record.of("random").values()
+    assert random.picked_by_chance == []
+
+
+def test_samples_without_a_score_are_left_out(tmp_path):
+    protocol = {"initial": 12, "budget": 6, "cycles": 1, "subset": 40}
+    config = grid_config(
+        strategies=["query_by_committee"], seeds=[0], analysis=True, reference=False,
+        protocol=protocol,
+    )  # fmt: skip
+    run_grid(config, tmp_path, data=blobs())
+    (kept,) = make_record(tmp_path, "blobs", blobs().oracle).runs
+    (arrays,) = recorded(tmp_path / "query_by_committee" / "seed-0").values()
+    seen = arrays["score.vote_entropy"].isfinite()
+    assert int(seen.sum()) == 40
+    right = float(arrays["correct"][seen].float().mean())
+    assert kept.informativeness[-1] == pytest.approx(right, abs=1e-4)
+    assert len(kept.relative_loss) == 1
+    assert math.isfinite(kept.relative_loss[0])
 
 
 def test_the_page_is_made_from_the_records():

@@ -23,6 +23,7 @@ from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.data import Oracle, load_data
 from dynal_fast.experiment.results import GridResult, RunResult
 from dynal_fast.report.analyses import informativeness, loss_by_rank
+from dynal_fast.report.recorded import scores_of
 
 SCHEMA = "dynal-fast-experiment-1"
 FOLDER = Path("benchmarks") / "results" / "experiments"
@@ -37,8 +38,9 @@ class RunRecord:
     ``picked_classes``, the effective number of classes among the picks. Where the run was recorded
     with ``--analysis``: ``picked_correct``, the share of the picks whose label the model already
     predicts; ``informativeness``, its accuracy on the portions ``PORTIONS`` of the pool with the
-    highest scores at the first selection; and ``relative_loss``, the mean real loss of the 5% of
-    the pool with the highest scores over that of the whole pool.
+    highest scores at the first selection; ``relative_loss``, the mean real loss of the 5% of
+    the pool with the highest scores over that of the whole pool; and ``picked_by_chance``, the
+    share of the picks that were drawn among more samples of the same score.
     """
 
     strategy: str
@@ -49,6 +51,7 @@ class RunRecord:
     picked_correct: list[float]
     informativeness: list[float]
     relative_loss: list[float]
+    picked_by_chance: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -131,18 +134,23 @@ def make_record(folder: Path, name: str, oracle: Oracle) -> ExperimentRecord:
 
 
 def _run_record(run: RunResult, folder: Path, oracle: Oracle) -> RunRecord:
-    correct, ranked, relative = [], [], []
-    for cycle, arrays in recorded(folder).items():
-        rows = torch.searchsorted(arrays["ids"], arrays["picks"])
-        correct.append(round(float(arrays["correct"][rows].float().mean()), 4))
-        scores = arrays.get(f"score.{run.strategy}")
+    correct, ranked, relative, by_chance = [], [], [], []
+    for cycle, tensors in recorded(folder).items():
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        picked = np.isin(arrays["ids"], arrays["picks"])
+        correct.append(round(float(arrays["correct"][picked].mean()), 4))
+        scores = scores_of(run.strategy, cycle, arrays)
         if scores is None:
             continue
+        scored = np.isfinite(scores)
+        right, loss, picked, scores = (
+            values[scored] for values in (arrays["correct"], arrays["loss"], picked, scores)
+        )
         if cycle == 0:
-            portions = np.array(PORTIONS)
-            ranked = informativeness(arrays["correct"].numpy(), scores.numpy(), portions).tolist()
-        losses = loss_by_rank(arrays["loss"].numpy(), scores.numpy(), bins=20)
-        relative.append(round(losses[0] / float(arrays["loss"].mean()), 4))
+            ranked = informativeness(right, scores, np.array(PORTIONS)).tolist()
+        losses = loss_by_rank(loss, scores, bins=min(20, len(loss)))
+        relative.append(round(losses[0] / float(loss.mean()), 4))
+        by_chance.append(round(share_by_chance(scores, picked), 4))
     return RunRecord(
         run.strategy,
         run.seed,
@@ -156,7 +164,26 @@ def _run_record(run: RunResult, folder: Path, oracle: Oracle) -> RunRecord:
         correct,
         [round(value, 4) for value in ranked],
         relative,
+        by_chance,
     )
+
+
+def share_by_chance(scores: np.ndarray, picked: np.ndarray) -> float:
+    """Return which share of the picks was drawn among more samples of the same, lowest score.
+
+    Parameters
+    ----------
+    scores, picked
+        float and bool ``(pool,)``.
+
+    >>> share_by_chance(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, False, True, False]))
+    0.5
+    >>> share_by_chance(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, True, False]))
+    0.0
+    """
+    lowest = scores == scores[picked].min()
+    drawn = lowest & picked
+    return float(drawn.sum() / picked.sum()) if lowest.sum() > drawn.sum() else 0.0
 
 
 def effective_classes(labels: Tensor) -> float:
