@@ -123,6 +123,9 @@ def test_caltech101_leaves_the_background_out_and_cuts_the_centre(tmp_path):
 
 
 def test_caltech101_says_what_to_do_about_what_is_missing(tmp_path):
+    (tmp_path / "caltech-101.zip").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match=r"caltech-101\.zip is there: unpack it\.$"):
+        load("caltech101", tmp_path)
     (tmp_path / "101_ObjectCategories.tar.gz").write_bytes(b"")
     with pytest.raises(DatasetNotFoundError, match=r"tar\.gz is there: unpack it\.$"):
         load("caltech101", tmp_path)

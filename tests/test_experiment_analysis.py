@@ -83,8 +83,10 @@ def test_the_scores_of_mc_dropout_passes_are_recorded(tmp_path):
         assert [scores.pop(i) for i in picks] >= [max(scores.values())] * len(picks)
 
 
-@pytest.mark.parametrize("name", ["bald", "query_by_committee", "vaal", "oracle"])
-def test_candidates_alone_are_observed_and_every_pick_has_a_score(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["bald", "query_by_committee", "vaal", "oracle", "cod", "label_dispersion"]
+)
+def test_candidates_alone_are_ranked_and_every_pick_has_a_score(tmp_path, name):
     ActiveLearningExperiment(
         blobs(), "mlp", name, protocol=dataclasses.replace(PROTOCOL, subset=20),
         training=TRAINING, directory=tmp_path, analysis=True,

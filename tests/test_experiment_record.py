@@ -191,7 +191,7 @@ def test_whether_label_dispersion_is_the_most_informative_is_read_from_the_recor
         run.informativeness[0] = 0.1
     said = page.most_informative(record)
     assert "does not hold" in said
-    assert "that of `entropy` at 1, `label_dispersion` at 5. Chance is no reason" in said
+    assert "that of `entropy` at 1, `label_dispersion` at 5. Ties are no reason" in said
     assert "here `mlp` is trained on 100 labels of MNIST for 7 epochs" in said
 
 

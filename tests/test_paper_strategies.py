@@ -277,7 +277,7 @@ def test_labels_are_told_to_declared_oracles_only():
 @pytest.mark.parametrize(
     "name",
     ["coreset", "emaod", "mc_dropout_vote_entropy", "query_by_committee", "query_by_committee_kl",
-     "query_by_snapshots",
+     "query_by_snapshots", "coreset+farthest_first",
      "margin+farthest_first", "farthest_first_stratified", "oracle", "tod_code"],
 )  # fmt: skip
 def test_each_runs_and_repeats_itself(name):
@@ -292,6 +292,8 @@ def test_each_runs_and_repeats_itself(name):
     if name == "coreset":
         report = first.cycles[0].report
         assert report["lower_bound"] <= report["radius"] <= report["greedy_radius"]
+    if name == "coreset+farthest_first":
+        assert first.cycles[0].report == {}  # the radius of the shortlist is not that of the picks
 
 
 def test_candidates_can_be_a_random_subset_and_the_error_can_decide_when_to_stop():

@@ -53,7 +53,9 @@ def diversified(strategy: Strategy) -> Strategy:
         if not factor >= 1:
             raise ValueError(f"{context.strategy.name}.shortlist must be at least 1, got {factor}")
         size = math.floor(min(factor * context.budget, len(context.candidates)))
-        shortlist = strategy.select(dataclasses.replace(context, budget=size)).cpu()
+        # What it reports and ranks by is of the shortlist, not of the picks.
+        first_step = dataclasses.replace(context, budget=size, report={}, scores={})
+        shortlist = strategy.select(first_step).cpu()
         traversal = farthest_first(
             context.embeddings(shortlist),
             context.budget,

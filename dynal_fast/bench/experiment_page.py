@@ -234,7 +234,7 @@ def most_informative(record: ExperimentRecord) -> str:
     if holds:
         return found
     return (
-        f"{found} Chance is no reason: samples of equal score count with their mean over all "
+        f"{found} Ties are no reason: samples of equal score count with their mean over all "
         "orders. What differs is the setting: the paper trains ResNet-18 on 5,000 labels of CIFAR "
         f"for 100 epochs and lowers the rate twice, here `{setting(record, 'model')}` is trained "
         f"on {setting(record, 'initial')} labels of MNIST for {setting(record, 'epochs')} epochs "

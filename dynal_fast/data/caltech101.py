@@ -19,7 +19,7 @@ CALTECH101 = Source(
     home="https://data.caltech.edu/records/mzrjq-6wc02",
     folders=("caltech101", "caltech-101", "."),
 )
-ARCHIVE = "101_ObjectCategories.tar.gz"
+ARCHIVES = ("101_ObjectCategories.tar.gz", "caltech-101.zip")  # the second holds the first
 # Not a category: photographs of anything, kept with the set for detection experiments.
 BACKGROUND = "BACKGROUND_Google"
 
@@ -45,7 +45,7 @@ def read_caltech101(root: Path, image_size: tuple[int, int] = (224, 224)) -> Ima
     try:
         folder = CALTECH101.find(root, "101_ObjectCategories")
     except DatasetNotFoundError as error:
-        packed = [path for path in CALTECH101.candidates(root, (ARCHIVE,)) if path.exists()]
+        packed = [path for path in CALTECH101.candidates(root, ARCHIVES) if path.exists()]
         if not packed:
             raise
         raise DatasetNotFoundError(f"{error}\n{packed[0]} is there: unpack it.") from None

@@ -34,7 +34,8 @@ class AnalysisRecorder:
     ``score.<name>``
         float32 ``(pool,)``: each statistic that the strategy tracks, over epochs or over the
         MC-dropout passes or the committee of its selection, and what else it says that it ranks by
-        (``SelectionContext.scores``); NaN for samples that were not observed or no candidates.
+        (``SelectionContext.scores``); NaN for samples that were not observed or were no candidates
+        (``Protocol.subset``).
     ``picks``
         int64 ``(budget,)``: ids, in the order in which the strategy gave them.
     ``followed_ids``, ``trajectories``
@@ -76,10 +77,11 @@ class AnalysisRecorder:
             "followed_ids": self.followed,
             "trajectories": torch.stack(self.trajectories),
         }
+        ranked = dict(context.scores)
         for observed in ([stats] if stats is not None else []) + self.observed:
             for name in observed.track:
-                tensors[f"score.{name}"] = observed.score(name).cpu()[self.pool]
-        for name, given in context.scores.items():
+                ranked[name] = observed.score(name).cpu()[context.candidates]
+        for name, given in ranked.items():
             scores = torch.full(self.pool.shape, torch.nan)
             scores[torch.searchsorted(self.pool, context.candidates)] = given.float().cpu()
             tensors[f"score.{name}"] = scores

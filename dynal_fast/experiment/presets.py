@@ -140,7 +140,9 @@ _CALTECH101 = (
 )
 _TOD_CODE = (
     "the first average, and the model that the first selection compares with, are independent and "
-    "untrained; candidates are scored without augmentation, theirs of SVHN and Caltech-101 with it"
+    "untrained; candidates are scored without augmentation, theirs of SVHN and Caltech-101 with "
+    "it; unlabeled batches are drawn anew for every step and are as large as the labeled one, "
+    "theirs of the first cycle is the same full batch each time"
 )
 
 
@@ -281,7 +283,9 @@ _VGG16_TRAINING: Table = {
 }
 _VGG16_CHOSEN = (
     "VGG-16 in the form that its first author published for CIFAR (github.com/geifmany/cifar-vgg), "
-    "with dropout and batch normalisation, momentum 0.9 and weight decay 5e-4"
+    "with dropout and batch normalisation; momentum 0.9 without Nesterov's form and weight decay "
+    "5e-4, where that code has Nesterov's and a penalty of 5e-4 times the squared norm, twice the "
+    "decay"
 )
 _COMPRESSION = Preset(
     _table(
