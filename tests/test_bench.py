@@ -33,7 +33,7 @@ from dynal_fast.bench.record import (
     file_name,
     new_record,
 )
-from dynal_fast.bench.table import full_text, ratio, row, text_table
+from dynal_fast.bench.table import full_text, ratio, row, split_row, text_table
 from dynal_fast.bench.worker import full_size, measure_in_this_process
 from dynal_fast.experiment import checkpoint
 from dynal_fast.experiment.measure import Measurement as StepMeasurement
@@ -277,6 +277,7 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, arguments, message)
 
 
 def test_a_part_goes_into_the_record_of_the_rest_or_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("dynal_fast.bench.record.commit", lambda: "abc")
     small = ["--n", "60", "--d", "4", "-k", "3", "--labeled", "5", "--classes", "3"]
     output = ["-o", str(tmp_path), "--repeats", "1"]
     for method in (OURS, "BLAS loop"):
@@ -289,6 +290,8 @@ def test_a_part_goes_into_the_record_of_the_rest_or_nowhere(tmp_path, monkeypatc
     first, second = record.command.split("; ")
     assert OURS in first
     assert "'BLAS loop'" in second
+    record.commit = "abc-dirty"
+    assert not record.continues(record)
     record.commit = "another"
     record.save(path)
     before = path.read_bytes()
@@ -311,7 +314,9 @@ def test_splits_measured_several_times_give_their_medians():
     ]
     lost = Split("case", OURS, unavailable="no time was left")
     median = suites.median_split([*runs, lost])
-    assert median == Split("case", OURS, {"train": 2.0, "pick": 4.0}, 4e6)
+    spread = {"train": (1.0, 3.0), "pick": (2.0, 6.0)}
+    assert median == Split("case", OURS, {"train": 2.0, "pick": 4.0}, 1e6, spread=spread)
+    assert split_row(median)[3] == "train 2 s (1 s – 3 s), pick 4 s (2 s – 6 s)"
     assert suites.median_split([lost]) == lost
 
 

@@ -91,7 +91,7 @@ def add_bench(commands: Any) -> None:
         "--limit",
         type=float,
         help="seconds that one run of the others may take before it is extrapolated from a smaller "
-        "one; ours always runs whole (default: 10; 12 with --full)",
+        "one; ours always runs whole (default: 10; 8 with --full)",
     )
     bench.add_argument(
         "--minutes",
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data_root:
         os.environ["DYNAL_FAST_DATA"] = os.path.abspath(arguments.data_root)
     threads = arguments.threads or torch.get_num_threads()
-    limit = arguments.limit or (12 if arguments.full else 10)
+    limit = arguments.limit or (8 if arguments.full else 10)
     settings = Settings(
         threads=threads,
         device=arguments.device,

@@ -49,7 +49,11 @@ def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
     for _ in range(repeats + 1):
         for name, work in ways.items():
             seconds[name].append(_seconds(work, device))
-    return {"parts": {name: statistics.median(values[1:]) for name, values in seconds.items()}}
+    kept = {name: values[1:] for name, values in seconds.items()}
+    return {
+        "parts": {name: statistics.median(values) for name, values in kept.items()},
+        "spread": {name: (min(values), max(values)) for name, values in kept.items()},
+    }
 
 
 def cycle(

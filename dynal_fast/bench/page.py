@@ -33,7 +33,8 @@ positions that agree, and the cover radius over the exact one), and statistics w
 of the smaller run where a figure is extrapolated. Our own picks are certified by float64 distances:
 none falls short of the farthest sample by more than 1e-6; *near ties* are picks that another sample
 comes that close to, *gaps* those that fall short at all, which rounding to float32 decides. Ratios
-are to our time on the same case in the same run.
+are to our time on the same case in the same record. End to end, the ways take turns in fresh
+processes: medians, with the range of each part, and the least peak of memory.
 """
 
 

@@ -90,7 +90,7 @@ class Growth:
 class Split:
     """Seconds of the parts of something end to end, done one way: ``method`` on ``case``.
 
-    ``unavailable`` says why there are none.
+    Medians; ``spread`` is the least and the most of each. ``unavailable`` says why there are none.
     """
 
     case: str
@@ -98,6 +98,10 @@ class Split:
     parts: dict[str, float] = field(default_factory=dict)
     memory_bytes: float | None = None
     unavailable: str = ""
+    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.spread = {name: (least, most) for name, (least, most) in self.spread.items()}
 
 
 @dataclass
@@ -125,9 +129,11 @@ class Record:
         return list(dict.fromkeys(measurement.of for measurement in self.measurements))
 
     def continues(self, other: "Record") -> bool:
-        """Whether both are of the same code on the same machine on the same day."""
+        """Whether both are of the same committed code on the same machine on the same day."""
         names = ("device", "date", "threads", "commit", "versions")
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        return not self.commit.endswith("-dirty") and all(
+            getattr(self, name) == getattr(other, name) for name in names
+        )
 
     def add(self, measurement: Measurement) -> None:
         """Add a measurement, in the place of an earlier one of the same method on the same case.

@@ -65,7 +65,9 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     if "stability_error" in exactness:
         agreement = exactness["dispersion_agreement"]
         dispersion = "exact" if agreement == 1 else f"right for {agreement:.2%}"
-        return f"stability to {exactness['stability_error']:.1e}, dispersion {dispersion}"
+        margin = exactness.get("margin_error")
+        margin = "" if margin is None else f", margin to {margin:.1e}"
+        return f"stability to {exactness['stability_error']:.1e}, dispersion {dispersion}{margin}"
     if "certified" in exactness:
         parts = ["certified" if exactness["certified"] else "NOT EXACT"]
         if exactness["near_ties"]:
@@ -179,9 +181,16 @@ def split_row(split: Split) -> tuple[str, ...]:
         split.case,
         split.method,
         f"n/a: {split.unavailable}" if split.unavailable else total,
-        ", ".join(f"{name} {seconds_text(value)}" for name, value in split.parts.items()),
+        ", ".join(
+            f"{name} {seconds_text(value)}{_range(split.spread.get(name))}"
+            for name, value in split.parts.items()
+        ),
         bytes_text(split.memory_bytes),
     )
+
+
+def _range(spread: tuple[float, float] | None) -> str:
+    return f" ({seconds_text(spread[0])} – {seconds_text(spread[1])})" if spread else ""
 
 
 def split_rows(record: Record) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
 
 OURS = "dynal_fast"
+BLOCK = 4096  # rows, and labeled samples, at a time in the loops over blocks
 
 
 class Size(NamedTuple):
@@ -38,6 +39,11 @@ def per_pick_on_all(size: Size, n: int) -> Sequence[float]:
 def per_labeled(size: Size, n: int) -> Sequence[float]:
     """Of memory: what is kept does not depend on the number of picks."""
     return 1, size.labeled
+
+
+def per_block(size: Size, n: int) -> Sequence[float]:
+    """Of memory: a block of distances to at most ``BLOCK`` labeled samples at a time."""
+    return 1, min(size.labeled, BLOCK)
 
 
 def per_center_on_all(size: Size, n: int) -> Sequence[float]:
@@ -104,6 +110,7 @@ def method_for(case: Case, name: str) -> Method:
 
 
 __all__ = [
+    "BLOCK",
     "OURS",
     "Method",
     "Size",
@@ -112,6 +119,7 @@ __all__ = [
     "every_center_at_every_pick",
     "method_for",
     "methods",
+    "per_block",
     "per_center_on_all",
     "per_epoch",
     "per_labeled",

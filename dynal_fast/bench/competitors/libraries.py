@@ -196,8 +196,7 @@ def fpsample_bucket_defect() -> str:
     return "" if first == [7, 8, 9] else "ignores the start it is given"
 
 
-def gudhi_farthest(case: TraversalCase, data: Data) -> Run:
-    """``gudhi.subsampling.choose_n_farthest_points``; its points are looked up in the pool."""
+def _gudhi(data: Data, fast: bool) -> Run:
     from gudhi.subsampling import choose_n_farthest_points
 
     pool = data[0].numpy().astype(np.float64)
@@ -205,11 +204,21 @@ def gudhi_farthest(case: TraversalCase, data: Data) -> Run:
 
     def run(size: Size) -> np.ndarray:
         chosen = choose_n_farthest_points(
-            points=pool, nb_points=size.amount, starting_point=0, fast=False
+            points=pool, nb_points=size.amount, starting_point=0, fast=fast
         )
         return np.array([rows[np.asarray(point).tobytes()] for point in chosen], dtype=np.int64)
 
     return run
+
+
+def gudhi_farthest(case: TraversalCase, data: Data) -> Run:
+    """``gudhi.subsampling.choose_n_farthest_points``; its points are looked up in the pool."""
+    return _gudhi(data, fast=True)
+
+
+def gudhi_plain(case: TraversalCase, data: Data) -> Run:
+    """The same with ``fast=False``, as its documentation advises in many dimensions."""
+    return _gudhi(data, fast=False)
 
 
 def _greedy(points: np.ndarray, labeled: np.ndarray, k: int) -> list[int]:
@@ -302,6 +311,15 @@ METHODS = [
         "GUDHI choose_n_farthest_points",
         "farthest-first",
         gudhi_farthest,
+        per_pick,
+        per_labeled,
+        requires="gudhi",
+        refuses=_takes_one_start,
+    ),
+    Method(
+        "GUDHI choose_n_farthest_points, fast=False",
+        "farthest-first",
+        gudhi_plain,
         per_pick,
         per_labeled,
         requires="gudhi",

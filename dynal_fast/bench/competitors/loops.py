@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import Method, Size, per_labeled, per_pick
+from dynal_fast.bench.competitors import BLOCK, Method, Size, per_block, per_labeled, per_pick
 
-BLOCK = 4096
 Data = tuple[Tensor, Tensor | None]
 Run = Callable[[Size], np.ndarray]
 
@@ -147,7 +146,7 @@ METHODS = [
         "farthest-first",
         blas_loop,
         per_pick,
-        per_labeled,
+        per_block,
         note="strong baseline: blocked torch.addmm, then a matrix-vector product per pick",
         on_gpu=True,
     ),

@@ -159,6 +159,19 @@ def torch_history(case: StatisticsCase, data: Tensor) -> Run:
 METHODS = [
     Method("torch, in place", "pool statistics", torch_in_place, per_epoch, on_gpu=True),
     Method("torch.compile, in place", "pool statistics", torch_compiled, per_epoch, on_gpu=True),
-    Method("NumPy, full history", "pool statistics", numpy_history, per_epoch),
-    Method("torch, full history", "pool statistics", torch_history, per_epoch, on_gpu=True),
+    Method(
+        "NumPy, full history",
+        "pool statistics",
+        numpy_history,
+        per_epoch,
+        note="numpy.var needs the history twice",
+    ),
+    Method(
+        "torch, full history",
+        "pool statistics",
+        torch_history,
+        per_epoch,
+        note="torch.stack needs the history twice",
+        on_gpu=True,
+    ),
 ]
