@@ -1,79 +1,102 @@
 """Farthest-first beside what it avoids: ``torch.mm`` with the labeled set, a loop of BLAS calls.
 
-    pytest benchmarks/bench_farthest_first.py --benchmark-only -s
+    pytest benchmarks/bench_farthest_first.py --benchmark-only
 
-Inputs, competitors and extrapolation are those of ``dynal-fast bench``, which compares with
-libraries too. Each case is verified by certificate first, on a fifth of its pool;
-``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks pools, labeled sets and picks.
+First every backend must equal the float64 reference on the pools of the tests; then its picks at
+full size are certified over the whole pool. The yardstick is the product that a traversal without
+pruning needs for the labeled set alone; the loop is the strong baseline of ``dynal-fast bench``,
+which compares with libraries too. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks everything.
 """
 
-import dataclasses
-import os
+import functools
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE, scaled
+from dynal_fast import farthest_first, verify_traversal
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import OURS, method_for
-from dynal_fast.bench.exactness import judge_traversal
-from dynal_fast.bench.extrapolation import Limits
-from dynal_fast.bench.measure import Settings, measure
+from dynal_fast.bench.competitors import Size, method_for
+from dynal_fast.bench.exactness import judge_picks
 from dynal_fast.bench.suites import FROM_NOTHING, HEADLINE, WORST
-from dynal_fast.bench.worker import full_size, measure_in_this_process
+from tests.farthest_first_cases import small_cases
 
-SCALE = float(os.environ.get("DYNAL_FAST_BENCH_SCALE", "1"))
 YARDSTICK, LOOP = "one torch.mm (yardstick)", "BLAS loop"
-PART = 5  # the share of the pool for what is verified, and for the yardstick, which is linear in it
+TENTH = "BLAS loop, a tenth of the picks"  # all of them take minutes
+SMALL = TraversalCase("clustered", 2000, 64, 100, labeled=200)  # what the reference can do
 
 
-def scaled(case: TraversalCase) -> TraversalCase:
-    sizes = {name: int(getattr(case, name) * SCALE) for name in ("n", "k", "labeled")}
-    return dataclasses.replace(case, **sizes)
+# Of each group its ways, and how many times as long as ours they must take. With nothing labeled a
+# tenth of the picks takes the loop a tenth of the time.
+GROUPS = [
+    (scaled(HEADLINE), {YARDSTICK: 1 / 0.25, TENTH: 12, OURS: 0}),
+    (scaled(WORST), {YARDSTICK: 1 / 0.7, OURS: 0}),
+    (scaled(FROM_NOTHING), {TENTH: 1, OURS: 0}),
+    (SMALL, {YARDSTICK: 0, LOOP: 0, REFERENCE: 0, OURS: 0}),
+]
 
 
-def verify(case: TraversalCase) -> None:
-    part = dataclasses.replace(case, n=case.n // PART, k=case.k // PART)
-    pool, labeled = part.load()
-    traversal = method_for(part, OURS).prepare(part, (pool, labeled))(full_size(part))
-    judged = judge_traversal(pool, labeled, traversal)
-    assert judged["certified"], judged
+@functools.lru_cache(maxsize=1)
+def load(case, device):
+    return tuple(None if rows is None else rows.to(device) for rows in case.load())
 
 
-def seconds(case: TraversalCase, name: str) -> tuple[float, str]:
-    """The time of a competitor, and how it was extrapolated if it was."""
-    limits = Limits(seconds=8, repeats=1)
-    measured = measure_in_this_process(case, method_for(case, name), limits, "cpu", check=False)
-    return measured["seconds"][0], measured["extrapolated"]
+@functools.cache
+def equals_the_reference(device):
+    """Our backend's whole traversals of the pools of the tests are those of the reference."""
+    for name, arrays in small_cases().items():
+        pool, labeled = (None if rows is None else torch.from_numpy(rows) for rows in arrays)
+        want = farthest_first(pool, len(pool), labeled, progress=False, backend=REFERENCE)
+        moved = None if labeled is None else labeled.to(device)
+        got = farthest_first(pool.to(device), len(pool), moved, progress=False)
+        assert got.indices.tolist() == want.indices.tolist(), name
+        assert got.distances.tolist() == want.distances.tolist(), name
+        assert got.radius == want.radius, name
 
 
+@functools.cache
+def the_loop_is_the_same_job(device):
+    """The baseline in float32 covers a pool as the exact picks do, up to rounding."""
+    pool, labeled = load(SMALL, device)
+    picks = method_for(SMALL, LOOP).prepare(SMALL, (pool, labeled))(Size(SMALL.k, SMALL.labeled))
+    assert len(np.unique(picks)) == SMALL.k
+    assert judge_picks(pool, labeled, picks, False)["radius_ratio"] == pytest.approx(1, abs=1e-5)
+
+
+def prepare(case, way, device):
+    """The job of a way; its answers are verified."""
+    if way in (OURS, REFERENCE):
+        equals_the_reference(device)
+        pool, labeled = load(case, device)
+        backend = None if way == OURS else way
+
+        def traverse():
+            return farthest_first(pool, case.k, labeled, progress=False, backend=backend)
+
+        certificate = verify_traversal(pool, traverse(), labeled, progress=False)
+        assert certificate.valid, certificate
+        return traverse
+    if way != YARDSTICK:
+        the_loop_is_the_same_job(device)
+    method = method_for(case, LOOP if way == TENTH else way)
+    size = Size(case.k // 10 if way == TENTH else case.k, case.labeled)
+    return functools.partial(method.prepare(case, load(case, device)), size)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("case", "most_of_product", "least_of_loop"),
-    [(HEADLINE, 0.25, 12), (WORST, 0.7, 1), (FROM_NOTHING, None, 10)],
-    ids=["clustered", "gaussian", "none labeled"],
+    ("case", "way", "slowest_allowed"),
+    [
+        pytest.param(case, way, ways, id=f"{case.inputs} {case.n} x {case.d}, {way}")
+        for case, ways in GROUPS
+        for way in ways
+    ],
 )
-def test_traversal(benchmark, case, most_of_product, least_of_loop):
-    case = scaled(case)
-    verify(case)
-    job = method_for(case, OURS).prepare(case, case.load())
-    benchmark.pedantic(job, (full_size(case),), rounds=3, warmup_rounds=1)
-    ours = benchmark.stats.stats.median
-    times = {}
-    if most_of_product is not None:
-        part, _ = seconds(dataclasses.replace(case, n=case.n // PART), YARDSTICK)
-        times[YARDSTICK] = PART * part, f"extrapolated from 1/{PART} of the pool"
-    times[LOOP] = seconds(case, LOOP)
-    settings = Settings(torch.get_num_threads(), limits=Limits(repeats=1))
-    memory = measure(case, method_for(case, OURS), settings, check=False).memory_bytes
-    benchmark.extra_info["peak extra MB"] = memory / 1e6
-    print(f"\n{case.title()}: {ours:.3f} s, peak extra memory {memory / 1e6:.0f} MB")
-    for name, (theirs, extrapolated) in times.items():
-        benchmark.extra_info[name] = theirs
-        print(
-            f"  {theirs:.2f} s for {name}: {theirs / ours:.1f} times ours, ours {ours / theirs:.3f}"
-            f" of it{f' ({extrapolated})' if extrapolated else ''}"
-        )
-    if SCALE == 1:
-        assert memory < 200e6
-        assert times[LOOP][0] >= least_of_loop * ours
-        if most_of_product is not None:
-            assert ours <= most_of_product * times[YARDSTICK][0]
+def test_traversal(side_by_side, case, way, slowest_allowed, device):
+    job = prepare(case, way, device)
+    rounds = 3 if way == OURS or case == SMALL else 1
+    ratios = side_by_side(case.title(), way, job, device=device, rounds=rounds)
+    if way == OURS and SCALE == 1:
+        for other, ratio in ratios.items():
+            assert ratio >= slowest_allowed[other], other

@@ -1,29 +1,57 @@
-"""Peak memory of statistics beside the history that they replace, each in a fresh process.
+"""Peak memory beside what is replaced: a history of outputs, and the strong baseline's blocks.
 
-pytest benchmarks/bench_memory.py --benchmark-only -s
+    pytest benchmarks/bench_memory.py --benchmark-only
+
+Each method runs in a fresh process, whose answer is held against float64; what pytest-benchmark
+times is that whole process. The methods are those of ``dynal-fast bench``; what takes long is
+extrapolated. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks the pools.
 """
 
 import pytest
 import torch
 
-from dynal_fast.bench.competitors import OURS, method_for
+from benchmarks.machine import DEVICES, OURS, SCALE, on_device, scaled
+from dynal_fast.bench.competitors import method_for
 from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.measure import Settings, measure
-from dynal_fast.bench.suites import LONG_HISTORY
+from dynal_fast.bench.suites import HEADLINE, LONG_HISTORY
 
 
-@pytest.mark.benchmark(group=LONG_HISTORY.title())
-@pytest.mark.parametrize("name", [OURS, "torch, full history", "NumPy, full history"])
-def test_statistics_of_many_epochs(benchmark, name):
-    settings = Settings(torch.get_num_threads(), limits=Limits(repeats=1))
-    method = method_for(LONG_HISTORY, name)
-    result = benchmark.pedantic(measure, (LONG_HISTORY, method, settings), rounds=1)
+def in_a_fresh_process(benchmark, report, case, name, device, check=True):
+    """Measure a method; report and return its peak of memory beyond the inputs."""
+    limits = Limits(seconds=8, repeats=1)
+    settings = Settings(torch.get_num_threads(), device, limits)
+    benchmark.group = on_device(f"{case.title()}: whole processes", device)
+    result = benchmark.pedantic(measure, (case, method_for(case, name), settings, check), rounds=1)
     assert result.unavailable == ""
+    memory = {"memory_bytes": result.memory_bytes, "extrapolated": result.extrapolated}
+    benchmark.extra_info.update(memory)
+    how = f" ({result.extrapolated})" if result.extrapolated else ""
+    report(f"{on_device(case.title(), device)}: {result.memory_bytes / 1e6:.0f} MB {name}{how}")
+    return result
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["NumPy, full history", "torch, full history", OURS])
+def test_statistics_of_many_epochs(benchmark, report, name, device):
+    case = scaled(LONG_HISTORY)
+    if device != "cpu" and not method_for(case, name).on_gpu:
+        pytest.skip(f"{name} runs on CPUs only")
+    result = in_a_fresh_process(benchmark, report, case, name, device)
     assert result.exactness["stability_error"] < 1e-5
     assert result.exactness["dispersion_agreement"] == 1
-    history = 4 * LONG_HISTORY.n * LONG_HISTORY.classes * LONG_HISTORY.epochs
-    share = result.memory_bytes / history
-    benchmark.extra_info.update(share=share, extrapolated=result.extrapolated)
-    print(f"\n  {name}: {result.memory_bytes / 1e6:.0f} MB, {share:.2%} of the history's bytes")
-    if name == OURS:
+    history = 4 * case.n * case.classes * case.epochs
+    share = benchmark.extra_info["share"] = result.memory_bytes / history
+    report(f"  {share:.2%} of the history's bytes")
+    if name == OURS and SCALE == 1:
         assert share < 0.02
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["BLAS loop", OURS])
+def test_traversal(benchmark, report, name, device):
+    case = scaled(HEADLINE)
+    # bench_farthest_first.py certifies these picks
+    result = in_a_fresh_process(benchmark, report, case, name, device, check=False)
+    if name == OURS and SCALE == 1:
+        assert result.memory_bytes < 200e6
