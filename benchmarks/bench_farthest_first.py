@@ -97,6 +97,6 @@ def test_traversal(side_by_side, case, way, slowest_allowed, device):
     job = prepare(case, way, device)
     rounds = 3 if way == OURS or case == SMALL else 1
     ratios = side_by_side(case.title(), way, job, device=device, rounds=rounds)
-    if way == OURS and SCALE == 1:
+    if way == OURS and SCALE == 1 and device == "cpu":
         for other, ratio in ratios.items():
             assert ratio >= slowest_allowed[other], other
