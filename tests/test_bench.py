@@ -240,7 +240,7 @@ def test_nothing_begins_when_no_time_is_left():
         (["--full", "--threads", "1"], "dynal-fast bench --full --threads 1"),
         (["--full", "--limit", "1"], "dynal-fast bench --full --limit 1"),
         (["--full", "--repeats", "1"], "dynal-fast bench --full --repeats 1"),
-        (["-k", "10"], "dynal-fast bench -k 10"),
+        (["-k", "10", "-o", "out", "--data-root=data"], "dynal-fast bench -k 10"),
     ],
 )
 def test_only_a_whole_run_is_called_make_bench(monkeypatch, arguments, command):

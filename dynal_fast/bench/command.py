@@ -37,6 +37,7 @@ examples:
 
 
 MEMORY_LIMIT, REPEATS = 6, 5
+PLACES = ("-o", "--output", "--data-root", "--lock")
 SIZES = {
     "n": "pool samples; may be repeated",
     "d": "embedding dimensions",
@@ -254,10 +255,20 @@ def _only_methods(plans: "Sequence[Plan]", names: Sequence[str]) -> "list[Plan]"
 
 
 def recorded_command(arguments: argparse.Namespace) -> str:
-    """What to type for the same again: ``make bench`` for the whole suite as it comes."""
+    """What to type for the same again: ``make bench`` for the whole suite as it comes.
+
+    Without the folders of this machine.
+    """
     in_part = arguments.part != "all" or arguments.only or arguments.methods
     limited = arguments.limit or arguments.memory_limit != MEMORY_LIMIT
     changed = limited or arguments.repeats != REPEATS or arguments.device != "cpu"
     if arguments.full and not in_part and not changed and not arguments.threads:
         return "make bench"
-    return shlex.join(["dynal-fast", *sys.argv[1:]])
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word in PLACES:
+            next(words, None)
+        elif word.partition("=")[0] not in PLACES:
+            kept.append(word)
+    return shlex.join(["dynal-fast", *kept])
