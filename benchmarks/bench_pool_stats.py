@@ -112,7 +112,7 @@ class PlainTorch:
 
 
 class Compiled(PlainTorch):
-    """The same statistics in the form that ``torch.compile`` fuses best."""
+    """The same statistics as plain assignments, for ``torch.compile`` to fuse."""
 
     @torch.compile
     def update(self, ids, logits):

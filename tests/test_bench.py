@@ -314,7 +314,7 @@ def test_splits_measured_several_times_give_their_medians():
     ]
     lost = Split("case", OURS, unavailable="no time was left")
     median = suites.median_split([*runs, lost])
-    spread = {"train": (1.0, 3.0), "pick": (2.0, 6.0)}
+    spread = {"train": [1.0, 3.0], "pick": [2.0, 6.0]}
     assert median == Split("case", OURS, {"train": 2.0, "pick": 4.0}, 1e6, spread=spread)
     assert split_row(median)[3] == "train 2 s (1 s – 3 s), pick 4 s (2 s – 6 s)"
     assert suites.median_split([lost]) == lost

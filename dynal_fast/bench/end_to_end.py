@@ -52,7 +52,7 @@ def observing(n: int, batch: int, repeats: int, device: str) -> dict[str, Any]:
     kept = {name: values[1:] for name, values in seconds.items()}
     return {
         "parts": {name: statistics.median(values) for name, values in kept.items()},
-        "spread": {name: (min(values), max(values)) for name, values in kept.items()},
+        "spread": {name: [min(values), max(values)] for name, values in kept.items()},
     }
 
 

@@ -98,10 +98,7 @@ class Split:
     parts: dict[str, float] = field(default_factory=dict)
     memory_bytes: float | None = None
     unavailable: str = ""
-    spread: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.spread = {name: (least, most) for name, (least, most) in self.spread.items()}
+    spread: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass

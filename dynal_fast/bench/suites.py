@@ -165,7 +165,7 @@ def median_split(runs: Sequence[Split]) -> Split:
     for name in known[0].parts:
         values = [run.parts[name] for run in known]
         parts[name] = statistics.median(values)
-        spread[name] = (min(values), max(values))
+        spread[name] = [min(values), max(values)]
     memory = [run.memory_bytes for run in known if run.memory_bytes is not None]
     peak = min(memory, default=None)
     return dataclasses.replace(known[0], parts=parts, memory_bytes=peak, spread=spread)

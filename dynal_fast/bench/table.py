@@ -189,7 +189,7 @@ def split_row(split: Split) -> tuple[str, ...]:
     )
 
 
-def _range(spread: tuple[float, float] | None) -> str:
+def _range(spread: list[float] | None) -> str:
     return f" ({seconds_text(spread[0])} – {seconds_text(spread[1])})" if spread else ""
 
 

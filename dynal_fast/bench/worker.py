@@ -82,11 +82,7 @@ def _figures(
     if not runs or size != runs[-1].size:
         measure.others = 0.0
         runs.append(measure(size))
-        if (
-            size != full
-            and predict_seconds(terms, runs, full) <= limits.seconds
-            and (predict_memory(memory_terms, runs, full) <= limits.memory_bytes)
-        ):
+        if size != full and largest_within(terms, memory_terms, runs, full, limits) == full:
             size = full  # the pilots had promised worse
             runs.append(measure(full))
     last, answer = runs[-1], measure.answer

@@ -217,7 +217,7 @@ def gudhi_farthest(case: TraversalCase, data: Data) -> Run:
 
 
 def gudhi_plain(case: TraversalCase, data: Data) -> Run:
-    """The same with ``fast=False``, as its documentation advises in many dimensions."""
+    """The same with ``fast=False``: its plain algorithm, whatever the dimension."""
     return _gudhi(data, fast=False)
 
 

@@ -51,7 +51,7 @@ def update_in_place(state: State, ids: Tensor, logits: Tensor) -> None:
 
 
 def update_for_compiler(state: State, ids: Tensor, logits: Tensor) -> None:
-    """The same, in the form that ``torch.compile`` fuses best."""
+    """The same as plain assignments, for ``torch.compile`` to fuse."""
     probabilities = torch.softmax(logits, dim=1)
     count = state["count"][ids] + 1
     mean = state["mean"][ids]
