@@ -1,22 +1,16 @@
-"""The benchmark harness on tiny sizes: what it measures, refuses, extrapolates and writes."""
+"""The benchmark harness on tiny sizes: what it measures, refuses and extrapolates."""
 
-import argparse
 import contextlib
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from dynal_fast import farthest_first
-from dynal_fast.bench import end_to_end, fresh_process, page, suites, worker
+from dynal_fast.bench import end_to_end, fresh_process, suites, worker
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.command import add_bench, recorded_command, run
 from dynal_fast.bench.competitors import OURS, Method, Size, methods, per_epoch
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
@@ -25,20 +19,13 @@ from dynal_fast.bench.growth import fit
 from dynal_fast.bench.inputs import EMBEDDINGS
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import (
-    SCHEMA,
-    Growth,
     Measurement,
-    Record,
-    Split,
-    file_name,
     new_record,
 )
-from dynal_fast.bench.table import full_text, ratio, row, split_row, text_table
+from dynal_fast.bench.table import full_text, row
 from dynal_fast.bench.worker import full_size, measure_in_this_process
-from dynal_fast.experiment import checkpoint
 from dynal_fast.experiment.measure import Measurement as StepMeasurement
 
-ROOT = Path(__file__).parent.parent
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
 FROM_NOTHING = TraversalCase("clustered", 300, 24, 20)
 STATISTICS = StatisticsCase(150, 7, 4, batch=64)
@@ -231,95 +218,6 @@ def test_nothing_begins_when_no_time_is_left():
     assert "62,500 no time was left" in full_text(record)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "command"),
-    [
-        (["--full", "--minutes", "18"], "make bench"),
-        (["--full", "--part", "growth"], "dynal-fast bench --full --part growth"),
-        (["--full", "--only", "digits"], "dynal-fast bench --full --only digits"),
-        (["--full", "--threads", "1"], "dynal-fast bench --full --threads 1"),
-        (["--full", "--limit", "1"], "dynal-fast bench --full --limit 1"),
-        (["--full", "--repeats", "1"], "dynal-fast bench --full --repeats 1"),
-        (["-k", "10", "-o", "out", "--data-root=data"], "dynal-fast bench -k 10"),
-    ],
-)
-def test_only_a_whole_run_is_called_make_bench(monkeypatch, arguments, command):
-    monkeypatch.setattr(sys, "argv", ["dynal-fast", "bench", *arguments])
-    parser = argparse.ArgumentParser()
-    add_bench(parser.add_subparsers())
-    assert recorded_command(parser.parse_args(sys.argv[1:])) == command
-
-
-def parsed(*arguments):
-    parser = argparse.ArgumentParser()
-    add_bench(parser.add_subparsers())
-    return parser.parse_args(["bench", *arguments])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--part", "growth"], "--part needs --full, got --part growth alone"),
-        (["--full", "--d", "3"], "--full has its own sizes, got --d too"),
-        (
-            ["--full", "--only", "nothing"],
-            "--only must be in one of these titles: .*; got 'nothing'",
-        ),
-        (["--features", "x.npy", "--n", "3"], "--features gives all sizes but -k, got --n"),
-        (["--labeled-features", "x.npy"], "--labeled-features needs --features"),
-        (["--methods", "mine"], "--methods must be among dynal_fast, .*, got 'mine'"),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        run(parsed(*arguments, "-o", str(tmp_path / "out")))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_part_goes_into_the_record_of_the_rest_or_nowhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("dynal_fast.bench.record.commit", lambda: "abc")
-    small = ["--n", "60", "--d", "4", "-k", "3", "--labeled", "5", "--classes", "3"]
-    output = ["-o", str(tmp_path), "--repeats", "1"]
-    for method in (OURS, "BLAS loop"):
-        arguments = [*small, "--only", "farthest", "--methods", method, *output]
-        monkeypatch.setattr(sys, "argv", ["dynal-fast", "bench", *arguments])
-        run(parsed(*arguments))
-    (path,) = tmp_path.glob("*.json")
-    record = Record.load(path)
-    assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
-    first, second = record.command.split("; ")
-    assert OURS in first
-    assert "'BLAS loop'" in second
-    record.commit = "abc-dirty"
-    assert not record.continues(record)
-    record.commit = "another"
-    record.save(path)
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"--output has .* of another commit"):
-        run(parsed(*arguments))
-    assert path.read_bytes() == before
-
-
-def test_a_figure_is_not_given_up_for_a_reason_why_there_is_none():
-    record = a_record()
-    before = dataclasses.replace(record.measurements[1])
-    record.add(dataclasses.replace(before, seconds=[], unavailable="no time was left"))
-    assert record.measurements[1] == before
-
-
-def test_splits_measured_several_times_give_their_medians():
-    runs = [
-        Split("case", OURS, {"train": seconds, "pick": 2 * seconds}, memory)
-        for seconds, memory in ((1.0, 5e6), (3.0, 1e6), (2.0, 4e6))
-    ]
-    lost = Split("case", OURS, unavailable="no time was left")
-    median = suites.median_split([*runs, lost])
-    spread = {"train": [1.0, 3.0], "pick": [2.0, 6.0]}
-    assert median == Split("case", OURS, {"train": 2.0, "pick": 4.0}, 1e6, spread=spread)
-    assert split_row(median)[3] == "train 2 s (1 s – 3 s), pick 4 s (2 s – 6 s)"
-    assert suites.median_split([lost]) == lost
-
-
 def test_end_to_end_times_every_part():
     small = {"n": 60, "labeled": 30, "k": 5, "epochs": 1, "device": "cpu"}
     assert set(end_to_end.observing(60, 32, 1, "cpu")["parts"]) == {"bare forward", "observe_pool"}
@@ -364,147 +262,7 @@ def test_growth_exponents():
     assert fit([10], [5.0]) is None
 
 
-def a_record():
-    record = new_record("dynal-fast bench", 2, "cpu")
-    case = as_record(TRAVERSAL)
-    exact = {"agreement": 1.0, "radius_ratio": 1.0}
-    record.add(
-        Measurement(
-            case,
-            OURS,
-            [0.1, 0.2, 0.3],
-            2e6,
-            "test",
-            exactness={"certified": True, "near_ties": 0, "gaps": 0, "largest_gap": 0.0},
-        )
-    )
-    record.add(Measurement(case, "BLAS loop", [2.0], 3e6, "test", exactness=exact))
-    record.add(Measurement(case, "torch.cdist loop", unavailable="no"))
-    record.growth.append(Growth("farthest-first", "n", "d 3", [1, 10], [0.5, 5.0], 1.0, 0.5))
-    record.splits.append(Split("one cycle", OURS, {"train": 1.0, "pick": 0.25}, 1e6))
-    return record
-
-
-def test_a_record_is_read_back_as_written(tmp_path):
-    record = a_record()
-    record.save(tmp_path / "record.json")
-    assert Record.load(tmp_path / "record.json") == record
-    values = json.loads((tmp_path / "record.json").read_text())
-    assert values["schema"] == SCHEMA
-    for field in ("device", "date", "command", "threads", "commit", "versions"):
-        assert field in values
-    values["schema"] = "another"
-    (tmp_path / "record.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="schema must be"):
-        Record.load(tmp_path / "record.json")
-
-
-def test_a_record_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
-    path = tmp_path / "results" / "record.json"
-    record = a_record()
-    record.save(path)
-    before = path.read_text()
-    record.command = "another"
-    monkeypatch.setattr(checkpoint.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28)))
-    with pytest.raises(OSError, match="cannot write"):
-        record.save(path)
-    assert path.read_text() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_repeated_measurement_replaces_the_earlier_one():
-    record = a_record()
-    record.add(Measurement(as_record(TRAVERSAL), "BLAS loop", [4.0], 3e6))
-    assert len(record.measurements) == 3
-    assert ratio(record, record.measurements[1]) == 20
-
-
-def test_the_table_says_everything():
-    record = a_record()
-    text = text_table(record, TRAVERSAL)
-    assert TRAVERSAL.title() in text
-    assert row(record, record.measurements[1]) == (
-        "BLAS loop",
-        "2 s",
-        "",
-        "10",
-        "3 MB",
-        "exact",
-        "",
-    )
-    assert "n/a: no" in text
-    assert "200 ms" in text
-    assert "100 ms – 300 ms" in text
-    assert "pick 250 ms" in full_text(record)
-
-
-def test_the_picture_is_drawn(tmp_path):
-    from dynal_fast.bench.picture import draw
-
-    draw(a_record(), tmp_path / "record.png")
-    assert (tmp_path / "record.png").stat().st_size > 10_000
-
-
 def test_every_planned_method_exists():
     for case, names in suites.FULL:
         assert set(names) <= set(methods(case.operation))
         assert case.title()
-
-
-def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "pool.npy", rng.standard_normal((80, 5), dtype=np.float32))
-    np.save(tmp_path / "labeled.npy", rng.standard_normal((9, 5), dtype=np.float32))
-    arguments = [
-        "--features",
-        "pool.npy",
-        "--labeled-features",
-        "labeled.npy",
-        "-k",
-        "6",
-        "--lock",
-        "lock",
-    ]
-    process = subprocess.run(
-        [sys.executable, "-m", "dynal_fast.cli", "bench", *arguments, "-o", "out", "--methods"]
-        + [OURS, "BLAS loop"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "6 of 80 × 5, 9 labeled" in process.stdout
-    assert "certified" in process.stdout
-    (path,) = (tmp_path / "out").glob("*.json")
-    record = Record.load(path)
-    assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
-    assert record.measurements[1].exactness["agreement"] == 1
-
-
-def test_the_readme_and_the_results_page_are_made_from_the_records():
-    records = page.load_records(ROOT)
-    assert records
-    readme = (ROOT / "README.md").read_text()
-    assert page.with_block(readme, page.readme_block(*records[0])) == readme
-    assert page.results_page(records) == (ROOT / "docs" / "benchmarks.md").read_text()
-    for name, record in records:
-        assert record.commit
-        assert not record.commit.endswith("-dirty")
-        assert (ROOT / name).name == file_name(record)
-
-
-def test_the_page_of_a_record(tmp_path):
-    record = a_record()
-    text = page.results_page([("benchmarks/results/record.json", record)])
-    assert f"### {TRAVERSAL.title()}" in text
-    assert "| BLAS loop | 2 s |  | 10 | 3 MB | exact |  |" in text
-    assert "../benchmarks/results/record.png" in text
-    record.save(tmp_path / "benchmarks" / "results" / "a.json")
-    (tmp_path / "benchmarks" / "results" / "other.json").write_text("{}")
-    (tmp_path / "README.md").write_text(f"before {page.BEGIN}{page.END} after")
-    page.write(tmp_path)
-    assert record.device in (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert (tmp_path / "README.md").read_text().startswith(f"before {page.BEGIN}\n")
-    with pytest.raises(ValueError, match="no block between"):
-        page.with_block("nothing", "new")
