@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b
 from dynal_fast.acquisition.registry import SelectionContext, get_strategy
-from dynal_fast.acquisition.scores import SCORES, cod
+from dynal_fast.acquisition.scores import SCORES, cod, label_dispersion
 from dynal_fast.pool.schedule import Epochs
 
 N, C = 31, 6
@@ -158,6 +158,22 @@ def test_label_counts_are_promoted_before_they_overflow():
     assert counts.dtype == torch.uint16
     assert counts.to(torch.int32).tolist() == [[300, 1], [1, 300]]
     torch.testing.assert_close(stats.score("label_dispersion"), torch.full((2,), 1 / 301))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_label_dispersion_of_every_dtype_of_counts(dtype):
+    generator = torch.Generator().manual_seed(0)
+    most = min(torch.iinfo(dtype).max, 1_000_000)  # their sums leave the integers of float32
+    counts = torch.randint(most, (1100, 501), generator=generator, dtype=torch.int32)
+    counts[3], counts[700] = 0, 0
+    counts[700, 500] = most
+    values = counts.double().numpy()
+    with np.errstate(invalid="ignore"):
+        want = 1 - values.max(axis=1) / values.sum(axis=1)
+    got = label_dispersion(counts.to(dtype)).numpy()
+    np.testing.assert_allclose(got, want, rtol=3 * 2**-24)  # two integers and a quotient rounded
+    assert np.isnan(got[3])
+    assert got[700] == 0
 
 
 def test_errors_of_a_pass_name_the_ids():

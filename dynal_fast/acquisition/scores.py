@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ELEMENTS_AT_A_TIME = 2**16  # elements: scores need no temporary of the size of the state
-
 
 def prediction_stability(count: Tensor, m2: Tensor, unbiased: bool = False) -> Tensor:
     """Sum over classes of the variance of the softmax output over the observed epochs.
@@ -65,11 +63,11 @@ def label_dispersion(label_counts: Tensor) -> Tensor:
 
     def rows(label_counts: Tensor) -> Tensor:
         label_counts = label_counts.to(torch.int32)
-        total = label_counts.sum(dim=1)
+        total = label_counts.sum(dim=1, dtype=torch.int32)
         outside_mode = (total - label_counts.amax(dim=1)).float()
         return outside_mode / total.where(total > 0, torch.nan)
 
-    return _by_rows(rows, label_counts)
+    return _by_rows(rows, label_counts, elements=2**19)  # of one temporary: fewer, larger steps
 
 
 def variation_ratio(label_counts: Tensor) -> Tensor:
@@ -228,11 +226,14 @@ SCORES: dict[str, Score] = {
 ALIASES = {"softmax_response": "least_confidence", "consensus_kl": "bald"}
 
 
-def _by_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply ``function`` to slices of the first axis, so that temporaries stay small."""
+def _by_rows(function: Callable[..., Tensor], *tensors: Tensor, elements: int = 2**16) -> Tensor:
+    """Apply ``function`` to slices of the first axis: no temporary of the size of the state.
+
+    A slice has ``elements`` of the widest tensor, or is one row.
+    """
     rows = len(tensors[0])
     columns = max(tensor[:1].numel() for tensor in tensors)
-    step = max(1, ELEMENTS_AT_A_TIME // max(1, columns))
+    step = max(1, elements // max(1, columns))
     scores = torch.empty(rows, dtype=torch.float32, device=tensors[0].device)
     for start in range(0, rows, step):
         end = start + step
