@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from dynal_fast.bench import page, suites
-from dynal_fast.bench.cases import TraversalCase, as_record
-from dynal_fast.bench.command import add_bench, recorded_command, run
+from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
+from dynal_fast.bench.command import MAKE_MINUTES, add_bench, recorded_command, run
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import (
     SCHEMA,
@@ -24,11 +24,20 @@ from dynal_fast.bench.record import (
     file_name,
     new_record,
 )
-from dynal_fast.bench.table import full_text, ratio, row, split_row, text_table
+from dynal_fast.bench.table import (
+    full_text,
+    header,
+    pass_ratio,
+    ratio,
+    row,
+    split_row,
+    text_table,
+)
 from dynal_fast.experiment import checkpoint
 
 ROOT = Path(__file__).parent.parent
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
+STATISTICS = StatisticsCase(150, 7, 4)
 
 
 def a_record():
@@ -52,10 +61,24 @@ def a_record():
     return record
 
 
+def a_record_of_statistics(of=STATISTICS):
+    record = new_record("dynal-fast bench", 2, "cpu")
+    case = as_record(of)
+    passes = {OURS: [0.003, 0.002, 0.009], "copy": [0.0015], "torch, in place": [0.024, 0.024]}
+    for method, seconds in passes.items():
+        record.add(Measurement(case, method, [0.1], 2e6, pass_seconds=seconds))
+    record.measurements[2].extrapolated = "extrapolated from up to 2 epochs"
+    record.add(Measurement(case, "torch, full history", [0.4], 3e6))
+    record.add(Measurement(case, "torch.compile, in place", unavailable="no", note="slow"))
+    return record
+
+
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        (["--full", "--minutes", "18"], "make bench"),
+        (["--full", "--minutes", str(MAKE_MINUTES)], "make bench"),
+        (["--full", "--minutes", "18"], "make bench MINUTES=18"),
+        (["--full"], "make bench MINUTES=inf"),
         (["--full", "--part", "growth"], "dynal-fast bench --full --part growth"),
         (["--full", "--only", "digits"], "dynal-fast bench --full --only digits"),
         (["--full", "--threads", "1"], "dynal-fast bench --full --threads 1"),
@@ -69,6 +92,10 @@ def test_only_a_whole_run_is_called_make_bench(monkeypatch, arguments, command):
     parser = argparse.ArgumentParser()
     add_bench(parser.add_subparsers())
     assert recorded_command(parser.parse_args(sys.argv[1:])) == command
+
+
+def test_the_makefile_has_the_minutes_that_need_no_mention():
+    assert f"MINUTES ?= {MAKE_MINUTES}\n" in (ROOT / "Makefile").read_text()
 
 
 def parsed(*arguments):
@@ -194,11 +221,57 @@ def test_the_table_says_everything():
     assert "pick 250 ms" in full_text(record)
 
 
-def test_the_picture_is_drawn(tmp_path):
+def test_the_table_of_statistics_has_two_columns_of_a_pass():
+    record = a_record_of_statistics()
+    assert header(STATISTICS)[3:6] == ("× ours", "a pass", "× ours")
+    assert "a pass" not in header(TRAVERSAL)
+    assert [pass_ratio(record, entry) for entry in record.measurements[:3]] == [1, 0.5, 8]
+    ours, copy, in_place, history, compiled = (row(record, m) for m in record.measurements)
+    assert ours[1:6] == ("100 ms", "", "1", "3 ms", "1")
+    assert copy[4:6] == ("1.5 ms", "0.5")
+    assert in_place[1:6] == ("≈ 100 ms", "", "≈ 1", "24 ms", "8")  # a pass is measured
+    assert history[3:6] == ("4", "", "")
+    assert compiled == (compiled[0], "n/a: no", "", "", "", "", "", "", "slow")
+    assert "a pass" in text_table(record, STATISTICS)
+    assert "a pass" not in text_table(a_record(), TRAVERSAL)
+
+
+def test_a_record_without_passes_is_still_read(tmp_path):
+    record = a_record_of_statistics()
+    record.save(tmp_path / "record.json")
+    values = json.loads((tmp_path / "record.json").read_text())
+    for entry in values["measurements"]:
+        del entry["pass_seconds"]
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    old = Record.load(tmp_path / "record.json")
+    assert old.measurements[0].median_pass is None
+    assert row(old, old.measurements[0])[1:6] == ("100 ms", "", "1", "", "")
+
+
+@pytest.mark.parametrize("make", [a_record, a_record_of_statistics])
+def test_the_picture_is_drawn(tmp_path, make):
     from dynal_fast.bench.picture import draw
 
-    draw(a_record(), tmp_path / "record.png")
+    draw(make(), tmp_path / "record.png")
     assert (tmp_path / "record.png").stat().st_size > 10_000
+
+
+def test_the_picture_compares_passes_where_others_stream(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from dynal_fast.bench.picture import draw
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    record = a_record_of_statistics()
+    draw(record, tmp_path / "record.png")
+    record.measurements = [record.measurements[0], record.measurements[3]]
+    draw(record, tmp_path / "record.png")
+    passes, whole = (figure.axes[0] for figure in drawn)
+    assert (passes.get_xlabel(), whole.get_xlabel()) == ("a pass / ours", "time / ours")
+    assert passes.get_title().endswith("4 epochs: a pass")
+    assert [text.get_text() for text in passes.texts] == [" 8×", " 0.5×", " 1×"]
+    assert [text.get_text() for text in whole.texts] == [" 4×", " 1×"]
 
 
 def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
@@ -256,5 +329,9 @@ def test_the_page_of_a_record(tmp_path):
     page.write(tmp_path)
     assert record.device in (tmp_path / "docs" / "benchmarks.md").read_text()
     assert (tmp_path / "README.md").read_text().startswith(f"before {page.BEGIN}\n")
+    headline = suites.STATISTICS[1]
+    block = page.readme_block("record.json", a_record_of_statistics(headline))
+    assert f"| {headline.title()} | time | × ours | a pass | × ours | peak memory |" in block
+    assert "| **dynal_fast** | 100 ms | 1 | 3 ms | 1 | 2 MB |  |" in block
     with pytest.raises(ValueError, match="no block between"):
         page.with_block("nothing", "new")

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks import bench_dense_discrepancy, bench_farthest_first, bench_pool_stats
+from dynal_fast.bench.cases import StatisticsCase
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
 from tests.dense_discrepancy_cases import maps
 
 ROOT = Path(__file__).parents[1]
-SMALL_PASS = bench_pool_stats.Pass(300, 7, "shuffled")
+SMALL_PASS = bench_pool_stats.Pass(StatisticsCase(300, 7, epochs=2), "shuffled")
 
 
 def test_every_operation_has_a_suite():
@@ -38,21 +39,27 @@ def test_the_suites_run_and_report_ratios():
     )
     assert finished.returncode == 0, finished.stdout
     ratios = finished.stdout.split("ratios to dynal_fast")[1]
-    for way in ("plain torch", "BLAS loop", "copy of one map", "reference", "bare forward"):
+    for way in (
+        "plain torch",
+        "BLAS loop",
+        "copy of as many bytes",
+        "copy of one map",
+        "reference",
+        "bare forward",
+    ):
         assert f" x  {way}" in ratios
 
 
 @pytest.mark.parametrize("way", [bench_pool_stats.OURS, bench_pool_stats.PLAIN])
 def test_statistics_that_are_off_are_refused(way):
     ids, epochs = bench_pool_stats.load(SMALL_PASS, "cpu")
-    make = bench_pool_stats.TRACKERS[way]
-    tracker = make(SMALL_PASS, "cpu")
-    bench_pool_stats.agrees_with_the_reference(tracker, SMALL_PASS, ids, epochs)
-    wrong = make(SMALL_PASS, "cpu")
+    make, case = bench_pool_stats.TRACKERS[way], SMALL_PASS.case
+    bench_pool_stats.agrees_with_the_reference(make(case, "cpu"), case, ids, epochs)
+    wrong = make(case, "cpu")
     observe = wrong.observe
     wrong.observe = lambda batches: observe([(i, logits * 1.001) for i, logits in batches])
     with pytest.raises(AssertionError, match="prediction_stability"):
-        bench_pool_stats.agrees_with_the_reference(wrong, SMALL_PASS, ids, epochs)
+        bench_pool_stats.agrees_with_the_reference(wrong, case, ids, epochs)
 
 
 def test_picks_that_are_not_the_farthest_are_refused(monkeypatch):

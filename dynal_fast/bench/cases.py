@@ -8,6 +8,9 @@ import torch
 
 from dynal_fast.bench import inputs
 
+# What the statistics of every method are: two over epochs, and the uncertainty in the last one.
+TRACK = ("prediction_stability", "label_dispersion", "entropy", "least_confidence", "margin")
+
 
 @dataclass(frozen=True)
 class TraversalCase:
@@ -52,7 +55,10 @@ class TraversalCase:
 
 @dataclass(frozen=True)
 class StatisticsCase:
-    """Observe ``n`` samples over ``classes`` in each of ``epochs`` epochs, then score them."""
+    """Observe ``n`` samples over ``classes`` in each of ``epochs`` epochs, then score them.
+
+    What is tracked and scored is ``TRACK``; a pass observes ``batch`` samples at a time.
+    """
 
     n: int
     classes: int
@@ -80,6 +86,18 @@ class StatisticsCase:
         """The logits (n, classes) of an epoch, from 1: a view of ``base`` that shifts by 7 rows."""
         first = 7 * (epoch - 1)
         return base[first : first + self.n]
+
+    def moved_bytes(self) -> int:
+        """Bytes that a pass must read and write: none can track this in float32 and move fewer.
+
+        Of each sample its id, logits, mean and one count of a label, the last two read and written,
+        and scalars: a stamp, the count and M2 read and written, three written.
+
+        >>> StatisticsCase(150_000, 100, 20).moved_bytes() / 150_000
+        1246.0
+        """
+        scalars = 2 * 4 + 2 * 4 + 2 * 4 + 3 * 4
+        return self.n * (8 + 4 * self.classes + 8 * self.classes + 2 + scalars)
 
 
 Case = TraversalCase | StatisticsCase

@@ -37,6 +37,7 @@ examples:
 
 
 MEMORY_LIMIT, REPEATS = 6, 5
+MAKE_MINUTES = 40  # of `make bench`
 PLACES = ("-o", "--output", "--data-root", "--lock")
 SIZES = {
     "n": "pool samples; may be repeated",
@@ -263,7 +264,8 @@ def recorded_command(arguments: argparse.Namespace) -> str:
     limited = arguments.limit or arguments.memory_limit != MEMORY_LIMIT
     changed = limited or arguments.repeats != REPEATS or arguments.device != "cpu"
     if arguments.full and not in_part and not changed and not arguments.threads:
-        return "make bench"
+        minutes = arguments.minutes
+        return "make bench" if minutes == MAKE_MINUTES else f"make bench MINUTES={minutes:g}"
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

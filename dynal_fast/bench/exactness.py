@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def judge_scores(
 
     ``stability_error``: the largest error of prediction stability relative to the largest value.
     ``dispersion_agreement``: the share of samples whose label dispersion is right to 1e-6.
-    ``margin_error``: the largest error of the last epoch's margin.
+    ``uncertainty_error``: the largest error of the last epoch's entropy, top probability or margin.
     """
     rows = np.linspace(0, case.n - 1, min(case.n, ROWS_CHECKED)).astype(np.int64)
     epochs = range(1, size.amount + 1)
@@ -77,11 +78,18 @@ def judge_scores(
     error = np.abs(_float64(scores["prediction_stability"])[rows] - stability).max()
     close = np.abs(_float64(scores["label_dispersion"])[rows] - dispersion) < 1e-6
     second, top = np.sort(values[-1], axis=1)[:, -2:].T
-    margins = np.abs(_float64(scores["margin"])[rows] - (second - top))
+    uncertainty = {
+        "entropy": scipy.special.entr(values[-1]).sum(axis=1),
+        "least_confidence": 1 - top,
+        "margin": second - top,
+    }
+    errors = [
+        np.abs(_float64(scores[name])[rows] - want).max() for name, want in uncertainty.items()
+    ]
     return {
         "stability_error": float(error / max(stability.max(), np.finfo(np.float64).tiny)),
         "dispersion_agreement": float(close.mean()),
-        "margin_error": float(margins.max()),
+        "uncertainty_error": float(max(errors)),
     }
 
 

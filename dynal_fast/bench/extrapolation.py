@@ -23,11 +23,12 @@ class Limits:
 
 
 class Run(NamedTuple):
-    """One measured run: its size, seconds and peak extra bytes."""
+    """One measured run: its size, seconds, peak extra bytes, and seconds of its passes, if any."""
 
     size: Size
     seconds: float
     memory_bytes: float
+    pass_seconds: Sequence[float] = ()
 
 
 def predict(terms: Terms, runs: Sequence[Run], measured: Sequence[float], size: Size) -> float:

@@ -12,9 +12,9 @@ from dynal_fast.bench.record import SCHEMA, Record
 from dynal_fast.bench.suites import HEADLINE, STATISTICS
 from dynal_fast.bench.table import (
     GROWTH_HEADER,
-    HEADER,
     SPLIT_HEADER,
     growth_rows,
+    header,
     markdown_table,
     row,
     rows,
@@ -30,10 +30,20 @@ bench` measures the same on your machine. Every row is measured in a fresh proce
 the repetitions with their range, and the peak of memory beyond the inputs. `≈` marks figures
 extrapolated from a smaller run. *Exactness* compares picks with the exact traversal (the share of
 positions that agree, and the cover radius over the exact one), and statistics with float64 NumPy,
-of the smaller run where a figure is extrapolated. Our own picks are certified by float64 distances:
-none falls short of the farthest sample by more than 1e-6; *near ties* are picks that another sample
-comes that close to, *gaps* those that fall short at all, which rounding to float32 decides. Ratios
-are to our time on the same case in the same record. End to end, the ways take turns in fresh
+of the smaller run where a figure is extrapolated; *uncertainty* is the entropy, top probability and
+margin of the last epoch. Our own picks are certified by float64 distances: none falls short of the
+farthest sample by more than 1e-6; *near ties* are picks that another sample comes that close to,
+*gaps* those that fall short at all, which rounding to float32 decides. Ratios are to our time on
+the same case in the same record.
+
+Of pool statistics, *time* is of the whole job: make the tracker, observe every epoch, score. It has
+the first touch of the state's memory in it. *A pass* is what every further epoch costs: one epoch
+of `update`, in batches of 8,192. It is the median of all passes but the first, of all repetitions,
+and measured also where the whole job is extrapolated. The yardstick is a copy that reads and writes
+together as many bytes as a pass must move, from memory: its pass over ours is our share of the
+copy's bandwidth. A full history has no passes.
+
+End to end, the ways take turns in fresh
 processes: medians, with the range of each part, and the least peak of memory.
 """
 
@@ -52,7 +62,7 @@ def _section(name: str, record: Record) -> str:
         f"{versions}.\n",
     ]
     for case in record.cases():
-        parts.append(f"### {case.title()}\n\n{markdown_table(HEADER, rows(record, case))}\n")
+        parts.append(f"### {case.title()}\n\n{markdown_table(header(case), rows(record, case))}\n")
     if record.growth:
         parts.append(
             "### Growth\n\nHow our time grows in one variable, the others fixed; the fitted power "
@@ -76,12 +86,13 @@ def readme_block(name: str, record: Record) -> str:
         body = []
         for entry in record.measurements:
             if entry.of == case and not entry.unavailable:
-                name_of, time, _, times, memory, exact, _ = row(record, entry)
+                name_of, time, _, times, *passes, memory, exact, _ = row(record, entry)
                 name_of = f"**{name_of}**" if name_of == OURS else name_of
                 exact = "; ".join(filter(None, (exact, entry.defect)))
-                body.append((name_of, time, times, memory, exact))
-        header = (case.title(), "time", "× ours", "peak memory", "exactness")
-        sections.append(markdown_table(header, body) + "\n")
+                body.append((name_of, time, times, *passes, memory, exact))
+        _, time, _, times, *passes, memory, exact, _ = header(case)
+        columns = (case.title(), time, times, *passes, memory, exact)
+        sections.append(markdown_table(columns, body) + "\n")
     sections.append(
         f"{record.device}, {record.threads} threads, {record.date}, `{record.command}`: "
         f"[all results](docs/benchmarks.md), from `{name}`. `≈`: extrapolated from a smaller run."

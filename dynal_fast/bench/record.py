@@ -39,8 +39,9 @@ PACKAGES = (
 class Measurement:
     """One method on one case; ``unavailable`` says why there are no figures.
 
-    ``seconds`` of each repetition; ``memory_bytes``: the peak beyond the inputs; ``extrapolated``
-    says from what, where the figures were not measured in full; ``exactness``: see
+    ``seconds`` of each repetition; ``pass_seconds`` of each pass but the first, of all repetitions,
+    where the method streams; ``memory_bytes``: the peak beyond the inputs; ``extrapolated`` says
+    from what, where ``seconds`` and memory were not measured in full; ``exactness``: see
     ``exactness.py``; ``defect``: what is wrong with the method's results; ``others``: the largest
     share of the machine's CPU time that other processes took during a repetition; ``note``: what
     the figures are of, where the method's name does not say.
@@ -57,11 +58,17 @@ class Measurement:
     defect: str = ""
     others: float = 0.0
     note: str = ""
+    pass_seconds: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float | None:
         """The median seconds, if there are any."""
         return statistics.median(self.seconds) if self.seconds else None
+
+    @property
+    def median_pass(self) -> float | None:
+        """The median seconds of a pass, if there are any."""
+        return statistics.median(self.pass_seconds) if self.pass_seconds else None
 
     @property
     def of(self) -> Case:

@@ -90,6 +90,7 @@ def run_plans(
             first = record.find(case, OURS)
             if first is not None and not again.unavailable:
                 first.seconds += again.seconds
+                first.pass_seconds += again.pass_seconds
                 first.others = max(first.others, again.others)
 
 

@@ -1,14 +1,19 @@
 """A record as text: aligned for the terminal, or as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from dynal_fast.bench.cases import Case
+from dynal_fast.bench.cases import Case, StatisticsCase
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
 
 BUSY = 0.1  # share of the CPU taken by others from which a row says so
-HEADER = ("method", "time", "spread", "× ours", "peak memory", "exactness", "remarks")
+
+
+def header(case: Case) -> tuple[str, ...]:
+    """The columns of a case's table: of statistics, a pass has two."""
+    passes = ("a pass", "× ours") if isinstance(case, StatisticsCase) else ()
+    return "method", "time", "spread", "× ours", *passes, "peak memory", "exactness", "remarks"
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -53,8 +58,9 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     'exact'
     >>> exactness_text({"agreement": 0.25, "radius_ratio": 1.0625})
     '25% of picks, radius × 1.0625'
-    >>> exactness_text({"stability_error": 1.2e-7, "dispersion_agreement": 1.0})
-    'stability to 1.2e-07, dispersion exact'
+    >>> statistics = {"stability_error": 1.2e-7, "dispersion_agreement": 1.0}
+    >>> exactness_text(statistics | {"uncertainty_error": 2e-7})
+    'stability to 1.2e-07, dispersion exact, uncertainty to 2.0e-07'
     >>> exactness_text({"certified": True, "gaps": 2, "largest_gap": 3e-8, "near_ties": 9})
     'certified, 9 near ties, 2 gaps up to 3e-08'
     """
@@ -65,9 +71,10 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     if "stability_error" in exactness:
         agreement = exactness["dispersion_agreement"]
         dispersion = "exact" if agreement == 1 else f"right for {agreement:.2%}"
-        margin = exactness.get("margin_error")
-        margin = "" if margin is None else f", margin to {margin:.1e}"
-        return f"stability to {exactness['stability_error']:.1e}, dispersion {dispersion}{margin}"
+        parts = [f"stability to {exactness['stability_error']:.1e}", f"dispersion {dispersion}"]
+        if "uncertainty_error" in exactness:
+            parts.append(f"uncertainty to {exactness['uncertainty_error']:.1e}")
+        return ", ".join(parts)
     if "certified" in exactness:
         parts = ["certified" if exactness["certified"] else "NOT EXACT"]
         if exactness["near_ties"]:
@@ -83,10 +90,20 @@ def exactness_text(exactness: dict[str, Any]) -> str:
 
 def ratio(record: Record, measurement: Measurement) -> float | None:
     """The median of a measurement over that of ours on the same case."""
+    return _over_ours(record, measurement, lambda entry: entry.median)
+
+
+def pass_ratio(record: Record, measurement: Measurement) -> float | None:
+    """The median pass over that of ours."""
+    return _over_ours(record, measurement, lambda entry: entry.median_pass)
+
+
+def _over_ours(
+    record: Record, measurement: Measurement, figure: Callable[[Measurement], float | None]
+) -> float | None:
     ours = record.find(measurement.of, OURS)
-    if ours is None or not ours.median or measurement.median is None:
-        return None
-    return measurement.median / ours.median
+    theirs, least = figure(measurement), figure(ours) if ours else None
+    return theirs / least if least and theirs is not None else None
 
 
 def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
@@ -96,12 +113,19 @@ def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
         remarks.append(f"other processes took {measurement.others:.0%} of the CPU meanwhile")
     remark = "; ".join(filter(None, remarks))
     if measurement.unavailable:
-        return measurement.method, f"n/a: {measurement.unavailable}", "", "", "", "", remark
+        empty = [""] * (len(header(measurement.of)) - 3)
+        return measurement.method, f"n/a: {measurement.unavailable}", *empty, remark
     spread = ""
     if len(measurement.seconds) > 1:
         low, high = min(measurement.seconds), max(measurement.seconds)
         spread = f"{seconds_text(low)} – {seconds_text(high)}"
     about = "≈ " if measurement.extrapolated else ""
+    passes: tuple[str, ...] = ()
+    if isinstance(measurement.of, StatisticsCase):  # measured, where the whole is extrapolated too
+        passes = (
+            seconds_text(measurement.median_pass),
+            ratio_text(pass_ratio(record, measurement)),
+        )
     exactness = exactness_text(measurement.exactness)
     if measurement.extrapolated and exactness:
         exactness += ", as far as it ran"
@@ -110,6 +134,7 @@ def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
         about + seconds_text(measurement.median),
         spread,
         about + ratio_text(ratio(record, measurement)),
+        *passes,
         about + bytes_text(measurement.memory_bytes),
         exactness,
         remark,
@@ -123,9 +148,9 @@ def rows(record: Record, case: Case) -> list[tuple[str, ...]]:
 
 def text_table(record: Record, case: Case) -> str:
     """A case's rows for the terminal; a reason for no figures may run over the columns."""
-    body = [HEADER, *rows(record, case)]
+    body = [header(case), *rows(record, case)]
     shown = [line for line in body if not line[1].startswith("n/a")]
-    widths = [max(len(line[i]) for line in shown) for i in range(len(HEADER))]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     widths[0] = max(len(line[0]) for line in body)
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

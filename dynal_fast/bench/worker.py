@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dynal_fast.bench.cases import Case, StatisticsCase, from_record
-from dynal_fast.bench.competitors import OURS, Method, Size, method_for
+from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, method_for
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import (
     Limits,
@@ -86,26 +86,33 @@ def _figures(
             size = full  # the pilots had promised worse
             runs.append(measure(full))
     last, answer = runs[-1], measure.answer
+    made = [last]
     if size == full:
         repeats = int(limits.repeat_seconds / max(last.seconds, 1e-9))
-        seconds = [last.seconds]
-        for _ in range(min(repeats, limits.repeats) - 1):
-            seconds.append(measure(full).seconds)
-        result = {"seconds": seconds, "memory_bytes": last.memory_bytes, "extrapolated": ""}
+        made += [measure(full) for _ in range(min(repeats, limits.repeats) - 1)]
+        result = {
+            "seconds": [run.seconds for run in made],
+            "memory_bytes": last.memory_bytes,
+            "extrapolated": "",
+        }
     else:
         result = {
             "seconds": [predict_seconds(terms, runs, full)],
             "memory_bytes": predict_memory(memory_terms, runs, full),
             "extrapolated": describe(runs, full, noun),
         }
-    result |= {"memory_method": measure.memory_method, "others": measure.others}
+    result |= {
+        "pass_seconds": [seconds for run in made for seconds in run.pass_seconds],
+        "memory_method": measure.memory_method,
+        "others": measure.others,
+    }
     if check:
         result["exactness"] = _judge(case, method, data, answer, size)
     return result
 
 
 class _Measurer:
-    """Runs a job at a size; keeps the last answer."""
+    """Runs a job at a size; keeps the last answer, picks or scores."""
 
     def __init__(self, job: Callable[[Size], Any], device: torch.device) -> None:
         self.job = job
@@ -121,7 +128,10 @@ class _Measurer:
             self.answer = self.job(size)
         self.others = max(self.others, others[0])
         self.memory_method = step.memory_method
-        return Run(size, step.seconds, step.peak_extra_bytes)
+        pass_seconds: list[float] = []
+        if isinstance(self.answer, Streamed):
+            self.answer, pass_seconds = self.answer
+        return Run(size, step.seconds, step.peak_extra_bytes, pass_seconds)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,17 @@ class Size(NamedTuple):
     labeled: int
 
 
+class Streamed(NamedTuple):
+    """What a method answers that folds every pass into its state.
+
+    ``scores``: (n,) by their names in ``cases.TRACK``; ``pass_seconds``: of each pass but the
+    first, which touches the memory of the state for the first time.
+    """
+
+    scores: dict[str, Any]
+    pass_seconds: list[float]
+
+
 # What time and memory are linear in, of a size and the number n of samples in the pool; what is too
 # large to run is fitted from smaller sizes.
 Terms = Callable[[Size, int], Sequence[float]]
@@ -66,7 +77,8 @@ class Method:
     """One way to do an operation.
 
     ``prepare(case, data)`` brings inputs into the method's form, outside of the measurement, and
-    returns ``run(size)``, which does the job and returns picks (int array) or scores (dict).
+    returns ``run(size)``, which does the job and returns picks (int array), scores (dict) or
+    ``Streamed`` scores.
     """
 
     name: str
@@ -115,6 +127,7 @@ __all__ = [
     "Method",
     "Size",
     "StatisticsCase",
+    "Streamed",
     "TraversalCase",
     "every_center_at_every_pick",
     "method_for",

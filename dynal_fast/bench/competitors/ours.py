@@ -1,15 +1,15 @@
 """This package's methods, called as a user calls them."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from dynal_fast import EveryEpoch, PoolStats, Traversal
 from dynal_fast import farthest_first as traverse
-from dynal_fast.bench.cases import StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, Method, Size, per_epoch, per_pick
+from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase
+from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, per_epoch, per_pick
+from dynal_fast.bench.competitors.statistics import stream
 
 
 def farthest_first(
@@ -25,27 +25,31 @@ def farthest_first(
     return run
 
 
-def pool_stats(case: StatisticsCase, data: Tensor) -> Callable[[Size], dict[str, Any]]:
-    """``PoolStats`` tracking prediction stability, label dispersion and the last margin."""
-    names = ("prediction_stability", "label_dispersion", "margin")
-    batches = torch.arange(case.n, device=data.device).split(case.batch)
+class Fused:
+    """``PoolStats`` tracking ``TRACK``; ``backend`` as there."""
 
-    def run(size: Size) -> dict[str, Any]:
-        stats = PoolStats(
-            case.n,
-            case.classes,
-            track=names,
-            schedules={name: EveryEpoch() for name in names},
-            device=data.device,
+    def __init__(
+        self, case: StatisticsCase, device: torch.device | str, backend: str | None = None
+    ) -> None:
+        every = {name: EveryEpoch() for name in TRACK}
+        self.stats = PoolStats(
+            case.n, case.classes, TRACK, schedules=every, device=device, backend=backend
         )
-        for epoch in range(1, size.amount + 1):
-            logits = case.epoch_logits(data, epoch).split(case.batch)
-            with stats.observe(epoch, size.amount):
-                for ids, batch in zip(batches, logits, strict=True):
-                    stats.update(ids, batch)
-        return {name: stats.score(name) for name in names}
 
-    return run
+    def observe(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """One pass over the pool."""
+        with self.stats.observe(1, 1):
+            for ids, logits in batches:
+                self.stats.update(ids, logits)
+
+    def scores(self) -> dict[str, Tensor]:
+        """Scores (n,) by name."""
+        return {name: self.stats.score(name) for name in TRACK}
+
+
+def pool_stats(case: StatisticsCase, data: Tensor) -> Callable[[Size], Streamed]:
+    """``dynal_fast.PoolStats``."""
+    return stream(case, data, Fused)
 
 
 METHODS = [

@@ -1,104 +1,190 @@
 """Statistics of learning dynamics as they are computed today: in place, compiled, from a history.
 
-All score prediction stability (eq. 3: the variance over epochs of each class probability, summed
-over classes), label dispersion (eq. 1-2: one minus the modal label's share) and the margin of the
-last epoch, negated so that higher is more informative.
+All score what ``cases.TRACK`` names: prediction stability (eq. 3: the variance over epochs of each
+class probability, summed over classes), label dispersion (eq. 1-2: one minus the modal label's
+share), and the uncertainty in the last epoch: entropy, one minus the top probability, and the
+margin, negated. Higher is more informative.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
+import scipy.special
 import torch
 from torch import Tensor
 
-from dynal_fast.bench.cases import StatisticsCase
-from dynal_fast.bench.competitors import Method, Size, per_epoch
+from dynal_fast.bench.cases import TRACK, StatisticsCase
+from dynal_fast.bench.competitors import Method, Size, Streamed, per_epoch
 
-Run = Callable[[Size], dict[str, Any]]
-State = dict[str, Tensor]
-
-
-def empty_state(n: int, classes: int, device: torch.device | str = "cpu") -> State:
-    """What the in-place update keeps for each sample."""
-    return {
-        "count": torch.zeros(n, device=device),
-        "mean": torch.zeros(n, classes, device=device),  # (n, classes)
-        "m2": torch.zeros(n, device=device),
-        "label_counts": torch.zeros(n, classes, dtype=torch.uint8, device=device),  # (n, classes)
-        "margin": torch.zeros(n, device=device),
-    }
+Run = Callable[[Size], Any]
+Batches = Iterable[tuple[Tensor, Tensor]]  # of sample ids (batch,) and their logits
+BEYOND_CACHES = 2**26  # float32: 256 MB
 
 
-def update_in_place(state: State, ids: Tensor, logits: Tensor) -> None:
-    """Welford's update, label counts and margin of one batch, in plain torch operations.
+class Tracker(Protocol):
+    """The running statistics of a pool."""
 
-    What one writes without a kernel: no temporary that is not needed, no gather done twice.
-    """
-    count = state["count"][ids].add_(1)
-    state["count"].index_copy_(0, ids, count)
-    probabilities = torch.softmax(logits, dim=1)  # (batch, classes)
-    mean = state["mean"][ids]
-    delta = probabilities - mean
-    mean.addcdiv_(delta, count[:, None])
-    state["mean"].index_copy_(0, ids, mean)
-    change = delta.mul_(torch.sub(probabilities, mean, out=mean)).sum(1)
-    state["m2"].index_add_(0, ids, change)
-    top = probabilities.topk(2, dim=1)
-    cell = torch.add(top.indices[:, 0], ids, alpha=probabilities.shape[1])
-    state["label_counts"].view(-1).index_add_(0, cell, torch.ones_like(cell, dtype=torch.uint8))
-    state["margin"].index_copy_(0, ids, top.values[:, 0] - top.values[:, 1])
+    def observe(self, batches: Batches) -> None:
+        """One pass over the pool."""
+
+    def scores(self) -> dict[str, Tensor]:
+        """Scores (n,) by name."""
 
 
-def update_for_compiler(state: State, ids: Tensor, logits: Tensor) -> None:
-    """The same as plain assignments, for ``torch.compile`` to fuse."""
-    probabilities = torch.softmax(logits, dim=1)
-    count = state["count"][ids] + 1
-    mean = state["mean"][ids]
-    delta = probabilities - mean
-    mean = mean + delta / count[:, None]
-    state["count"][ids] = count
-    state["mean"][ids] = mean
-    state["m2"][ids] += (delta * (probabilities - mean)).sum(1)
-    top = probabilities.topk(2, dim=1)
-    state["label_counts"][ids, top.indices[:, 0]] += 1
-    state["margin"][ids] = top.values[:, 0] - top.values[:, 1]
+def stream(
+    case: StatisticsCase,
+    data: Tensor,
+    tracker_for: Callable[[StatisticsCase, torch.device], Tracker],
+) -> Callable[[Size], Streamed]:
+    """The whole job: make the tracker, observe every epoch, score."""
+    ids = torch.arange(case.n, device=data.device).split(case.batch)
 
+    def run(size: Size) -> Streamed:
+        tracker = tracker_for(case, data.device)
 
-def scores_of(state: State, epochs: int) -> dict[str, Any]:
-    """Scores, higher is more informative, of a state."""
-    modal = state["label_counts"].max(1).values
-    return {
-        "prediction_stability": state["m2"] / epochs,
-        "label_dispersion": 1 - modal / epochs,
-        "margin": -state["margin"],
-    }
+        def passes() -> Iterator[Callable[[], None]]:
+            for epoch in range(1, size.amount + 1):
+                logits = case.epoch_logits(data, epoch).split(case.batch)
+                yield functools.partial(tracker.observe, list(zip(ids, logits, strict=True)))
 
-
-def _streaming(
-    case: StatisticsCase, data: Tensor, update: Callable[[State, Tensor, Tensor], None]
-) -> Run:
-    batches = torch.arange(case.n, device=data.device).split(case.batch)
-
-    def run(size: Size) -> dict[str, Any]:
-        state = empty_state(case.n, case.classes, data.device)
-        for epoch in range(1, size.amount + 1):
-            logits = case.epoch_logits(data, epoch).split(case.batch)
-            for ids, batch in zip(batches, logits, strict=True):
-                update(state, ids, batch)
-        return scores_of(state, size.amount)
+        seconds = pass_seconds(passes(), data.device)
+        return Streamed(tracker.scores(), seconds)
 
     return run
 
 
+def pass_seconds(passes: Iterable[Callable[[], None]], device: torch.device) -> list[float]:
+    """Make every pass; the seconds of each after the first."""
+    seconds = []
+    for make in passes:
+        start = time.perf_counter()
+        make()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
+    """Welford's update, label counts and uncertainty of one batch, in plain torch operations.
+
+    What one writes without a kernel: no temporary that is not needed, no gather done twice.
+    """
+    count = state.count[ids].add_(1)
+    state.count.index_copy_(0, ids, count)
+    p = logits.softmax(dim=1)  # (batch, classes)
+    mean = state.mean[ids]
+    delta = p - mean
+    mean.addcdiv_(delta, count[:, None])
+    state.mean.index_copy_(0, ids, mean)
+    state.m2.index_add_(0, ids, delta.mul_(torch.sub(p, mean, out=mean)).sum(dim=1))
+    top = p.topk(2, dim=1)
+    cell = torch.add(top.indices[:, 0], ids, alpha=p.shape[1])
+    state.labels.view(-1).index_add_(0, cell, state.ones[: len(ids)])
+    state.top.index_copy_(0, ids, top.values[:, 0])
+    state.margin.index_copy_(0, ids, top.values[:, 0] - top.values[:, 1])
+    state.entropy.index_copy_(0, ids, torch.special.entr(p).sum(dim=1))
+
+
+def update_for_compiler(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
+    """The same as plain assignments, for ``torch.compile`` to fuse."""
+    p = logits.softmax(dim=1)
+    count = state.count[ids] + 1
+    mean = state.mean[ids]
+    delta = p - mean
+    mean = mean + delta / count[:, None]
+    state.count[ids] = count
+    state.mean[ids] = mean
+    state.m2[ids] += (delta * (p - mean)).sum(dim=1)
+    top = p.topk(2, dim=1)
+    state.labels[ids, top.indices[:, 0]] += 1
+    state.top[ids] = top.values[:, 0]
+    state.margin[ids] = top.values[:, 0] - top.values[:, 1]
+    state.entropy[ids] = torch.special.entr(p).sum(dim=1)
+
+
+class InPlace:
+    """The state in plain torch, and the function that folds a batch into it."""
+
+    def __init__(
+        self,
+        case: StatisticsCase,
+        device: torch.device | str,
+        update: "Callable[[InPlace, Tensor, Tensor], None]" = update_in_place,
+    ) -> None:
+        n, classes = case.n, case.classes
+        self.update = update
+        self.count = torch.zeros(n, device=device)
+        self.mean = torch.zeros(n, classes, device=device)
+        self.m2 = torch.zeros(n, device=device)
+        self.labels = torch.zeros(n, classes, dtype=torch.uint8, device=device)
+        self.entropy, self.top, self.margin = torch.empty(3, n, device=device).unbind()
+        self.ones = torch.ones(case.batch, dtype=torch.uint8, device=device)
+
+    def observe(self, batches: Batches) -> None:
+        """One pass over the pool."""
+        for ids, logits in batches:
+            self.update(self, ids, logits)
+
+    def scores(self) -> dict[str, Tensor]:
+        """Scores (n,) by name."""
+        values = (
+            self.m2 / self.count,
+            1 - self.labels.amax(dim=1) / self.count,
+            self.entropy,
+            1 - self.top,
+            -self.margin,
+        )
+        return dict(zip(TRACK, values, strict=True))
+
+
+def compiled(case: StatisticsCase, device: torch.device | str) -> InPlace:
+    """``InPlace`` under ``torch.compile``."""
+    return InPlace(case, device, torch.compile(update_for_compiler))
+
+
 def torch_in_place(case: StatisticsCase, data: Tensor) -> Run:
     """Plain torch operations on the running state."""
-    return _streaming(case, data, update_in_place)
+    return stream(case, data, InPlace)
 
 
 def torch_compiled(case: StatisticsCase, data: Tensor) -> Run:
     """The same statistics under ``torch.compile``; compiling is not counted."""
-    return _streaming(case, data, torch.compile(update_for_compiler))
+    return stream(case, data, compiled)
+
+
+def copy_from_memory(case: StatisticsCase, device: torch.device | str) -> Callable[[], None]:
+    """A copy that reads and writes together as many bytes as one pass must move.
+
+    From memory, not from a cache: round and round in what no cache holds.
+    """
+    source, target = torch.ones(2, BEYOND_CACHES, device=device)
+    first = 0
+
+    def copy() -> None:
+        nonlocal first
+        left = case.moved_bytes() // 8  # float32: half of the bytes are read, half are written
+        while left:
+            end = min(first + left, BEYOND_CACHES)
+            target[first:end].copy_(source[first:end])
+            left -= end - first
+            first = end % BEYOND_CACHES
+
+    return copy
+
+
+def copies(case: StatisticsCase, data: Tensor) -> Run:
+    """As many copies as epochs, which track nothing: a yardstick."""
+    copy = copy_from_memory(case, data.device)
+
+    def run(size: Size) -> Streamed:
+        return Streamed({}, pass_seconds(itertools.repeat(copy, size.amount), data.device))
+
+    return run
 
 
 def numpy_history(case: StatisticsCase, data: Tensor) -> Run:
@@ -115,17 +201,23 @@ def numpy_history(case: StatisticsCase, data: Tensor) -> Run:
                 history[epoch - 1, first : first + case.batch] = exponential
         labels = history.argmax(2)  # (epochs, n)
         modal = np.empty(case.n, dtype=np.int64)
+        entropy = np.empty(case.n, dtype=np.float32)
         for first in range(0, case.n, case.batch):
             block = labels[:, first : first + case.batch]
             cells = block + case.classes * np.arange(block.shape[1])
             counts = np.bincount(cells.ravel(), minlength=case.classes * block.shape[1])
             modal[first : first + case.batch] = counts.reshape(-1, case.classes).max(1)
+            last = history[-1, first : first + case.batch]
+            entropy[first : first + case.batch] = scipy.special.entr(last).sum(1)
         top = np.partition(history[-1], -2, axis=1)[:, -2:]
-        return {
-            "prediction_stability": history.var(axis=0).sum(1),
-            "label_dispersion": 1 - modal / size.amount,
-            "margin": top[:, 0] - top[:, 1],  # partitioned: the second, then the largest
-        }
+        values = (
+            history.var(axis=0).sum(1),
+            1 - modal / size.amount,
+            entropy,
+            1 - top[:, 1],  # partitioned: the second, then the largest
+            top[:, 0] - top[:, 1],
+        )
+        return dict(zip(TRACK, values, strict=True))
 
     return run
 
@@ -147,16 +239,29 @@ def torch_history(case: StatisticsCase, data: Tensor) -> Run:
         for epoch_labels in labels:
             counts.scatter_add_(1, epoch_labels[:, None], ones[:, None])
         top = history[-1].topk(2, dim=1).values
-        return {
-            "prediction_stability": history.var(dim=0, correction=0).sum(1),
-            "label_dispersion": 1 - counts.max(1).values / size.amount,
-            "margin": top[:, 1] - top[:, 0],
-        }
+        last = history[-1].split(case.batch)
+        values = (
+            history.var(dim=0, correction=0).sum(1),
+            1 - counts.amax(dim=1) / size.amount,
+            torch.cat([torch.special.entr(batch).sum(1) for batch in last]),
+            1 - top[:, 0],
+            top[:, 1] - top[:, 0],
+        )
+        return dict(zip(TRACK, values, strict=True))
 
     return run
 
 
 METHODS = [
+    Method(
+        "copy of as many bytes (yardstick)",
+        "pool statistics",
+        copies,
+        per_epoch,
+        note="reads and writes together what a pass must move, from memory; tracks nothing",
+        exact_from="nothing",
+        on_gpu=True,
+    ),
     Method("torch, in place", "pool statistics", torch_in_place, per_epoch, on_gpu=True),
     Method("torch.compile, in place", "pool statistics", torch_compiled, per_epoch, on_gpu=True),
     Method(
