@@ -43,8 +43,8 @@ and measured also where the whole job is extrapolated. The yardstick is a copy t
 together as many bytes as a pass must move, from memory: its pass over ours is our share of the
 copy's bandwidth. A full history has no passes.
 
-End to end, the ways take turns in fresh
-processes: medians, with the range of each part, and the least peak of memory.
+End to end, the ways take turns in fresh processes: medians, with the range of each part, and the
+least peak of memory.
 """
 
 
