@@ -42,7 +42,10 @@ struct Samples {
   alignas(DYNAL_VECTOR_BYTES) float shift[kLanes];  // 0, but for float64 their maximum
   bool finite[kLanes];
   bool all_finite;
-  const Samples* next;  // those whose turn it is next: their rows are asked for meanwhile
+  // Those whose turn it is next: their rows are asked for meanwhile, those of soon[0] half during
+  // the softmax and half during the update, as more at a time than memory delivers would be waited
+  // for.
+  const Samples* next;
 };
 
 struct Scratch {
@@ -114,11 +117,14 @@ struct RowLayout {
       totals[s] = vf{};
       if (!samples.finite[s]) continue;
       T* row = array + samples.id[s] * classes;
-      const int64_t offset = position(s, 0);
+      const int64_t offset = position(s, 0), half = classes * samples.soon_bytes[0] / 2;
+      const char* soon = samples.next->soon[0][s] + half;
       vf total = {};
       for (int64_t c = 0; c < whole; c += kLanes) {
+        __builtin_prefetch(soon + c * samples.soon_bytes[0] / 2, 1);
         store(row + c, f(load(row + c), offset + c, s, total));
       }
+      __builtin_prefetch(soon + half - 1, 1);
       if (rest) store_n(row + whole, f(load_n(row + whole, rest), offset + whole, s, total), rest);
       totals[s] = total;
     }

@@ -166,11 +166,10 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
     Sums sums = {};
     for (int64_t c = 0; c < whole; c += kLanes) {
       __builtin_prefetch(next + c * samples.source_bytes);
-      __builtin_prefetch(soon + c * samples.soon_bytes[0], 1);
+      __builtin_prefetch(soon + c * samples.soon_bytes[0] / 2, 1);
       store(e + c, add_exponentials(sums, load(x + c) - most));
     }
     __builtin_prefetch(next + (classes - 1) * samples.source_bytes);
-    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[0], 1);
     if (rest) {
       const vf z = select(in_rest, load_n(x + whole, rest) - most, splat(-150.0f));
       store(e + whole, add_exponentials(sums, z));

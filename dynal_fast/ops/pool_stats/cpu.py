@@ -27,16 +27,15 @@ def update_tensors(
     classes = logits.shape[1]
     update = load().pool_stats_update
     tracker = _tracker(pass_stamp, stamp, unknown_ids, state)
-    for rows in _slices(len(sample_ids), classes):
-        ids = sample_ids[rows]
+    for first, rows in _slices(len(sample_ids), classes):
         update(
-            ids.data_ptr(),
-            ids.element_size(),
-            len(ids),
+            _row(sample_ids, first),
+            sample_ids.element_size(),
+            rows,
             classes,
             DTYPE_CODES[logits.dtype],
-            logits[rows].data_ptr(),
-            0 if teacher_logits is None else teacher_logits[rows].data_ptr(),
+            _row(logits, first),
+            0 if teacher_logits is None else _row(teacher_logits, first),
             tracker,
             torch.get_num_threads(),
         )
@@ -59,33 +58,38 @@ def update_tensors_from_features(
     classes = len(weight)
     update = load().pool_stats_update_from_features
     tracker = _tracker(pass_stamp, stamp, unknown_ids, state)
-    for rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
-        ids = sample_ids[rows]
+    for first, rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
         update(
-            ids.data_ptr(),
-            ids.element_size(),
-            len(ids),
+            _row(sample_ids, first),
+            sample_ids.element_size(),
+            rows,
             classes,
             DTYPE_CODES[features.dtype],
-            _head(features, weight, bias, rows),
-            _head(teacher_features, teacher_weight, teacher_bias, rows),
+            _head(features, weight, bias, first),
+            _head(teacher_features, teacher_weight, teacher_bias, first),
             tracker,
             torch.get_num_threads(),
         )
 
 
-def _slices(rows: int, cost: int) -> list[slice]:
+def _slices(rows: int, cost: int) -> list[tuple[int, int]]:
+    """The first row and the number of rows of each call."""
     step = max(1, MAX_ELEMENTS // cost)
-    return [slice(start, start + step) for start in range(0, rows, step)]
+    return [(first, min(step, rows - first)) for first in range(0, rows, step)]
+
+
+def _row(tensor: Tensor, row: int) -> int:
+    """The address of a row of a contiguous tensor; no slice is made, which takes longer."""
+    return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
 def _head(
-    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, rows: slice
+    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int
 ) -> tuple[int, int, int, int]:
     if features is None or weight is None:
         return 0, 0, 0, 0
     address = 0 if bias is None else bias.data_ptr()
-    return features[rows].data_ptr(), weight.data_ptr(), address, features.shape[1]
+    return _row(features, first), weight.data_ptr(), address, features.shape[1]
 
 
 def _tracker(
