@@ -58,6 +58,8 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     'exact'
     >>> exactness_text({"agreement": 0.25, "radius_ratio": 1.0625})
     '25% of picks, radius × 1.0625'
+    >>> exactness_text({"agreement": 0.9998, "radius_ratio": 1.0})
+    '99.9% of picks, radius × 1'
     >>> statistics = {"stability_error": 1.2e-7, "dispersion_agreement": 1.0}
     >>> exactness_text(statistics | {"uncertainty_error": 2e-7})
     'stability to 1.2e-07, dispersion exact, uncertainty to 2.0e-07'
@@ -84,8 +86,8 @@ def exactness_text(exactness: dict[str, Any]) -> str:
         return ", ".join(parts)
     if exactness["agreement"] == 1:
         return "exact"
-    agreement = f"{100 * exactness['agreement']:.3g}%"
-    return f"{agreement} of picks, radius × {exactness['radius_ratio']:.5g}"
+    agreement = min(100 * exactness["agreement"], 99.9)  # not rounded to all
+    return f"{agreement:.3g}% of picks, radius × {exactness['radius_ratio']:.5g}"
 
 
 def ratio(record: Record, measurement: Measurement) -> float | None:
