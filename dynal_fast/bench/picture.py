@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Record
@@ -17,11 +18,6 @@ def draw(record: Record, path: Path) -> None:
     Bars are times over ours, on a logarithmic axis; hatched ones are extrapolated. Where others
     stream as ours does, it is the passes that are compared.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     cases = [
         case
         for case in record.cases()
@@ -30,9 +26,8 @@ def draw(record: Record, path: Path) -> None:
     panels = len(cases) + len(record.growth)
     columns = 2
     lines = max(1, -(-panels // columns))
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(14, 3.2 * lines), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(14, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
     free = iter(axes.flat)
     for case in cases:
         axis = next(free)
@@ -72,4 +67,3 @@ def draw(record: Record, path: Path) -> None:
     figure.suptitle(f"{record.device}, {record.threads} threads, {record.date}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
