@@ -13,7 +13,7 @@ import pytest
 
 from dynal_fast.bench import page, suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.command import MAKE_MINUTES, add_bench, recorded_command, run
+from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import (
     SCHEMA,
@@ -105,6 +105,62 @@ def parsed(*arguments):
 
 
 @pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ([], (20_000, 512, 1000, 2000, 100)),
+        (["--n", "70", "--labeled", "0", "--classes", "2"], (70, 512, 70, 0, 2)),
+        (["--n", "5", "-k", "5", "--d", "1"], (5, 1, 5, 2000, 100)),
+    ],
+)
+def test_sizes_are_those_given(given, sizes):
+    n, d, k, labeled, classes = sizes
+    assert [case for case, _ in plans_for(parsed(*given))] == [
+        TraversalCase("clustered", n, d, k, labeled=labeled),
+        StatisticsCase(n, classes, 10),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n", "-5"], "n must be at least 1, got -5"),
+        (["--classes", "1"], "classes must be at least 2, got 1"),
+        (["--n", "200", "-k", "500"], "k must be at most n, 200, got 500"),
+        (["--features", "EMPTY"], "n must be at least 1, got 0"),
+    ],
+)
+def test_sizes_that_nothing_can_do_are_refused(tmp_path, arguments, message):
+    np.save(tmp_path / "empty.npy", np.zeros((0, 8), np.float32))
+    arguments = [str(tmp_path / "empty.npy") if word == "EMPTY" else word for word in arguments]
+    with pytest.raises(ValueError, match=message):
+        run(parsed(*arguments, "-o", str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="--output must be a folder, got the file"):
+        run(parsed("--n", "60", "-o", str(tmp_path / "out")))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_nothing_is_measured_without_what_draws_the_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "dynal_fast.bench.picture", raising=False)
+    with pytest.raises(ImportError, match="matplotlib"):
+        run(parsed("--n", "60", "--d", "4", "--methods", OURS, "-o", str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pool_saved_column_by_column_is_read_row_by_row(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(tmp_path / "pool.npy", np.asfortranarray(rows))
+    pool, _ = TraversalCase(str(tmp_path / "pool.npy"), 4, 3, 2).load()
+    assert pool.is_contiguous()
+    assert np.array_equal(pool.numpy(), rows)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--part", "growth"], "--part needs --full, got --part growth alone"),
@@ -115,7 +171,10 @@ def parsed(*arguments):
         ),
         (["--features", "x.npy", "--n", "3"], "--features gives all sizes but -k, got --n"),
         (["--labeled-features", "x.npy"], "--labeled-features needs --features"),
-        (["--methods", "mine"], "--methods must be among dynal_fast, .*, got 'mine'"),
+        (
+            ["--methods", "mine"],
+            "--methods must be among these: dynal_fast; .*Greedy, no projection; .*; got 'mine'",
+        ),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(tmp_path, arguments, message):

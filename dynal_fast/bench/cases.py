@@ -47,10 +47,13 @@ class TraversalCase:
             pool = torch.from_numpy(make(self.n, self.d, 0))
             labeled = torch.from_numpy(make(self.labeled, self.d, 1)) if self.labeled else None
             return pool, labeled
-        pool = torch.from_numpy(np.load(self.inputs, allow_pickle=False))
-        if not self.labeled_file:
-            return pool, None
-        return pool, torch.from_numpy(np.load(self.labeled_file, allow_pickle=False))
+        pool = _load_rows(self.inputs)
+        return pool, _load_rows(self.labeled_file) if self.labeled_file else None
+
+
+def _load_rows(path: str) -> torch.Tensor:
+    """The array of a file, row by row in memory, whatever order it was saved in."""
+    return torch.from_numpy(np.ascontiguousarray(np.load(path, allow_pickle=False)))
 
 
 @dataclass(frozen=True)

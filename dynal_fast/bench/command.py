@@ -47,6 +47,7 @@ SIZES = {
     "classes": "classes",
 }
 DEFAULTS = {"n": 20_000, "d": 512, "k": 1000, "labeled": 2000, "classes": 100}
+LEAST = {"n": 1, "d": 1, "k": 1, "labeled": 0, "classes": 2}
 
 
 def add_bench(commands: Any) -> None:
@@ -151,8 +152,10 @@ def run(arguments: argparse.Namespace) -> None:
         lock=arguments.lock,
         deadline=time.monotonic() + 60 * arguments.minutes,
     )
-    plans = _plans(arguments)
+    plans = plans_for(arguments)
     record = new_record(recorded_command(arguments), threads, arguments.device)
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise ValueError(f"--output must be a folder, got the file {arguments.output}")
     path = arguments.output / file_name(record)
     whole = arguments.full and not (arguments.only or arguments.methods or arguments.part != "all")
     if path.exists() and not whole:
@@ -186,7 +189,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\n{full_text(record)}\n\n{path}, {path.with_suffix('.png')}")
 
 
-def _plans(arguments: argparse.Namespace) -> "list[Plan]":
+def plans_for(arguments: argparse.Namespace) -> "list[Plan]":
     """The cases and methods that the arguments ask for."""
     import numpy as np
 
@@ -194,7 +197,7 @@ def _plans(arguments: argparse.Namespace) -> "list[Plan]":
     from dynal_fast.bench.cases import TraversalCase
 
     given = [name for name in SIZES if getattr(arguments, name) is not None]
-    sizes = {name: getattr(arguments, name) or DEFAULTS[name] for name in SIZES}
+    sizes = {**DEFAULTS, **{name: getattr(arguments, name) for name in given}}
     plans: list[Plan]
     if arguments.full:
         if given or arguments.features:
@@ -211,14 +214,15 @@ def _plans(arguments: argparse.Namespace) -> "list[Plan]":
         labeled_file = arguments.labeled_features or ""
         labeled = len(np.load(labeled_file, mmap_mode="r")) if labeled_file else 0
         n, d = shape
-        case = TraversalCase(arguments.features, n, d, sizes["k"], labeled, labeled_file)
+        fitting = _fitting({**sizes, "n": n, "d": d, "labeled": labeled}, given)
+        case = TraversalCase(arguments.features, n, d, fitting["k"], labeled, labeled_file)
         plans = [(case, ())]
     elif arguments.labeled_features:
         raise ValueError("--labeled-features needs --features, the pool's, got it alone")
     else:
         plans = []
         for n in arguments.n or [DEFAULTS["n"]]:
-            plans += suites.quick(n, sizes["d"], sizes["k"], sizes["labeled"], sizes["classes"])
+            plans += suites.quick(**_fitting({**sizes, "n": n}, given))
     if arguments.only:
         titles = [case.title() for case, _ in plans]
         plans = [plan for plan in plans if arguments.only in plan[0].title()]
@@ -230,12 +234,22 @@ def _plans(arguments: argparse.Namespace) -> "list[Plan]":
     return _only_methods(plans, arguments.methods) if arguments.methods else plans
 
 
+def _fitting(sizes: dict[str, int], given: Sequence[str]) -> dict[str, int]:
+    """The sizes, with no more picks than samples unless ``k`` is given; ValueError if senseless."""
+    for name, least in LEAST.items():
+        if sizes[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {sizes[name]}")
+    if "k" in given and sizes["k"] > sizes["n"]:
+        raise ValueError(f"k must be at most n, {sizes['n']}, got {sizes['k']}")
+    return {**sizes, "k": min(sizes["k"], sizes["n"])}
+
+
 def _continued(earlier: "Record", record: "Record", path: Path) -> "Record":
     """The earlier record, to measure a part of it anew, with this command beside its own."""
     if not earlier.continues(record):
         raise ValueError(
-            f"--output has {path.name} of another commit, other versions or threads; a part of the "
-            "suite does not replace it: give another folder, or move it away"
+            f"--output has {path.name} of another commit, uncommitted code, other versions or "
+            "threads; a part of the suite does not replace it: give another folder, or move it away"
         )
     if record.command not in earlier.command.split("; "):
         earlier.command += f"; {record.command}"
@@ -250,7 +264,8 @@ def _only_methods(plans: "Sequence[Plan]", names: Sequence[str]) -> "list[Plan]"
     every = [name for by_name in known.values() for name in by_name]
     for name in names:
         if name not in every:
-            raise ValueError(f"--methods must be among {', '.join(every)}, got {name!r}")
+            names_known = "; ".join(dict.fromkeys(every))
+            raise ValueError(f"--methods must be among these: {names_known}; got {name!r}")
     kept = [(case, [name for name in known[case.operation] if name in names]) for case, _ in plans]
     return [(case, chosen) for case, chosen in kept if chosen]
 
