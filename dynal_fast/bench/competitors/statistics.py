@@ -82,16 +82,17 @@ def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
     mean.addcdiv_(delta, count[:, None])
     state.mean.index_copy_(0, ids, mean)
     state.m2.index_add_(0, ids, delta.mul_(torch.sub(p, mean, out=mean)).sum(dim=1))
-    top = p.topk(2, dim=1)
-    cell = torch.add(top.indices[:, 0], ids, alpha=p.shape[1])
-    state.labels.view(-1).index_add_(0, cell, state.ones[: len(ids)])
-    state.top.index_copy_(0, ids, top.values[:, 0])
-    state.margin.index_copy_(0, ids, top.values[:, 0] - top.values[:, 1])
     state.entropy.index_copy_(0, ids, torch.special.entr(p).sum(dim=1))
+    top, label = p.max(dim=1)  # on a CPU, two maxima take less than topk(2)
+    cell = torch.add(label, ids, alpha=p.shape[1])
+    state.labels.view(-1).index_add_(0, cell, state.ones[: len(ids)])
+    second = p.scatter_(1, label[:, None], -1.0).amax(dim=1)
+    state.top.index_copy_(0, ids, top)
+    state.margin.index_copy_(0, ids, top - second)
 
 
 def update_for_compiler(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
-    """The same as plain assignments, for ``torch.compile`` to fuse."""
+    """The same as plain assignments, all of which ``torch.compile`` can fuse: topk it cannot."""
     p = logits.softmax(dim=1)
     count = state.count[ids] + 1
     mean = state.mean[ids]
@@ -100,10 +101,11 @@ def update_for_compiler(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
     state.count[ids] = count
     state.mean[ids] = mean
     state.m2[ids] += (delta * (p - mean)).sum(dim=1)
-    top = p.topk(2, dim=1)
-    state.labels[ids, top.indices[:, 0]] += 1
-    state.top[ids] = top.values[:, 0]
-    state.margin[ids] = top.values[:, 0] - top.values[:, 1]
+    top, label = p.max(dim=1)
+    others = torch.arange(p.shape[1], device=p.device) != label[:, None]
+    state.labels[ids, label] += 1
+    state.top[ids] = top
+    state.margin[ids] = top - torch.where(others, p, -1.0).amax(dim=1)
     state.entropy[ids] = torch.special.entr(p).sum(dim=1)
 
 
