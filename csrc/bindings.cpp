@@ -7,6 +7,7 @@
 
 namespace py = pybind11;
 
+void bind_dense_discrepancy(py::module_& m);
 void bind_farthest_first(py::module_& parent);
 void bind_pool_stats(py::module_& m);
 
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa", &dynal::set_isa, py::arg("name"));
   m.def("has_openmp", &dynal::has_openmp);
   m.attr("compiler") = __VERSION__;
+  bind_dense_discrepancy(m);
   bind_farthest_first(m);
   bind_pool_stats(m);
 }

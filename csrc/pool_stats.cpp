@@ -1,16 +1,12 @@
 #include "pool_stats.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
-#include <new>
 
 #include "cpu.h"
+#include "worker.h"
 #ifdef _OPENMP
 #include <omp.h>
-#endif
-#ifdef DYNAL_X86_64
-#include <xmmintrin.h>
 #endif
 
 namespace dynal {
@@ -59,20 +55,6 @@ Kernels kernels() {
 #endif
   return DYNAL_KERNELS(baseline);
 }
-
-// Confident outputs are full of denormal products, which some CPUs take a hundred cycles for.
-class FlushDenormals {
-#ifdef DYNAL_X86_64
- public:
-  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(before_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  unsigned before_;
-#endif
-};
 
 bool is_known(const State& state, int64_t id) {
   return static_cast<uint64_t>(id) < static_cast<uint64_t>(state.num_samples);
@@ -144,18 +126,6 @@ void record_unknown(const State& state, const Batch& batch, const uint8_t* statu
     if (n > kMaxUnknownIds) continue;
     state.unknown_ids[n] = id_at(batch, row);
   }
-}
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-std::unique_ptr<float, Free> aligned_floats(int64_t n) {
-  if (!n) return nullptr;
-  const size_t bytes = (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64;
-  void* p = std::aligned_alloc(64, bytes);
-  if (!p) throw std::bad_alloc();
-  return std::unique_ptr<float, Free>(static_cast<float*>(p));
 }
 
 }  // namespace

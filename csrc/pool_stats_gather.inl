@@ -1,4 +1,6 @@
 // The rows of a batch, as the samples that an update works on together.
+#pragma once
+
 #include "pool_stats_layout.inl"
 
 namespace dynal {
@@ -20,6 +22,16 @@ inline void halves_to_floats(const uint16_t* from, Float dtype, int64_t n, float
   for (; i < n; ++i) {
     const uint32_t bits = (uint32_t)from[i] << 16;
     __builtin_memcpy(to + i, &bits, 4);
+  }
+}
+
+inline void to_floats(const char* from, Float dtype, int64_t n, float* to) {
+  if (dtype == Float::f64) {
+    for (int64_t i = 0; i < n; ++i) to[i] = (float)reinterpret_cast<const double*>(from)[i];
+  } else if (dtype == Float::f32) {
+    __builtin_memcpy(to, from, n * 4);
+  } else {
+    halves_to_floats(reinterpret_cast<const uint16_t*>(from), dtype, n, to);
   }
 }
 

@@ -26,16 +26,6 @@ inline int64_t tile_rows(int64_t classes) {
   return rows / kHeadRows * kHeadRows;
 }
 
-inline void to_floats(const char* from, Float dtype, int64_t n, float* to) {
-  if (dtype == Float::f64) {
-    for (int64_t i = 0; i < n; ++i) to[i] = (float)reinterpret_cast<const double*>(from)[i];
-  } else if (dtype == Float::f32) {
-    __builtin_memcpy(to, from, n * 4);
-  } else {
-    halves_to_floats(reinterpret_cast<const uint16_t*>(from), dtype, n, to);
-  }
-}
-
 // Panel p of the weights becomes (width + 1, kHeadClasses), zero beyond the last class: the bias,
 // then one row per feature. `line` has room for width floats.
 inline void pack_panel(const Head& head, Float dtype, int64_t classes, int64_t p, float* packed,

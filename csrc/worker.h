@@ -1,0 +1,41 @@
+// What a thread works with: scratch memory, and denormal numbers as zero.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#ifdef DYNAL_X86_64
+#include <xmmintrin.h>
+#endif
+
+namespace dynal {
+
+// Confident outputs are full of denormal products, which some CPUs take a hundred cycles for.
+class FlushDenormals {
+#ifdef DYNAL_X86_64
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+#endif
+};
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+inline std::unique_ptr<float, Free> aligned_floats(int64_t n) {
+  if (!n) return nullptr;
+  const size_t bytes = (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64;
+  void* p = std::aligned_alloc(64, bytes);
+  if (!p) throw std::bad_alloc();
+  return std::unique_ptr<float, Free>(static_cast<float*>(p));
+}
+
+}  // namespace dynal
