@@ -140,20 +140,21 @@ def test_the_yardstick_copies_what_a_pass_must_move(monkeypatch):
 def test_wrong_picks_are_called_wrong():
     pool = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
     labeled = torch.tensor([[0.0]])
-    assert judge_picks(pool, labeled, np.array([3, 2]), False) == {
+    assert judge_picks(pool, labeled, np.array([3, 2]), 2, False) == {
         "agreement": 1.0,
         "radius_ratio": 1.0,
     }
-    wrong = judge_picks(pool, labeled, np.array([3, 1]), False)
+    wrong = judge_picks(pool, labeled, np.array([3, 1]), 2, False)
     assert wrong == {"agreement": 0.5, "radius_ratio": 4.0}
-    assert "wrong" in judge_picks(pool, labeled, np.array([3, 3]), False)
-    assert "wrong" in judge_picks(pool, labeled, np.array([3, 4]), False)
+    assert "wrong" in judge_picks(pool, labeled, np.array([3, 3]), 2, False)
+    assert "wrong" in judge_picks(pool, labeled, np.array([3, 2]), 3, False)
+    assert "wrong" in judge_picks(pool, labeled, np.array([3, 4]), 2, False)
 
 
 def test_a_start_that_is_free_is_taken_as_given():
     pool = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
-    assert judge_picks(pool, None, np.array([3, 0]), True)["agreement"] == 1
-    assert judge_picks(pool, None, np.array([3, 0]), False)["agreement"] == 0
+    assert judge_picks(pool, None, np.array([3, 0]), 2, True)["agreement"] == 1
+    assert judge_picks(pool, None, np.array([3, 0]), 2, False)["agreement"] == 0
 
 
 def test_a_traversal_that_is_not_ours_is_not_certified():

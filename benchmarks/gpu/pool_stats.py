@@ -79,11 +79,12 @@ def plain_update(state: dict[str, Tensor], ids: Tensor, logits: Tensor) -> None:
     mean = mean + delta / state["count"][ids][:, None]
     state["mean"][ids] = mean
     state["m2"][ids] += (delta * (p - mean)).sum(1)
-    state["label_counts"][ids, logits.argmax(1)] += 1
-    state["last_entropy"][ids] = -torch.xlogy(p, p).sum(1)
-    top = p.topk(2, 1).values
-    state["last_top"][ids] = top[:, 0]
-    state["last_margin"][ids] = top[:, 0] - top[:, 1]
+    top, label = p.max(1)  # two maxima are fused by torch.compile, topk is not
+    others = torch.arange(p.shape[1], device=p.device) != label[:, None]
+    state["label_counts"][ids, label] += 1
+    state["last_entropy"][ids] = torch.special.entr(p).sum(1)
+    state["last_top"][ids] = top
+    state["last_margin"][ids] = top - torch.where(others, p, -1.0).amax(1)
 
 
 def figures(setting: Setting) -> Iterator[Figure]:

@@ -32,15 +32,18 @@ def judge_traversal(pool: Tensor, labeled: Tensor | None, traversal: Traversal) 
 
 
 def judge_picks(
-    pool: Tensor, labeled: Tensor | None, picks: np.ndarray, free_start: bool
+    pool: Tensor, labeled: Tensor | None, picks: np.ndarray, k: int, free_start: bool
 ) -> dict[str, Any]:
-    """Compare ``picks`` (k,) with the exact traversal of ``pool`` (n, d).
+    """Compare ``picks``, ``k`` of them, with the exact traversal of ``pool`` (n, d).
 
     ``agreement``: the share of positions with the exact pick. ``radius_ratio``: the cover radius
     after these picks over that of the exact ones. With ``free_start`` and nothing labeled, the
     first pick is taken as given.
     """
     picks = np.asarray(picks, dtype=np.int64)
+    if len(picks) != k:
+        wrong = f"{len(picks):,} picks, {k:,} were asked for"
+        return {"agreement": None, "radius_ratio": None, "wrong": wrong}
     if len(np.unique(picks)) < len(picks) or not _within(picks, len(pool)):
         return {"agreement": None, "radius_ratio": None, "wrong": "repeats a sample or leaves pool"}
     start = int(picks[0]) if free_start and labeled is None and len(picks) else None

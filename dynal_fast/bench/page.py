@@ -41,7 +41,9 @@ the first touch of the state's memory in it. *A pass* is what every further epoc
 of `update`, in batches of 8,192. It is the median of all passes but the first, of all repetitions,
 and measured also where the whole job is extrapolated. The yardstick is a copy that reads and writes
 together as many bytes as a pass must move, from memory: its pass over ours is our share of the
-copy's bandwidth. A full history has no passes.
+copy's bandwidth. It may exceed 1: a copy may have to fetch what it overwrites, an update overwrites
+what it has read. The samples come in order, as a pool streams; `make bench-kernels` also shuffles
+them. A full history has no passes.
 
 End to end, the ways take turns in fresh processes: medians, with the range of each part, and the
 least peak of memory.

@@ -80,14 +80,19 @@ def exactness_text(exactness: dict[str, Any]) -> str:
     if "certified" in exactness:
         parts = ["certified" if exactness["certified"] else "NOT EXACT"]
         if exactness["near_ties"]:
-            parts.append(f"{exactness['near_ties']:,} near ties")
+            parts.append(_counted(exactness["near_ties"], "near tie"))
         if exactness.get("gaps"):
-            parts.append(f"{exactness['gaps']:,} gaps up to {exactness['largest_gap']:.1g}")
+            gaps = _counted(exactness["gaps"], "gap")
+            parts.append(f"{gaps} up to {exactness['largest_gap']:.1g}")
         return ", ".join(parts)
     if exactness["agreement"] == 1:
         return "exact"
     agreement = min(100 * exactness["agreement"], 99.9)  # not rounded to all
     return f"{agreement:.3g}% of picks, radius × {exactness['radius_ratio']:.5g}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def ratio(record: Record, measurement: Measurement) -> float | None:

@@ -193,7 +193,7 @@ def _judge(case: Case, method: Method, data: Any, answer: Any, size: Size) -> di
     cut = None if labeled is None else labeled[: size.labeled]
     if method.name == OURS:
         return judge_traversal(pool, cut, answer)
-    return judge_picks(pool, cut, answer, method.random_start)
+    return judge_picks(pool, cut, answer, size.amount, method.random_start)
 
 
 def _to(data: Any, device: str) -> Any:

@@ -49,6 +49,7 @@ Neither the result nor the error record depends on the number of threads or on h
 into batches.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -275,6 +276,7 @@ def _direct(batch: Tensor) -> str | None:
     return DEVICE_BACKEND.get(batch.device.type)
 
 
+@functools.cache
 def _backend(name: str) -> tuple[Update, Update]:
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {name!r}")
