@@ -68,7 +68,8 @@ def _section(name: str, record: Record) -> str:
     if record.growth:
         parts.append(
             "### Growth\n\nHow our time grows in one variable, the others fixed; the fitted power "
-            "law is dashed in the picture.\n\n"
+            "law is dashed in the picture. The exponent's ± is its standard error: how far the "
+            "points are from a power law, noise of the machine included.\n\n"
             f"{markdown_table(GROWTH_HEADER, growth_rows(record.growth))}"
             f"\n\n![Times and growth curves]({_picture_of(name)})\n"
         )

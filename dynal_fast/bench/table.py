@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from dynal_fast.bench.cases import Case, StatisticsCase
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
@@ -189,8 +191,25 @@ def growth_rows(growth: Sequence[Growth]) -> list[tuple[str, ...]]:
         if curve.unavailable:
             times = f"{times}; n/a: {curve.unavailable}".removeprefix("; ")
         exponent = "" if curve.exponent is None else f"{curve.exponent:.2f}"
+        if (error := standard_error(curve.values, curve.seconds)) is not None:
+            exponent += f" ± {error:.2f}"
         rows.append((curve.operation, curve.variable, curve.fixed, span, times, exponent))
     return rows
+
+
+def standard_error(values: Sequence[float], seconds: Sequence[float]) -> float | None:
+    """That of the fitted exponent: how far the points are from a power law.
+
+    None for fewer than three points.
+
+    >>> standard_error([1, 2, 4], [3.0, 6.0, 24.0])  # the exponent 1.5 between 1 and 2
+    0.288...
+    """
+    if len(values) < 3:
+        return None
+    x, y = np.log(values) - np.mean(np.log(values)), np.log(seconds) - np.mean(np.log(seconds))
+    slope = (x @ y) / (x @ x)
+    return float(np.sqrt(np.square(y - slope * x).sum() / (len(x) - 2) / (x @ x)))
 
 
 GROWTH_HEADER = ("operation", "variable", "fixed", "range", "time", "exponent")
