@@ -94,3 +94,12 @@ def test_wrong_arguments_say_what_was_expected():
         dense_discrepancy(logits.transpose(2, 3), other)
     with pytest.raises(ValueError, match="backend must be one of"):
         dense_discrepancy(logits, other, backend="fast")
+    with pytest.raises(ValueError, match='backend "cpu" needs tensors on the CPU, got meta'):
+        dense_discrepancy(logits.to("meta"), other.to("meta"), backend="cpu")
+
+
+@pytest.mark.parametrize("backend", [None, "cpu", "reference"])
+def test_the_result_is_where_the_maps_are(backend):
+    logits, other = maps((2, 5, 3, 3), torch.float32)
+    with torch.device("meta"):
+        assert dense_discrepancy(logits, other, backend=backend).device == logits.device

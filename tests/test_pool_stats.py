@@ -369,6 +369,16 @@ def test_wrong_state_is_refused():
         tracker.update(torch.arange(2), torch.zeros(2, 3))
 
 
+def test_addresses_of_another_device_are_refused():
+    tracker = Tracker(4, 3, TYPICAL, device="meta")
+    ids, logits = torch.arange(2, device="meta"), torch.zeros(2, 3, device="meta")
+    with pytest.raises(ValueError, match='backend "cpu" needs tensors on the CPU, got meta'):
+        tracker.update(ids, logits, backend="cpu")
+    heads = (logits, torch.zeros(3, 3, device="meta"), None) + (None,) * 3
+    with pytest.raises(ValueError, match='backend "cpu" needs tensors on the CPU, got meta'):
+        tracker.update_from_features(ids, *heads, backend="cpu")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_operator_passes_opcheck():
     tracker = Tracker(12, 5)

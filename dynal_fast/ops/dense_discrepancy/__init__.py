@@ -54,7 +54,8 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     Raises
     ------
     ValueError
-        The two differ in shape, dtype or device, or are not what is said above.
+        The two differ in shape, dtype or device, or are not what is said above or not where the
+        backend needs them.
 
     Examples
     --------
@@ -68,6 +69,8 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
         return torch.ops.dynal_fast.dense_discrepancy(logits, other)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {backend!r}")
+    if backend == "cpu" and not logits.is_cpu:
+        raise ValueError(f'backend "cpu" needs tensors on the CPU, got {logits.device}')
     return BACKENDS[backend]()(logits, other)
 
 

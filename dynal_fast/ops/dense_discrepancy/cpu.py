@@ -27,4 +27,4 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
         )
         for i in range(batch)
     ]
-    return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor(values, dtype=torch.float32, device=logits.device)

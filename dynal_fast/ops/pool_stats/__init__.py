@@ -200,7 +200,7 @@ def pool_stats_update_tracked(
     else:
         teacher_logits = None
     tracker = (pass_stamp, stamp, unknown_ids)
-    backend = backend or _direct(logits)
+    backend = _chosen(backend, logits)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update(
@@ -259,7 +259,7 @@ def pool_stats_update_from_features(
         )
         teacher = (teacher_features, teacher_weight, teacher_bias)
     tracker = (pass_stamp, stamp, unknown_ids)
-    backend = backend or _direct(features)
+    backend = _chosen(backend, features)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update_from_features(
@@ -269,8 +269,12 @@ def pool_stats_update_from_features(
         _backend(backend)[1](sample_ids, features, weight, bias, *teacher, *tracker, state)
 
 
-def _direct(batch: Tensor) -> str | None:
+def _chosen(backend: str | None, batch: Tensor) -> str | None:
     """Return the backend to call without PyTorch's dispatcher, which is for compilers to see."""
+    if backend is not None:
+        if backend == "cpu" and not batch.is_cpu:
+            raise ValueError(f'backend "cpu" needs tensors on the CPU, got {batch.device}')
+        return backend
     if torch.compiler.is_compiling() or type(batch) is not Tensor:
         return None
     return DEVICE_BACKEND.get(batch.device.type)
