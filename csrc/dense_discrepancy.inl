@@ -47,7 +47,7 @@ int64_t dense_block(int64_t classes) {
 }
 
 // Blocks begin <= b < end of an image: sums[b] becomes that of ||p - q||_2^2 over block b.
-// `scratch` has room for 2 (classes + 1) floats per pixel of a block, aligned to 64 bytes.
+// `scratch` has room for 2 (classes + 1) floats per pixel of a block.
 void dense_blocks(const dense_discrepancy::Maps& maps, int64_t begin, int64_t end, float* scratch,
                   double* sums) {
   using namespace stats;
