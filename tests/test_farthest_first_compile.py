@@ -1,9 +1,9 @@
-"""The traversal inside ``torch.compile``: one operator, whose result is that of the plain call."""
+"""The traversal as torch sees it: one operator under ``torch.compile``, on any default device."""
 
 import pytest
 import torch
 
-from dynal_fast import farthest_first
+from dynal_fast import farthest_first, farthest_first_compress, verify_traversal
 from tests.farthest_first_cases import clustered
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -50,3 +50,18 @@ def test_a_bad_row_is_named_inside_a_compiled_function():
     compiled = torch.compile(farthest_first, backend="aot_eager", fullgraph=True)
     with pytest.raises(ValueError, match="pool row 7 holds a NaN"):
         compiled(pool, 5)
+
+
+def test_the_default_device_of_the_caller_does_not_matter():
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.randn(300, 8, generator=generator)
+    labels = torch.arange(300) % 3
+    want = farthest_first(pool, 20, pool[:5])
+    with torch.device("meta"):
+        got = farthest_first(pool, 20, pool[:5])
+        operator = torch.ops.dynal_fast.farthest_first(pool, 20, pool[:5], "euclidean", None)
+        kept = farthest_first_compress(pool, labels, 9, generator=generator)
+        assert verify_traversal(pool, got, pool[:5], progress=False).valid
+    assert got.indices.tolist() == want.indices.tolist() == operator[0].tolist()
+    assert got.radius == want.radius == operator[2].item()
+    assert kept.device.type == "cpu"

@@ -11,6 +11,7 @@ import torch
 from dynal_fast.ops.farthest_first import checks
 from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 
+@host_by_default
 def farthest_first(
     pool: Array,
     k: int,
@@ -150,6 +152,7 @@ def _first_pick(
     return first
 
 
+@host_by_default
 def farthest_first_compress(
     embeddings: Array,
     labels: Array,
@@ -228,7 +231,7 @@ def _operator(
     pool: torch.Tensor, k: int, labeled: torch.Tensor | None, metric: str, start: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     got = farthest_first(pool, k, labeled, metric=metric, start=start, progress=False)
-    return got.indices, got.distances, torch.tensor(got.radius, dtype=torch.float64)
+    return got.indices, got.distances, torch.tensor(got.radius, dtype=torch.float64, device="cpu")
 
 
 def _operator_shapes(

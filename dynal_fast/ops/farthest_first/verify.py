@@ -7,6 +7,7 @@ import torch
 
 from dynal_fast.ops.farthest_first import checks
 from dynal_fast.ops.farthest_first.checks import Array, Rows
+from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.problem import Traversal
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.reference import COSINE_STEP
@@ -37,6 +38,7 @@ class Certificate(NamedTuple):
     distance_error: float
 
 
+@host_by_default
 def verify_traversal(
     pool: Array,
     traversal: Traversal,

@@ -1,0 +1,28 @@
+"""Tensors that a traversal makes on the way live on the host where nothing else is said."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
+    """``function`` with the CPU as torch's default device, whatever the caller's is.
+
+    >>> with torch.device("meta"):
+    ...     host_by_default(torch.empty)(1).device
+    device(type='cpu')
+    """
+
+    @functools.wraps(function)
+    def on_host(*arguments: P.args, **options: P.kwargs) -> T:
+        if torch.compiler.is_compiling() or torch.get_default_device().type == "cpu":
+            return function(*arguments, **options)
+        with torch.device("cpu"):
+            return function(*arguments, **options)
+
+    return on_host
