@@ -4,9 +4,6 @@
 
 #include "cpu.h"
 #include "worker.h"
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace dynal {
 
@@ -47,19 +44,10 @@ double mean_squared_distance(const Maps& maps, int threads) {
   const int64_t floats = 2 * (maps.classes + 1) * room;
   const auto scratch = aligned_floats(floats * threads);
   std::vector<double> sums(blocks);
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-#endif
-  {
-#ifdef _OPENMP
-    const int thread = omp_get_thread_num(), team = omp_get_num_threads();
-#else
-    const int thread = 0, team = 1;
-#endif
-    [[maybe_unused]] const FlushDenormals flush;
+  with_team(threads, [&](int thread, int team) {
     run.blocks(maps, blocks * thread / team, blocks * (thread + 1) / team,
                scratch.get() + floats * thread, sums.data());
-  }
+  });
   double total = 0;
   for (const double sum : sums) total += sum;
   return total / static_cast<double>(maps.pixels);

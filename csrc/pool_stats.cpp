@@ -5,9 +5,6 @@
 
 #include "cpu.h"
 #include "worker.h"
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace dynal {
 
@@ -144,16 +141,7 @@ void update(const State& state, const Batch& batch, int threads) {
   const auto packed = aligned_floats(head.features ? run.packed(state.classes, head.width) : 0);
   const auto teacher_packed =
       aligned_floats(teacher.features ? run.packed(state.classes, teacher.width) : 0);
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-#endif
-  {
-#ifdef _OPENMP
-    const int thread = omp_get_thread_num(), team = omp_get_num_threads();
-#else
-    const int thread = 0, team = 1;
-#endif
-    [[maybe_unused]] const FlushDenormals flush;
+  with_team(threads, [&](int thread, int team) {
     float* mine = scratch.get() + floats * thread;
     int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * thread);
     if (batch.id_bytes == 4) {
@@ -179,7 +167,7 @@ void update(const State& state, const Batch& batch, int threads) {
     } else {
       run.rows(state, batch, status.get(), begin, end, mine);
     }
-  }
+  });
   record_unknown(state, batch, status.get());
 }
 

@@ -1,4 +1,4 @@
-// What a thread works with: scratch memory, and denormal numbers as zero.
+// A team of threads, and what each works with: scratch memory, and denormal numbers as zero.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include <memory>
 #include <new>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #ifdef DYNAL_X86_64
 #include <xmmintrin.h>
 #endif
@@ -25,6 +28,22 @@ class FlushDenormals {
   unsigned before_;
 #endif
 };
+
+// Calls work(thread, team) in each thread of a team of at most `threads`.
+template <class Work>
+void with_team(int threads, const Work& work) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+  {
+    [[maybe_unused]] const FlushDenormals flush;
+    work(omp_get_thread_num(), omp_get_num_threads());
+  }
+#else
+  (void)threads;
+  [[maybe_unused]] const FlushDenormals flush;
+  work(0, 1);
+#endif
+}
 
 struct Free {
   void operator()(void* p) const { std::free(p); }

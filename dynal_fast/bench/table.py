@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from dynal_fast.bench.cases import Case, StatisticsCase
 from dynal_fast.bench.competitors import OURS
@@ -207,9 +208,7 @@ def standard_error(values: Sequence[float], seconds: Sequence[float]) -> float |
     """
     if len(values) < 3:
         return None
-    x, y = np.log(values) - np.mean(np.log(values)), np.log(seconds) - np.mean(np.log(seconds))
-    slope = (x @ y) / (x @ x)
-    return float(np.sqrt(np.square(y - slope * x).sum() / (len(x) - 2) / (x @ x)))
+    return float(scipy.stats.linregress(np.log(values), np.log(seconds)).stderr)
 
 
 GROWTH_HEADER = ("operation", "variable", "fixed", "range", "time", "exponent")

@@ -252,11 +252,6 @@ class PoolStats:
         (stamp, unknown_ids), _ = self._due_sets()[0]
         self._due = None
         current = STAMP_STEP * self._state.passes
-        if self.num_samples:  # a look at the extremes is quick, and most often enough
-            extremes = [value.long() for value in stamp.aminmax()]
-            low, high, num_unknown = torch.stack([*extremes, unknown_ids[0]]).tolist()
-            if high <= current and (self._partial or low == current) and not num_unknown:
-                return
         wrong = (stamp > current) if self._partial else (stamp != current)
         wrong &= stamp != DROPPED
         any_wrong, num_unknown = torch.stack([wrong.any().long(), unknown_ids[0]]).tolist()

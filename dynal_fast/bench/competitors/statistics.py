@@ -271,11 +271,5 @@ METHODS = [
         per_epoch,
         note="numpy.var needs the history twice",
     ),
-    Method(
-        "torch, full history",
-        "pool statistics",
-        torch_history,
-        per_epoch,
-        on_gpu=True,
-    ),
+    Method("torch, full history", "pool statistics", torch_history, per_epoch, on_gpu=True),
 ]

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load
-
-DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+from dynal_fast.ops.pool_stats.cpu import DTYPE_CODES
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
