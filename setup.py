@@ -1,7 +1,8 @@
-"""Build the one compiled extension, ``dynal_fast._C``, from ``csrc/``.
+"""Build the compiled extensions from ``csrc/``: ``dynal_fast._C`` and, with nvcc, ``_cuda``.
 
-Project metadata lives in ``pyproject.toml``. The extension needs a C++17 compiler and pybind11,
-nothing else: no torch at build time, no torch headers.
+Project metadata lives in ``pyproject.toml``. The first needs a C++17 compiler and pybind11, nothing
+else: no torch at build time, no torch headers. The second is built where nvcc 12 or newer is found
+(``CUDA_HOME``, else the PATH); everything works without it, some of it slower on one kind of GPU.
 
 Each file under ``csrc/isa/`` holds the same kernels compiled for one instruction set; the fastest
 one the CPU supports is chosen at run time, so nothing here may depend on the building machine.
@@ -9,14 +10,17 @@ one the CPU supports is chosen at run time, so nothing here may depend on the bu
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import pybind11
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 ROOT = Path(__file__).parent
 X86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.maxsize > 2**32
@@ -27,6 +31,8 @@ ISA_FLAGS = {
     "avx2.cpp": AVX2_FLAGS,
     "avx512.cpp": [*AVX512_FLAGS, "-mprefer-vector-width=512"],
 }
+CUDA_FLAGS = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
+CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
 
 MISSING_COMPILER = """
@@ -39,12 +45,45 @@ Set CXX to use a particular compiler. The compiler's own message stands above.
 """
 
 
+NO_CUDA = """
+{nvcc} did not compile the CUDA kernels (its message stands above); dynal_fast is installed without
+them. They need nvcc 12 or newer. Without CUDA_HOME and with no nvcc on the PATH none is tried.
+"""
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler: that of ``CUDA_HOME``, else of the PATH, else none."""
+    if home := os.environ.get("CUDA_HOME"):
+        return shutil.which("nvcc", path=os.path.join(home, "bin"))
+    return shutil.which("nvcc")
+
+
 class BuildExtension(build_ext):
     """``build_ext`` with per-file instruction-set flags, optional OpenMP and a readable failure."""
+
+    def build_extension(self, extension: Extension) -> None:
+        if extension.name != "dynal_fast._cuda":
+            super().build_extension(extension)
+            return
+        target = Path(self.get_ext_fullpath(extension.name))
+        if not (self.force or newer_group([*extension.sources, *extension.depends], target)):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        includes = [f"-I{folder}" for folder in [*extension.include_dirs, *self.include_dirs]]
+        command = [nvcc(), "-shared", *CUDA_FLAGS, *includes, *extension.sources]
+        command += ["-o", f"{target}.tmp", "-ldl"]
+        compiled = subprocess.run(command, capture_output=True, text=True, check=False)
+        if compiled.returncode == 0:
+            os.replace(f"{target}.tmp", target)
+        else:
+            target.unlink(missing_ok=True)  # which an older source may have left
+            print(f"{compiled.stderr}\n{NO_CUDA.format(nvcc=nvcc())}", file=sys.stderr)
 
     def build_extensions(self) -> None:
         openmp = self._openmp_flags()
         for extension in self.extensions:
+            if extension.name == "dynal_fast._cuda":
+                continue
             extension.extra_compile_args += COMMON_FLAGS + openmp
             extension.extra_link_args += openmp
         compile_one = self.compiler._compile
@@ -86,19 +125,36 @@ def sources() -> list[str]:
     return [os.path.relpath(file, ROOT) for file in files]
 
 
-setup(
-    ext_modules=[
+def headers() -> list[str]:
+    return [
+        os.path.relpath(file, ROOT)
+        for pattern in ("*.h", "*.inl", "*.cuh")
+        for file in sorted((ROOT / "csrc").rglob(pattern))
+    ]
+
+
+def extensions() -> list[Extension]:
+    modules = [
         Pybind11Extension(
             "dynal_fast._C",
             sources(),
             cxx_std=17,
             define_macros=[("DYNAL_X86_64", "1")] if X86_64 else [],
-            depends=[
-                os.path.relpath(file, ROOT)
-                for pattern in ("*.h", "*.inl")
-                for file in sorted((ROOT / "csrc").rglob(pattern))
-            ],
+            depends=headers(),
         )
-    ],
-    cmdclass={"build_ext": BuildExtension},
-)
+    ]
+    if nvcc() and sys.platform == "linux":
+        files = [ROOT / "csrc" / "cuda" / name for name in ("bindings.cpp", "pool_stats_head.cu")]
+        modules.append(
+            Extension(
+                "dynal_fast._cuda",
+                [os.path.relpath(file, ROOT) for file in files],
+                include_dirs=[pybind11.get_include()],
+                depends=headers(),
+                optional=True,
+            )
+        )
+    return modules
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})

@@ -31,3 +31,13 @@ def load() -> ModuleType:
     if requested:
         _C.set_isa(requested)
     return _C
+
+
+@functools.cache
+def load_cuda() -> ModuleType | None:
+    """Return ``dynal_fast._cuda``, or None where it was built without nvcc."""
+    try:
+        from dynal_fast import _cuda
+    except ImportError:
+        return None
+    return _cuda

@@ -37,6 +37,7 @@ def info() -> dict[str, str]:
     facts["backend reference"] = "available (NumPy, float64)"
     facts["backend cpu"] = _cpu_backend()
     facts["backend triton"] = _triton_backend()
+    facts["kernels for Hopper"] = _cuda_kernels()
     for package in ("scikit-learn", "matplotlib", "safetensors", "PyYAML"):
         facts[package] = _package_version(package)
     return facts
@@ -119,6 +120,12 @@ def _triton_backend() -> str:
         return "available on CPU tensors through the interpreter (TRITON_INTERPRET=1: slow)"
     cuda = _cuda()
     return f"not available: CUDA is {cuda}" if cuda.startswith(("not", "unknown")) else "available"
+
+
+def _cuda_kernels() -> str:
+    from dynal_fast._extension import load_cuda
+
+    return "not built: no nvcc was found, or it failed" if load_cuda() is None else "built"
 
 
 def main() -> None:

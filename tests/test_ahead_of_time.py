@@ -33,6 +33,15 @@ def test_compiles_without_spills(name, architecture):
     assert spills == []
 
 
+def test_the_kernels_in_cuda_compile_without_spills():
+    rows = ahead_of_time.cuda_kernels()
+    if not rows:
+        pytest.skip("nvcc is not on the PATH, or the CUDA kernels were not built")
+    assert [row.variant.split()[-1] for row in rows] == ["f16", "bf16"]
+    assert [row.problems() for row in rows] == [[], []]
+    assert all(row.shared > 200_000 and row.warps == 16 for row in rows)
+
+
 @triton.jit
 def many_live_values(x_ptr, SIZE: tl.constexpr):
     offsets = tl.arange(0, SIZE)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from benchmarks.gpu.pool_stats import Pass
 from benchmarks.gpu.timing import Figure, Setting, captured, milliseconds, peak_bytes
 from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
+from dynal_fast.ops.pool_stats.cuda import fits
 
 
 def figures(setting: Setting) -> Iterator[Figure]:
@@ -23,7 +25,7 @@ def figures(setting: Setting) -> Iterator[Figure]:
 
         def fused(
             sweep: Pass = sweep, features: Tensor = features, weight: Tensor = weight,
-            bias: Tensor = bias,
+            bias: Tensor = bias, backend: str | None = setting.backend,
         ) -> None:  # fmt: skip
             sweep.run(
                 lambda ids, row: pool_stats_update_from_features(
@@ -36,7 +38,7 @@ def figures(setting: Setting) -> Iterator[Figure]:
                     None,
                     *sweep.guard,
                     sweep.state,
-                    backend=setting.backend,
+                    backend=backend,
                 )
             )
 
@@ -67,6 +69,14 @@ def figures(setting: Setting) -> Iterator[Figure]:
             {"n": n, "batch": batch, "peak_bytes": peak_bytes(setting, fused)},
         )
         sweep.check(passes_at_least=3)
+        if setting.on_gpu and fits(features, weight, bias, sweep.state):
+            in_triton = partial(fused, backend="triton")
+            yield Figure(
+                f"the same in Triton {size}",
+                milliseconds(setting, captured(setting, in_triton)),
+                bound,
+                {"peak_bytes": peak_bytes(setting, in_triton)},
+            )
         yield Figure(
             f"cuBLAS head + update {size}",
             milliseconds(setting, captured(setting, apart)),

@@ -81,7 +81,7 @@ def _update(setting: Setting, n: int, num_classes: int) -> list[Tensor]:
 def _from_features(setting: Setting, n: int, num_classes: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(num_classes)
     sweep = Pass(setting, n, num_classes, n)
-    width = setting.size(200, 10)
+    width = setting.size(200, 16)
     weight = torch.randn(num_classes, width, generator=generator).bfloat16().to(setting.device)
     for _ in range(2):
         sweep.pass_stamp.add_(4)

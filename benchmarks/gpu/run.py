@@ -28,6 +28,7 @@ from benchmarks.gpu import SECTIONS
 ROOT = Path(__file__).parents[2]
 PARITY_TESTS = (
     "tests/test_*_triton.py",
+    "tests/test_*_cuda.py",
     "tests/test_*_compile.py",
     "tests/test_observe.py",
     "tests/test_ema.py",

@@ -1,23 +1,29 @@
-"""Compile Triton kernels for GPUs that are not there, and read what they will use.
+"""Compile kernels for GPUs that are not there, and read what they will use.
 
 ``python -m dynal_fast.ops.ahead_of_time`` prints registers, shared memory and spills of every
 kernel variant for every architecture. It needs Triton and no GPU: the public operations are called
 on CPU tensors as a GPU run would call them, and instead of being launched each kernel is compiled
-for the target with the specialisation that Triton's own launcher derives from the arguments.
+for the target with the specialisation that Triton's own launcher derives from the arguments. In a
+source tree with nvcc the kernels in CUDA C++ follow.
 """
 
 import argparse
 import importlib
+import itertools
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import triton
+
+from dynal_fast._extension import load_cuda
 
 # Largest shared memory of one thread block, in bytes.
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
@@ -185,6 +191,44 @@ def compile_variant(variant: Variant, architecture: str) -> list[Resources]:
     return [resources(variant.name, kernel, architecture) for kernel in compiled]
 
 
+def cuda_kernels() -> list[Resources]:
+    """Compile the kernels in CUDA C++ for Hopper, where nvcc and their sources are.
+
+    Raises
+    ------
+    RuntimeError
+        nvcc refuses them, or warns: products that wait for each other are a warning too.
+    """
+    extension, nvcc = load_cuda(), shutil.which("nvcc")
+    source = Path(__file__).parents[2] / "csrc" / "cuda" / "pool_stats_head.cu"
+    if extension is None or nvcc is None or not source.exists():
+        return []
+    command = [nvcc, "-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a", "--cubin"]
+    with tempfile.TemporaryDirectory() as folder:
+        command += ["-Xptxas", "-v", "-o", f"{folder}/kernels.cubin", str(source)]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+    if compiled.returncode or re.search(r"warning|Performance Loss|\(C7\d+\)", compiled.stderr):
+        raise RuntimeError(compiled.stderr)
+    entry = re.compile(
+        r"Compiling entry function '\w*?\d([a-z_]+_kernel)I\w*?\d(B?[Ff]16)E.*?"
+        r"(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+        re.DOTALL,
+    )
+    warps, shared = extension.pool_stats_head_resources(768)
+    return [
+        Resources(
+            f"update_from_features C=1000 d=768 {element.lower()}",
+            kernel,
+            "sm_90",
+            warps,
+            int(registers),
+            shared,
+            (int(stores) + int(loads)) // 4,
+        )
+        for kernel, element, stores, loads, registers in entry.findall(compiled.stderr)
+    ]
+
+
 def main() -> None:
     """Print the table; exit with an error where a kernel spills or asks for too much memory."""
     parser = argparse.ArgumentParser(description="registers, shared memory and spills per kernel")
@@ -200,7 +244,12 @@ def main() -> None:
         for architecture in options.arch
         for row in compile_variant(variant, architecture)
     )
-    for row in rows:
+    in_cuda = (
+        row
+        for row in (cuda_kernels() if "sm_90" in options.arch else [])
+        if options.match in row.variant
+    )
+    for row in itertools.chain(rows, in_cuda):
         problems = row.problems()
         failed |= bool(problems)
         print(

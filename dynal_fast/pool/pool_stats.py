@@ -48,7 +48,7 @@ class PoolStats:
         float32, or float16 to halve the copy of the last output that ``cod`` and
         ``absolute_increase`` compare with.
     backend
-        ``"reference"``, ``"cpu"`` or ``"triton"`` instead of the one for the device.
+        ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"`` instead of the one for the device.
 
     Raises
     ------

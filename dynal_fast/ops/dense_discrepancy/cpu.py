@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load
-from dynal_fast.ops.pool_stats.cpu import DTYPE_CODES
+from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:

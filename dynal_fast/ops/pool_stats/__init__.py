@@ -106,13 +106,20 @@ def _triton() -> tuple[Update, Update]:
     return triton.update, triton.update_from_features
 
 
+def _cuda() -> tuple[Update, Update]:
+    from dynal_fast.ops.pool_stats import cuda, triton
+
+    return triton.update, cuda.update_from_features
+
+
 # name -> (update, update_from_features), loaded when first used
 BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {
     "reference": _reference,
     "cpu": _cpu,
     "triton": _triton,
+    "cuda": _cuda,  # triton, but for what a kernel in CUDA C++ is made for
 }
-DEVICE_BACKEND = {"cpu": "cpu", "cuda": "triton"}
+DEVICE_BACKEND = {"cpu": "cpu", "cuda": "cuda"}
 
 
 def pool_stats_update(
@@ -138,7 +145,8 @@ def pool_stats_update(
     pass_stamp, stamp, unknown_ids, state
         The tracker's tensors; ``stamp``, ``unknown_ids`` and those in ``state`` are written.
     backend
-        ``"reference"`` (NumPy, float64), ``"cpu"`` or ``"triton"``; by default the device's.
+        ``"reference"`` (NumPy, float64), ``"cpu"``, ``"triton"``, or ``"cuda"``: Triton too, but
+        for the heads that `dynal_fast.ops.pool_stats.cuda` takes. By default the device's.
 
     Raises
     ------

@@ -27,12 +27,11 @@ are as much as all registers of the device. Two ways without storing them:
   other waits or folds. A multiprocessor has four of them: 20 us of products at 85% of the rate, 15
   us of other instructions (2,500 a thread and tile, 38 an element), 18 us of bytes. The bottleneck
   is what L2 hands out, 267 MB: 200 KB of features and 200 KB of weights a program, and the state
-  both ways; 36 us at 7.5 TB/s. With the first and last tile, which nothing overlaps, and the
-  clearing of the counters, 36 to 41 us (counted, not measured): 45 to 51% of the bound, and less
-  than a cuBLAS head (23 us) followed by `update` (22 us). Tiles of 128 x 256 ask 217 MB of L2, but
-  one program then fills a multiprocessor and nothing overlaps: 35 to 40 us. Nearer to the bound the
-  weights would have to be multicast in clusters of blocks, for which Triton 3.6 has no operation.
-  With two tensors per class a program takes more registers and has a multiprocessor to itself.
+  both ways; 36 us at 7.5 TB/s, 47 us at 5.7. With the first and last tile, which nothing overlaps,
+  and the clearing of the counters, 36 to 50 us (counted, not measured). With two tensors per class
+  a program takes more registers and has a multiprocessor to itself. Nearer to the bound the weights
+  have to stay in shared memory and the features to be multicast in clusters of blocks, for which
+  Triton 3.6 has no operation: that is `cuda`, for the heads that fit there.
 - Any other that fits in no registers: each tile of logits is computed twice, first for the sums of
   the softmax; 4 C d operations, and some 600 MB from L2: about 80 us for C = 1,000.
 

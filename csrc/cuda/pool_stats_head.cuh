@@ -1,0 +1,509 @@
+// The update of the pool statistics from features, by clusters of blocks that hold the weights.
+//
+// Block r of a cluster keeps the weights of its 128 classes in shared memory. Tiles of 64 rows of
+// features stream by, in pieces that one block asks for and all of the cluster receive. The three
+// warp groups of a block take the tiles in turn: while one multiplies, the others fold the logits
+// in their registers into the state. A row's softmax needs all blocks: each leaves what it knows of
+// the row in its shared memory, where the others read it. So logits never reach memory, weights are
+// read once a block and features once a cluster.
+#pragma once
+
+#include "pool_stats_rows.cuh"
+
+namespace dynal {
+namespace pool_stats {
+namespace hopper {
+
+constexpr int kMaxBlocks = 8;         // of a cluster, on any Hopper
+constexpr int kRows = 64;             // of a tile
+constexpr int kClasses = 8 * kPairs;  // of a block
+constexpr int kGroups = 3;            // warp groups that compute
+constexpr int kGroupThreads = 128;
+constexpr int kThreads = (kGroups + 1) * kGroupThreads;  // the last group asks for copies
+constexpr int kRegisters = 160, kFewRegisters = 32;      // of their threads
+constexpr int kFeatureDepth = 32;  // columns of a piece of features: a row of 64 bytes, swizzled
+constexpr int kWeightDepth = 64;   // and of weights: 128 bytes
+constexpr int kFeatureBytes = kRows * kFeatureDepth * 2;
+constexpr int kWeightBytes = kClasses * kWeightDepth * 2;
+constexpr int kMinStages = 4, kMaxStages = 16;  // pieces of features in shared memory
+constexpr int kMaxWeightPieces = 12;
+constexpr int kWeightsAhead = 6;  // pieces of weights asked for ahead of the features they meet
+constexpr int kSharedLimit = 232448;
+
+constexpr int kClaimed = 1 << 30;   // in the label that block 0 leaves: the row counts
+constexpr float kNoClass = -1e38f;  // the logit of a column beyond the classes: finite, its e is 0
+
+// What a block knows of a row.
+struct alignas(16) Known {
+  float top, total, second;  // maximum, sum of e = exp(logit - top) or -1: not finite, runner-up
+  int32_t label;             // first class of the maximum, and kClaimed
+};
+
+// What blocks share; barriers have the number of a stage, a piece or a group.
+struct Shared {
+  Known known[kGroups][kRows];
+  float4 sums[kGroups][kRows + kMaxBlocks];  // Sums of the rows that this block finishes
+  uint64_t weights_full[kMaxWeightPieces];
+  uint64_t full[kMaxStages], empty[kMaxStages];
+  uint64_t turn[kGroups];  // the group before has all pieces of its tile
+  uint64_t known_by_all[kGroups], summed[kGroups], read_by_all[kGroups];
+};
+
+// Stages that fit beside the weights.
+constexpr int stages_for(int64_t width) {
+  const int64_t weights = (width + kWeightDepth - 1) / kWeightDepth;
+  if (weights > kMaxWeightPieces) return 0;
+  const int64_t room = kSharedLimit - weights * kWeightBytes - sizeof(Shared);
+  return room / kFeatureBytes < kMaxStages ? room / kFeatureBytes : kMaxStages;
+}
+
+constexpr bool fits(int64_t classes, int64_t width) {
+  return classes <= kMaxBlocks * kClasses && stages_for(width) >= kMinStages;
+}
+
+constexpr int blocks_for(int64_t classes) { return (classes + kClasses - 1) / kClasses; }
+
+constexpr int64_t shared_bytes(int64_t width, int stages) {
+  return (width + kWeightDepth - 1) / kWeightDepth * kWeightBytes + stages * kFeatureBytes +
+         sizeof(Shared);
+}
+
+static_assert(stages_for(768) == 7, "less, and copies come too late: see ops/pool_stats/cuda.py");
+
+struct Parameters {
+  State state;
+  Ids ids;
+  const uint16_t* bias;  // or null
+  int blocks;            // of a cluster
+  int pieces;            // of features, in a row
+  int stages;
+
+  Parameters(const State& state, const Batch& batch, int stages)
+      : state(state),
+        ids{batch.ids, batch.id_bytes, batch.rows},
+        bias(static_cast<const uint16_t*>(batch.head.bias)),
+        blocks(blocks_for(state.classes)),
+        pieces((batch.head.width + kFeatureDepth - 1) / kFeatureDepth),
+        stages(stages) {}
+};
+
+// How the products find a tile in shared memory: rows of 128 or 64 bytes, swizzled, eight of them
+// `stride` bytes from the next eight. 1 more in it is 16 bytes further on.
+enum Swizzle : uint64_t { swizzle_128 = 1, swizzle_64 = 2 };
+
+DYNAL_DEVICE uint64_t tile_descriptor(const char* shared, int stride, Swizzle swizzle) {
+  return (static_cast<uint64_t>(swizzle) << 62) | (static_cast<uint64_t>(stride / 16) << 32) |
+         (1ull << 16) | ((address(shared) & 0x3ffff) / 16);
+}
+
+// The memory of a block.
+struct Memory {
+  char* weights;
+  char* features;
+  Shared* shared;
+
+  DYNAL_DEVICE explicit Memory(const Parameters& p)
+      : weights(shared_memory()),
+        features(weights + (p.pieces + 1) / 2 * kWeightBytes),
+        shared(reinterpret_cast<Shared*>(features + p.stages * kFeatureBytes)) {}
+};
+
+// Counts round and round.
+struct Cycle {
+  int at, length;
+
+  DYNAL_DEVICE Cycle(int begin, int length) : at(begin % length), length(length) {}
+  // Returns whether a round ended.
+  DYNAL_DEVICE bool advance() {
+    at = at + 1 == length ? 0 : at + 1;
+    return at == 0;
+  }
+};
+
+// One thread of each block asks for its weights, and in turn with the others for features.
+DYNAL_DEVICE void ask_for_copies(const Parameters& p, const Memory& memory,
+                                 const TensorMap& features, const TensorMap& weights, int tiles) {
+  const int rank = block_rank(), stride = clusters(p.blocks);
+  const int weight_pieces = (p.pieces + 1) / 2;
+  int tile = cluster_index(p.blocks), column = rank, stage = rank;
+  uint32_t parities = 0;  // of the stages' next waits
+  int asked = 0;
+  const auto ask_for_weights = [&](int wanted) {
+    for (; asked < weight_pieces && asked < wanted; ++asked) {
+      uint64_t* full = memory.shared->weights_full + asked;
+      arrive_expecting(full, kWeightBytes);
+      copy_box(memory.weights + asked * kWeightBytes, weights, asked * kWeightDepth,
+               rank * kClasses, full);
+    }
+  };
+  for (int piece = rank; piece < tiles * p.pieces; piece += p.blocks) {
+    ask_for_weights(piece / 2 + kWeightsAhead);
+    for (; column >= p.pieces; column -= p.pieces) tile += stride;
+    for (; stage >= p.stages; stage -= p.stages) {
+    }
+    if (piece >= p.stages) {
+      wait(memory.shared->empty + stage, parities >> stage & 1);
+      parities ^= 1u << stage;
+    }
+    copy_box(memory.features + stage * kFeatureBytes, features, column * kFeatureDepth,
+             tile * kRows, memory.shared->full + stage, (1 << p.blocks) - 1);
+    column += p.blocks;
+    stage += p.blocks;
+  }
+  if (tiles > 0) ask_for_weights(weight_pieces);
+}
+
+template <class Element>
+DYNAL_DEVICE float element_to_float(uint16_t bits);
+template <>
+DYNAL_DEVICE float element_to_float<F16>(uint16_t bits) {
+  return half_to_float(bits);
+}
+template <>
+DYNAL_DEVICE float element_to_float<Bf16>(uint16_t bits) {
+  return bits_to_float(static_cast<int>(bits) << 16);
+}
+
+// One of the warp groups that compute.
+template <class Element>
+struct Group {
+  const Parameters& p;
+  const Memory& memory;
+  Shared& shared;
+  const int rank, group, thread, warp, lane;
+  const int tiles;  // of this cluster
+
+  DYNAL_DEVICE Group(const Parameters& p, const Memory& memory, int tiles, int warp)
+      : p(p),
+        memory(memory),
+        shared(*memory.shared),
+        rank(block_rank()),
+        group(warp / 4),
+        thread(thread_index() % kGroupThreads),
+        warp(warp % 4),
+        lane(thread_index() % 32),
+        tiles(tiles) {}
+
+  DYNAL_DEVICE void run() const {
+    const int stride = clusters(p.blocks), first = cluster_index(p.blocks);
+    int round = 0;
+    for (int t = group; t < tiles; t += kGroups, ++round) {
+      update_tile(t, static_cast<int64_t>(first + t * stride) * kRows, round);
+    }
+  }
+
+  DYNAL_DEVICE void sync() const { sync_threads(1 + group, kGroupThreads); }
+
+  // The first of the two rows of this thread's logits, which three lanes beside it share.
+  DYNAL_DEVICE int first_local() const { return 16 * warp + lane / 4; }
+  // The first of this thread's classes.
+  DYNAL_DEVICE int first_column() const { return rank * kClasses + lane % 4 * 2; }
+
+  DYNAL_DEVICE void update_tile(int t, int64_t first_row, int round) const {
+    int claimed = 0;  // a bit for each row
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const Row row(p.state, p.ids, first_row + first_local() + 8 * i);
+      if (rank == 0 && lane % 4 == 0) claimed |= claim(p.state, row) << i;
+      if (row.in_range) prefetch_state(row.sample);
+    }
+    float x[64];
+    multiply_tile(x, t, round);
+    add_bias(x);
+    float tops[2], weighted[2];
+    Known known[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const Top best = top_of_row(x, i);
+      tops[i] = best.top;
+      known[i] = {best.top, exponentials(x, i, best.top, weighted[i]), best.second,
+                  best.label | (claimed >> i & 1) * kClaimed};
+    }
+    if (round > 0) wait(shared.read_by_all + group, (round - 1) & 1);
+    if (lane % 4 == 0) {
+      shared.known[group][first_local()] = known[0];
+      shared.known[group][first_local() + 8] = known[1];
+    }
+    if (thread == 0) expect_sums();
+    sync();
+    if (thread < p.blocks) publish_at(shared.known_by_all + group, thread);
+    wait_for_cluster(shared.known_by_all + group, round & 1);
+
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      Sums sums{weighted[i], 0.0f, 0.0f, 0.0f};
+      fold_row(x, i, first_row, tops[i], sums);
+      sums.m2 = sum_of_lanes(sums.m2);
+      sums.increase = sum_of_lanes(sums.increase);
+      sums.cycle = sum_of_lanes(sums.cycle);
+      if (lane % 4 == 0) send_sums(first_local() + 8 * i, sums);
+    }
+    wait_for_cluster(shared.summed + group, round & 1);
+    finish_rows(first_row);
+    sync();
+    if (thread < p.blocks) arrive_at(shared.read_by_all + group, thread);
+  }
+
+  // Have the state of a row brought to L2: 512 bytes of a tensor, by four lanes.
+  DYNAL_DEVICE void prefetch_state(int64_t sample) const {
+    const State& state = p.state;
+    const auto prefetch = [&](const void* tensor, int bytes) {
+      if (!tensor || lane % 4 >= bytes) return;
+      const int64_t column = lane % 4 * (128 / bytes) + rank * kClasses;
+      if (column < state.classes) {
+        prefetch_to_l2(static_cast<const char*>(tensor) +
+                       (sample * state.classes + column) * bytes);
+      }
+    };
+    prefetch(state.mean, 4);
+    prefetch(state.class_m2, 4);
+    prefetch(state.previous_output, state.output_bytes);
+    prefetch(state.output, state.output_bytes);
+  }
+
+  // x += bias: rows lane / 4 and 8 more of a warp's 16, columns 8 j + lane % 4 * 2 and the next.
+  DYNAL_DEVICE void add_bias(float (&x)[64]) const {
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const int column = first_column() + 8 * j;
+      Pair bias{kNoClass, kNoClass};
+      if (column < p.state.classes) {
+        const uint32_t both = p.bias ? *reinterpret_cast<const uint32_t*>(p.bias + column) : 0;
+        bias = {element_to_float<Element>(both & 0xffff), element_to_float<Element>(both >> 16)};
+      }
+      x[4 * j] += bias.x;
+      x[4 * j + 1] += bias.y;
+      x[4 * j + 2] += bias.x;
+      x[4 * j + 3] += bias.y;
+    }
+  }
+
+  // x = the tile's features times this block's weights.
+  DYNAL_DEVICE void multiply_tile(float (&x)[64], int t, int round) const {
+#pragma unroll
+    for (int j = 0; j < 64; ++j) x[j] = 0.0f;
+    const uint64_t features = tile_descriptor(memory.features, 8 * 2 * kFeatureDepth, swizzle_64);
+    const uint64_t weights = tile_descriptor(memory.weights, 8 * 2 * kWeightDepth, swizzle_128);
+    const int first = t * p.pieces;
+    Cycle stage(first, p.stages), done(first, p.stages), asker(first + p.stages, p.blocks);
+    int parity = first / p.stages & 1;
+    int wanted = tiles * p.pieces - first - p.stages;  // pieces that will follow in the stages
+    const auto release = [&] {
+      release_stage(done.at, asker.at, wanted-- > 0);
+      done.advance();
+      asker.advance();
+    };
+    // A group's wait for a stage says nothing unless the waits before it are over.
+    if (t > 0) wait(shared.turn + group, (group > 0 ? round : round - 1) & 1);
+    for (int piece = 0; piece < p.pieces; ++piece) {
+      if (round == 0 && piece % 2 == 0) wait(shared.weights_full + piece / 2, 0);
+      wait(shared.full + stage.at, parity);
+      begin_products(x);
+      const int a = stage.at * kFeatureBytes;
+      const int b = piece / 2 * kWeightBytes + piece % 2 * 2 * kFeatureDepth;
+#pragma unroll
+      for (int k = 0; k < kFeatureDepth / 16; ++k) {
+        multiply(Element(), x, features + (a + 32 * k) / 16, weights + (b + 32 * k) / 16);
+      }
+      commit_products();
+      wait_products<1>(x);
+      if (piece > 0) release();
+      if (stage.advance()) parity ^= 1;
+    }
+    if (thread == 0 && t + 1 < tiles) arrive(shared.turn + (group + 1) % kGroups);
+    wait_products<0>(x);
+    release();
+  }
+
+  // This warp is done with a stage: expect its next piece, and tell the block that asks for it.
+  DYNAL_DEVICE void release_stage(int stage, int asker, bool wanted) const {
+    if (!wanted || lane != 0) return;
+    if (warp == 0) arrive_expecting(shared.full + stage, kFeatureBytes);
+    arrive_at(shared.empty + stage, asker);
+  }
+
+  // Value j of row i of this thread's logits: that of column first_column() + j / 2 * 8 + j % 2.
+  DYNAL_DEVICE static float& at(float (&x)[64], int i, int j) {
+    return x[j / 2 * 4 + 2 * i + j % 2];
+  }
+
+  DYNAL_DEVICE Top top_of_row(float (&x)[64], int i) const {
+    Top best{-INFINITY, -INFINITY, 0};
+#pragma unroll
+    for (int j = 0; j < 2 * kPairs; ++j) {
+      const float value = at(x, i, j);
+      best.second = fmaxf(best.second, fminf(best.top, value));
+      best.label = value > best.top ? j / 2 * 8 + j % 2 : best.label;
+      best.top = fmaxf(best.top, value);
+    }
+    best.label += first_column();
+    best.merge_lanes(1);
+    best.merge_lanes(2);
+    return best;
+  }
+
+  // Replace the logits of row i by exponentials e; return their sum, -1 if a logit is not finite.
+  DYNAL_DEVICE float exponentials(float (&x)[64], int i, float top, float& weighted) const {
+    float total = 0.0f, sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 2 * kPairs; ++j) {
+      const float below = at(x, i, j) - top;
+      const float e = fast_exp2(below * kLog2E);
+      at(x, i, j) = e;
+      total += e;
+      sum += e * below;  // not finite where a logit is not
+    }
+    weighted = sum_of_lanes(sum);
+    total = sum_of_lanes(total);
+    return weighted == weighted ? total : -1.0f;
+  }
+
+  // Fold this thread's share of row i into the state, unless the row does not count.
+  DYNAL_DEVICE void fold_row(float (&x)[64], int i, int64_t first_row, float top,
+                             Sums& sums) const {
+    const State& state = p.state;
+    float scale;
+    if (!scale_of_row(first_local() + 8 * i, top, scale)) return;
+    const int64_t row = first_row + first_local() + 8 * i;
+    const int64_t sample = Row(state, p.ids, row).sample;  // read again, not kept meanwhile
+    const int left = (static_cast<int>(state.classes) - first_column() + 7) / 8;
+    const Slice slice{sample * state.classes + first_column(), left < kPairs ? left : kPairs};
+#pragma unroll
+    for (int j = 0; j < 2 * kPairs; ++j) at(x, i, j) *= scale;
+    const float count = state.count ? state.count[sample] + 1 : 1;
+    fold_slice(
+        state, slice, 1.0f / count,
+        [&](int j) { return Pair{at(x, i, 2 * j), at(x, i, 2 * j + 1)}; }, sums);
+  }
+
+  // Whether the row is to be written, and what takes this block's exponentials to the softmax.
+  DYNAL_DEVICE bool scale_of_row(int local, float top, float& scale) const {
+    const auto* known = reinterpret_cast<const float4*>(shared.known[group] + local);
+    float tops[2] = {kNoClass, kNoClass}, totals[2] = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int block = lane % 4 + 4 * i;
+      if (block < p.blocks) {
+        const float4 part = load_remote(known, block);
+        tops[i] = part.x;
+        totals[i] = part.y;
+      }
+    }
+    const float4 of_first = load_remote(known, 0);
+    const float row_top = max_of_lanes(fmaxf(tops[0], tops[1]));
+    const bool finite = max_of_lanes(fmaxf(-totals[0], -totals[1])) <= 0.0f;
+    const float total = sum_of_lanes(totals[0] * fast_exp2((tops[0] - row_top) * kLog2E) +
+                                     totals[1] * fast_exp2((tops[1] - row_top) * kLog2E));
+    scale = fast_exp2((top - row_top) * kLog2E) / total;
+    return finite && (float_to_bits(of_first.w) & kClaimed);
+  }
+
+  // Block r finishes row l of the tile where l % blocks = r: as its row l / blocks.
+
+  DYNAL_DEVICE void expect_sums() const {
+    const int rows = (kRows - rank + p.blocks - 1) / p.blocks;
+    arrive_expecting(shared.summed + group, rows * p.blocks * sizeof(Sums));
+  }
+
+  DYNAL_DEVICE void send_sums(int local, const Sums& sums) const {
+    const int finisher = local % p.blocks;
+    store_remote(shared.sums[group] + local - finisher + rank, finisher,
+                 {sums.weighted, sums.m2, sums.increase, sums.cycle}, shared.summed + group);
+  }
+
+  // Eight lanes a row, one for each block's part of it.
+  DYNAL_DEVICE void finish_rows(int64_t first_row) const {
+    const int block = lane % 8;
+    for (int begin = 0; begin * p.blocks < kRows; begin += kGroupThreads / 8) {
+      const int first = (begin + thread / 8) * p.blocks, local = first + rank;
+      const bool mine = local < kRows;
+      Top best{kNoClass, kNoClass, 0x3fffffff};
+      Finished row{};
+      float top = kNoClass;
+      if (mine && block < p.blocks) {
+        const float4 known =
+            load_remote(reinterpret_cast<const float4*>(shared.known[group] + local), block);
+        const float4 sums = shared.sums[group][first + block];
+        best = {known.x, known.z, float_to_bits(known.w)};
+        row.total = known.y;
+        row.sums = {sums.x, sums.y, sums.z, sums.w};
+        top = known.x;
+      }
+      const bool claimed = best.label & kClaimed;  // in the lane of block 0
+      best.label &= ~kClaimed;
+      int finite = row.total >= 0.0f;
+#pragma unroll
+      for (int lanes = 1; lanes < 8; lanes *= 2) {
+        best.merge_lanes(lanes);
+        finite &= shuffle_xor(finite, lanes);
+      }
+      const float below = fmaxf(top - best.top, -1000.0f);  // whose exponential is 0
+      const float scale = fast_exp2(below * kLog2E);
+      row.sums.weighted = (row.sums.weighted + below * row.total) * scale;
+      row.total *= scale;
+#pragma unroll
+      for (int lanes = 1; lanes < 8; lanes *= 2) {
+        row.total += shuffle_xor(row.total, lanes);
+        row.sums.weighted += shuffle_xor(row.sums.weighted, lanes);
+        row.sums.m2 += shuffle_xor(row.sums.m2, lanes);
+        row.sums.increase += shuffle_xor(row.sums.increase, lanes);
+        row.sums.cycle += shuffle_xor(row.sums.cycle, lanes);
+      }
+      if (!mine || block != 0 || !claimed) continue;
+      const int64_t sample = Row(p.state, p.ids, first_row + local).sample;
+      if (finite) {
+        row.top = best.top;
+        row.second = best.second;
+        row.label = best.label;
+        row.entropy = logf(row.total) - row.sums.weighted / row.total;
+        finish_row(p.state, sample, row);
+      } else {
+        atomic_or(p.state.stamp + sample, kNonFinite);
+      }
+    }
+  }
+};
+
+DYNAL_DEVICE void init_barriers(const Parameters& p, Shared& shared, int tiles) {
+  for (uint64_t& barrier : shared.weights_full) init_barrier(&barrier, 1);
+  for (int i = 0; i < p.stages; ++i) {
+    init_barrier(shared.full + i, 1);
+    init_barrier(shared.empty + i, 4 * p.blocks);  // the warps of a group in each
+  }
+  for (int i = 0; i < kGroups; ++i) {
+    init_barrier(shared.turn + i, 1);
+    init_barrier(shared.known_by_all + i, p.blocks);
+    init_barrier(shared.summed + i, 1);
+    init_barrier(shared.read_by_all + i, p.blocks);
+  }
+  fence_barrier_init();
+  for (int i = 0; i < p.stages && i < tiles * p.pieces; ++i) {
+    arrive_expecting(shared.full + i, kFeatureBytes);
+  }
+}
+
+// What every thread of the grid does.
+template <class Element>
+DYNAL_DEVICE void update_from_features(const Parameters& p, const TensorMap& features,
+                                       const TensorMap& weights) {
+  const Memory memory(p);
+  const int all_tiles = (p.ids.rows + kRows - 1) / kRows, stride = clusters(p.blocks);
+  const int tiles = (all_tiles - cluster_index(p.blocks) + stride - 1) / stride;
+  if (thread_index() == 0) init_barriers(p, *memory.shared, tiles);
+  cluster_sync();
+  const int warp = warp_index();
+  if (warp < kGroups * 4) {
+    more_registers<kRegisters>();
+    Group<Element>(p, memory, tiles, warp).run();
+  } else {
+    fewer_registers<kFewRegisters>();
+    if (thread_index() == kGroups * kGroupThreads) {
+      ask_for_copies(p, memory, features, weights, tiles);
+    }
+  }
+  cluster_sync();  // before it others read this block's memory
+}
+
+}  // namespace hopper
+}  // namespace pool_stats
+}  // namespace dynal

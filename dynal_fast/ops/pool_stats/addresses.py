@@ -1,0 +1,39 @@
+"""Tensors of an update as the compiled kernels take them: addresses and sizes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dynal_fast.ops.pool_stats.contract import STATE
+
+DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+
+
+def row_address(tensor: Tensor, row: int) -> int:
+    """The address of a row of a contiguous tensor; no slice is made, which takes longer."""
+    return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
+
+
+def head_addresses(
+    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int = 0
+) -> tuple[int, int, int, int]:
+    if features is None or weight is None:
+        return 0, 0, 0, 0
+    address = 0 if bias is None else bias.data_ptr()
+    return row_address(features, first), weight.data_ptr(), address, features.shape[1]
+
+
+def tracker_addresses(
+    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, state: Mapping[str, Tensor]
+) -> tuple[object, ...]:
+    outputs = [state[name] for name in ("output", "previous_output") if name in state]
+    return (
+        pass_stamp.data_ptr(),
+        stamp.data_ptr(),
+        len(stamp),
+        unknown_ids.data_ptr(),
+        [state[name].data_ptr() if name in state else 0 for name in STATE],
+        state["label_counts"].element_size() if "label_counts" in state else 0,
+        outputs[0].element_size() if outputs else 0,
+    )

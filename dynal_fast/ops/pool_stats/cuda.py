@@ -1,0 +1,120 @@
+"""``pool_stats_update_from_features`` in CUDA C++, for heads that fit into a cluster on Hopper.
+
+Floor. B = 8,192 rows, d = 768, C = 1,000 in bfloat16, the mean tracked, on an H200 (4.3 TB/s, 790
+TFLOP/s, 132 multiprocessors): 79 MB, 18.3 us, and 12.6 GFLOP, 16 us.
+
+What the kernel (``csrc/cuda/pool_stats_head.cuh``) does about it: C = 1,000 takes a cluster of
+eight blocks, each with the weights of 128 classes in its shared memory (192 KB), and 16 clusters
+fill the device. Each folds eight tiles of 64 rows, whose features one copy brings to all eight
+blocks. Counted at 1.755 GHz, not measured:
+
+- L2 hands out 26 MB of weights, 13 MB of features and the state both ways, 66 MB: 105 MB, where
+  tiles of 128 x 128 logits without clusters take 267 MB. No 10 us.
+- A tile is 24 pieces of products, 128 cycles each at the full rate of the matrix units and about
+  145 with the instructions between them: 3,500 cycles, 2.0 us.
+- The rest of a tile is some 6,200 cycles of a warp group: 1,300 instructions a warp, two meetings
+  of the cluster and five latencies of L2. Three groups take turns, so it runs beside the products
+  of the next two tiles, which take longer.
+- The first tile waits for the weights, 5 us; the last is folded beside nothing, 3.5 us; a launch
+  takes 1.5 us. Together 24 us, 76% of the bound.
+- What could spoil it: the place of a piece of features is free again only when all eight blocks are
+  done with it, and seven places fit beside the weights, five of them on their way. That is enough
+  if a piece is there 640 cycles after its place was free. If it takes 950, a tile takes 2.6 us and
+  all 28 us, 65%; the 60% that are wanted are missed from 1,060 cycles on.
+
+A cuBLAS head and `update` take 45 us. Where a head does not fit, or on another device, `triton` has
+the kernels.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynal_fast._extension import load_cuda
+from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES, head_addresses, tracker_addresses
+from dynal_fast.ops.pool_stats.contract import STATE
+
+SMALLEST = 129  # classes: fewer are one block's, and a row then fits in one program's registers
+MAX_ROWS = 2**31 - 64  # their numbers are coordinates of copies
+
+
+def update_from_features(
+    sample_ids: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    teacher_features: Tensor | None,
+    teacher_weight: Tensor | None,
+    teacher_bias: Tensor | None,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+) -> None:
+    """``pool_stats_update_from_features`` on CUDA tensors, by the kernel that is made for them."""
+    if teacher_features is None and fits(features, weight, bias, state):
+        with torch.cuda.device_of(features):
+            _extension().pool_stats_update_from_features(
+                sample_ids.data_ptr(),
+                sample_ids.element_size(),
+                len(sample_ids),
+                len(weight),
+                DTYPE_CODES[features.dtype],
+                head_addresses(features, weight, bias),
+                tracker_addresses(pass_stamp, stamp, unknown_ids, state),
+                _stream(features.device),
+            )
+        return
+    from dynal_fast.ops.pool_stats import triton
+
+    triton.update_from_features(
+        sample_ids,
+        features,
+        weight,
+        bias,
+        teacher_features,
+        teacher_weight,
+        teacher_bias,
+        pass_stamp,
+        stamp,
+        unknown_ids,
+        state,
+    )
+
+
+def fits(
+    features: Tensor, weight: Tensor, bias: Tensor | None, state: Mapping[str, Tensor]
+) -> bool:
+    """Whether the kernel takes such a batch: what it asks for is in ``pool_stats_head.h``."""
+    num_classes, width = weight.shape
+    if features.element_size() != 2 or "logit_mean" in state or num_classes < SMALLEST:
+        return False
+    if num_classes % 2 or width % 8 or len(features) > MAX_ROWS or not runs_on(features.device):
+        return False
+    per_class = [tensor for name, tensor in state.items() if STATE[name].per_class]
+    aligned = all(tensor.data_ptr() % 16 == 0 for tensor in (features, weight))
+    aligned &= all(tensor.data_ptr() % 8 == 0 for tensor in per_class)
+    aligned &= bias is None or bias.data_ptr() % 4 == 0
+    if not aligned:
+        return False
+    with torch.cuda.device_of(features):
+        return _extension().pool_stats_head_fits(num_classes, width)
+
+
+@functools.cache
+def runs_on(device: torch.device) -> bool:
+    """Whether the device is a Hopper, and the kernels for it were built."""
+    if _extension() is None or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
+def _extension() -> Any:
+    return load_cuda()
+
+
+def _stream(device: torch.device) -> int:
+    return torch.cuda.current_stream(device).cuda_stream
