@@ -1,5 +1,7 @@
 """Every kernel variant compiles for GPUs that are not here, without spills, within their memory."""
 
+import re
+
 import pytest
 import torch
 
@@ -31,6 +33,23 @@ def test_compiles_without_spills(name, architecture):
     if not triton.__version__.startswith(TUNED) and spills:
         pytest.skip(f"spills are held under Triton {TUNED}, not under {triton.__version__}")
     assert spills == []
+
+
+@pytest.mark.parametrize("name", ["update C=100 float32 typical", "update C=21841 float32 typical"])
+def test_updates_that_start_early_wait_before_they_touch_memory(name):
+    with ahead_of_time.compiling_for("sm_90") as compiled:
+        VARIANTS[name].call()
+    (kernel,) = compiled
+    assert kernel.metadata.launch_pdl
+    code = re.sub(r"\.(visible|extern).*", "", kernel.asm["ptx"])
+    assert (
+        0
+        < code.index("griddepcontrol.wait")
+        < re.search(r"\b(ld|st|atom|red)\.\S*global", code).start()
+    )
+    with ahead_of_time.compiling_for("sm_80") as compiled:
+        VARIANTS[name].call()
+    assert "griddepcontrol" not in compiled[0].asm["ptx"]
 
 
 def test_the_kernels_in_cuda_compile_without_spills():

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra import cuda
 from triton.runtime.driver import driver
 from triton.runtime.interpreter import InterpretedFunction
 
@@ -17,6 +18,7 @@ def launch(
     *arguments: Any,
     enable_fp_fusion: bool = True,
     registers: int | None = None,
+    dependent: bool = False,
     **options: Any,
 ) -> None:
     """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
@@ -24,6 +26,7 @@ def launch(
     ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
     ``registers``: what a thread may have of them on NVIDIA, whose assembler otherwise now and then
     spills some to fit more threads.
+    ``dependent``: start it while the kernel before it still runs, for which it waits by itself.
 
     Raises
     ------
@@ -37,6 +40,8 @@ def launch(
         )
     if registers is not None and not interpreted(kernel) and not _is_hip():
         options["maxnreg"] = registers
+    if dependent:
+        options["launch_pdl"] = True
     with torch.cuda.device_of(first):
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
@@ -65,6 +70,11 @@ def is_hopper(kernel: Any) -> bool:
         return False
     target = driver.active.get_current_target()
     return target.backend == "cuda" and 90 <= target.arch < 100
+
+
+def starts_early(kernel: Any) -> bool:
+    """Whether the kernel can be launched ``dependent``: on NVIDIA from Hopper on."""
+    return multiplies_64_rows(kernel) and not interpreted(kernel) and hasattr(cuda, "gdc_wait")
 
 
 def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:

@@ -13,7 +13,9 @@ and some hundred rows are in flight, 23 MB of an H200's 60 MB.
 At C = 100 a batch of 8,192 rows is 2.5 us of bytes, less than a launch and less than the Python in
 front of it. So passes of many small batches are to be captured in a CUDA graph (nothing here
 synchronises). There the chain id, stamp, state, label count is four latencies, 2.5 us, beside which
-the bytes move: some 4 us a batch, 60% of copy bandwidth at best.
+the bytes move, and the start of a kernel takes another 1 to 1.5 us, some 4 us a batch. From Hopper
+on the next kernel is there already, its programs waiting for this one to end (`await_previous`):
+some 3 us, 80% of copy bandwidth, of which 60% are wanted.
 
 From features of width d the logits are products on the matrix units, 2 C d operations a row; the
 bytes are those of the features and the state. B = 8,192, d = 768 in bf16 on an H200 (4.3 TB/s, 790
@@ -47,7 +49,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
+from dynal_fast.ops.launch import (
+    dot_operand,
+    interpreted,
+    is_hopper,
+    launch,
+    multiplies_64_rows,
+    starts_early,
+)
 from dynal_fast.ops.pool_stats.contract import STATE
 from dynal_fast.ops.pool_stats.triton_kernels import Source, update_long_rows, update_whole_rows
 from dynal_fast.ops.pool_stats.triton_rows import State
@@ -218,6 +227,7 @@ def _launch(
     batch = sample_ids.shape[0]
     if batch == 0:
         return
+    dependent = starts_early(kernel)
     launch(
         kernel,
         (-(-batch // options["ROWS"]),),
@@ -229,5 +239,7 @@ def _launch(
         options["NUM_CLASSES"],
         *tracker,
         State(*map(state.get, STATE)),
+        DEPENDENT=dependent,
+        dependent=dependent,
         **options,
     )

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from dynal_fast.ops.pool_stats.triton_rows import (
+    await_previous,
     claim_rows,
     entropy_term,
     exponentials,
@@ -102,7 +103,9 @@ def update_whole_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
+    await_previous(DEPENDENT)
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     in_batch = rows < batch
     classes = tl.arange(0, TILE)
@@ -219,7 +222,9 @@ def update_long_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
+    await_previous(DEPENDENT)
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     in_batch = rows < batch
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)

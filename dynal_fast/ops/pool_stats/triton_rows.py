@@ -20,6 +20,14 @@ MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
 
 
 @triton.jit
+def await_previous(DEPENDENT: tl.constexpr):
+    """Let the next kernel start, which does the same, and see all that the one before wrote."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
 def load_ids(ids_ptr, rows, batch, num_samples):
     """Return the ids, the samples (0 where the id is out of range), and where it is in range."""
     ids = tl.load(ids_ptr + rows, mask=rows < batch, other=-1).to(tl.int64)
