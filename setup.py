@@ -61,6 +61,13 @@ def nvcc() -> str | None:
 class BuildExtension(build_ext):
     """``build_ext`` with per-file instruction-set flags, optional OpenMP and a readable failure."""
 
+    def run(self) -> None:
+        if self.inplace:
+            # Where it is not built again, that of older sources would be loaded.
+            for built in (ROOT / "dynal_fast").glob("_cuda.*"):
+                built.unlink()
+        super().run()
+
     def build_extension(self, extension: Extension) -> None:
         if extension.name != "dynal_fast._cuda":
             super().build_extension(extension)

@@ -18,8 +18,8 @@ void update_from_features(const State& state, const Batch& batch, void*) {
   std::mt19937 draw(++seed);
   const int64_t width = batch.head.width;
   const int clusters = 1 + draw() % 3;
-  const int few = draw() % 2 ? 3 : stages_for(width) - 1;
-  const Parameters p(state, batch, 2 + draw() % few);
+  const int few = draw() % 2 ? 1 : stages_for(width) - 3;
+  const Parameters p(state, batch, 4 + draw() % few);
   if (shared_bytes(width, p.stages) > kSharedLimit) throw std::runtime_error("too much memory");
   const TensorMap features{static_cast<const uint16_t*>(batch.head.features), batch.rows, width,
                            kRows, kFeatureDepth};

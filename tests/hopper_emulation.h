@@ -141,7 +141,7 @@ class Cluster {
       if (!moved) {
         if (!copies.empty()) {
           land();
-        } else if (std::exchange(paused_block, -1) < 0) {
+        } else if (paused_to_the_end = false, std::exchange(paused_block, -1) < 0) {
           throw std::runtime_error("every thread waits");
         }
       }
@@ -196,8 +196,16 @@ class Cluster {
     --now->blocks[now->current->block].threads;
   }
 
-  // Some threads go on later than others: those of some warps of a block.
+  // Some threads go on later than others: those of some warps of a block, now and then one warp for
+  // as long as anything else can go on.
   void pause() {
+    if (paused_to_the_end) return;
+    paused_to_the_end = draw() % 8 == 0;
+    if (paused_to_the_end) {
+      paused_block = draw() % blocks.size();
+      paused_warps = 1u << draw() % blocks[0].warps.size();
+      return;
+    }
     paused_block = draw() % blocks.size();
     paused_warps = draw() % 4 ? draw() & draw() : ~0u;
   }
@@ -216,6 +224,7 @@ class Cluster {
   const std::function<void()>* work = nullptr;
   std::exception_ptr error;
   int paused_block = -1;
+  bool paused_to_the_end = false;
   uint32_t paused_warps = 0;
 };
 

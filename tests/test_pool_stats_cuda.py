@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynal_fast.ops.pool_stats import STAMP_STEP, STATE, cuda, pool_stats_update_from_features
+from dynal_fast.ops.pool_stats import (
+    NON_FINITE,
+    STAMP_STEP,
+    STATE,
+    cuda,
+    pool_stats_update_from_features,
+)
 from dynal_fast.ops.pool_stats import reference as reference_kernels
 from tests.pool_stats_tracker import TYPICAL, Tracker, draw
 from tests.triton_device import DEVICE
@@ -59,15 +65,16 @@ def device(request, monkeypatch):
         monkeypatch.setattr(cuda, "_stream", lambda device: 0)
 
 
-def update(tracker, ids, features, weight, bias, backend="cuda"):
+def update(tracker, ids, features, weight, bias):
     inputs = (features, weight, bias, None, None, None)
-    assert cuda.fits(features, weight, bias, tracker.state)
+    there = [tensor if tensor is None else tensor.to(DEVICE) for tensor in inputs]
+    assert cuda.fits(*there[:3], tracker.state)
     pool_stats_update_from_features(
         ids.to(DEVICE),
-        *(tensor if tensor is None else tensor.to(DEVICE) for tensor in inputs),
+        *there,
         *tracker.guard,
         tracker.state,
-        backend=backend,
+        backend="cuda",
     )
     reference_kernels.update_tensors_from_features(ids, *inputs, *tracker.want_guard, tracker.want)
 
@@ -153,6 +160,28 @@ def test_large_logits():
         tracker.begin_pass(number)
         update(tracker, torch.arange(70), features, weight, None)
     tracker.check(rtol=5e-5, atol=1e-5)
+
+
+def test_rows_far_below_all_logits_are_refused_not_misread():
+    """Columns beyond the classes would win their maximum."""
+    tracker = Tracker(3, 132, TYPICAL)
+    tracker.begin_pass(1)
+    features = torch.full((3, 8), -1e19, dtype=torch.bfloat16)
+    weight = torch.full((132, 8), 1.6e19, dtype=torch.bfloat16)
+    features[1] = 0
+    assert cuda.fits(features.to(DEVICE), weight.to(DEVICE), None, tracker.state)
+    pool_stats_update_from_features(
+        torch.arange(3).to(DEVICE), features.to(DEVICE), weight.to(DEVICE), *[None] * 4,
+        *tracker.guard, tracker.state, backend="cuda",
+    )  # fmt: skip
+    stamps, counts = tracker.guard[1].cpu(), tracker.state["label_counts"].cpu()
+    assert stamps.tolist() == [STAMP_STEP + NON_FINITE, STAMP_STEP, STAMP_STEP + NON_FINITE]
+    assert counts.nonzero().tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("width", [8, 64, 160])
+def test_many_tiles_of_few_pieces(width):
+    run(260, TYPICAL, torch.float16, rows=450, width=width, passes=1)
 
 
 def test_a_duplicate_counts_once_and_is_flagged():

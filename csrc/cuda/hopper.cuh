@@ -93,7 +93,8 @@ DYNAL_DEVICE void publish_at(uint64_t* barrier, int rank) {
 
 // Waits for the end of a phase of that parity. A wait of many seconds is an error, not a hang.
 DYNAL_DEVICE void wait(uint64_t* barrier, int parity) {
-  uint32_t ended = 0;
+  uint32_t ended;
+  DYNAL_TRY_WAIT("cta");
   for (uint32_t polls = 0; !ended; ++polls) {
     DYNAL_TRY_WAIT("cta");
     if (polls == 1u << 26) __trap();
@@ -102,7 +103,8 @@ DYNAL_DEVICE void wait(uint64_t* barrier, int parity) {
 
 // The same, and then sees what other blocks wrote before they published.
 DYNAL_DEVICE void wait_for_cluster(uint64_t* barrier, int parity) {
-  uint32_t ended = 0;
+  uint32_t ended;
+  DYNAL_TRY_WAIT("cluster");
   for (uint32_t polls = 0; !ended; ++polls) {
     DYNAL_TRY_WAIT("cluster");
     if (polls == 1u << 26) __trap();

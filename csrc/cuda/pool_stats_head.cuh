@@ -30,8 +30,10 @@ constexpr int kMaxWeightPieces = 12;
 constexpr int kWeightsAhead = 6;  // pieces of weights asked for ahead of the features they meet
 constexpr int kSharedLimit = 232448;
 
-constexpr int kClaimed = 1 << 30;   // in the label that block 0 leaves: the row counts
-constexpr float kNoClass = -1e38f;  // the logit of a column beyond the classes: finite, its e is 0
+constexpr int kClaimed = 1 << 30;  // in the label that block 0 leaves: the row counts
+// The logit of a column beyond the classes: finite, its e is 0. Rows whose logits are all below it
+// count as not finite.
+constexpr float kNoClass = -1e38f;
 
 // What a block knows of a row.
 struct alignas(16) Known {
@@ -75,7 +77,7 @@ struct Parameters {
   Ids ids;
   const uint16_t* bias;  // or null
   int blocks;            // of a cluster
-  int pieces;            // of features, in a row
+  int pieces;            // of features, in a row: two for one of weights
   int stages;
 
   Parameters(const State& state, const Batch& batch, int stages)
@@ -83,7 +85,7 @@ struct Parameters {
         ids{batch.ids, batch.id_bytes, batch.rows},
         bias(static_cast<const uint16_t*>(batch.head.bias)),
         blocks(blocks_for(state.classes)),
-        pieces((batch.head.width + kFeatureDepth - 1) / kFeatureDepth),
+        pieces((batch.head.width + kWeightDepth - 1) / kWeightDepth * 2),
         stages(stages) {}
 };
 
@@ -104,7 +106,7 @@ struct Memory {
 
   DYNAL_DEVICE explicit Memory(const Parameters& p)
       : weights(shared_memory()),
-        features(weights + (p.pieces + 1) / 2 * kWeightBytes),
+        features(weights + p.pieces / 2 * kWeightBytes),
         shared(reinterpret_cast<Shared*>(features + p.stages * kFeatureBytes)) {}
 };
 
@@ -120,37 +122,30 @@ struct Cycle {
   }
 };
 
-// One thread of each block asks for its weights, and in turn with the others for features.
+// One thread of each block asks for its weights, and for the features of some stages.
 DYNAL_DEVICE void ask_for_copies(const Parameters& p, const Memory& memory,
                                  const TensorMap& features, const TensorMap& weights, int tiles) {
-  const int rank = block_rank(), stride = clusters(p.blocks);
-  const int weight_pieces = (p.pieces + 1) / 2;
-  int tile = cluster_index(p.blocks), column = rank, stage = rank;
-  uint32_t parities = 0;  // of the stages' next waits
-  int asked = 0;
-  const auto ask_for_weights = [&](int wanted) {
-    for (; asked < weight_pieces && asked < wanted; ++asked) {
-      uint64_t* full = memory.shared->weights_full + asked;
-      arrive_expecting(full, kWeightBytes);
-      copy_box(memory.weights + asked * kWeightBytes, weights, asked * kWeightDepth,
-               rank * kClasses, full);
-    }
+  const int rank = block_rank();
+  const auto ask_for_weights = [&](int piece) {
+    uint64_t* full = memory.shared->weights_full + piece;
+    arrive_expecting(full, kWeightBytes);
+    copy_box(memory.weights + piece * kWeightBytes, weights, piece * kWeightDepth, rank * kClasses,
+             full);
   };
-  for (int piece = rank; piece < tiles * p.pieces; piece += p.blocks) {
-    ask_for_weights(piece / 2 + kWeightsAhead);
-    for (; column >= p.pieces; column -= p.pieces) tile += stride;
-    for (; stage >= p.stages; stage -= p.stages) {
+  int asked = 0, use = 0;
+  Cycle stage(0, p.stages);
+  for (int t = 0; t < tiles; ++t) {
+    const int row = (cluster_index(p.blocks) + t * clusters(p.blocks)) * kRows;
+    for (int piece = 0; piece < p.pieces; ++piece) {
+      if (asked < p.pieces / 2 && asked < piece / 2 + kWeightsAhead) ask_for_weights(asked++);
+      if (stage.at % p.blocks == rank) {
+        if (use > 0) wait(memory.shared->empty + stage.at, (use - 1) & 1);
+        copy_box(memory.features + stage.at * kFeatureBytes, features, piece * kFeatureDepth, row,
+                 memory.shared->full + stage.at, (1 << p.blocks) - 1);
+      }
+      if (stage.advance()) ++use;
     }
-    if (piece >= p.stages) {
-      wait(memory.shared->empty + stage, parities >> stage & 1);
-      parities ^= 1u << stage;
-    }
-    copy_box(memory.features + stage * kFeatureBytes, features, column * kFeatureDepth,
-             tile * kRows, memory.shared->full + stage, (1 << p.blocks) - 1);
-    column += p.blocks;
-    stage += p.blocks;
   }
-  if (tiles > 0) ask_for_weights(weight_pieces);
 }
 
 template <class Element>
@@ -172,6 +167,7 @@ struct Group {
   Shared& shared;
   const int rank, group, thread, warp, lane;
   const int tiles;  // of this cluster
+  const int asker;  // the block that asks for what goes to the stage with the number of the lane
 
   DYNAL_DEVICE Group(const Parameters& p, const Memory& memory, int tiles, int warp)
       : p(p),
@@ -182,7 +178,8 @@ struct Group {
         thread(thread_index() % kGroupThreads),
         warp(warp % 4),
         lane(thread_index() % 32),
-        tiles(tiles) {}
+        tiles(tiles),
+        asker(lane % p.blocks) {}
 
   DYNAL_DEVICE void run() const {
     const int stride = clusters(p.blocks), first = cluster_index(p.blocks);
@@ -208,8 +205,10 @@ struct Group {
       if (row.in_range) prefetch_state(row.sample);
     }
     float x[64];
+    uint32_t bias[kPairs];
+    load_bias(bias);
     multiply_tile(x, t, round);
-    add_bias(x);
+    add_bias(x, bias);
     float tops[2], weighted[2];
     Known known[2];
 #pragma unroll
@@ -244,15 +243,19 @@ struct Group {
     if (thread < p.blocks) arrive_at(shared.read_by_all + group, thread);
   }
 
-  // Have the state of a row brought to L2: 512 bytes of a tensor, by four lanes.
+  // Have this block's part of a row of the state brought to L2, 32 bytes at a time by four lanes.
   DYNAL_DEVICE void prefetch_state(int64_t sample) const {
     const State& state = p.state;
+    const int left = static_cast<int>(state.classes) - rank * kClasses;
+    const int count = left < kClasses ? left : kClasses;
     const auto prefetch = [&](const void* tensor, int bytes) {
-      if (!tensor || lane % 4 >= bytes) return;
-      const int64_t column = lane % 4 * (128 / bytes) + rank * kClasses;
-      if (column < state.classes) {
-        prefetch_to_l2(static_cast<const char*>(tensor) +
-                       (sample * state.classes + column) * bytes);
+      if (!tensor) return;
+      const char* part =
+          static_cast<const char*>(tensor) + (sample * state.classes + rank * kClasses) * bytes;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int offset = 32 * (4 * i + lane % 4);
+        if (offset < count * bytes) prefetch_to_l2(part + offset);
       }
     };
     prefetch(state.mean, 4);
@@ -261,20 +264,28 @@ struct Group {
     prefetch(state.output, state.output_bytes);
   }
 
-  // x += bias: rows lane / 4 and 8 more of a warp's 16, columns 8 j + lane % 4 * 2 and the next.
-  DYNAL_DEVICE void add_bias(float (&x)[64]) const {
+  // The bias of this thread's classes, two 16-bit numbers in one.
+  DYNAL_DEVICE void load_bias(uint32_t (&bias)[kPairs]) const {
+    const int last = static_cast<int>(p.state.classes) - 2;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      const int column = first_column() + 8 * j;
-      Pair bias{kNoClass, kNoClass};
-      if (column < p.state.classes) {
-        const uint32_t both = p.bias ? *reinterpret_cast<const uint32_t*>(p.bias + column) : 0;
-        bias = {element_to_float<Element>(both & 0xffff), element_to_float<Element>(both >> 16)};
-      }
-      x[4 * j] += bias.x;
-      x[4 * j + 1] += bias.y;
-      x[4 * j + 2] += bias.x;
-      x[4 * j + 3] += bias.y;
+      const int column = first_column() + 8 * j, inside = column < last ? column : last;
+      bias[j] = p.bias ? *reinterpret_cast<const uint32_t*>(p.bias + inside) : 0;
+    }
+  }
+
+  // x is the logits of rows lane / 4 and 8 more of a warp's 16, columns 8 j + lane % 4 * 2 and the
+  // next.
+  DYNAL_DEVICE void add_bias(float (&x)[64], const uint32_t (&bias)[kPairs]) const {
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const bool exists = first_column() + 8 * j < p.state.classes;
+      const float even = exists ? element_to_float<Element>(bias[j] & 0xffff) : kNoClass;
+      const float odd = exists ? element_to_float<Element>(bias[j] >> 16) : kNoClass;
+      x[4 * j] += even;
+      x[4 * j + 1] += odd;
+      x[4 * j + 2] += even;
+      x[4 * j + 3] += odd;
     }
   }
 
@@ -285,41 +296,48 @@ struct Group {
     const uint64_t features = tile_descriptor(memory.features, 8 * 2 * kFeatureDepth, swizzle_64);
     const uint64_t weights = tile_descriptor(memory.weights, 8 * 2 * kWeightDepth, swizzle_128);
     const int first = t * p.pieces;
-    Cycle stage(first, p.stages), done(first, p.stages), asker(first + p.stages, p.blocks);
-    int parity = first / p.stages & 1;
+    Cycle stage(first, p.stages);
+    int parity = first / p.stages & 1, before[2] = {0, 0};
     int wanted = tiles * p.pieces - first - p.stages;  // pieces that will follow in the stages
-    const auto release = [&] {
-      release_stage(done.at, asker.at, wanted-- > 0);
-      done.advance();
-      asker.advance();
-    };
     // A group's wait for a stage says nothing unless the waits before it are over.
     if (t > 0) wait(shared.turn + group, (group > 0 ? round : round - 1) & 1);
-    for (int piece = 0; piece < p.pieces; ++piece) {
-      if (round == 0 && piece % 2 == 0) wait(shared.weights_full + piece / 2, 0);
-      wait(shared.full + stage.at, parity);
-      begin_products(x);
-      const int a = stage.at * kFeatureBytes;
-      const int b = piece / 2 * kWeightBytes + piece % 2 * 2 * kFeatureDepth;
+    for (int step = 0; step < p.pieces / 2; ++step) {
+      int stages[2];
+      if (round == 0) wait(shared.weights_full + step, 0);
 #pragma unroll
-      for (int k = 0; k < kFeatureDepth / 16; ++k) {
-        multiply(Element(), x, features + (a + 32 * k) / 16, weights + (b + 32 * k) / 16);
+      for (int i = 0; i < 2; ++i) {
+        stages[i] = stage.at;
+        wait(shared.full + stage.at, parity);
+        if (stage.advance()) parity ^= 1;
+      }
+      begin_products(x);
+      const uint64_t b = weights + step * (kWeightBytes / 16);
+#pragma unroll
+      for (int k = 0; k < kWeightDepth / 16; ++k) {
+        const int a = stages[k / 2] * (kFeatureBytes / 16) + k % 2 * 2;
+        multiply(Element(), x, features + a, b + 2 * k);
       }
       commit_products();
       wait_products<1>(x);
-      if (piece > 0) release();
-      if (stage.advance()) parity ^= 1;
+      if (step > 0) {
+        release(before[0], before[1], wanted);
+        wanted -= 2;
+      }
+      before[0] = stages[0];
+      before[1] = stages[1];
     }
-    if (thread == 0 && t + 1 < tiles) arrive(shared.turn + (group + 1) % kGroups);
+    if (lane == 0 && t + 1 < tiles) arrive(shared.turn + (group + 1) % kGroups);
     wait_products<0>(x);
-    release();
+    release(before[0], before[1], wanted);
   }
 
-  // This warp is done with a stage: expect its next piece, and tell the block that asks for it.
-  DYNAL_DEVICE void release_stage(int stage, int asker, bool wanted) const {
-    if (!wanted || lane != 0) return;
-    if (warp == 0) arrive_expecting(shared.full + stage, kFeatureBytes);
-    arrive_at(shared.empty + stage, asker);
+  // This warp is done with two stages: expect their next pieces, if there are so many, and tell the
+  // blocks that ask for them. The lane with the number of the stage does.
+  DYNAL_DEVICE void release(int first, int second, int wanted) const {
+    if ((lane == first && wanted > 0) || (lane == second && wanted > 1)) {
+      if (warp == 0) arrive_expecting(shared.full + lane, kFeatureBytes);
+      arrive_at(shared.empty + lane, asker);
+    }
   }
 
   // Value j of row i of this thread's logits: that of column first_column() + j / 2 * 8 + j % 2.
@@ -355,7 +373,7 @@ struct Group {
     }
     weighted = sum_of_lanes(sum);
     total = sum_of_lanes(total);
-    return weighted == weighted ? total : -1.0f;
+    return weighted == weighted && top > kNoClass ? total : -1.0f;
   }
 
   // Fold this thread's share of row i into the state, unless the row does not count.
@@ -379,7 +397,7 @@ struct Group {
   // Whether the row is to be written, and what takes this block's exponentials to the softmax.
   DYNAL_DEVICE bool scale_of_row(int local, float top, float& scale) const {
     const auto* known = reinterpret_cast<const float4*>(shared.known[group] + local);
-    float tops[2] = {kNoClass, kNoClass}, totals[2] = {0.0f, 0.0f};
+    float tops[2] = {-INFINITY, -INFINITY}, totals[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int block = lane % 4 + 4 * i;
@@ -414,12 +432,12 @@ struct Group {
   // Eight lanes a row, one for each block's part of it.
   DYNAL_DEVICE void finish_rows(int64_t first_row) const {
     const int block = lane % 8;
-    for (int begin = 0; begin * p.blocks < kRows; begin += kGroupThreads / 8) {
-      const int first = (begin + thread / 8) * p.blocks, local = first + rank;
+    for (int begin = 4 * warp; begin * p.blocks < kRows; begin += kGroupThreads / 8) {
+      const int first = (begin + lane / 8) * p.blocks, local = first + rank;
       const bool mine = local < kRows;
-      Top best{kNoClass, kNoClass, 0x3fffffff};
+      Top best{-INFINITY, -INFINITY, 0x3fffffff};
       Finished row{};
-      float top = kNoClass;
+      float top = -INFINITY;
       if (mine && block < p.blocks) {
         const float4 known =
             load_remote(reinterpret_cast<const float4*>(shared.known[group] + local), block);
@@ -471,7 +489,7 @@ DYNAL_DEVICE void init_barriers(const Parameters& p, Shared& shared, int tiles) 
     init_barrier(shared.empty + i, 4 * p.blocks);  // the warps of a group in each
   }
   for (int i = 0; i < kGroups; ++i) {
-    init_barrier(shared.turn + i, 1);
+    init_barrier(shared.turn + i, 4);
     init_barrier(shared.known_by_all + i, p.blocks);
     init_barrier(shared.summed + i, 1);
     init_barrier(shared.read_by_all + i, p.blocks);

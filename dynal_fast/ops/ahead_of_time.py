@@ -199,7 +199,8 @@ def cuda_kernels() -> list[Resources]:
     RuntimeError
         nvcc refuses them, or warns: products that wait for each other are a warning too.
     """
-    extension, nvcc = load_cuda(), shutil.which("nvcc")
+    extension, home = load_cuda(), os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
     source = Path(__file__).parents[2] / "csrc" / "cuda" / "pool_stats_head.cu"
     if extension is None or nvcc is None or not source.exists():
         return []

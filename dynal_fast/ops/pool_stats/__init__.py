@@ -241,7 +241,8 @@ def pool_stats_update_from_features(
         (B, d) float32, float16, bfloat16 or float64.
     weight, bias
         (C, d) and (C,) of the same dtype; ``bias`` may be None. The logits are accumulated and kept
-        in float32 (float64 inputs: rounded to float32 first).
+        in float32 (float64 inputs: rounded to float32 first). On a GPU rows with logits beyond
+        1e38 may count as not finite.
     teacher_features, teacher_weight, teacher_bias
         The teacher's, of the same dtype, its d may differ; for ``teacher_discrepancy`` only.
 

@@ -9,18 +9,18 @@ fill the device. Each folds eight tiles of 64 rows, whose features one copy brin
 blocks. Counted at 1.755 GHz, not measured:
 
 - L2 hands out 26 MB of weights, 13 MB of features and the state both ways, 66 MB: 105 MB, where
-  tiles of 128 x 128 logits without clusters take 267 MB. No 10 us.
-- A tile is 24 pieces of products, 128 cycles each at the full rate of the matrix units and about
-  145 with the instructions between them: 3,500 cycles, 2.0 us.
-- The rest of a tile is some 6,200 cycles of a warp group: 1,300 instructions a warp, two meetings
-  of the cluster and five latencies of L2. Three groups take turns, so it runs beside the products
-  of the next two tiles, which take longer.
-- The first tile waits for the weights, 5 us; the last is folded beside nothing, 3.5 us; a launch
-  takes 1.5 us. Together 24 us, 76% of the bound.
-- What could spoil it: the place of a piece of features is free again only when all eight blocks are
-  done with it, and seven places fit beside the weights, five of them on their way. That is enough
-  if a piece is there 640 cycles after its place was free. If it takes 950, a tile takes 2.6 us and
-  all 28 us, 65%; the 60% that are wanted are missed from 1,060 cycles on.
+  tiles of 128 x 128 logits without clusters take 267 MB. 14 us at 7.5 TB/s, 18 us at 5.7.
+- The products of a tile are 48 instructions of 64 cycles, 3,100 cycles. Those between them are some
+  95 for every 256 cycles of products, all beside them.
+- The rest of a tile is some 2,500 instructions of each warp, 5,000 cycles, and 3,800 cycles of
+  waiting: for two meetings of the cluster, and for L2. Three groups take turns, so that it runs
+  beside the products of the next two tiles: a tile may take 4,400 cycles.
+- The place of a piece of features is free again when all eight blocks are done with it, and seven
+  places fit beside the weights. If a piece is there 750 cycles after its place was free, a tile
+  takes 4,200 cycles; if 900, 4,750.
+- So a tile takes some 4,600 cycles, 2.6 us. The first waits for the weights, 5 us; the last is
+  folded beside nothing, 5 us; a launch takes 1.5 us. Together 27 to 30 us, 61 to 68% of the bound,
+  of which 60% are wanted: what comes first to be looked at on a device is how long a piece takes.
 
 A cuBLAS head and `update` take 45 us. Where a head does not fit, or on another device, `triton` has
 the kernels.
@@ -107,7 +107,7 @@ def fits(
 @functools.cache
 def runs_on(device: torch.device) -> bool:
     """Whether the device is a Hopper, and the kernels for it were built."""
-    if _extension() is None or torch.version.cuda is None:
+    if device.type != "cuda" or _extension() is None or torch.version.cuda is None:
         return False
     return torch.cuda.get_device_capability(device)[0] == 9
 

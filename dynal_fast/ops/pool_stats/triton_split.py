@@ -26,7 +26,9 @@ STATISTICS = 5
 SUMS = 3  # M2, and the squared distances to the two outputs
 
 NO_LABEL = tl.constexpr(2147483647)
-NO_CLASS = tl.constexpr(-1e38)  # the logit of a column beyond the classes: finite, its e is 0
+# The logit of a column beyond the classes: finite, its e is 0. Rows whose logits are all below it
+# count as not finite.
+NO_CLASS = tl.constexpr(-1e38)
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -188,7 +190,8 @@ def update_split_rows(
         weighted += e * below  # not finite where a logit is not
     total = tl.sum(totals, 1)
     weighted = tl.sum(weighted, 1)
-    tl.store(at + 2 * padded * TILES, tl.where(weighted == weighted, total, -1.0))
+    usable = (weighted == weighted) & (top > NO_CLASS)
+    tl.store(at + 2 * padded * TILES, tl.where(usable, total, -1.0))
     tl.store(at + 3 * padded * TILES, weighted)
     arrived = arrive(counters + 2 * block) + 1
     while arrived < TILES:
