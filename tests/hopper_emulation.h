@@ -127,7 +127,8 @@ class Cluster {
     for (Fiber& fiber : fibers) left.push_back(&fiber);
     while (!left.empty()) {
       std::shuffle(left.begin(), left.end(), draw);
-      if (draw() % 64 == 0) pause();
+      if (draw() % 64 == 0 || (!began && meeting.number > 0)) pause();
+      began = meeting.number > 0;  // the first cluster_sync is over
       bool moved = false;
       for (Fiber* fiber : left) {
         if (paused(*fiber) || (fiber->ready && !fiber->ready())) continue;
@@ -200,7 +201,7 @@ class Cluster {
   // as long as anything else can go on.
   void pause() {
     if (paused_to_the_end) return;
-    paused_to_the_end = draw() % 8 == 0;
+    paused_to_the_end = draw() % 2;
     if (paused_to_the_end) {
       paused_block = draw() % blocks.size();
       paused_warps = 1u << draw() % blocks[0].warps.size();
@@ -224,7 +225,7 @@ class Cluster {
   const std::function<void()>* work = nullptr;
   std::exception_ptr error;
   int paused_block = -1;
-  bool paused_to_the_end = false;
+  bool paused_to_the_end = false, began = false;
   uint32_t paused_warps = 0;
 };
 

@@ -181,7 +181,7 @@ def test_rows_far_below_all_logits_are_refused_not_misread():
 
 @pytest.mark.parametrize("width", [8, 64, 160])
 def test_many_tiles_of_few_pieces(width):
-    run(260, TYPICAL, torch.float16, rows=450, width=width, passes=1)
+    run(130, ("label_counts",), torch.float16, rows=1000, width=width, passes=8)
 
 
 def test_a_duplicate_counts_once_and_is_flagged():
