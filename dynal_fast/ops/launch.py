@@ -26,7 +26,8 @@ def launch(
     ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
     ``registers``: what a thread may have of them on NVIDIA, whose assembler otherwise now and then
     spills some to fit more threads.
-    ``dependent``: start it while the kernel before it still runs, for which it waits by itself.
+    ``dependent``: where the device can (NVIDIA from Hopper on), start the kernel while the one
+    before it still runs; it waits by itself then, as its argument ``DEPENDENT`` says.
 
     Raises
     ------
@@ -41,7 +42,9 @@ def launch(
     if registers is not None and not interpreted(kernel) and not _is_hip():
         options["maxnreg"] = registers
     if dependent:
-        options["launch_pdl"] = True
+        options["DEPENDENT"] = _starts_early(kernel)
+        if options["DEPENDENT"]:
+            options["launch_pdl"] = True
     with torch.cuda.device_of(first):
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
@@ -72,11 +75,6 @@ def is_hopper(kernel: Any) -> bool:
     return target.backend == "cuda" and 90 <= target.arch < 100
 
 
-def starts_early(kernel: Any) -> bool:
-    """Whether the kernel can be launched ``dependent``: on NVIDIA from Hopper on."""
-    return multiplies_64_rows(kernel) and not interpreted(kernel) and hasattr(cuda, "gdc_wait")
-
-
 def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
     """Return what ``tl.dot`` takes for operands of ``dtype``: a Triton dtype and a precision.
 
@@ -95,3 +93,7 @@ def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
 
 def _is_hip() -> bool:
     return driver.active.get_current_target().backend == "hip"
+
+
+def _starts_early(kernel: Any) -> bool:
+    return not interpreted(kernel) and multiplies_64_rows(kernel) and hasattr(cuda, "gdc_wait")

@@ -49,14 +49,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dynal_fast.ops.launch import (
-    dot_operand,
-    interpreted,
-    is_hopper,
-    launch,
-    multiplies_64_rows,
-    starts_early,
-)
+from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
 from dynal_fast.ops.pool_stats.contract import STATE
 from dynal_fast.ops.pool_stats.triton_kernels import Source, update_long_rows, update_whole_rows
 from dynal_fast.ops.pool_stats.triton_rows import State
@@ -227,7 +220,6 @@ def _launch(
     batch = sample_ids.shape[0]
     if batch == 0:
         return
-    dependent = starts_early(kernel)
     launch(
         kernel,
         (-(-batch // options["ROWS"]),),
@@ -239,7 +231,6 @@ def _launch(
         options["NUM_CLASSES"],
         *tracker,
         State(*map(state.get, STATE)),
-        DEPENDENT=dependent,
-        dependent=dependent,
+        dependent=True,
         **options,
     )
