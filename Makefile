@@ -63,4 +63,4 @@ dist: $(STAMP) ## build the sdist and the wheel
 	$(BIN)/python -m build
 
 clean: ## remove what was built
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info dynal_fast/_C*.so
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info dynal_fast/_C*.so dynal_fast/_cuda*.so

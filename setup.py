@@ -20,7 +20,6 @@ import pybind11
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.modified import newer_group
 
 ROOT = Path(__file__).parent
 X86_64 = platform.machine().lower() in {"x86_64", "amd64"} and sys.maxsize > 2**32
@@ -73,8 +72,6 @@ class BuildExtension(build_ext):
             super().build_extension(extension)
             return
         target = Path(self.get_ext_fullpath(extension.name))
-        if not (self.force or newer_group([*extension.sources, *extension.depends], target)):
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
         includes = [f"-I{folder}" for folder in [*extension.include_dirs, *self.include_dirs]]
         command = [nvcc(), "-shared", *CUDA_FLAGS, *includes, *extension.sources]

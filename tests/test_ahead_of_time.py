@@ -35,21 +35,38 @@ def test_compiles_without_spills(name, architecture):
     assert spills == []
 
 
-@pytest.mark.parametrize("name", ["update C=100 float32 typical", "update C=21841 float32 typical"])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("update")])
 def test_updates_that_start_early_wait_before_they_touch_memory(name):
     with ahead_of_time.compiling_for("sm_90") as compiled:
         VARIANTS[name].call()
     (kernel,) = compiled
-    assert kernel.metadata.launch_pdl
-    code = re.sub(r"\.(visible|extern).*", "", kernel.asm["ptx"])
-    assert (
-        0
-        < code.index("griddepcontrol.wait")
-        < re.search(r"\b(ld|st|atom|red)\.\S*global", code).start()
-    )
+    assert kernel.metadata.launch_pdl == (kernel.metadata.name != "update_split_rows")
+    if kernel.metadata.launch_pdl:
+        code = kernel.asm["ptx"]
+        touches = re.search(r"\b(ld|st|atom|red|cp)\.\S*global", code)
+        assert 0 < code.index("griddepcontrol.wait") < touches.start()
+
+
+def test_older_devices_start_nothing_early():
     with ahead_of_time.compiling_for("sm_80") as compiled:
-        VARIANTS[name].call()
+        VARIANTS["update C=100 float32 typical"].call()
     assert "griddepcontrol" not in compiled[0].asm["ptx"]
+    assert not compiled[0].metadata.launch_pdl
+
+
+def test_a_batch_of_8192_rows_of_100_classes_is_one_wave():
+    """On 132 multiprocessors: a second wave would wait for memory as long as the first."""
+    with ahead_of_time.compiling_for("sm_90") as compiled:
+        VARIANTS["update C=100 float32 typical"].call()
+    (kernel,) = compiled
+    row = ahead_of_time.resources("", kernel, "sm_90")
+    at_once = 65536 // (row.registers * 32 * row.warps)
+    programs = 8192 // kernel.src.constants[rows_index(kernel)]
+    assert programs <= 132 * at_once
+
+
+def rows_index(kernel):
+    return (kernel.src.fn.arg_names.index("ROWS"),)
 
 
 def test_the_kernels_in_cuda_compile_without_spills():

@@ -1,6 +1,7 @@
 """Run the same work from the same state many times: any difference between runs is a race."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,6 +23,9 @@ def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
     for num_classes in (100, 1000):
         classes = num_classes if setting.on_gpu else min(num_classes, 150)
         yield f"update_from_features C={classes}", partial(_from_features, setting, n, classes)
+    if setting.on_gpu:  # whose programs wait for each other, where CUDA C++ does not replace it
+        triton = replace(setting, backend="triton")
+        yield "update_from_features C=1000 in Triton", partial(_from_features, triton, n, 1000)
     for labeled in (0, setting.size(2000, 9)):
         yield f"farthest_first labeled={labeled}", partial(_farthest_first, setting, labeled)
 

@@ -118,6 +118,9 @@ def main() -> None:
     run = Run(options)
     if options.build:
         run.part("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"])
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9:
+        check = "from dynal_fast._extension import load_cuda; raise SystemExit(load_cuda() is None)"
+        run.part("kernels for Hopper are built", [sys.executable, "-c", check])
     if not options.check_only:
         for name in ("ceilings", *SECTIONS):
             run.results(name)

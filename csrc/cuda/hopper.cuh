@@ -144,6 +144,13 @@ DYNAL_DEVICE void copy_box(void* to, const TensorMap& map, int column, int row, 
 
 // Products of a warp group: x (64, 128) += a (64, 16) b (128, 16)^T.
 
+// Has a box brought to L2.
+DYNAL_DEVICE void prefetch_box(const TensorMap& map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
+               "r"(column), "r"(row)
+               : "memory");
+}
+
 // Around products, which run on while the threads do: x may be touched before and after, and the
 // compiler must see it so.
 DYNAL_DEVICE void begin_products(float (&x)[64]) {

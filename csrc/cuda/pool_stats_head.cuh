@@ -132,16 +132,18 @@ DYNAL_DEVICE void ask_for_copies(const Parameters& p, const Memory& memory,
     copy_box(memory.weights + piece * kWeightBytes, weights, piece * kWeightDepth, rank * kClasses,
              full);
   };
+  const int rows_apart = clusters(p.blocks) * kRows;  // from a tile to the next
   int asked = 0, use = 0;
   Cycle stage(0, p.stages);
   for (int t = 0; t < tiles; ++t) {
-    const int row = (cluster_index(p.blocks) + t * clusters(p.blocks)) * kRows;
+    const int row = cluster_index(p.blocks) * kRows + t * rows_apart;
     for (int piece = 0; piece < p.pieces; ++piece) {
       if (asked < p.pieces / 2 && asked < piece / 2 + kWeightsAhead) ask_for_weights(asked++);
       if (stage.at % p.blocks == rank) {
         if (use > 0) wait(memory.shared->empty + stage.at, (use - 1) & 1);
         copy_box(memory.features + stage.at * kFeatureBytes, features, piece * kFeatureDepth, row,
                  memory.shared->full + stage.at, (1 << p.blocks) - 1);
+        if (t + 1 < tiles) prefetch_box(features, piece * kFeatureDepth, row + rows_apart);
       }
       if (stage.advance()) ++use;
     }

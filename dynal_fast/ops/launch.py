@@ -41,11 +41,11 @@ def launch(
         )
     if registers is not None and not interpreted(kernel) and not _is_hip():
         options["maxnreg"] = registers
-    if dependent:
-        options["DEPENDENT"] = _starts_early(kernel)
-        if options["DEPENDENT"]:
-            options["launch_pdl"] = True
     with torch.cuda.device_of(first):
+        if dependent:
+            options["DEPENDENT"] = _starts_early(kernel)
+            if options["DEPENDENT"]:
+                options["launch_pdl"] = True
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
 

@@ -4,8 +4,8 @@ Floor. B = 8,192 rows, d = 768, C = 1,000 in bfloat16, the mean tracked, on an H
 TFLOP/s, 132 multiprocessors): 79 MB, 18.3 us, and 12.6 GFLOP, 16 us.
 
 What the kernel (``csrc/cuda/pool_stats_head.cuh``) does about it: C = 1,000 takes a cluster of
-eight blocks, each with the weights of 128 classes in its shared memory (192 KB), and 16 clusters
-fill the device. Each folds eight tiles of 64 rows, whose features one copy brings to all eight
+eight blocks, each with the weights of 128 classes in its shared memory (192 KB); 16 clusters fill
+128 multiprocessors. Each folds eight tiles of 64 rows, whose features one copy brings to all eight
 blocks. Counted at 1.755 GHz, not measured:
 
 - L2 hands out 26 MB of weights, 13 MB of features and the state both ways, 66 MB: 105 MB, where
@@ -16,11 +16,14 @@ blocks. Counted at 1.755 GHz, not measured:
   waiting: for two meetings of the cluster, and for L2. Three groups take turns, so that it runs
   beside the products of the next two tiles: a tile may take 4,400 cycles.
 - The place of a piece of features is free again when all eight blocks are done with it, and seven
-  places fit beside the weights. If a piece is there 750 cycles after its place was free, a tile
-  takes 4,200 cycles; if 900, 4,750.
-- So a tile takes some 4,600 cycles, 2.6 us. The first waits for the weights, 5 us; the last is
-  folded beside nothing, 5 us; a launch takes 1.5 us. Together 27 to 30 us, 61 to 68% of the bound,
-  of which 60% are wanted: what comes first to be looked at on a device is how long a piece takes.
+  places fit beside the weights. If a piece comes out of L2, where the tile before had it brought,
+  750 cycles after its place was free, a tile takes 4,200 cycles; if after 900, 4,750.
+- The first tile waits for the weights and is done after 5 us, the seven others take 2.5 to 2.7 us
+  each, the last is folded beside nothing, 5 us, and a launch takes 1.5 us: 29 to 30.5 us, 60 to 63%
+  of the bound, of which 60% are wanted. At 1.98 GHz, which an H200 was seen at, it is 26 to 27 us.
+
+What a device has to show first: how long a piece takes, and whether 16 clusters run at once (with
+15, one tile more takes 2.6 us more).
 
 A cuBLAS head and `update` take 45 us. Where a head does not fit, or on another device, `triton` has
 the kernels.

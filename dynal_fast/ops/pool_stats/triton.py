@@ -10,12 +10,14 @@ Beyond, a program walks its row in tiles twice, first for maximum and sum (onlin
 the update. The second reading of the logits comes from L2: a row of 21,841 float32 logits is 87 KB,
 and some hundred rows are in flight, 23 MB of an H200's 60 MB.
 
-At C = 100 a batch of 8,192 rows is 2.5 us of bytes, less than a launch and less than the Python in
+At C = 100 a batch of 8,192 is 2.4 us of bytes, less than a launch and less than the Python in
 front of it. So passes of many small batches are to be captured in a CUDA graph (nothing here
 synchronises). There the chain id, stamp, state, label count is four latencies, 2.5 us, beside which
-the bytes move, and the start of a kernel takes another 1 to 1.5 us, some 4 us a batch. From Hopper
-on the next kernel is there already, its programs waiting for this one to end (`await_previous`):
-some 3 us, 80% of copy bandwidth, of which 60% are wanted.
+the bytes move, if all programs are there at once: two warps each, 1,024 of 1,056 that fit on 132
+multiprocessors (with four, 924 fit, and a second wave would wait as long again). The start of a
+kernel takes another 1 to 1.5 us; from Hopper on the next one is there already, waiting for this one
+to end (`await_previous`). That is 3 to 3.5 us a batch, 68 to 79% of copy bandwidth, of which 60%
+are wanted.
 
 From features of width d the logits are products on the matrix units, 2 C d operations a row; the
 bytes are those of the features and the state. B = 8,192, d = 768 in bf16 on an H200 (4.3 TB/s, 790
@@ -92,7 +94,7 @@ def update(
         DEPTH=0,
         OPERAND=tl.float32,
         PRECISION="ieee",
-        num_warps=max(4, rows * tile // 256),
+        num_warps=2 if tile == 128 and _dense(state) <= 1 else max(4, rows * tile // 256),
     )
 
 
