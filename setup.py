@@ -2,7 +2,8 @@
 
 Project metadata lives in ``pyproject.toml``. The first needs a C++17 compiler and pybind11, nothing
 else: no torch at build time, no torch headers. The second is built where nvcc 12 or newer is found
-(``CUDA_HOME``, else the PATH); everything works without it, some of it slower on one kind of GPU.
+(``CUDA_HOME``, else the PATH, else ``/usr/local/cuda``); everything works without it, some of it
+slower on one kind of GPU.
 
 Each file under ``csrc/isa/`` holds the same kernels compiled for one instruction set; the fastest
 one the CPU supports is chosen at run time, so nothing here may depend on the building machine.
@@ -46,15 +47,15 @@ Set CXX to use a particular compiler. The compiler's own message stands above.
 
 NO_CUDA = """
 {nvcc} did not compile the CUDA kernels (its message stands above); dynal_fast is installed without
-them. They need nvcc 12 or newer. Without CUDA_HOME and with no nvcc on the PATH none is tried.
+them. They need nvcc 12 or newer; CUDA_HOME names the toolkit to take.
 """
 
 
 def nvcc() -> str | None:
-    """The CUDA compiler: that of ``CUDA_HOME``, else of the PATH, else none."""
+    """The CUDA compiler: that of ``CUDA_HOME``, else of the PATH or the usual place, else none."""
     if home := os.environ.get("CUDA_HOME"):
         return shutil.which("nvcc", path=os.path.join(home, "bin"))
-    return shutil.which("nvcc")
+    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 class BuildExtension(build_ext):

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def main() -> None:
     run = Run(options)
     if options.build:
         run.part("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"])
-    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9:
+    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+    if hopper and run.record["environment"]["nvcc"]:
         check = "from dynal_fast._extension import load_cuda; raise SystemExit(load_cuda() is None)"
         run.part("kernels for Hopper are built", [sys.executable, "-c", check])
     if not options.check_only:
@@ -181,6 +183,7 @@ def environment(device: torch.device) -> dict[str, str | None]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "triton": _version("triton"),
+        "nvcc": _nvcc_release(),
         "platform": platform.platform(),
     }
 
@@ -193,6 +196,15 @@ def _version(package: str) -> str | None:
     if importlib.util.find_spec(package) is None:
         return None
     return importlib.import_module(package).__version__
+
+
+def _nvcc_release() -> str | None:
+    nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
+    if nvcc is None:
+        return None
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release ([\d.]+)", said)
+    return found and found[1]
 
 
 def _first_line(*command: str) -> str | None:
