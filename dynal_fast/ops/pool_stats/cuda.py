@@ -20,7 +20,7 @@ blocks. Counted at 1.755 GHz, not measured:
   750 cycles after its place was free, a tile takes 4,200 cycles; if after 900, 4,750.
 - The first tile waits for the weights and is done after 5 us, the seven others take 2.5 to 2.7 us
   each, the last is folded beside nothing, 5 us, and a launch takes 1.5 us: 29 to 30.5 us, 60 to 63%
-  of the bound, of which 60% are wanted. At 1.98 GHz, which an H200 was seen at, it is 26 to 27 us.
+  of the bound, of which 60% are wanted. At 1.98 GHz, an H200's highest clock, it is 26 to 27 us.
 
 What a device has to show first: how long a piece takes, and whether 16 clusters run at once (with
 15, one tile more takes 2.6 us more).
