@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load
+from dynal_fast._threads import num_threads
 from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES
 
 
@@ -22,7 +23,7 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
             DTYPE_CODES[logits.dtype],
             classes,
             height * width,
-            torch.get_num_threads(),
+            num_threads(),
         )
         for i in range(batch)
     ]

@@ -6,6 +6,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from dynal_fast._threads import num_threads
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -20,7 +22,10 @@ def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def on_host(*arguments: P.args, **options: P.kwargs) -> T:
-        if torch.compiler.is_compiling() or torch.get_default_device().type == "cpu":
+        if torch.compiler.is_compiling():
+            return function(*arguments, **options)
+        num_threads()  # before the first operation of torch in a forked process
+        if torch.get_default_device().type == "cpu":
             return function(*arguments, **options)
         with torch.device("cpu"):
             return function(*arguments, **options)
