@@ -37,7 +37,7 @@ examples:
 
   # MNIST as in the long-tail paper (4.1), from a folder with the four idx files
   dynal-fast run -o runs/mnist --data mnist --data-root ~/mnist --model lenet \\
-      --strategies random softmax_response farthest_first \\
+      --strategies random least_confidence farthest_first \\
       --initial 10000 --budget 2000 --cycles 5 --epochs 10 --batch-size 128
 
   # a paper's protocol by name, shrunk to a tenth for a laptop

@@ -330,7 +330,7 @@ def test_strategies_lists_every_one_with_what_it_does(capsys):
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines]
     assert {"random", "cod", "label_dispersion", "farthest_first", "bald"} <= set(names)
-    assert "softmax_response" in names
+    assert "least_confidence" in names
     assert names[-1] == "NAME+farthest_first"
     assert "options: shortlist=10" in lines[-1]
     assert "options: outliers=0.0001, max_pairs=200000" in lines[names.index("coreset")]

@@ -91,7 +91,7 @@ def test_farthest_first_asks_in_the_hidden_layer(monkeypatch):
 
 def test_farthest_first_reaches_all_three_gaussians(by_method):
     assert by_method["farthest_first"].gaussians[-1] == 3
-    assert by_method["farthest_first"].radii[-1] < by_method["softmax_response"].radii[-1]
+    assert by_method["farthest_first"].radii[-1] < by_method["least_confidence"].radii[-1]
 
 
 def test_a_course_repeats_itself():
@@ -111,7 +111,7 @@ def test_the_page_and_the_json_hold_the_numbers(courses, by_method, tmp_path):
     text = picture.read_text()
     by_round = "<td>".join(f"{100 * c.accuracies[-1]:.2f} ± 0.00</td>" for c in courses)
     assert f'<th scope="row">30</th><td>{by_round}' in text
-    for method in ("softmax_response", "farthest_first"):
+    for method in ("least_confidence", "farthest_first"):
         for count in demo.SHOWN:
             accuracy = by_method[method].accuracies[count - 2]
             assert f"<h3>{method}, {count} labeled: {100 * accuracy:.1f} %</h3>" in text

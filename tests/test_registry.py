@@ -110,7 +110,7 @@ def test_options_of_a_strategy_are_part_of_the_configuration(tmp_path):
 
 
 def test_unknown_names_and_needs_are_named():
-    with pytest.raises(ValueError, match="unknown strategy 'entropie'; known: random, softmax_r"):
+    with pytest.raises(ValueError, match="unknown strategy 'entropie'; known: random, least_c"):
         get_strategy("entropie")
     with pytest.raises(ValueError, match=r"needs must be among .*, got 'labels'"):
         register_strategy("x", lambda context: context.candidates, needs=("labels",))

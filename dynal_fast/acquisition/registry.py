@@ -257,7 +257,7 @@ def _random(context: SelectionContext) -> Tensor:
 
 
 _TRACKED_SCORES = {
-    "softmax_response": ("lowest top probability", ("least_confidence",)),
+    "least_confidence": ("lowest top probability", ("softmax_response",)),
     "entropy": ("highest entropy of the prediction", ()),
     "margin": ("smallest margin between the top two classes", ()),
     "label_dispersion": (

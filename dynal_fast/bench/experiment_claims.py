@@ -39,7 +39,7 @@ CLAIMS = (
     Claim(
         "softmax response is indistinguishable from FF-Active",
         "long tail, 4.1",
-        (TAIL, "softmax_response"),
+        (TAIL, "least_confidence"),
         (TAIL, "farthest_first"),
         alike=True,
     ),

@@ -155,7 +155,7 @@ def explanation(records: Records) -> str:
     budget = small.runs[0].labeled[1] - small.runs[0].labeled[0]
     chance = 100 * (1 - _mean(small, "random", "picked_correct", 0))
     tail = records[TAIL]
-    seeds = len(tail.of("softmax_response"))
+    seeds = len(tail.of("least_confidence"))
     epochs, model = setting(tail, "epochs"), setting(tail, "model")
     chance_drew = picked_by_chance(small, "label_dispersion")
     dispersed, doubtful = (

@@ -209,7 +209,7 @@ class RunConfig:
         "the model: mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for pixels",
     )
     strategies: list[str] = option(  # noqa: RUF009
-        ["random", "softmax_response", "farthest_first"], "names as `dynal-fast strategies` lists"
+        ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"
     )
     seeds: list[int] = option([0, 1, 2], "one repeat for each seed")  # noqa: RUF009
     reference: bool = option(True, "also train on all labels, for comparison")

@@ -7,7 +7,7 @@ DEMO: dict[str, Any] = {
     "model": "mlp",
     "strategies": [
         "random",
-        "softmax_response",
+        "least_confidence",
         "margin",
         "label_dispersion",
         "prediction_stability",

@@ -30,6 +30,10 @@ STANDARD_AUGMENTATION: Table = {"crop_padding": 4, "horizontal_flip": True}
 
 def _label_dispersion(data: str, bald: bool = False) -> Preset:
     strategies = ["label_dispersion", "margin", "farthest_first", "coreset", "vaal", "oracle"]
+    initial = (
+        "; the initial labeled set is drawn once for all methods, as stated, and anew for each of "
+        "the 3 seeds (whether the repetitions share one is not stated)"
+    )
     chosen = (
         "batch size 128 and weight decay 5e-4 (not stated); at full size CoreSet's search will end "
         "at its limit of 200,000 pairs, with farthest-first's picks: --option coreset.max_pairs=N "
@@ -57,9 +61,13 @@ def _label_dispersion(data: str, bald: bool = False) -> Preset:
         ),
         "When Deep Learners Change Their Mind, sections 3.2 and 4; Fig. 3, 4; Table 1"
         + (": BALD" if bald else ""),
-        "batch size 128, weight decay 5e-4, dropout of 0.5 before the head, 10 passes (not stated)"
-        if bald
-        else f"{chosen}; BALD needs dropout and has a preset of its own",
+        (
+            "batch size 128, weight decay 5e-4, dropout of 0.5 before the head, 10 passes (not "
+            "stated)"
+            if bald
+            else f"{chosen}; BALD needs dropout and has a preset of its own"
+        )
+        + initial,
     )
 
 
@@ -301,12 +309,13 @@ _COMPRESSION = Preset(
     f"{_VGG16_CHOSEN}, 3 seeds (not stated); model and schedule are those of section 4.2, but with "
     "crops and mirror images, since the published form augments for its 93.56% on all data and the "
     "section has 93.23% (with rotations and shifts, which are not reproduced); both methods keep "
-    "both shares",
+    "both shares; the minimum of eq. 1 runs over the core-set of the class so far, and the random "
+    "seed of a class counts as one of its floor(c/k) samples",
 )
 
 
 def _long_tail(data: str, factor: float = 1.0) -> Preset:
-    strategies = ["farthest_first", "softmax_response", "random"]
+    strategies = ["farthest_first", "least_confidence", "random"]
     source = "Deep Active Learning over the Long Tail, section "
     if data == "mnist":
         return Preset(

@@ -17,9 +17,6 @@ from dynal_fast.experiment.config import Training
 from dynal_fast.models import embed, penultimate
 from dynal_fast.pool import EMATeacher
 
-# What the authors' code weighs its unsupervised loss by (variant "tod-code").
-TOD_CODE_WEIGHTS = {"cifar10": 0.02, "cifar100": 0.05, "svhn": 0.005, "caltech101": 0.1}
-
 
 def unsupervised_loss(logits: Tensor, baseline_logits: Tensor) -> Tensor:
     """Return the mean squared distance between two models' outputs (eq. 7).
@@ -81,7 +78,7 @@ def tod_code_loss(
     targets
         ``(labeled,)`` int64.
     weight
-        Of the unsupervised part; ``TOD_CODE_WEIGHTS`` has the authors'.
+        Of the unsupervised part; the presets ``tod-code/...`` have the authors'.
     """
     loss = functional.cross_entropy(labeled[0], targets)
     for first, second, baseline in (labeled, unlabeled):

@@ -12,7 +12,7 @@ from dynal_fast.experiment.config import Protocol, Training
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.loop import ActiveLearningExperiment
 
-METHODS = ("softmax_response", "farthest_first", "random")
+METHODS = ("least_confidence", "farthest_first", "random")
 SAMPLES, TEST_SAMPLES, LABELED = 200, 2000, 30
 # Not in the paper, which shows the three apart on a line; the middle one is the negative class.
 CENTRES, DEVIATION = ((-3.0, 0.0), (0.0, 0.0), (3.0, 0.0)), 0.7

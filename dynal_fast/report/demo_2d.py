@@ -21,7 +21,7 @@ from dynal_fast.report.of_results import percent
 from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles
 from dynal_fast.report.table import aligned
 
-SIDE_BY_SIDE = ("softmax_response", "farthest_first")
+SIDE_BY_SIDE = ("least_confidence", "farthest_first")
 NEGATIVE, POSITIVE = Style("c1", "circle"), Style("c0", "square")
 UNLABELED = Style("base", "circle")
 CONTENTS = (("rounds", "Round by round"), ("accuracy", "Accuracy"), ("radius", "Radius"))

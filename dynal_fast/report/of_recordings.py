@@ -30,7 +30,7 @@ from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic, mar
 FOLLOWED = 4  # samples in each picture of trajectories
 HISTOGRAM_BINS, FEW_VALUES = 24, 40
 Recordings = Mapping[str, Sequence[Recorded]]
-RANKED = "prediction_stability, label_dispersion, cod, entropy, margin or softmax_response"
+RANKED = "prediction_stability, label_dispersion, cod, entropy, margin or least_confidence"
 
 
 def recorded_sections(

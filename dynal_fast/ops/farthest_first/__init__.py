@@ -167,7 +167,10 @@ def farthest_first_compress(
 
     Algorithm 1 of Geifman and El-Yaniv, "Deep Active Learning over the Long Tail": in each of the
     classes that occur, a farthest-first traversal (eq. 1) of ``c // classes`` samples from a
-    random first one. A class with fewer samples is taken whole.
+    random first one. A class with fewer samples is taken whole. As printed, the minimum of eq. 1
+    runs over all samples and line 4 adds ``c // classes`` to the seed. Here, as in any
+    farthest-first traversal, it runs over the core-set of the class so far, and the seed is one
+    of the ``c // classes``, so that no more than ``c`` are kept.
 
     Parameters
     ----------
