@@ -1,0 +1,29 @@
+"""A diverse batch from embeddings that you have: farthest-first traversal (core-set selection).
+
+pip install 'dynal_fast[experiment]'
+python examples/own_embeddings.py
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from dynal_fast import Traversal, farthest_first
+
+
+def main(k: int = 20) -> Traversal:
+    """Return the traversal of the digits' pixels; yours would be a network's activations."""
+    digits = load_digits()
+    embeddings = np.ascontiguousarray(digits.data, dtype=np.float32)
+    labeled = np.arange(10)  # positions in the pool that have labels already
+
+    traversal = farthest_first(embeddings, k, labeled=labeled, progress=False)
+    picks = traversal.indices.numpy()
+    print(f"picks: {picks.tolist()}")
+    print(f"their classes: {np.bincount(digits.target[picks], minlength=10).tolist()}")
+    print(f"the first pick was {traversal.distances[0]:.1f} from everything labeled")
+    print(f"now no sample is farther than {traversal.radius:.1f} from a labeled or picked one")
+    return traversal
+
+
+if __name__ == "__main__":
+    main()
