@@ -216,9 +216,9 @@ def _numbered(pool: Iterable[Any], check_sizes: bool) -> Iterator[tuple[Tensor, 
 
 def _inputs(batch: Any) -> Any:
     """Return the inputs of a batch without ids: its first part, or all of it."""
-    if isinstance(batch, Mapping) and POSITION in batch:
+    if POSITION in batch if isinstance(batch, Mapping) else hasattr(batch, POSITION):
         raise ValueError(
-            f'ids="{POSITION}" is ambiguous, since the batches have a key of that name: rename it'
+            f'ids="{POSITION}" is ambiguous, since the batches have a part of that name: rename it'
         )
     if isinstance(batch, (tuple, list)) and batch and not isinstance(batch, PackedSequence):
         return batch if _are_texts(batch) else batch[0]

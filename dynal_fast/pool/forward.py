@@ -96,10 +96,11 @@ def _takes_keywords(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # compiled code without a signature
         return False
+    kinds = {name: given.kind for name, given in signature.parameters.items()}
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = {name for name, given in signature.parameters.items() if given.kind not in variadic}
+    named = {name for name, kind in kinds.items() if kind not in variadic}
     children = list(model.children())
-    if not named and len(children) == 1:
+    if not named and inspect.Parameter.VAR_POSITIONAL in kinds.values() and len(children) == 1:
         return _takes_keywords(children[0], inputs)
     try:
         signature.bind(**inputs)
