@@ -8,6 +8,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from dynal_fast import EMATeacher, PoolStats, observe_pool
+from dynal_fast.pool import PoolObservationError
 from dynal_fast.pool.mc_dropout import dropout_layers
 from tests.observe_cases import Images, Recorder, run
 
@@ -263,18 +264,28 @@ def test_no_false_alarm_where_two_passes_are_the_same_by_chance():
         run(model, [(torch.tensor([0]), torch.ones(1, 8))], mc_passes=2)
 
 
+class NotANumber(nn.Module):
+    """Calls its dropout for nothing; some samples are NaN."""
+
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.dropout(x)
+        return x.mean(1).index_fill(0, torch.arange(self.samples), torch.nan)
+
+
 def test_nan_logits_are_not_taken_for_random_ones():
-    class Nan(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.dropout = nn.Dropout(0.5)
-
-        def forward(self, x):
-            self.dropout(x)
-            return x.mean(1) * torch.nan
-
     with pytest.raises(ValueError, match="bit for bit"):
-        run(Nan(), pool(), mc_passes=2)
+        run(NotANumber(5), pool(), mc_passes=2)
+
+
+def test_nan_logits_are_left_to_the_tracker():
+    stats = PoolStats(12, 8, track=("bald",))
+    with pytest.raises(PoolObservationError, match="12 samples with a non-finite logit"):
+        observe_pool(NotANumber(12), pool(), stats, epoch=1, num_epochs=1, mc_passes=2)
 
 
 OFF = {
