@@ -182,7 +182,7 @@ def test_an_iterator_that_is_used_up_is_refused(partial):
     images = Images().images
     pool = iter([(torch.arange(23), images)])
     run(network(), pool)
-    with pytest.raises(ValueError, match="the pool is a list_iterator that is used up"):
+    with pytest.raises(ValueError, match="the pool is used up: a list_iterator gives"):
         run(network(), pool, partial=partial)
 
 

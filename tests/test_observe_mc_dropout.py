@@ -188,12 +188,13 @@ def test_the_teachers_dropout_stays_off_even_where_it_is_the_models():
         assert not torch.equal(stats.outputs(1, 0), stats.outputs(1, 1))
 
 
-def test_looking_for_dropout_changes_no_pass():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_looking_for_dropout_changes_no_pass(device):
     """Neither the random state nor the inputs of the first batch, nor the pool's own tensors."""
     torch.manual_seed(0)
-    model, batches = Sequences(nn.Dropout(0.5, inplace=True)), pool()
+    model, batches = Sequences(nn.Dropout(0.5, inplace=True)).to(device), pool()
     with torch.random.fork_rng():
-        want = [model.train()(sequences()) for _ in range(PASSES)]
+        want = [model.train()(sequences().to(device)) for _ in range(PASSES)]
         state = torch.get_rng_state()
     stats = run(model, batches, mc_passes=PASSES)
     assert torch.equal(torch.get_rng_state(), state)
@@ -454,6 +455,33 @@ class Once(IterableDataset):
         return self.samples
 
 
+class ReturnsItself:
+    """An iterator of one's own."""
+
+    def __init__(self, batches):
+        self.batches = list(batches)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.batches:
+            raise StopIteration
+        return self.batches.pop()
+
+
+class Rewinds(ReturnsItself):
+    """A loader in one class, which starts again whenever it is iterated."""
+
+    def __iter__(self):
+        self.batches = pool()
+        return self
+
+
+def test_a_loader_that_is_its_own_iterator_may_rewind():
+    assert len(run(Sequences(nn.Dropout(0.5)), Rewinds([]), mc_passes=PASSES).passes) == PASSES
+
+
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize(
     "once",
@@ -465,6 +493,7 @@ class Once(IterableDataset):
         Once,
         lambda batches: DataLoader(Once(batches), batch_size=None),
         lambda batches: iter(DataLoader(batches, batch_size=None)),
+        lambda batches: ReturnsItself(batches),
     ],
 )
 def test_several_passes_over_an_iterator_are_an_error_before_anything_is_recorded(once, partial):

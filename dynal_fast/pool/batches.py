@@ -15,6 +15,7 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.positions import batch_sizes
 
 POSITION = "position"
+ITSELF = (lambda self: self).__code__.co_code
 ELSEWHERE = (
     "; where the ids are elsewhere, ids= says so: a key, a position in the batch such as ids=1, or "
     '"position" for a loader that does not shuffle'
@@ -112,14 +113,24 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def is_one_shot(pool: Iterable[Any]) -> bool:
-    """Return whether a second pass over ``pool`` would go on where the first ended."""
+    """Return whether a second pass over ``pool`` would go on where the first ended.
+
+    >>> batches = [torch.zeros(2, 4)]
+    >>> is_one_shot(batches), is_one_shot(iter(batches)), is_one_shot(batch for batch in batches)
+    (False, True, True)
+    """
     source: Any = pool
     if isinstance(pool, DataLoader):
         # Workers get a copy of the data set each time.
         if pool.num_workers or not isinstance(pool.dataset, IterableDataset):
             return False
         source = pool.dataset
-    return iter(source) is iter(source)
+    iterator = iter(source)
+    if iterator is not iter(source):
+        return False
+    # An iterator may rewind itself in __iter__, but not one that does no more than return itself.
+    code = getattr(type(iterator).__iter__, "__code__", None)
+    return code is None or code.co_code == ITSELF
 
 
 def _taken_apart(batch: Any, where: str | int | None) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ DROPOUT_LAYERS = (
 )
 LIKE_DROPOUT = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 RATES = ("p", "drop_prob", "drop_rate", "dropout", "prob", "rate")
+CURE = "a forward= may set the .training of other modules"
 PROBES = 16  # tiny rates on a small batch may well leave two passes the same
 
 
@@ -105,8 +106,7 @@ def activate_dropout(
         warnings.warn(
             f"mc_passes: some dropout of {type(model).__name__} stays off, so the passes differ "
             f"less than in training: {_few(idle)}. Only layers such as torch.nn.Dropout are "
-            "switched on, and only run where the model calls them in evaluation mode too; a "
-            "forward= may set the .training of other modules",
+            f"switched on, and only run where the model calls them in evaluation mode too; {CURE}",
             stacklevel=3,
         )
     return layers
@@ -155,7 +155,7 @@ def _why(model: nn.Module, idle: list[str]) -> str:
         for name, layer, rate in _rated_layers(model)
     ]
     has = f"; it has {_few(layers)}" if layers else ""
-    return has + (f"; {_few(idle)}" if idle else "")
+    return has + (f"; {_few(idle)} ({CURE})" if idle else "")
 
 
 def _few(things: list[str], most: int = 5) -> str:

@@ -94,8 +94,9 @@ def observe_pool(
         evaluation mode: those of torch.nn, also inside attention and between recurrent layers, and
         layers of other libraries that are called something like dropout, DropPath or stochastic
         depth. Functions like ``torch.nn.functional.dropout`` cannot be switched on; where the
-        model calls some, a warning names them. The model sees the first batch a few times more, to
-        find that out. The teacher's dropout stays off.
+        model calls some, a warning names the modules. ``forward`` may set their ``training``,
+        which is restored afterwards. The model sees the first batch a few times more, to find
+        that out. The teacher's dropout stays off.
     partial
         The pool deliberately lacks samples that the tracker has: they are not reported as unseen.
     amp
@@ -200,7 +201,9 @@ def observe_pool(
                 of_teacher = set(teacher_model.modules()) if teacher_model is not None else set()
                 shared = [layer for layer in layers.values() if layer in of_teacher]
             with stats.observe(epoch, num_epochs, partial=partial):
-                for sample_ids, inputs in itertools.chain([first], samples):
+                samples = itertools.chain([first], samples)
+                del first  # the batch, once it is done
+                for sample_ids, inputs in samples:
                     logits = logits_for(model, sample_ids, inputs)
                     if teacher_model is None:
                         stats.update(sample_ids, logits)
@@ -258,10 +261,10 @@ def _nothing_observed(
             f"pass {index + 1} of mc_passes={passes} got no sample from the pool, which gave some "
             "in the passes before: it must be iterable again and again, like a DataLoader or a list"
         )
-    if isinstance(pool, Iterator):
+    if is_one_shot(pool):
         raise ValueError(
-            f"the pool is a {type(pool).__name__} that is used up: pass a new iterator for each "
-            "call, or a DataLoader or a list"
+            f"the pool is used up: a {type(pool).__name__} gives its batches once; pass a new one "
+            "for each call, or a DataLoader or a list"
         )
     if not partial:
         with stats.observe(epoch, num_epochs, partial=partial):
