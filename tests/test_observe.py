@@ -1,59 +1,16 @@
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from dynal_fast import EMATeacher, PoolImages, observe_pool
+from dynal_fast import EMATeacher, PoolImages, PoolStats, observe_pool
+from dynal_fast.pool import PoolObservationError
+from tests.observe_cases import Images, Recorder, run
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-class Recorder:
-    """A tracker that keeps what it is given."""
-
-    def __init__(self, wanted=True, fail_at=None):
-        self.wanted = wanted
-        self.fail_at = fail_at
-        self.passes = []
-        self.partial = []
-        self.left = 0
-
-    def observes(self, epoch, num_epochs):
-        return self.wanted
-
-    @contextmanager
-    def observe(self, epoch, num_epochs, partial=False):
-        self.passes.append([])
-        self.partial.append(partial)
-        yield
-        self.left += 1
-
-    def update(self, sample_ids, logits, teacher_logits=None):
-        if self.fail_at == len(self.passes[-1]):
-            raise RuntimeError("planted")
-        assert not torch.is_grad_enabled()
-        self.passes[-1].append((sample_ids, logits, teacher_logits))
-
-    def outputs(self, which=1, pass_index=0):
-        """Outputs of one pass in the order of the ids."""
-        batches = self.passes[pass_index]
-        ids = torch.cat([batch[0] for batch in batches])
-        return torch.cat([batch[which] for batch in batches])[ids.argsort()]
-
-
-class Images(Dataset):
-    def __init__(self, n=23, seed=0):
-        self.images = torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return i, self.images[i]
 
 
 def network(dropout=0.5, seed=0):
@@ -61,13 +18,6 @@ def network(dropout=0.5, seed=0):
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(dropout), nn.Linear(144, 5)
     )
-
-
-def run(model, pool, stats=None, **options):
-    stats = stats or Recorder()
-    assert observe_pool(model, pool, stats, epoch=1, num_epochs=2, **options) is True
-    assert stats.left == len(stats.passes)
-    return stats
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -115,22 +65,6 @@ def test_an_epoch_that_nobody_wants_touches_nothing():
     stats = Recorder(wanted=False)
     assert observe_pool(network(), Untouchable(), stats, epoch=1, num_epochs=2) is False
     assert stats.passes == []
-
-
-def test_mc_dropout_activates_dropout_and_nothing_else():
-    data = Images()
-    model = network().train()
-    teacher = network(seed=1)
-    stats = run(model, DataLoader(data, 5), teacher=teacher, mc_passes=3)
-    assert len(stats.passes) == 3
-    first, second = stats.outputs(1, 0), stats.outputs(1, 1)
-    assert not torch.allclose(first, second)
-    assert torch.equal(stats.outputs(2, 0), stats.outputs(2, 1))
-    # without dropout the passes differ in nothing: batch normalisation used its running statistics
-    plain = run(network(dropout=0.0).train(), DataLoader(data, 5), mc_passes=2)
-    assert torch.equal(plain.outputs(1, 0), plain.outputs(1, 1))
-    with torch.no_grad():
-        torch.testing.assert_close(plain.outputs(1, 0), network(dropout=0.0).eval()(data.images))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -223,19 +157,46 @@ def test_progress_is_shown_on_a_terminal_or_on_request(capsys, monkeypatch):
     assert "observing" not in capsys.readouterr().err
 
 
-def test_wrong_arguments_say_what_was_expected():
-    model, images = network(), torch.randn(4, 3, 8, 8)
-    ids = torch.arange(4)
-    with pytest.raises(TypeError, match=r"\(sample_ids tensor, inputs\), got Tensor"):
-        run(model, [images])
-    with pytest.raises(TypeError, match=r"got tuple of \(Tensor, Tensor, Tensor\)"):
-        run(model, [(ids, images, ids)])
-    with pytest.raises(TypeError, match=r"inputs must be a tensor.*got str"):
-        run(model, [(ids, "cat.png")])
-    with pytest.raises(ValueError, match="mc_passes must be 0"):
-        run(model, [(ids, images)], mc_passes=-1)
-    with pytest.raises(ValueError, match="Linear has none"):
-        run(nn.Linear(2, 2), [(ids, torch.randn(4, 2))], mc_passes=2)
+def test_an_unknown_number_of_epochs_reaches_the_tracker():
+    stats = Recorder()
+    assert observe_pool(network(), DataLoader(Images(), 5), stats, epoch=3) is True
+    assert stats.epochs == [(3, None)]
+
+
+@pytest.mark.parametrize("pool", [[], [(torch.tensor([]), torch.zeros(0, 3, 8, 8))]])
+@pytest.mark.parametrize("mc_passes", [0, 3])
+def test_a_pool_without_samples_is_not_observed(pool, mc_passes):
+    stats = Recorder()
+    options = {"epoch": 1, "num_epochs": 1, "mc_passes": mc_passes}
+    assert observe_pool(network(), pool, stats, partial=True, **options) is False
+    assert stats.passes == []
+    assert observe_pool(network(), pool, stats, **options) is False  # the tracker asked for all
+    assert stats.passes == [[]]
+    tracker = PoolStats(4, 5, track=("margin",))
+    with pytest.raises(PoolObservationError, match="4 samples not seen"):
+        observe_pool(network(), pool, tracker, **options)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_an_iterator_that_is_used_up_is_refused(partial):
+    images = Images().images
+    pool = iter([(torch.arange(23), images)])
+    run(network(), pool)
+    with pytest.raises(ValueError, match="the pool is used up: a list_iterator gives"):
+        run(network(), pool, partial=partial)
+
+
+def test_layers_made_in_the_first_forward_get_their_models_flag():
+    class Late(nn.Module):
+        def forward(self, images):
+            if not hasattr(self, "head"):
+                self.head = nn.Linear(192, 5)
+            return self.head(images.flatten(1))
+
+    for training in (True, False):
+        model = Late().train(training)
+        run(model, DataLoader(Images(), 5))
+        assert model.head.training is model.training is training
 
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

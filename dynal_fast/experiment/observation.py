@@ -12,7 +12,6 @@ from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
 from dynal_fast.experiment.data import SampleSet
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
-from dynal_fast.pool.observe import DROPOUT_LAYERS
 
 OBSERVATION_BATCH = 512
 
@@ -149,11 +148,6 @@ def _parsed(name: str, given: Schedule) -> Any:
         f'schedules.{name} must be "every", "final", {{last = n, interval = i}}, {{every = i}} or '
         f"{{epochs = [...]}}, got {given!r}"
     )
-
-
-def dropout_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the dropout layers of ``model``."""
-    return [layer for layer in model.modules() if isinstance(layer, DROPOUT_LAYERS)]
 
 
 def mc_dropout_stats(

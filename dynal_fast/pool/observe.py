@@ -1,7 +1,8 @@
 """Streaming pool inference: one pass of a model over the pool, folded into pool statistics."""
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -9,28 +10,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dynal_fast.acquisition.top import integer
+from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot, map_tensors
 from dynal_fast.pool.ema import EMATeacher
-from dynal_fast.pool.normalize import Normalize
+from dynal_fast.pool.forward import Forward, call_model, logits_of
+from dynal_fast.pool.images import PoolImages
+from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
 
-Forward = Callable[[nn.Module, Any], Tensor]
-
-DROPOUT_LAYERS = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
+__all__ = ["PoolImages", "Tracker", "evaluating", "observe_pool"]
 
 
 class Tracker(Protocol):
     """What `observe_pool` asks of pool statistics; ``PoolStats`` has it."""
 
-    def observes(self, epoch: int, num_epochs: int) -> bool: ...
+    def observes(self, epoch: int, num_epochs: int | None) -> bool: ...
 
     def observe(
-        self, epoch: int, num_epochs: int, partial: bool = False
+        self, epoch: int, num_epochs: int | None, partial: bool = False
     ) -> AbstractContextManager[Any]: ...
 
     def update(
@@ -44,7 +40,8 @@ def observe_pool(
     stats: Tracker,
     *,
     epoch: int,
-    num_epochs: int,
+    num_epochs: int | None = None,
+    ids: str | int | None = None,
     teacher: nn.Module | EMATeacher | None = None,
     forward: Forward | None = None,
     mc_passes: int = 0,
@@ -67,26 +64,39 @@ def observe_pool(
     Parameters
     ----------
     model
-        Maps inputs to logits (batch, classes).
+        Maps inputs to logits (batch, classes), or to an output that has them as ``.logits``.
     pool
-        A ``DataLoader`` (or any iterable) of batches ``(sample_ids, inputs)``: ids (batch,) int64
-        or int32, inputs a tensor or a tuple, list or dict of tensors. Or a `PoolImages`, whose
-        images are on the device already.
+        A ``DataLoader`` (or any iterable) of batches ``(sample_ids, inputs)``: ids (batch,) of
+        any integer type, as a tensor, an array or a list, and inputs a tensor or containers of
+        tensors, which keep their types. All else in them, such as texts and ``None``, reaches the
+        model as it is. Or a `PoolImages`, whose images are on the device already.
     stats
         The tracker, a ``PoolStats``, on the model's device.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
-        stability paper).
+        stability paper), or ``None`` where that is not known.
+    ids
+        Where else a batch has its ids: the key of a dict, such as ``"idx"``, or the position in a
+        tuple, such as 1 or -1. Of the other parts, the first is the inputs, and further ones, such
+        as targets, are left aside; of a dict, all others are. Labels that are among them reach the
+        model, too, and Hugging Face models compute a loss from them. ``"position"`` takes the
+        samples' positions in the pool, which must be a list or a ``DataLoader`` that does not
+        shuffle; the first part of a batch is the inputs.
     teacher
         A second model, or an `EMATeacher`, that sees the same batches; its logits go to the
         tracker as ``teacher_logits``.
     forward
-        ``forward(model, inputs) -> logits`` for models that return more than logits or take
-        several arguments; by default ``model(inputs)``.
+        ``forward(model, inputs)`` that returns logits, for models that return something else or
+        take several arguments. By default ``model(inputs)``, and ``model(**inputs)`` of a dict
+        whose keys are arguments of the model's ``forward``.
     mc_passes
-        MC dropout: this many passes instead of one, with the dropout layers active and all else
-        in evaluation mode. Only layers of torch.nn are found, not ``torch.nn.functional.dropout``.
-        The teacher's dropout stays off.
+        MC dropout: this many passes instead of one, with the dropout layers active and all else in
+        evaluation mode: those of torch.nn, also inside attention and between recurrent layers, and
+        layers of other libraries that are called something like dropout, DropPath or stochastic
+        depth. Functions like ``torch.nn.functional.dropout`` cannot be switched on; where the
+        model calls some, a warning names the modules. ``forward`` may set their ``training``,
+        which is restored afterwards. The model sees the first batch a few times more, to find
+        that out. The teacher's dropout stays off.
     partial
         The pool deliberately lacks samples that the tracker has: they are not reported as unseen.
     amp
@@ -103,14 +113,23 @@ def observe_pool(
     Returns
     -------
     bool
-        Whether this epoch was observed.
+        Whether this epoch was observed. Not if the pool has no samples: nothing is recorded then,
+        and without ``partial`` the tracker reports those that it misses.
 
     Raises
     ------
     TypeError
-        A batch is not a pair, or the output is not a tensor.
+        A batch has no ids where they should be, or the output has no logits; ``mc_passes`` is no
+        integer.
     ValueError
-        ``mc_passes`` is negative, or the model has no dropout layer for it.
+        Ids are not (batch,) integers or not as many as samples; logits are not (batch, classes);
+        ``mc_passes`` is negative, or nothing in the model is random; the pool is an iterator that
+        is used up, or that cannot give several passes.
+
+    Warns
+    -----
+    UserWarning
+        With ``mc_passes``, some of the model's dropout stays off.
 
     Examples
     --------
@@ -132,173 +151,125 @@ def observe_pool(
     [3, 4] (2, 10)
     True
     """
-    if mc_passes < 0:
-        raise ValueError(f"mc_passes must be 0 (evaluation mode) or more, got {mc_passes}")
+    passes = _checked_passes(mc_passes)
+    where = checked_where(ids, pool)
     if not stats.observes(epoch, num_epochs):
         return False
+    if passes > 1 and is_one_shot(pool):
+        raise ValueError(
+            f"the pool must be iterable {passes} times for mc_passes={passes}, and "
+            f"{type(pool).__name__} is used up after one: pass a DataLoader or a list"
+        )
     teacher_model = teacher.model if isinstance(teacher, EMATeacher) else teacher
     target = torch.empty(0, device=device or _device_of(model)).device
     if channels_last is None:
         channels_last = _is_channels_last(model)
-    forward = forward or _call
+    run = forward or call_model
+
+    def logits_for(observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
+        if passes:  # dropout may work in place, and the pool is to be the same in all passes
+            inputs = map_tensors(Tensor.clone, inputs)
+        return logits_of(run(observed, inputs), observed, len(sample_ids))
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model, teacher_model))
-        if mc_passes:
-            _activate_dropout(model)
+        if passes:
+            stack.enter_context(without_fast_path())
         else:
             stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.callback(torch.clear_autocast_cache)
         # Not inference_mode: what a model creates lazily and keeps could not be trained with.
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(target.type, dtype=amp, enabled=amp is not None))
-        for _ in range(mc_passes or 1):
-            with stats.observe(epoch, num_epochs, partial=partial):
-                batches = tqdm(
-                    _on_device(pool, target, channels_last),
-                    "observing the pool",
-                    _num_batches(pool),
-                    disable=None if progress is None else not progress,
-                    leave=False,
+        shared: list[nn.Module] = []
+        for index in range(passes or 1):
+            batches = tqdm(
+                _on_device(id_batches(pool, where, forward is None), target, channels_last),
+                "observing the pool",
+                _num_batches(pool),
+                disable=None if progress is None else not progress,
+                leave=False,
+            )
+            samples = _from_first_sample(batches)
+            first = next(samples, None)
+            if first is None:
+                return _nothing_observed(pool, stats, epoch, num_epochs, partial, index, passes)
+            if passes and index == 0:
+                layers = activate_dropout(
+                    model, functools.partial(logits_for, model, *first), target
                 )
-                for sample_ids, inputs in batches:
-                    logits = _logits(forward, model, inputs)
+                of_teacher = set(teacher_model.modules()) if teacher_model is not None else set()
+                shared = [layer for layer in layers.values() if layer in of_teacher]
+            with stats.observe(epoch, num_epochs, partial=partial):
+                samples = itertools.chain([first], samples)
+                del first  # the batch, once it is done
+                for sample_ids, inputs in samples:
+                    logits = logits_for(model, sample_ids, inputs)
                     if teacher_model is None:
                         stats.update(sample_ids, logits)
-                    else:
-                        stats.update(sample_ids, logits, _logits(forward, teacher_model, inputs))
+                        continue
+                    with switched_off(shared):
+                        teacher_logits = logits_for(teacher_model, sample_ids, inputs)
+                    stats.update(sample_ids, logits, teacher_logits)
     return True
-
-
-class PoolImages:
-    """Images that stay on the device as uint8 and are normalised batch by batch.
-
-    Takes the place of a DataLoader for pools that fit into device memory (50,000 images of
-    32 x 32 x 3 are 154 MB): no workers, no copies from the host. Iterating yields
-    ``(sample_ids, inputs)`` on the device, ids (batch,) int64 and inputs
-    (batch, channels, height, width) of ``dtype``: ``(pixel / 255 - mean) / std``.
-
-    Parameters
-    ----------
-    images
-        (n, channels, height, width) uint8, tensor or array. Image i is sample i.
-    mean, std
-        Of pixels scaled to [0, 1]: one number, or one per channel.
-    batch_size
-        Images a batch.
-    sample_ids
-        (m,) integers: the samples to stream, in this order; by default all n in order.
-    device
-        Where the images go, if they are not there; by default where they are.
-    dtype
-        Of the inputs.
-
-    Raises
-    ------
-    ValueError
-        ``images`` is not 4-D uint8, ``mean`` or ``std`` has not one number or one per channel, a
-        ``std`` is not positive, ``batch_size`` is below 1, or an id is outside [0, n).
-
-    Examples
-    --------
-    >>> images = torch.full((3, 1, 2, 2), 255, dtype=torch.uint8)
-    >>> pool = PoolImages(images, mean=0.5, std=0.25, batch_size=2, sample_ids=[2, 0])
-    >>> [(ids.tolist(), inputs.unique().tolist()) for ids, inputs in pool]
-    [([2, 0], [2.0])]
-    """
-
-    def __init__(
-        self,
-        images: Any,
-        *,
-        mean: Any,
-        std: Any,
-        batch_size: int = 512,
-        sample_ids: Any = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        images = torch.as_tensor(images)
-        if images.ndim != 4 or images.dtype != torch.uint8:
-            raise ValueError(
-                "images must be (n, channels, height, width) uint8, "
-                f"got {tuple(images.shape)} {images.dtype}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.images = images.to(device) if device is not None else images
-        self.batch_size = batch_size
-        self._normalize = Normalize(mean, std, images.shape[1], self.images.device, dtype)
-        self.sample_ids = self._checked_ids(sample_ids)
-
-    def with_ids(self, sample_ids: Any) -> "PoolImages":
-        """Return a pool of these samples only, in this order, over the same memory.
-
-        >>> images = torch.zeros(4, 1, 1, 1, dtype=torch.uint8)
-        >>> pool = PoolImages(images, mean=0, std=1)
-        >>> [ids.tolist() for ids, _ in pool.with_ids([3, 1])]
-        [[3, 1]]
-        """
-        other = object.__new__(PoolImages)
-        other.__dict__.update(self.__dict__)
-        other.sample_ids = other._checked_ids(sample_ids)
-        return other
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        n = len(self.images) if self.sample_ids is None else len(self.sample_ids)
-        return -(-n // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            if self.sample_ids is None:
-                pixels = self.images[start : start + self.batch_size]
-                ids = torch.arange(start, start + len(pixels), device=self.images.device)
-            else:
-                ids = self.sample_ids[start : start + self.batch_size]
-                pixels = self.images[ids]
-            yield ids, self._normalize(pixels)
-
-    def _checked_ids(self, sample_ids: Any) -> Tensor | None:
-        if sample_ids is None:
-            return None
-        ids = torch.as_tensor(sample_ids)
-        if ids.shape == (0,):
-            ids = ids.long()
-        if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise ValueError(f"sample_ids must be 1-D integers, got {tuple(ids.shape)} {ids.dtype}")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.images):
-            raise ValueError(
-                f"sample_ids must be in [0, {len(self.images)}), "
-                f"got values from {int(ids.min())} to {int(ids.max())}"
-            )
-        return ids.to(self.images.device, torch.int64)
 
 
 @contextmanager
 def evaluating(*models: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode; afterwards every submodule's flag as it was."""
-    modules = [module for model in models if model is not None for module in model.modules()]
-    flags = [module.training for module in modules]
+    """Evaluation mode; afterwards every submodule's flag as it was, of new ones their model's."""
+    given = [model for model in models if model is not None]
+    flags = {module: module.training for model in given for module in model.modules()}
+    roots = [(model, model.training) for model in given]
     try:
-        for model in models:
-            if model is not None:
-                model.eval()
+        for model in given:
+            model.eval()
         yield
     finally:
-        for module, flag in zip(modules, flags, strict=True):
+        for model, flag in roots:
+            for module in model.modules():
+                flags.setdefault(module, flag)
+        for module, flag in flags.items():
             module.training = flag
 
 
-def _activate_dropout(model: nn.Module) -> None:
-    layers = [module for module in model.modules() if isinstance(module, DROPOUT_LAYERS)]
-    if not layers:
+def _checked_passes(mc_passes: Any) -> int:
+    if isinstance(mc_passes, bool):
+        raise TypeError(f"mc_passes must be an integer, got {mc_passes}")
+    passes = integer("mc_passes", mc_passes)
+    if passes < 0:
+        raise ValueError(f"mc_passes must be 0 (evaluation mode) or more, got {passes}")
+    return passes
+
+
+def _from_first_sample(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
+    """Yield the batches from the first one that has samples."""
+    return itertools.dropwhile(lambda batch: len(batch[0]) == 0, batches)
+
+
+def _nothing_observed(
+    pool: Iterable[Any],
+    stats: Tracker,
+    epoch: int,
+    num_epochs: int | None,
+    partial: bool,
+    index: int,
+    passes: int,
+) -> bool:
+    """Return that a pass saw no sample, or raise where that cannot be meant."""
+    if index > 0:
         raise ValueError(
-            f"mc_passes needs a model with dropout layers (torch.nn.Dropout and its kin), and "
-            f"{type(model).__name__} has none: all passes would be the same"
+            f"pass {index + 1} of mc_passes={passes} got no sample from the pool, which gave some "
+            "in the passes before: it must be iterable again and again, like a DataLoader or a list"
         )
-    for layer in layers:
-        layer.training = True
+    if is_one_shot(pool):
+        raise ValueError(
+            f"the pool is used up: a {type(pool).__name__} gives its batches once; pass a new one "
+            "for each call, or a DataLoader or a list"
+        )
+    if not partial:
+        with stats.observe(epoch, num_epochs, partial=partial):
+            pass
+    return False
 
 
 def _num_batches(pool: Iterable[Any]) -> int | None:
@@ -306,20 +277,6 @@ def _num_batches(pool: Iterable[Any]) -> int | None:
         return len(pool)  # type: ignore[arg-type]
     except TypeError:  # a DataLoader over an IterableDataset has __len__ and refuses
         return None
-
-
-def _call(model: nn.Module, inputs: Any) -> Tensor:
-    return model(inputs)
-
-
-def _logits(forward: Forward, model: nn.Module, inputs: Any) -> Tensor:
-    logits = forward(model, inputs)
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"{type(model).__name__} returned {type(logits).__name__}, not a tensor of logits; "
-            "pass forward=lambda model, inputs: ... that returns the logits"
-        )
-    return logits
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -336,29 +293,8 @@ def _is_channels_last(model: nn.Module) -> bool:
     )
 
 
-def _pair(batch: Any) -> tuple[Tensor, Any]:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-        got = type(batch).__name__
-        if isinstance(batch, (tuple, list)):
-            got = f"{got} of ({', '.join(type(part).__name__ for part in batch)})"
-        raise TypeError(f"a batch of the pool must be (sample_ids tensor, inputs), got {got}")
-    return batch[0], batch[1]
-
-
-def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {name: _map_tensors(function, part) for name, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_map_tensors(function, part) for part in value]
-    raise TypeError(
-        f"inputs must be a tensor or a tuple, list or dict of tensors, got {type(value).__name__}"
-    )
-
-
 def _on_device(
-    pool: Iterable[Any], device: torch.device, channels_last: bool
+    batches: Iterable[tuple[Tensor, Any]], device: torch.device, channels_last: bool
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield the batches on ``device``; a CUDA device computes one while the next is copied."""
     on_cuda = device.type == "cuda"
@@ -380,16 +316,15 @@ def _on_device(
             tensor.record_stream(computing)
             return tensor
 
-        return _map_tensors(record, batch)
+        return map_tensors(record, batch)
 
     ahead: tuple[Any, torch.cuda.Event] | None = None
-    for batch in pool:
-        pair = _pair(batch)
+    for pair in batches:
         if copying is None or pair[0].device == device:
-            yield _map_tensors(move, pair)
+            yield map_tensors(move, pair)
             continue
         with torch.cuda.stream(copying):
-            moved = _map_tensors(move, pair)
+            moved = map_tensors(move, pair)
         if ahead is not None:
             yield wait_for(*ahead)
         ahead = moved, copying.record_event()

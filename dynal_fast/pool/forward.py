@@ -1,0 +1,113 @@
+"""How a model is called with a batch, and which part of its output is the logits."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+Forward = Callable[[nn.Module, Any], Any]
+
+ADVICE = "pass forward=lambda model, inputs: ... that returns the logits"
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Return ``model(inputs)``, or ``model(**inputs)`` of a dict whose keys ``forward`` takes.
+
+    Of a wrapper whose ``forward`` takes anything, such as ``DataParallel``, the wrapped module is
+    asked.
+
+    >>> class Scaled(nn.Module):
+    ...     def forward(self, x, scale=1):
+    ...         return x * scale
+    >>> call_model(nn.DataParallel(Scaled()), {"x": 2, "scale": 3})
+    6
+    """
+    if not isinstance(inputs, Mapping):
+        return model(inputs)
+    if _takes_keywords(model, inputs):
+        return model(**inputs)
+    try:
+        return model(inputs)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{type(model).__name__} was given a dict with the keys {_keys(inputs)}, since its "
+            f"forward does not take them as arguments, and failed ({error}); leave out what it "
+            f"does not take, or {ADVICE}"
+        ) from error
+
+
+def logits_of(output: Any, model: nn.Module, num_ids: int) -> Tensor:
+    """Return the logits (batch, classes) in what a model returned for ``num_ids`` samples.
+
+    Raises
+    ------
+    TypeError
+        It is neither a tensor nor has ``logits``.
+    ValueError
+        They are not (batch, classes) with one row for each id.
+    """
+    logits = output
+    if not isinstance(output, Tensor):
+        logits = getattr(output, "logits", None)
+        if logits is None and isinstance(output, Mapping):
+            logits = output.get("logits")
+    name = type(model).__name__
+    if not isinstance(logits, Tensor):
+        got = type(output).__name__
+        if isinstance(output, Mapping):
+            got += f" with the keys {_keys(output)}"
+        raise TypeError(
+            f"{name} returned {got}, not a tensor of logits or an output with .logits; {ADVICE}"
+        )
+    if logits.ndim != 2:
+        raise ValueError(
+            f"{name} returned logits {tuple(logits.shape)}, and one row for each sample is needed: "
+            f"(batch, classes){_cure(logits.ndim)}"
+        )
+    if len(logits) != num_ids:
+        raise ValueError(
+            f"{name} returned logits {tuple(logits.shape)} for {num_ids} ids: one row for each is "
+            "needed"
+        )
+    return logits
+
+
+def _cure(ndim: int) -> str:
+    if ndim == 3:
+        return (
+            "; of token logits (batch, tokens, classes) pass forward=lambda model, inputs: ... "
+            "that pools them over the tokens, such as a masked mean, or let every token be a "
+            "sample with an id of its own and flatten them there, .flatten(0, 1)"
+        )
+    if ndim > 3:
+        return (
+            "; of the logits of pixels (batch, classes, height, width) pass forward=lambda model, "
+            "inputs: ... that pools them, .mean((2, 3)), or let every pixel be a sample with an id "
+            "of its own and flatten them there, .movedim(1, -1).flatten(0, -2)"
+        )
+    return "; of one output z for two classes pass forward= that returns the logits (0, z)"
+
+
+def _takes_keywords(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
+    if not all(isinstance(name, str) for name in inputs):
+        return False
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # compiled code without a signature
+        return False
+    kinds = {name: given.kind for name, given in signature.parameters.items()}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {name for name, kind in kinds.items() if kind not in variadic}
+    children = list(model.children())
+    if not named and inspect.Parameter.VAR_POSITIONAL in kinds.values() and len(children) == 1:
+        return _takes_keywords(children[0], inputs)
+    try:
+        signature.bind(**inputs)
+    except TypeError:
+        return False
+    return not named or any(name in named for name in inputs)
+
+
+def _keys(mapping: Mapping[Any, Any]) -> str:
+    return ", ".join(map(repr, mapping))
