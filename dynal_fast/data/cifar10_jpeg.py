@@ -16,7 +16,7 @@ import numpy as np
 
 from dynal_fast.data.cache import cached_arrays
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
-from dynal_fast.data.image_folder import decode_image
+from dynal_fast.data.decode import decode_image
 from dynal_fast.data.source import NO_CHECKSUM, NOT_CHECKED, DatasetCorruptError, Source, md5
 
 CIFAR10_JPEG = Source(
@@ -124,7 +124,7 @@ def _decode(path: Path) -> dict[str, np.ndarray]:
         images = np.empty((len(keys), 3, 32, 32), np.uint8)
         for row, key in enumerate(keys):
             name, content = contents[key]
-            images[row] = decode_image(content, (32, 32), where=f"{path}: {name}")
+            images[row] = decode_image(content, (32, 32), where=f"{path}: {name}", scale=False)
         arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = np.array([label for _, label, _ in keys], np.int64)
     return arrays

@@ -1,17 +1,16 @@
 """Folders of images, one per class: any data set of photographs, decoded as they are asked for."""
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from dynal_fast.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, LazyStack
+from dynal_fast.data.decode import decode_image
 from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -22,8 +21,9 @@ def read_image_folder(
 
     ``val``, ``valid`` and ``validation`` are taken for ``test``. Without a ``train`` folder the
     class folders are expected in the root, and a fixed tenth of each class is kept for the test.
-    Images are decoded lazily, as RGB, scaled to ``image_size``; the mean and standard deviation are
-    ImageNet's.
+    Images are decoded lazily, as RGB, scaled to ``image_size``; neither the orientation in EXIF nor
+    transparency is applied, as :func:`~dynal_fast.data.decode.decode_image` says. The mean and
+    standard deviation are ImageNet's.
 
     Parameters
     ----------
@@ -147,45 +147,3 @@ def split_per_class(
         # The epsilon keeps products such as 0.9 * 10 from falling below their integer.
         is_train[members[: int(train_share * len(members) + 1e-9)]] = True
     return np.flatnonzero(is_train), np.flatnonzero(~is_train)
-
-
-def decode_image(
-    file: Path | bytes,
-    image_size: tuple[int, int],
-    resize: tuple[int, int] | None = None,
-    where: str = "",
-) -> np.ndarray:
-    """Return an image file as uint8 ``(3, height, width)``.
-
-    Parameters
-    ----------
-    file
-        Path or content.
-    image_size
-        ``(height, width)`` of the result.
-    resize
-        ``(height, width)`` to which the whole image is scaled first, of which the centre is then
-        cut out; ``image_size`` by default.
-    where
-        Names the content in errors; the path by default.
-
-    Raises
-    ------
-    DatasetCorruptError
-        Pillow cannot read it.
-    """
-    from PIL import Image
-
-    stream: Path | IO[bytes] = io.BytesIO(file) if isinstance(file, bytes) else file
-    try:
-        with Image.open(stream) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        where = where or str(file)
-        raise DatasetCorruptError(f"{where} is not a readable image: {error}") from error
-    height, width = resize or image_size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
-    pixels = np.asarray(image)[top : top + image_size[0], left : left + image_size[1]]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
