@@ -88,7 +88,8 @@ def opened_image(file: Path | bytes, where: str = "", what: str = "image") -> It
             yield opened
     except Exception as error:  # Pillow raises whatever the first damaged byte leads to
         reason = str(error) or repr(error)
-        raise DatasetCorruptError(f"{where or file} is not a readable {what}: {reason}") from error
+        name = where or (what if isinstance(file, bytes) else str(file))
+        raise DatasetCorruptError(f"{name} is not a readable {what}: {reason}") from error
 
 
 def _as_rgb(opened: "Image") -> "Image":
