@@ -11,6 +11,7 @@ from dynal_fast.data.decode import decode_image
 from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 1 << 27  # of a decoded image, which takes 400 MB then
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -37,7 +38,7 @@ def read_image_folder(
     Raises
     ------
     ValueError
-        ``image_size`` is not two positive integers.
+        ``image_size`` is not two positive integers, or of more than ``MAX_PIXELS`` pixels.
     DatasetNotFoundError
         There are no class folders, or no test folder beside ``train``.
     DatasetCorruptError
@@ -118,8 +119,10 @@ def list_class_folders(
 def check_image_size(image_size: tuple[int, int]) -> None:
     """Raise ValueError unless the size is ``(height, width)`` in whole positive pixels."""
     valid = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not valid or not all(isinstance(side, int) and side >= 1 for side in image_size):
+    if not valid or not all(type(side) is int and side >= 1 for side in image_size):
         raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
+    if image_size[0] * image_size[1] > MAX_PIXELS:
+        raise ValueError(f"image_size must have at most {MAX_PIXELS:,} pixels, got {image_size!r}")
 
 
 def split_per_class(
@@ -132,14 +135,21 @@ def split_per_class(
     labels
         ``(n,)`` int64.
     train_share
-        Between 0 and 1.
+        From 0 to 1.
     seed
         Of a stream that NumPy keeps the same in every version.
+
+    Raises
+    ------
+    ValueError
+        ``train_share`` is outside [0, 1].
 
     >>> train, test = split_per_class(np.repeat([0, 1], 10))
     >>> len(train), test // 10
     (18, array([0, 1]))
     """
+    if not 0 <= train_share <= 1:
+        raise ValueError(f"train_share must be in [0, 1], got {train_share}")
     random = np.random.RandomState(seed)
     is_train = np.zeros(len(labels), bool)
     for label in np.unique(labels):
