@@ -15,6 +15,7 @@ from dynal_fast.data.archive import archive_files, read_bounded
 from dynal_fast.data.cache import cached_arrays
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
 from dynal_fast.data.decode import decode_image
+from dynal_fast.data.labels import class_labels
 from dynal_fast.data.source import NO_CHECKSUM, NOT_CHECKED, DatasetCorruptError, Source, md5
 
 CIFAR10_JPEG = Source(
@@ -70,6 +71,15 @@ def read_cifar10_jpeg(
     path = CIFAR10_JPEG.find(root, "train", *FOLDERS, *ARCHIVES)
     path = path.parent if path.name == "train" else path
     arrays = cached_arrays(cache_dir, _cache_key(path), ARRAYS, lambda: _decode(path))
+    for split in PER_CLASS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.shape != (labels.size, 3, 32, 32):
+            raise DatasetCorruptError(
+                f"{CIFAR10_JPEG.title}: {split}_images in the cache {cache_dir} should be uint8 "
+                f"({labels.size}, 3, 32, 32), got {images.dtype} {images.shape}: delete it"
+            )
+        where = f"{CIFAR10_JPEG.title}: {split}_labels in the cache {cache_dir}"
+        arrays[f"{split}_labels"] = class_labels(labels, 0, len(CLASS_NAMES), where)
     for split, per_class in PER_CLASS.items() if verify else ():
         counts = np.bincount(arrays[f"{split}_labels"], minlength=len(CLASS_NAMES))
         for name, count in zip(CLASS_NAMES, counts, strict=True):
