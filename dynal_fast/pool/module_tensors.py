@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import ItemsView, KeysView
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,23 +33,24 @@ class ModuleTensors:
     def __init__(self, module: nn.Module) -> None:
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
-        seen: set[Any] = {None}
+        seen = {id(None)}  # ids, as a tensor's own hash takes longer
         modules = [("", module)]
         while modules:
             prefix, owner = modules.pop()
-            if owner in seen:
+            if id(owner) in seen:
                 continue
-            seen.add(owner)
+            seen.add(id(owner))
             for kind, found in (
                 (owner._parameters, self.parameters),
                 (owner._buffers, self.buffers),
             ):
                 for name, tensor in kind.items():
-                    if tensor not in seen:
-                        seen.add(tensor)
+                    if id(tensor) not in seen:
+                        seen.add(id(tensor))
                         found[prefix + name] = tensor  # type: ignore[assignment]
-            children = [(f"{prefix}{name}.", child) for name, child in owner._modules.items()]
-            modules += reversed(children)  # type: ignore[arg-type]
+            if owner._modules:
+                children = [(f"{prefix}{name}.", child) for name, child in owner._modules.items()]
+                modules += reversed(children)  # type: ignore[arg-type]
         self._all = self.parameters | self.buffers
 
     def __getitem__(self, name: str) -> Tensor:
@@ -69,12 +69,10 @@ class ModuleTensors:
         return self._all.items()
 
     @property
-    def layout(self) -> list[tuple[str, bool, torch.dtype, torch.device, torch.Size]]:
-        """Each tensor's name, whether it is a buffer, and its dtype, device and shape."""
-        return [
-            (name, name in self.buffers, tensor.dtype, tensor.device, tensor.shape)
-            for name, tensor in self._all.items()
-        ]
+    def layout(self) -> tuple[list[str], int, list[tuple[torch.dtype, torch.device, torch.Size]]]:
+        """The names, how many are parameters', and each tensor's dtype, device and shape."""
+        kinds = [(tensor.dtype, tensor.device, tensor.shape) for tensor in self._all.values()]
+        return list(self._all), len(self.parameters), kinds
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
