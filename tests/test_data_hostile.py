@@ -9,13 +9,12 @@ import pickle
 import struct
 import tarfile
 import tracemalloc
-import zlib
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from dynal_fast.data import DatasetCorruptError, cifar_pickle, load, svhn
+from dynal_fast.data import DatasetCorruptError, cifar_pickle, load
 from dynal_fast.data.archive import archive_files
 from dynal_fast.data.cifar import CIFAR10
 from dynal_fast.data.cifar10_jpeg import FILE_LIMIT
@@ -94,6 +93,15 @@ def test_the_checksum_of_a_gz_is_compared_before_it_is_unpacked(mnist, monkeypat
     monkeypatch.setattr(gzip, "open", unpack)
     with pytest.raises(DatasetCorruptError, match=r"train-images-idx3-ubyte.gz has MD5"):
         read_idx_dataset(source, mnist, verify=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (2, 0, 28), (2, 28, 0)])
+def test_a_data_set_without_pixels_is_refused(mnist, shape):
+    (mnist / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_header(*shape)))
+    labels = gzip.compress(idx_header(shape[0]) + bytes(shape[0]))
+    (mnist / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+    with pytest.raises(DatasetCorruptError, match="MNIST: no pixels to train on"):
+        load("mnist", mnist, verify=False)
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -211,31 +219,6 @@ def test_jpegs_that_would_take_each_others_place_are_refused(tmp_path):
     write_tar(tmp_path / "cifar10_jpegs.tar", [(member(name, 1), b"x") for name in names])
     with pytest.raises(DatasetCorruptError, match=r"holds both a/train/dog/1.jpg and b/train"):
         load("cifar10-jpeg", tmp_path, verify=False)
-
-
-def mat(*elements):
-    """Write a MATLAB file of version 5: a header and elements of (kind, content)."""
-    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
-    return header + b"".join(struct.pack("<2I", kind, len(data)) + data for kind, data in elements)
-
-
-def test_a_mat_file_unpacks_within_bounds(tmp_path, monkeypatch):
-    pytest.importorskip("scipy.io")
-    monkeypatch.setattr(svhn, "LIMIT", MEGABYTE)
-    path = tmp_path / "train_32x32.mat"
-    (tmp_path / "test_32x32.mat").write_bytes(b"")
-    huge = struct.pack("<2I", 14, 24 * MEGABYTE) + bytes(24 * MEGABYTE)
-    twice = zlib.compress(struct.pack("<2I", 15, 100) + zlib.compress(huge))
-    many = [(15, zlib.compress(huge[: MEGABYTE // 2]))] * 3
-    for content, message in (
-        (mat((15, zlib.compress(huge))), "unpacks to more than 1,048,576 bytes"),
-        (mat(*many), "unpacks to more than 1,048,576 bytes"),
-        (mat((15, twice)), "holds kind 15, no matrix"),
-        (mat((14, bytes(2 * MEGABYTE))), "holds more than 1,048,576 bytes"),
-    ):
-        path.write_bytes(content)
-        with memory_below(8 * MEGABYTE), pytest.raises(DatasetCorruptError, match=message):
-            load("svhn", tmp_path, verify=False)
 
 
 def doubled(depth, join):

@@ -107,10 +107,12 @@ def deep_copy(model: nn.Module) -> nn.Module:
     try:
         copied = copy.deepcopy(model)
     except Exception as error:  # whatever the part that refuses to be copied raises
+        reason = f"{type(error).__name__}: {error}".partition(".  ")[0]
         raise ValueError(
-            f"model cannot be deep-copied ({type(error).__name__}: {error}), as its teacher has to "
-            "be: keep locks, files, loaders and tensors with a graph out of the module (take "
-            "weight_norm from torch.nn.utils.parametrizations), or give its class a __deepcopy__"
+            f"model cannot be deep-copied ({reason}), as its teacher has to be: keep locks, files, "
+            "loaders and tensors with a graph out of the module (take weight_norm from "
+            "torch.nn.utils.parametrizations, make pruning permanent), or give its class a "
+            "__deepcopy__"
         ) from error
     copies = ModuleTensors(copied)
     if shared := [name for name, tensor in tensors.items() if copies.get(name) is tensor]:
