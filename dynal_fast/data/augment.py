@@ -53,7 +53,8 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
     images
         ``(batch, channels, height, width)``, any dtype and device.
     padding
-        Pixels added at each of the four sides, at least 1.
+        Pixels added at each of the four sides, at least 1 and at most as many as the shorter side
+        of an image has: beyond that, crops may hold nothing of it.
     generator
         Draws two offsets a sample. From a CPU generator the offsets are the same whatever the
         device of the images; one of the device spares the copy.
@@ -64,13 +65,21 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
     Raises
     ------
+    TypeError
+        The padding is no integer.
     ValueError
-        Images are not 4-D, or the padding is below 1.
+        Images are not 4-D, or the padding is out of range.
     """
     _check_images(images)
+    batch, _, height, width = images.shape
+    if isinstance(padding, bool) or not isinstance(padding, int):
+        raise TypeError(f"padding must be a number of pixels, got {padding!r}")
     if padding < 1:
         raise ValueError(f"padding must be at least 1, got {padding}")
-    batch, _, height, width = images.shape
+    if padding > min(height, width):
+        raise ValueError(
+            f"padding must be at most the shorter side of images of {height}x{width}, got {padding}"
+        )
     shape = (2, batch)
     offsets = torch.randint(
         2 * padding + 1, shape, generator=generator, device=generator.device

@@ -60,7 +60,8 @@ def cached_arrays(
         return dict(arrays)
     try:
         return {name: np.load(entry / f"{name}.npy", allow_pickle=False) for name in names}
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # NumPy raises whatever the first damaged byte leads to
+        reason = str(error) or repr(error)
         raise DatasetCorruptError(
-            f"the cache {entry} cannot be read ({error}): delete it, it will be made again"
+            f"the cache {entry} cannot be read ({reason}): delete it, it will be made again"
         ) from error

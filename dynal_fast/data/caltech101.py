@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from dynal_fast.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, LazyStack
-from dynal_fast.data.image_folder import (
-    check_image_size,
-    decode_image,
-    list_class_folders,
-    split_per_class,
-)
+from dynal_fast.data.decode import decode_image
+from dynal_fast.data.image_folder import check_image_size, list_class_folders, split_per_class
 from dynal_fast.data.source import UNPACKED, DatasetNotFoundError, Source
 
 CALTECH101 = Source(

@@ -1,16 +1,16 @@
 """CIFAR-10 and CIFAR-100 as published for Python: a .tar.gz of pickles, packed or unpacked."""
 
 import pickle
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dynal_fast.data.archive import archive_files, read_bounded
 from dynal_fast.data.cifar_pickle import loads
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
+from dynal_fast.data.labels import class_labels
 from dynal_fast.data.source import (
     NOT_CHECKED,
     VERIFIED,
@@ -18,6 +18,9 @@ from dynal_fast.data.source import (
     Source,
     check_md5,
 )
+
+# The batches have 186 MB in all; written again by Python 3 they may have half as much more.
+LIMIT = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def read_cifar(source: CifarSource, root: Path, verify: bool) -> ImageDataset:
     batches = {name: _loads(source, name, content) for name, content in contents.items()}
     (meta,) = source.meta
     names = _entry(source, meta, batches[meta], source.names_key)
+    if not all(isinstance(name, bytes | str) for name in names):
+        raise DatasetCorruptError(f"{source.title}: the class names in {meta} must be texts")
     train, test = (
         _split(source, {name: batches[name] for name in split}, len(names))
         for split in (source.train, source.test)
@@ -114,33 +119,30 @@ def read_cifar(source: CifarSource, root: Path, verify: bool) -> ImageDataset:
         source.title,
         train,
         test,
-        [name.decode() if isinstance(name, bytes) else str(name) for name in names],
+        [name.decode(errors="replace") if isinstance(name, bytes) else name for name in names],
         VERIFIED if verify else NOT_CHECKED,
     )
 
 
 def _from_folder(source: CifarSource, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
+    if not path.exists():
         raise DatasetCorruptError(
             f"{source.title}: {path.name} is missing from {path.parent}; unpack "
             f"{source.archive} ({source.home}) again"
-        ) from error
+        )
+    return read_bounded(source.title, path, LIMIT)
 
 
 def _from_archive(source: CifarSource, path: Path, names: Mapping[str, str]) -> dict[str, bytes]:
-    contents = {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder == source.folder and name in names and member.isfile():
-                    file = archive.extractfile(member)
-                    assert file is not None  # a regular file, as checked
-                    contents[name] = file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DatasetCorruptError(f"{source.title}: {path} does not unpack: {error}") from error
+    inside = {f"{source.folder}/{name}": name for name in names}
+
+    def wanted(name: str) -> bool:
+        return name.removeprefix("./") in inside
+
+    contents = {
+        inside[name.removeprefix("./")]: content
+        for name, content in archive_files(source.title, path, wanted, LIMIT, LIMIT)
+    }
     if missing := sorted(set(names) - set(contents)):
         raise DatasetCorruptError(
             f"{source.title}: {', '.join(missing)} is missing from {path}. {source.how_to_get}"
@@ -179,11 +181,6 @@ def _split(
                 f"{source.title}: data of {name} should be ({len(batch_labels)}, 3072), got {got}"
             )
         images.append(data.reshape(-1, 3, 32, 32))
-        labels.append(np.array(batch_labels, np.int64))
-    all_labels = np.concatenate(labels)
-    if len(all_labels) and not 0 <= all_labels.min() <= all_labels.max() < num_classes:
-        raise DatasetCorruptError(
-            f"{source.title}: labels should lie in [0, {num_classes}), "
-            f"got {all_labels.min()} to {all_labels.max()}"
-        )
-    return np.concatenate(images), all_labels
+        where = f"{source.title}: labels of {name}"
+        labels.append(class_labels(batch_labels, 0, num_classes, where))
+    return np.concatenate(images), np.concatenate(labels)

@@ -5,18 +5,17 @@ carry another name.
 """
 
 import hashlib
-import lzma
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dynal_fast.data.archive import archive_files, read_bounded
 from dynal_fast.data.cache import cached_arrays
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
-from dynal_fast.data.image_folder import decode_image
+from dynal_fast.data.decode import decode_image
+from dynal_fast.data.labels import class_labels
 from dynal_fast.data.source import NO_CHECKSUM, NOT_CHECKED, DatasetCorruptError, Source, md5
 
 CIFAR10_JPEG = Source(
@@ -40,6 +39,8 @@ CLASS_NAMES = (
 )
 PER_CLASS = {"train": 5000, "test": 1000}
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+# A JPEG of 32x32 pixels has some 1,500 bytes, and what cameras and editors add to it.
+FILE_LIMIT, LIMIT = 1 << 20, 1 << 29
 _MEMBER = re.compile(r"(?:^|/)(train|test)/([a-z]+)/([^/]+\.jpe?g)$")
 
 
@@ -70,6 +71,15 @@ def read_cifar10_jpeg(
     path = CIFAR10_JPEG.find(root, "train", *FOLDERS, *ARCHIVES)
     path = path.parent if path.name == "train" else path
     arrays = cached_arrays(cache_dir, _cache_key(path), ARRAYS, lambda: _decode(path))
+    for split in PER_CLASS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.shape != (labels.size, 3, 32, 32):
+            raise DatasetCorruptError(
+                f"{CIFAR10_JPEG.title}: {split}_images in the cache {cache_dir} should be uint8 "
+                f"({labels.size}, 3, 32, 32), got {images.dtype} {images.shape}: delete it"
+            )
+        where = f"{CIFAR10_JPEG.title}: {split}_labels in the cache {cache_dir}"
+        arrays[f"{split}_labels"] = class_labels(labels, 0, len(CLASS_NAMES), where)
     for split, per_class in PER_CLASS.items() if verify else ():
         counts = np.bincount(arrays[f"{split}_labels"], minlength=len(CLASS_NAMES))
         for name, count in zip(CLASS_NAMES, counts, strict=True):
@@ -108,12 +118,16 @@ def _decode(path: Path) -> dict[str, np.ndarray]:
     contents: dict[tuple[str, int, str], tuple[str, bytes]] = {}
     for name, content in _files(path):
         match = _MEMBER.search(name)
-        if match is None:
-            continue
+        assert match is not None  # as those are chosen
         split, class_name, file = match.groups()
         if class_name not in CLASS_NAMES:
             raise DatasetCorruptError(f"{CIFAR10_JPEG.title}: {name} is in no class of CIFAR-10")
-        contents[split, CLASS_NAMES.index(class_name), file] = name, content
+        key = split, CLASS_NAMES.index(class_name), file
+        if key in contents and contents[key][0] != name:
+            raise DatasetCorruptError(
+                f"{CIFAR10_JPEG.title}: {path} holds both {contents[key][0]} and {name}"
+            )
+        contents[key] = name, content
     arrays = {}
     for split in PER_CLASS:
         keys = sorted(key for key in contents if key[0] == split)
@@ -124,26 +138,23 @@ def _decode(path: Path) -> dict[str, np.ndarray]:
         images = np.empty((len(keys), 3, 32, 32), np.uint8)
         for row, key in enumerate(keys):
             name, content = contents[key]
-            images[row] = decode_image(content, (32, 32), where=f"{path}: {name}")
+            images[row] = decode_image(content, (32, 32), where=f"{path}: {name}", scale=False)
         arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = np.array([label for _, label, _ in keys], np.int64)
     return arrays
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file; nothing is unpacked to the disk."""
+    """Yield name and content of each image; nothing is unpacked to the disk."""
+    title = CIFAR10_JPEG.title
     if path.is_dir():
         for image in path.glob("t*/*/*"):
-            yield image.relative_to(path).as_posix(), image.read_bytes()
+            name = image.relative_to(path).as_posix()
+            if _MEMBER.search(name):
+                yield name, read_bounded(title, image, FILE_LIMIT)
         return
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if member.isfile():
-                    file = archive.extractfile(member)
-                    assert file is not None  # a regular file, as checked
-                    yield member.name, file.read()
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise DatasetCorruptError(
-            f"{CIFAR10_JPEG.title}: {path} does not unpack: {error}"
-        ) from error
+
+    def wanted(name: str) -> bool:
+        return _MEMBER.search(name) is not None
+
+    yield from archive_files(title, path, wanted, LIMIT, FILE_LIMIT)

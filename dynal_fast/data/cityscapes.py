@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, LazyStack
-from dynal_fast.data.image_folder import check_image_size, decode_image
-from dynal_fast.data.source import UNPACKED, DatasetCorruptError, DatasetNotFoundError, Source
+from dynal_fast.data.decode import decode_image, opened_image
+from dynal_fast.data.image_folder import check_image_size
+from dynal_fast.data.source import UNPACKED, DatasetNotFoundError, Source
 
 CITYSCAPES = Source(
     title="Cityscapes",
@@ -82,21 +83,20 @@ def read_cityscapes(root: Path, image_size: tuple[int, int] = (1024, 2048)) -> I
 def decode_label_map(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     """Return a ``*_labelIds.png`` as uint8 ``(height, width)`` train ids.
 
+    Its values are label ids and never scaled: a file of 16 bits or with a palette is refused.
+
     Raises
     ------
     DatasetCorruptError
-        Pillow cannot read it, or it has more than one channel.
+        Pillow cannot read it, or it has more than one channel of 8 bits.
     """
     from PIL import Image
 
     height, width = image_size
-    try:
-        with Image.open(path) as opened:
-            if opened.mode != "L":
-                raise ValueError(f"expected one channel of 8 bits (mode L), got {opened.mode}")
-            image = opened.resize((width, height), Image.Resampling.NEAREST)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetCorruptError(f"{path} is not a readable label map: {error}") from error
+    with opened_image(path, what="label map") as opened:
+        if opened.mode != "L":
+            raise ValueError(f"expected one channel of 8 bits (mode L), got mode {opened.mode}")
+        image = opened.resize((width, height), Image.Resampling.NEAREST)
     return TRAIN_IDS[np.asarray(image)]
 
 

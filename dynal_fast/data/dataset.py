@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dynal_fast.data.source import DatasetCorruptError
+
 # Channel statistics of ImageNet's training images, the usual choice for photographs that are too
 # many to be decoded for their own (He et al. 2016 and since).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -216,6 +218,15 @@ def dataset_in_memory(
         The name of each class.
     provenance
         How far the files were checked.
+
+    Raises
+    ------
+    DatasetCorruptError
+        There is no pixel to train on.
+    ValueError
+        Images and labels do not fit together.
     """
+    if not train[0].size:
+        raise DatasetCorruptError(f"{name}: no pixels to train on, in images of {train[0].shape}")
     mean, std = channel_statistics(train[0])
     return ImageDataset(name, *train, *test, tuple(class_names), mean, std, provenance)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,14 @@ from dynal_fast.data.source import (
     DatasetCorruptError,
     Source,
     check_md5,
+    check_regular,
 )
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+OFFICIAL_BYTES = 16 + 60_000 * 28 * 28  # of the largest of the four
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,11 @@ def read_idx_dataset(source: IdxSource, root: Path, verify: bool) -> ImageDatase
         arrays = []
         for name, ndim in zip(names, (3, 1), strict=True):
             path = paths[name]
-            content = _content(source.title, path)
             if verify:
-                checked.append(_check(source, name, path, content))
+                packed_is_official = _check_packed(source, name, path)
+            content = _content(source.title, path, ndim, OFFICIAL_BYTES if verify else None)
+            if verify:
+                checked.append(packed_is_official or _check_content(source, name, path, content))
             arrays.append(parse_idx(content, ndim, f"{source.title}: {path}"))
         images, labels = arrays
         if len(images) != len(labels):
@@ -147,38 +152,75 @@ def parse_idx(content: bytes, ndim: int, where: str) -> np.ndarray:
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 6, 7]), 1, "labels")
     array([5, 6, 7], dtype=uint8)
     """
-    magic = bytes([0, 0, 8, ndim])
-    header = 4 + 4 * ndim
-    if content[:4] != magic or len(content) < header:
-        raise DatasetCorruptError(
-            f"{where} does not start as an idx file of {ndim} axes: expected the bytes "
-            f"{magic.hex(' ')}, got {content[:4].hex(' ') or 'nothing'}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", ndim, offset=4))
-    expected = header + math.prod(shape)
+    shape = _shape(content, ndim, where)
+    expected = _num_bytes(shape)
     if len(content) != expected:
         raise DatasetCorruptError(
             f"{where} should have {expected} bytes for shape {shape}, it has {len(content)}"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=_header_bytes(ndim)).reshape(shape)
 
 
-def _content(title: str, path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
+def _header_bytes(ndim: int) -> int:
+    return 4 + 4 * ndim
+
+
+def _num_bytes(shape: tuple[int, ...]) -> int:
+    return _header_bytes(len(shape)) + math.prod(shape)
+
+
+def _shape(start: bytes, ndim: int, where: str) -> tuple[int, ...]:
+    """Return the shape that the header of an idx file tells."""
+    magic = bytes([0, 0, 8, ndim])
+    if start[:4] != magic or len(start) < _header_bytes(ndim):
+        raise DatasetCorruptError(
+            f"{where} does not start as an idx file of {ndim} axes: expected the bytes "
+            f"{magic.hex(' ')}, got {start[:4].hex(' ') or 'nothing'}"
+        )
+    return tuple(int(size) for size in np.frombuffer(start, ">u4", ndim, offset=4))
+
+
+def _content(title: str, path: Path, ndim: int, limit: int | None) -> bytes:
+    """Return what a file holds, decompressed, as far as its header says and the limit allows."""
+    check_regular(title, path)
+    where = f"{title}: {path}"
     try:
-        with gzip.open(path) as file:
-            return file.read()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = _read(file, _header_bytes(ndim))
+            expected = _num_bytes(_shape(header, ndim, where))
+            if limit is not None and expected > limit:
+                raise DatasetCorruptError(
+                    f"{where} says that it has {expected:,} bytes, the official file has at most "
+                    f"{limit:,}; verify=False reads it anyway"
+                )
+            # One byte more shows that the file ends there, where gzip compares its checksum.
+            content = header + _read(file, expected + 1 - len(header))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DatasetCorruptError(f"{title}: {path} does not decompress: {error}") from error
+        raise DatasetCorruptError(f"{where} does not decompress: {error}") from error
+    if len(content) > expected:
+        raise DatasetCorruptError(f"{where} should have {expected} bytes, it has more")
+    return content
 
 
-def _check(source: IdxSource, name: str, path: Path, content: bytes) -> bool:
-    """Check against an official checksum; return whether there is one for this form of the file."""
-    if name in source.content_md5:
-        check_md5(source.title, path, content, source.content_md5[name])
-    elif name in source.gzip_md5 and path.suffix == ".gz":
-        check_md5(source.title, path, path, source.gzip_md5[name])
-    else:
+def _read(file: Any, size: int) -> bytes:
+    """Return the next bytes, ``size`` at most; memory is taken as they come, not as promised."""
+    content = bytearray()
+    while len(content) < size and (block := file.read(min(size - len(content), 1 << 20))):
+        content += block
+    return bytes(content)
+
+
+def _check_packed(source: IdxSource, name: str, path: Path) -> bool:
+    """Check a .gz before it is unpacked; return whether there is a checksum of it."""
+    if name in source.content_md5 or name not in source.gzip_md5 or path.suffix != ".gz":
         return False
+    check_md5(source.title, path, path, source.gzip_md5[name])
+    return True
+
+
+def _check_content(source: IdxSource, name: str, path: Path, content: bytes) -> bool:
+    """Check the unpacked content; return whether there is a checksum of it."""
+    if name not in source.content_md5:
+        return False
+    check_md5(source.title, path, content, source.content_md5[name])
     return True

@@ -1,17 +1,17 @@
 """Folders of images, one per class: any data set of photographs, decoded as they are asked for."""
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from dynal_fast.data.dataset import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, LazyStack
+from dynal_fast.data.decode import decode_image
 from dynal_fast.data.source import NO_CHECKSUM, DatasetCorruptError, DatasetNotFoundError
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 1 << 27  # of a decoded image, which takes 400 MB then
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -22,8 +22,9 @@ def read_image_folder(
 
     ``val``, ``valid`` and ``validation`` are taken for ``test``. Without a ``train`` folder the
     class folders are expected in the root, and a fixed tenth of each class is kept for the test.
-    Images are decoded lazily, as RGB, scaled to ``image_size``; the mean and standard deviation are
-    ImageNet's.
+    Images are decoded lazily, as RGB, scaled to ``image_size``; neither the orientation in EXIF nor
+    transparency is applied, as :func:`~dynal_fast.data.decode.decode_image` says. The mean and
+    standard deviation are ImageNet's.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def read_image_folder(
     Raises
     ------
     ValueError
-        ``image_size`` is not two positive integers.
+        ``image_size`` is not two positive integers, or of more than ``MAX_PIXELS`` pixels.
     DatasetNotFoundError
         There are no class folders, or no test folder beside ``train``.
     DatasetCorruptError
@@ -118,8 +119,10 @@ def list_class_folders(
 def check_image_size(image_size: tuple[int, int]) -> None:
     """Raise ValueError unless the size is ``(height, width)`` in whole positive pixels."""
     valid = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not valid or not all(isinstance(side, int) and side >= 1 for side in image_size):
+    if not valid or not all(type(side) is int and side >= 1 for side in image_size):
         raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
+    if image_size[0] * image_size[1] > MAX_PIXELS:
+        raise ValueError(f"image_size must have at most {MAX_PIXELS:,} pixels, got {image_size!r}")
 
 
 def split_per_class(
@@ -132,14 +135,21 @@ def split_per_class(
     labels
         ``(n,)`` int64.
     train_share
-        Between 0 and 1.
+        From 0 to 1.
     seed
         Of a stream that NumPy keeps the same in every version.
+
+    Raises
+    ------
+    ValueError
+        ``train_share`` is outside [0, 1].
 
     >>> train, test = split_per_class(np.repeat([0, 1], 10))
     >>> len(train), test // 10
     (18, array([0, 1]))
     """
+    if not 0 <= train_share <= 1:
+        raise ValueError(f"train_share must be in [0, 1], got {train_share}")
     random = np.random.RandomState(seed)
     is_train = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -147,45 +157,3 @@ def split_per_class(
         # The epsilon keeps products such as 0.9 * 10 from falling below their integer.
         is_train[members[: int(train_share * len(members) + 1e-9)]] = True
     return np.flatnonzero(is_train), np.flatnonzero(~is_train)
-
-
-def decode_image(
-    file: Path | bytes,
-    image_size: tuple[int, int],
-    resize: tuple[int, int] | None = None,
-    where: str = "",
-) -> np.ndarray:
-    """Return an image file as uint8 ``(3, height, width)``.
-
-    Parameters
-    ----------
-    file
-        Path or content.
-    image_size
-        ``(height, width)`` of the result.
-    resize
-        ``(height, width)`` to which the whole image is scaled first, of which the centre is then
-        cut out; ``image_size`` by default.
-    where
-        Names the content in errors; the path by default.
-
-    Raises
-    ------
-    DatasetCorruptError
-        Pillow cannot read it.
-    """
-    from PIL import Image
-
-    stream: Path | IO[bytes] = io.BytesIO(file) if isinstance(file, bytes) else file
-    try:
-        with Image.open(stream) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        where = where or str(file)
-        raise DatasetCorruptError(f"{where} is not a readable image: {error}") from error
-    height, width = resize or image_size
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
-    pixels = np.asarray(image)[top : top + image_size[0], left : left + image_size[1]]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -5,12 +5,16 @@ factor of three by sampling with replacement (4.4): 25,000 images become 50,000 
 150,000.
 """
 
+import math
+import numbers
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dynal_fast.data.augment import flip_where
+
+MAX_ENTRIES = 2**30  # whose ids and flags take 10 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,17 +169,28 @@ def inflate(pool: PoolView, factor: float, generator: torch.Generator) -> PoolVi
     pool
         What is drawn from.
     factor
-        Size of the result by the size of the pool, rounded to whole entries.
+        Size of the result by the size of the pool, rounded to whole entries: at least one of them
+        and at most ``MAX_ENTRIES``.
     generator
         A CPU generator.
 
     Raises
     ------
+    TypeError
+        The factor is no number.
     ValueError
-        The factor is not positive, or the pool is empty.
+        The factor is not positive and finite or leads to too few or too many entries, or the pool
+        is empty.
     """
-    if not factor > 0:
-        raise ValueError(f"factor must be positive, got {factor}")
+    if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
+        raise TypeError(f"factor must be a number, got {factor!r}")
+    if not 0 < factor < math.inf:
+        raise ValueError(f"factor must be positive and finite, got {factor}")
     if not len(pool):
         raise ValueError("pool must not be empty: there is nothing to draw")
-    return pool[torch.randint(len(pool), (round(factor * len(pool)),), generator=generator)]
+    entries = factor * len(pool)
+    if not 0.5 < entries <= MAX_ENTRIES:
+        raise ValueError(
+            f"factor must lead to 1 to {MAX_ENTRIES:,} entries, got {factor} times {len(pool):,}"
+        )
+    return pool[torch.randint(len(pool), (round(entries),), generator=generator)]

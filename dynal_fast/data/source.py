@@ -58,6 +58,12 @@ class Source:
         )
 
 
+def check_regular(title: str, path: Path) -> None:
+    """Raise DatasetCorruptError unless the path is a file: a pipe or a device has no end."""
+    if not path.is_file():
+        raise DatasetCorruptError(f"{title}: {path} is no regular file")
+
+
 def md5(data: bytes | Path) -> str:
     """Return the MD5 of bytes, or of a file's content, in hexadecimal.
 
@@ -76,6 +82,8 @@ def md5(data: bytes | Path) -> str:
 
 def check_md5(title: str, path: Path, content: bytes | Path, official: str) -> None:
     """Raise DatasetCorruptError unless the content has the official MD5."""
+    if isinstance(content, Path):
+        check_regular(title, content)
     actual = md5(content)
     if actual != official:
         raise DatasetCorruptError(

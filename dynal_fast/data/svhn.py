@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
+from dynal_fast.data.labels import class_labels
+from dynal_fast.data.mat import read_mat
 from dynal_fast.data.source import (
     NOT_CHECKED,
     VERIFIED,
@@ -14,6 +16,8 @@ from dynal_fast.data.source import (
     Source,
     check_md5,
 )
+
+LIMIT = 1 << 29  # bytes of a file, packed and unpacked; the training set has 225 MB
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,6 @@ def read_svhn(root: Path, verify: bool = True) -> ImageDataset:
         A file is not under the root.
     DatasetCorruptError
         A file is damaged or has another checksum.
-    ImportError
-        SciPy is not installed.
     """
     return read_svhn_source(SVHN, root, verify)
 
@@ -56,28 +58,19 @@ def read_svhn_source(source: SvhnSource, root: Path, verify: bool) -> ImageDatas
         path = source.find(root, name)
         if verify:
             check_md5(source.title, path, path, official)
-        splits.append(_read_mat(source.title, path))
+        splits.append(_read_split(source.title, path))
     train, test = splits
     names = [str(digit) for digit in range(10)]
     return dataset_in_memory(source.title, train, test, names, VERIFIED if verify else NOT_CHECKED)
 
 
-def _read_mat(title: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=("X", "y"))
-        images, labels = content["X"], content["y"].ravel().astype(np.int64)
-    except Exception as error:  # SciPy raises whatever the first damaged byte leads to
-        raise DatasetCorruptError(f"{title}: {path} is not a readable .mat: {error!r}") from error
-    if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)):
+def _read_split(title: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read_mat(title, path, ("X", "y"), LIMIT)
+    if images.dtype != np.uint8 or images.shape != (32, 32, 3, labels.size):
         raise DatasetCorruptError(
-            f"{title}: X of {path} should be uint8 (32, 32, 3, {len(labels)}), "
+            f"{title}: X of {path} should be uint8 (32, 32, 3, {labels.size}), "
             f"got {images.dtype} {images.shape}"
         )
-    if len(labels) and not 1 <= labels.min() <= labels.max() <= 10:
-        raise DatasetCorruptError(
-            f"{title}: y of {path} should lie in 1..10, got {labels.min()} to {labels.max()}"
-        )
+    digits = class_labels(labels.ravel(), 1, 10, f"{title}: y of {path}")
     # The digit 0 is stored as 10.
-    return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels % 10
+    return np.array(images.transpose(3, 2, 0, 1), order="C"), digits % 10

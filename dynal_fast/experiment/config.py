@@ -75,7 +75,12 @@ class Protocol:
             "'scratch' or 'continue'",
             self.retrain,
         )
-        _require(self.pool_factor > 0, "pool_factor", "positive", self.pool_factor)
+        _require(
+            0 < self.pool_factor <= 1000,
+            "pool_factor",
+            "positive and at most 1000",
+            self.pool_factor,
+        )
         _require(
             self.subset == 0 or self.subset >= self.budget,
             "subset",

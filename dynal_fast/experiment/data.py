@@ -5,6 +5,7 @@ Labels live in the :class:`Oracle` alone: what trains, observes or selects sees 
 
 import dataclasses
 import hashlib
+import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
@@ -217,7 +218,7 @@ class ExperimentData:
         name: str = "tensors",
     ) -> "ExperimentData":
         """Build from inputs ``(samples, ...)`` and integer labels ``(samples,)``."""
-        count = int(max(labels.max(), test_labels.max())) + 1
+        count = _num_classes(labels, test_labels)
         return cls(name, SampleSet(inputs), labels, SampleSet(test_inputs), test_labels, count)
 
     @classmethod
@@ -228,9 +229,14 @@ class ExperimentData:
 
         The labels are read from the attribute ``targets`` or ``labels`` where there is one, else
         from every item once.
+
+        Raises
+        ------
+        ValueError
+            A label is no integer: nothing is rounded.
         """
         labels, test_labels = _labels_of(train), _labels_of(test)
-        count = int(max(labels.max(), test_labels.max())) + 1
+        count = _num_classes(labels, test_labels)
         return cls(name, SampleSet(train), labels, SampleSet(test), test_labels, count)
 
     @classmethod
@@ -298,10 +304,13 @@ def load_data(
     Raises
     ------
     ValueError
-        The name is unknown, a file is damaged, or the data set does not take an option.
+        The name is unknown, a file is damaged, the data set does not take an option, or ``share``
+        is not in (0, 1] or leaves no images.
     FileNotFoundError
         A file is missing.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
     options: dict[str, Any] = {"cache_dir": cache} if cache else {}
     if image_size:
         options["image_size"] = tuple(image_size)
@@ -309,6 +318,8 @@ def load_data(
     if share < 1:
         order = torch.randperm(len(images.train_images), generator=torch.Generator().manual_seed(0))
         kept = order[: round(share * len(order))].sort().values.numpy()
+        if not len(kept):
+            raise ValueError(f"share must keep an image of the {len(order)}, got {share}")
         images = dataclasses.replace(
             images,
             train_images=_subset(images.train_images, kept),
@@ -322,15 +333,32 @@ def _subset(stack: np.ndarray | LazyStack, ids: np.ndarray) -> np.ndarray | Lazy
 
 
 def _checked_labels(what: str, labels: Tensor, count: int, num_classes: int) -> Tensor:
-    if labels.shape != (count,) or labels.is_floating_point() or count == 0:
+    if labels.shape != (count,) or not _holds_integers(labels) or count == 0:
         raise ValueError(
             f"{what} must hold one integer for each of the {count} samples, and at least one, "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
+    labels = labels.to("cpu", torch.int64, copy=True)  # uint64 of 2^63 or more becomes negative
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(f"{what} must be in 0 .. {num_classes - 1}, got {low} to {high}")
-    return labels.to("cpu", torch.int64, copy=True)
+    return labels
+
+
+def _holds_integers(labels: Tensor) -> bool:
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+
+
+def _num_classes(*splits: Tensor) -> int:
+    """Return one more than the highest label; what is wrong with the labels is found later."""
+    return max(
+        (
+            int(labels.to(torch.int64).max()) + 1
+            for labels in splits
+            if labels.numel() and _holds_integers(labels)
+        ),
+        default=1,
+    )
 
 
 def _as_labels(labels: np.ndarray | LazyStack) -> Tensor | LazyStack:
@@ -340,6 +368,19 @@ def _as_labels(labels: np.ndarray | LazyStack) -> Tensor | LazyStack:
 def _labels_of(dataset: Any) -> Tensor:
     for attribute in ("targets", "labels"):
         labels = getattr(dataset, attribute, None)
-        if labels is not None:
+        if labels is None:
+            continue
+        try:
             return torch.as_tensor(labels)
-    return torch.tensor([int(dataset[i][1]) for i in range(len(dataset))])
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{attribute} must hold integers: {error}") from error
+    return torch.tensor([_label(dataset[i][1], i) for i in range(len(dataset))], dtype=torch.int64)
+
+
+def _label(label: Any, sample: int) -> int:
+    if isinstance(label, Tensor | np.ndarray) and np.prod(label.shape) == 1:
+        label = label.item()
+    is_integer = isinstance(label, numbers.Integral) and not isinstance(label, bool)
+    if not is_integer or not -(2**63) <= int(label) < 2**63:
+        raise ValueError(f"the label of sample {sample} must be an integer, got {label!r}")
+    return int(label)

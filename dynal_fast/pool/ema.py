@@ -1,6 +1,6 @@
 """The EMA teacher: the exponential moving average of a model's weights (TOD paper, eq. 6)."""
 
-import copy
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from dynal_fast.pool.module_tensors import ModuleTensors, check_same_tensors, deep_copy
 
 Buffers = Literal["copy", "average", "keep"]
 
@@ -26,9 +28,10 @@ class EMATeacher:
     Parameters
     ----------
     model
-        The model that trains, on its device already. Its parameters are followed as long as they
-        are changed in place, as optimizers do. Give the module itself, not its
-        ``DistributedDataParallel`` wrapper.
+        The model that trains. Every update looks its tensors up by their names, so that it may be
+        converted or moved, or load weights with ``assign=True``: the teacher takes over its dtypes
+        and devices. A parameter or buffer that is added, removed, or of another shape is an error.
+        Give the module itself, not its ``DistributedDataParallel`` wrapper.
     alpha
         The decay in [0, 1]; the paper uses 0.999.
     warm_up
@@ -38,8 +41,8 @@ class EMATeacher:
     buffers
         What an update does with buffers, such as the running statistics of batch normalisation:
         ``"copy"`` takes the model's, which are averages already; ``"average"`` treats the
-        floating-point ones like weights and copies the others; ``"keep"`` leaves the teacher's
-        as they were when it was made or loaded.
+        floating-point and complex ones like weights and copies the others; ``"keep"`` leaves the
+        teacher's as they were when it was made or loaded.
 
     Attributes
     ----------
@@ -50,9 +53,11 @@ class EMATeacher:
 
     Raises
     ------
+    TypeError
+        ``model`` is no module, ``alpha`` no number, or ``warm_up`` no bool.
     ValueError
         ``alpha`` is outside [0, 1], ``buffers`` is not one of the three, or the model has no
-        parameters.
+        parameters, has some that are not initialised yet, or cannot be deep-copied.
 
     Examples
     --------
@@ -76,55 +81,79 @@ class EMATeacher:
         warm_up: bool = False,
         buffers: Buffers = "copy",
     ) -> None:
-        if not 0.0 <= alpha <= 1.0:
-            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        self.alpha = _decay(alpha)
+        if not isinstance(warm_up, bool):
+            raise TypeError(f"warm_up must be True or False, got {warm_up!r}")
         if buffers not in ("copy", "average", "keep"):
             raise ValueError(f"buffers must be 'copy', 'average' or 'keep', got {buffers!r}")
-        if next(model.parameters(), None) is None:
-            raise ValueError(f"model has no parameters to average: {type(model).__name__}")
-        self.alpha = alpha
         self.warm_up = warm_up
         self.num_updates = 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = deep_copy(model).eval().requires_grad_(False)
+        self._followed = model
+        self._buffers = buffers
         self._hook: RemovableHandle | None = None
-
-        averaged = list(zip(self.model.named_parameters(), model.parameters(), strict=True))
-        copied: list[tuple[Tensor, Tensor]] = []
-        for (name, ours), theirs in zip(self.model.named_buffers(), model.buffers(), strict=True):
-            if buffers == "average" and ours.is_floating_point():
-                averaged.append(((name, ours), theirs))  # type: ignore[arg-type]
-            elif buffers != "keep":
-                copied.append((ours, theirs))
-        self._copied = ([ours for ours, _ in copied], [theirs for _, theirs in copied])
-
-        self._groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         self._low_precision: dict[str, Tensor] = {}
-        rounded: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for (name, ours), theirs in averaged:
-            average: Tensor = ours
-            if ours.dtype in (torch.float16, torch.bfloat16):
-                average = self._low_precision[name] = ours.float()
-                rounded[0].append(ours)
-                rounded[1].append(average)
-            group = self._groups.setdefault((theirs.dtype, theirs.device), ([], []))
-            group[0].append(average)
-            group[1].append(theirs)
-        self._rounded = rounded
+        self._prepare(ModuleTensors(self.model), ModuleTensors(model))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the teacher towards the model's present weights; nothing is synchronised."""
+        """Move the teacher towards the model's present weights; nothing is synchronised.
+
+        Raises
+        ------
+        ValueError
+            The model has other parameters or buffers than the teacher, or of other shapes; they are
+            named. The teacher is unchanged.
+        """
+        ours, theirs = ModuleTensors(self.model), ModuleTensors(self._followed)
+        layout = theirs.layout
+        if layout != self._layout or ours.layout != layout:
+            self._prepare(ours, theirs)
         alpha = self.alpha
         if self.warm_up:
             alpha = min(1.0 - 1.0 / (self.num_updates + 1), alpha)
-        for averages, weights in self._groups.values():
+        for names in self._averaged:
+            averages = [self._average(name, ours) for name in names]
+            weights = [theirs[name] for name in names]
             if averages[0].dtype != weights[0].dtype:
                 weights = [weight.float() for weight in weights]
             torch._foreach_lerp_(averages, weights, 1.0 - alpha)
-        for destination, source in (self._rounded, self._copied):
-            if destination:
-                torch._foreach_copy_(destination, source)
+        rounded = list(self._low_precision)
+        destinations = [ours[name] for name in (*rounded, *self._copied)]
+        if destinations:
+            sources = [self._low_precision[name] for name in rounded]
+            sources += [theirs[name] for name in self._copied]
+            torch._foreach_copy_(destinations, sources)
         self.num_updates += 1
+
+    def _average(self, name: str, ours: ModuleTensors) -> Tensor:
+        return self._low_precision.get(name, ours[name])
+
+    @torch.no_grad()
+    def _prepare(self, ours: ModuleTensors, theirs: ModuleTensors) -> None:
+        """Give the teacher the model's dtypes and devices, and sort out what is averaged."""
+        check_same_tensors(ours, theirs, compare_buffers=self._buffers != "keep")
+        averaged: dict[Any, list[str]] = {}
+        self._copied = []
+        for name, weight in theirs.items():
+            if name in theirs.buffers and self._buffers == "keep":
+                _convert(ours[name], weight, ours[name])
+                continue
+            is_weight = name not in theirs.buffers or self._buffers == "average"
+            if not is_weight or not (weight.is_floating_point() or weight.is_complex()):
+                self._low_precision.pop(name, None)
+                _convert(ours[name], weight, ours[name])
+                self._copied.append(name)
+                continue
+            average = self._average(name, ours)
+            if weight.dtype in (torch.float16, torch.bfloat16):
+                self._low_precision[name] = average.detach().to(weight.device, torch.float32)
+            else:
+                self._low_precision.pop(name, None)
+            _convert(ours[name], weight, average)
+            averaged.setdefault((weight.dtype, weight.device), []).append(name)
+        self._averaged = list(averaged.values())
+        self._layout = theirs.layout
 
     def attach(self, optimizer: Optimizer) -> None:
         """Update after every step of ``optimizer`` from now on.
@@ -149,12 +178,24 @@ class EMATeacher:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as tensors: ``num_updates``, ``model.*``, and ``average.*``.
 
-        The last are the float32 averages of the float16 and bfloat16 weights.
+        The last are the float32 averages of the float16 and bfloat16 weights, and the averages of
+        buffers that the model's own state leaves out.
         """
         state = {"num_updates": torch.tensor(self.num_updates)}
         state.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
-        state.update({f"average.{name}": value for name, value in self._low_precision.items()})
+        state.update({f"average.{name}": value for name, value in self._averages().items()})
         return state
+
+    def _averages(self) -> dict[str, Tensor]:
+        """Return the averages that the state of ``self.model`` does not hold."""
+        ours, held = ModuleTensors(self.model), self.model.state_dict().keys()
+        volatile = [
+            name
+            for names in self._averaged
+            for name in names
+            if name in ours.buffers and name not in held
+        ]
+        return {**{name: ours[name] for name in volatile}, **self._low_precision}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -163,16 +204,20 @@ class EMATeacher:
         Raises
         ------
         ValueError
-            A tensor is missing, or there is one too many; both are named. The teacher is
+            A tensor is missing, there is one too many, or one is of a kind that would lose values;
+            it is named. Or ``num_updates`` is no whole number of at least 0. The teacher is
             unchanged.
         RuntimeError
-            A tensor has another shape (from ``torch.nn.Module.load_state_dict``).
+            A tensor has another shape. The teacher is unchanged.
         """
         own = self.state_dict()
         if missing := sorted(own.keys() - state.keys()):
             raise ValueError(f"state lacks {missing}")
         if unexpected := sorted(state.keys() - own.keys()):
             raise ValueError(f"state has {unexpected}, which this teacher does not have")
+        num_updates = _count("num_updates", state["num_updates"])
+        for name in own.keys() - {"num_updates"}:
+            _check_takes(name, own[name], state[name])
         self.model.load_state_dict(
             {
                 name.removeprefix("model."): value
@@ -180,6 +225,46 @@ class EMATeacher:
                 if name.startswith("model.")
             }
         )
-        for name, average in self._low_precision.items():
+        for name, average in self._averages().items():
             average.copy_(state[f"average.{name}"])
-        self.num_updates = int(state["num_updates"])
+        self.num_updates = num_updates
+
+
+def _decay(alpha: Any) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
+        raise TypeError(f"alpha must be a number in [0, 1], got {alpha!r}")
+    if not 0.0 <= float(alpha) <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    return float(alpha)
+
+
+def _convert(ours: Tensor, like: Tensor, values: Tensor) -> None:
+    """Give a tensor of the teacher values in the dtype and on the device of the model's, in place.
+
+    Setting ``data`` keeps the tensor itself, as tied weights and recurrent layers need.
+    """
+    if (ours.dtype, ours.device) != (like.dtype, like.device):
+        ours.data = values.to(like.device, like.dtype)
+
+
+def _count(name: str, value: Any) -> int:
+    """Return a number of the state that counts something."""
+    whole = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    is_whole = isinstance(whole, numbers.Integral) and not isinstance(whole, bool)
+    if not is_whole or not 0 <= int(whole) < 2**63:
+        raise ValueError(f"state's {name} must be a whole number of at least 0, got {value!r}")
+    return int(whole)
+
+
+def _check_takes(name: str, own: Any, given: Any) -> None:
+    """Raise unless a tensor of the state can be copied into the teacher's without a loss."""
+    if not isinstance(own, Tensor):  # extra state of a module, which alone knows what it takes
+        return
+    if not isinstance(given, Tensor):
+        raise ValueError(f"state's {name} must be a tensor, got {type(given).__name__}")
+    if given.shape != own.shape:
+        raise RuntimeError(
+            f"state's {name} must have shape {tuple(own.shape)}, got {tuple(given.shape)}"
+        )
+    if not torch.can_cast(given.dtype, own.dtype):
+        raise ValueError(f"state's {name} must be {own.dtype}, got {given.dtype}")
