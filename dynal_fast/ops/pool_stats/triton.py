@@ -124,13 +124,13 @@ def update_from_features(
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
         rows, warps = (32, 4) if light else (16, 8)
-    elif light and multiplies_64_rows(update_long_rows):
+    elif light and multiplies_64_rows(update_long_rows, features.device):
         kernel, tile, rows, warps = update_long_rows, 128, 64, 8
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
         depth, stages, registers = 16, 1, 255 if light else None
-    operand, precision = dot_operand(features.dtype, kernel)
+    operand, precision = dot_operand(features.dtype, kernel, features.device)
     _launch(
         kernel,
         sample_ids,
@@ -157,7 +157,7 @@ def _splits(
     light = teacher_features is None and "logit_mean" not in state
     light &= _dense(state) <= 2 and features.element_size() == 2
     tiled = WHOLE_HEAD_ROW < num_classes <= MAX_TILES * SPLIT_TILE
-    return light and tiled and is_hopper(update_split_rows)
+    return light and tiled and is_hopper(update_split_rows, features.device)
 
 
 def _dense(state: Mapping[str, Tensor]) -> int:
@@ -174,7 +174,7 @@ def _update_split(
     batch, num_classes = len(sample_ids), len(source.weight)
     if batch == 0:
         return
-    operand, precision = dot_operand(source.rows.dtype, update_split_rows)
+    operand, precision = dot_operand(source.rows.dtype, update_split_rows, sample_ids.device)
     blocks, tiles = triton.cdiv(batch, SPLIT_ROWS), triton.cdiv(num_classes, SPLIT_TILE)
     padded = blocks * SPLIT_ROWS
     device = sample_ids.device
