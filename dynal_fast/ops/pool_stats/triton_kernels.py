@@ -24,6 +24,18 @@ from dynal_fast.ops.pool_stats.triton_rows import (
 # weight (C, width) and bias (C,) or None. The width is no constant: loops over it are not unrolled.
 Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
 
+# What changes within a pass, the last batch being smaller and ids a view: no kernel is compiled
+# again for it.
+VARYING = {
+    "do_not_specialize": ["batch", "num_samples"],
+    "do_not_specialize_on_alignment": [
+        "ids_ptr",
+        "pass_stamp_ptr",
+        "stamp_ptr",
+        "unknown_ids_ptr",
+    ],
+}
+
 
 @triton.jit
 def add_products(
@@ -85,7 +97,7 @@ def logits_tile(
         return tl.where(valid, x, 0.0)
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_whole_rows(
     ids_ptr,  # (batch,)
     source,
@@ -204,7 +216,7 @@ def long_row_statistics(
     return top, label, second, total, finite
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_long_rows(
     ids_ptr,  # (batch,)
     source,

@@ -10,7 +10,7 @@ already or start next: it suffices that ``TILES`` programs fit on the device at 
 import triton
 import triton.language as tl
 
-from dynal_fast.ops.pool_stats.triton_kernels import add_products
+from dynal_fast.ops.pool_stats.triton_kernels import VARYING, add_products
 from dynal_fast.ops.pool_stats.triton_rows import (
     claim_rows,
     finish_rows,
@@ -118,7 +118,7 @@ def arrive(counter):
     return tl.atomic_add(counter, 1, sem="acq_rel")
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_split_rows(
     ids_ptr,  # (batch,)
     source,
