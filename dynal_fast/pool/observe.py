@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.normalize import Normalize
+from dynal_fast.pool.transfer import on_device
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -361,37 +362,4 @@ def _on_device(
     pool: Iterable[Any], device: torch.device, channels_last: bool
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield the batches on ``device``; a CUDA device computes one while the next is copied."""
-    on_cuda = device.type == "cuda"
-    copying = torch.cuda.Stream(device) if on_cuda else None
-
-    def move(tensor: Tensor) -> Tensor:
-        if on_cuda and tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
-        tensor = tensor.to(device, non_blocking=on_cuda)
-        if channels_last and tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
-
-    def wait_for(batch: Any, copied: "torch.cuda.Event") -> Any:
-        computing = torch.cuda.current_stream(device)
-        computing.wait_event(copied)
-
-        def record(tensor: Tensor) -> Tensor:
-            tensor.record_stream(computing)
-            return tensor
-
-        return _map_tensors(record, batch)
-
-    ahead: tuple[Any, torch.cuda.Event] | None = None
-    for batch in pool:
-        pair = _pair(batch)
-        if copying is None or pair[0].device == device:
-            yield _map_tensors(move, pair)
-            continue
-        with torch.cuda.stream(copying):
-            moved = _map_tensors(move, pair)
-        if ahead is not None:
-            yield wait_for(*ahead)
-        ahead = moved, copying.record_event()
-    if ahead is not None:
-        yield wait_for(*ahead)
+    return on_device(map(_pair, pool), device, channels_last, _map_tensors)
