@@ -171,6 +171,7 @@ class TritonKernels:
                 state[1:],
                 BT=max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()),
                 num_warps=warps,
+                registers=255,
             )
             left, count = state.tolist()
             if left == 0:

@@ -16,15 +16,7 @@ import triton.language as tl
 
 @triton.jit(
     do_not_specialize=["T", "outside", "limit"],
-    do_not_specialize_on_alignment=[
-        "block",
-        "head",
-        "exact",
-        "picks",
-        "values",
-        "undecided",
-        "count_out",
-    ],
+    do_not_specialize_on_alignment=["picks", "values", "undecided", "count_out"],
 )
 def traverse(
     block,  # (T, T) float32: decision values between head rows
