@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from types import ModuleType
 
 OLDEST = (3, 5)
 
@@ -14,12 +15,12 @@ def triton_problem() -> str | None:
     """
     try:
         triton = importlib.import_module("triton")
-    except ImportError as error:
+    except Exception as error:  # a broken installation raises what it likes
         return f"triton does not load ({error}); pip install 'dynal_fast[gpu]'"
     if triton_version() >= OLDEST:
         return None
     return (
-        f"Triton {triton.__version__} is too old, {'.'.join(map(str, OLDEST))} is the oldest that "
+        f"Triton {_version_of(triton)} is too old, {'.'.join(map(str, OLDEST))} is the oldest that "
         "the kernels run under (3.4 does not compile them, 3.3 gives wrong results of atomics on "
         "tensors smaller than a block); pip install -U 'dynal_fast[gpu]', or torch 2.9 or newer, "
         "whose CUDA builds bring such a Triton"
@@ -34,8 +35,12 @@ def triton_version() -> tuple[int, ...]:
     ImportError
         There is none.
     """
-    version = importlib.import_module("triton").__version__
+    version = _version_of(importlib.import_module("triton"))
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _version_of(triton: ModuleType) -> str:
+    return getattr(triton, "__version__", "of an unknown version")
 
 
 def require_triton() -> None:

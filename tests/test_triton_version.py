@@ -59,6 +59,22 @@ def test_a_missing_one_is_refused_with_the_extra_to_install(loader, monkeypatch)
     assert info()["backend triton"].startswith("not available: triton does not load")
 
 
+def test_what_breaks_while_it_loads_is_reported_not_raised(monkeypatch):
+    def broken(name):
+        raise RuntimeError("libcuda is from elsewhere")
+
+    monkeypatch.setattr(_triton.importlib, "import_module", broken)
+    assert "libcuda is from elsewhere" in _triton.triton_problem()
+    with pytest.raises(ImportError, match="libcuda is from elsewhere"):
+        _triton.require_triton()
+
+
+def test_a_folder_named_triton_is_none(monkeypatch):
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.delattr(triton, "__version__")
+    assert "Triton of an unknown version is too old" in _triton.triton_problem()
+
+
 @pytest.mark.parametrize("version", ["3.5.0", "3.10.1", "4.0.0", "3.6.0+git9844da95"])
 def test_new_ones_are_taken(version, monkeypatch):
     triton = pytest.importorskip("triton", reason="triton is not installed")
