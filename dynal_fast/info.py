@@ -3,12 +3,12 @@
 Run it as ``dynal-fast info`` or ``python -m dynal_fast.info``.
 """
 
-import importlib
 import importlib.metadata
 import os
 import platform
 import sys
 
+from dynal_fast._triton import triton_problem
 from dynal_fast._version import __version__
 
 
@@ -112,10 +112,8 @@ def _cpu_backend() -> str:
 
 
 def _triton_backend() -> str:
-    try:
-        importlib.import_module("triton")
-    except ImportError as error:
-        return f"not available: triton does not load ({error}); pip install 'dynal_fast[gpu]'"
+    if (problem := triton_problem()) is not None:
+        return f"not available: {problem}"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return "available on CPU tensors through the interpreter (TRITON_INTERPRET=1: slow)"
     cuda = _cuda()

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from tests.ptx_barriers import BARRIER, WAIT, unguarded_writes
 from tests.triton_device import INTERPRETED
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -24,15 +25,50 @@ TUNED = ("3.6.", "3.9.")
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_compiles_without_spills(name, architecture):
-    rows = compile_variant(VARIANTS[name], architecture)
-    assert rows
+def test_compiles_without_spills_and_with_every_barrier(name, architecture):
+    with ahead_of_time.compiling_for(architecture) as compiled:
+        VARIANTS[name].call()
+    assert compiled
+    for kernel in compiled:
+        if multiplies_in_groups(kernel):
+            assert unguarded_writes(kernel.asm["ptx"]) == [], kernel.metadata.name
+    rows = [ahead_of_time.resources(name, kernel, architecture) for kernel in compiled]
     spills = [row for row in rows if row.spilled]
     for row in rows:
         assert [problem for problem in row.problems() if "spills" not in problem] == [], row
     if not triton.__version__.startswith(TUNED) and spills:
         pytest.skip(f"spills are held under Triton {TUNED}, not under {triton.__version__}")
     assert spills == []
+
+
+def multiplies_in_groups(kernel):
+    """Whether several warp groups multiply, none of which waits for another's products."""
+    return kernel.metadata.num_warps > 4 and "wgmma" in kernel.asm.get("ptx", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("farthest_first euclidean bfloat16 d=512", {"compare"}),
+        ("update_from_features C=1000 bfloat16 typical", {"update_split_rows"}),
+        ("update_from_features C=1000 float32 typical", {"update_long_rows"}),
+    ],
+)
+def test_a_barrier_that_is_left_out_is_found(name, kernels):
+    """In the kernels as they are compiled: what the reading of their PTX would otherwise miss."""
+    with ahead_of_time.compiling_for("sm_90") as compiled:
+        VARIANTS[name].call()
+    compiled = [kernel for kernel in compiled if multiplies_in_groups(kernel)]
+    assert {kernel.metadata.name for kernel in compiled} == kernels
+    for kernel in compiled:
+        lines, waiting = [], False
+        for line in kernel.asm["ptx"].splitlines():
+            waiting |= WAIT.search(line) is not None
+            if waiting and BARRIER.search(line):
+                waiting = False
+            else:
+                lines.append(line)
+        assert unguarded_writes("\n".join(lines)) != []
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("update")])
@@ -63,6 +99,49 @@ def test_a_batch_of_8192_rows_of_100_classes_is_one_wave():
     at_once = 65536 // (row.registers * 32 * row.warps)
     programs = 8192 // kernel.src.constants[rows_index(kernel)]
     assert programs <= 132 * at_once
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "update C=10 float32 everything",
+        "update C=100 float32 typical",
+        "update C=1000 float16 everything",
+    ],
+)
+def test_an_update_loads_everything_before_it_stores(name):
+    """A load after the rows are folded would be one more latency, beside which nothing moves."""
+    with ahead_of_time.compiling_for("sm_90") as compiled:
+        VARIANTS[name].call()
+    code = compiled[0].asm["ptx"]
+    loads, stores = (
+        [found.start() for found in re.finditer(rf"\b{what}\.(?:\w+\.)*global", code)]
+        for what in ("ld", "st")
+    )
+    unknown_id, *rest = stores  # of which claims keep a list
+    assert unknown_id < max(loads) < min(rest)
+    assert len(rest) > 5
+
+
+COPIES = r"cp\.async\.cg\.shared\.global.*0x10"
+LOADS = r"ld\.global\.v4\.b32"
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "pattern"),
+    [
+        ("farthest_first euclidean float32 d=512", "compare", COPIES),
+        ("update C=100 float32 typical", "update_whole_rows", LOADS),
+        ("update C=1000 bfloat16 typical", "update_whole_rows", LOADS),
+        ("update_from_features C=1000 bfloat16 typical", "update_split_rows", COPIES),
+    ],
+)
+def test_rows_that_are_aligned_are_read_16_bytes_at_a_time(name, kernel, pattern):
+    with ahead_of_time.compiling_for("sm_90") as compiled:
+        VARIANTS[name].call()
+    codes = [each.asm["ptx"] for each in compiled if each.metadata.name == kernel]
+    assert codes
+    assert all(re.search(pattern, code) for code in codes)
 
 
 def rows_index(kernel):

@@ -168,7 +168,7 @@ def test_from_features_with_rows_that_programs_share(num_classes, names, dtype, 
     from tests.interleaved import Turns
 
     monkeypatch.setattr("triton.runtime.interpreter.GridExecutor", Turns)
-    for name, value in {"SPLIT_ROWS": 16, "SPLIT_TILE": 64, "is_hopper": lambda _: True}.items():
+    for name, value in {"SPLIT_ROWS": 16, "SPLIT_TILE": 64, "is_hopper": lambda *_: True}.items():
         monkeypatch.setattr(triton, name, value)
     monkeypatch.setattr(triton, "update_long_rows", None)  # would raise
     test_from_features(num_classes, names, dtype)

@@ -21,18 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import triton
-
 from dynal_fast._extension import load_cuda
+from dynal_fast._triton import require_triton, triton_version
+
+require_triton()
 
 # Largest shared memory of one thread block, in bytes.
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
 # Triton 3.6 has no float64 matrix product on gfx942, 3.9 has.
 OLDEST_TRITON = {"gfx942": (3, 9)}
 ARCHITECTURES = tuple(
-    name
-    for name in SHARED_LIMIT
-    if tuple(map(int, triton.__version__.split(".")[:2])) >= OLDEST_TRITON.get(name, (0,))
+    name for name in SHARED_LIMIT if triton_version() >= OLDEST_TRITON.get(name, (0,))
 )
 # The modules whose `variants()` yields the variants that must compile.
 KERNEL_MODULES = (

@@ -1,5 +1,6 @@
 """Launching Triton kernels: on the device of the tensors, or interpreted on the CPU."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,18 +35,14 @@ def launch(
     ValueError
         The tensors are on the CPU and the kernels were not loaded for the interpreter.
     """
-    if first.is_cpu and not interpreted(kernel) and not compiling_only():
-        raise ValueError(
-            'backend "triton" needs CUDA tensors, got CPU ones; to run it on the CPU, slowly, set '
-            "TRITON_INTERPRET=1 in the environment before Python starts"
-        )
-    if registers is not None and not interpreted(kernel) and not _is_hip():
+    target = None if interpreted(kernel) else target_of(first.device)
+    if registers is not None and target is not None and target.backend != "hip":
         options["maxnreg"] = registers
+    if dependent:
+        options["DEPENDENT"] = _is_hopper_or_newer(target) and hasattr(cuda, "gdc_wait")
+        if options["DEPENDENT"]:
+            options["launch_pdl"] = True
     with torch.cuda.device_of(first):
-        if dependent:
-            options["DEPENDENT"] = _starts_early(kernel)
-            if options["DEPENDENT"]:
-                options["launch_pdl"] = True
         kernel[tuple(grid)](first, *arguments, enable_fp_fusion=enable_fp_fusion, **options)
 
 
@@ -59,23 +56,44 @@ def compiling_only() -> bool:
     return getattr(driver._active, "is_absent", False)
 
 
-def multiplies_64_rows(kernel: Any) -> bool:
+def target_of(device: torch.device) -> Any:
+    """Return the target that kernels for tensors on ``device`` are compiled for.
+
+    Raises
+    ------
+    ValueError
+        It is the CPU, where only the interpreter runs kernels.
+    """
+    if compiling_only():
+        return driver.active.get_current_target()
+    if device.type == "cpu":
+        raise ValueError(
+            'backend "triton" needs CUDA tensors, got CPU ones; to run it on the CPU, slowly, set '
+            "TRITON_INTERPRET=1 in the environment before Python starts"
+        )
+    return _target_of_gpu(device.index)
+
+
+@functools.cache
+def _target_of_gpu(index: int) -> Any:
+    with torch.cuda.device(index):
+        return driver.active.get_current_target()
+
+
+def multiplies_64_rows(kernel: Any, device: torch.device) -> bool:
     """Whether the matrix units want tiles of 64 rows or more: NVIDIA's from Hopper on."""
-    if interpreted(kernel):
-        return True
-    target = driver.active.get_current_target()
-    return target.backend == "cuda" and target.arch >= 90
+    return interpreted(kernel) or _is_hopper_or_newer(target_of(device))
 
 
-def is_hopper(kernel: Any) -> bool:
+def is_hopper(kernel: Any, device: torch.device) -> bool:
     """Whether the kernel runs on NVIDIA's Hopper."""
     if interpreted(kernel):
         return False
-    target = driver.active.get_current_target()
+    target = target_of(device)
     return target.backend == "cuda" and 90 <= target.arch < 100
 
 
-def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
+def dot_operand(dtype: torch.dtype, kernel: Any, device: torch.device) -> tuple[Any, str]:
     """Return what ``tl.dot`` takes for operands of ``dtype``: a Triton dtype and a precision.
 
     float32 operands (and float64, rounded) are multiplied as accurately as float32: three tf32
@@ -86,14 +104,10 @@ def dot_operand(dtype: torch.dtype, kernel: Any) -> tuple[Any, str]:
         return tl.float16, "ieee"
     if dtype == torch.bfloat16 and not interpreted(kernel):
         return tl.bfloat16, "ieee"
-    if interpreted(kernel) or _is_hip():
+    if interpreted(kernel) or target_of(device).backend == "hip":
         return tl.float32, "ieee"
     return tl.float32, "tf32x3"
 
 
-def _is_hip() -> bool:
-    return driver.active.get_current_target().backend == "hip"
-
-
-def _starts_early(kernel: Any) -> bool:
-    return not interpreted(kernel) and multiplies_64_rows(kernel) and hasattr(cuda, "gdc_wait")
+def _is_hopper_or_newer(target: Any) -> bool:
+    return target is not None and target.backend == "cuda" and target.arch >= 90

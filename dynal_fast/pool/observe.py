@@ -16,6 +16,7 @@ from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, call_model, logits_of
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
+from dynal_fast.pool.transfer import on_device
 
 __all__ = ["PoolImages", "Tracker", "evaluating", "observe_pool"]
 
@@ -184,7 +185,7 @@ def observe_pool(
         shared: list[nn.Module] = []
         for index in range(passes or 1):
             batches = tqdm(
-                _on_device(id_batches(pool, where, forward is None), target, channels_last),
+                on_device(id_batches(pool, where, forward is None), target, channels_last),
                 "observing the pool",
                 _num_batches(pool),
                 disable=None if progress is None else not progress,
@@ -291,42 +292,3 @@ def _is_channels_last(model: nn.Module) -> bool:
         and not weight.is_contiguous()
         for weight in model.parameters()
     )
-
-
-def _on_device(
-    batches: Iterable[tuple[Tensor, Any]], device: torch.device, channels_last: bool
-) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the batches on ``device``; a CUDA device computes one while the next is copied."""
-    on_cuda = device.type == "cuda"
-    copying = torch.cuda.Stream(device) if on_cuda else None
-
-    def move(tensor: Tensor) -> Tensor:
-        if on_cuda and tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
-        tensor = tensor.to(device, non_blocking=on_cuda)
-        if channels_last and tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
-
-    def wait_for(batch: Any, copied: "torch.cuda.Event") -> Any:
-        computing = torch.cuda.current_stream(device)
-        computing.wait_event(copied)
-
-        def record(tensor: Tensor) -> Tensor:
-            tensor.record_stream(computing)
-            return tensor
-
-        return map_tensors(record, batch)
-
-    ahead: tuple[Any, torch.cuda.Event] | None = None
-    for pair in batches:
-        if copying is None or pair[0].device == device:
-            yield map_tensors(move, pair)
-            continue
-        with torch.cuda.stream(copying):
-            moved = map_tensors(move, pair)
-        if ahead is not None:
-            yield wait_for(*ahead)
-        ahead = moved, copying.record_event()
-    if ahead is not None:
-        yield wait_for(*ahead)

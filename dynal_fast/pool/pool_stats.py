@@ -208,6 +208,9 @@ class PoolStats:
     ) -> None:
         """Do ``update`` with ``logits = features @ weight.T + bias``, which are never stored.
 
+        Cached features of a whole pool may come in one call, which on a GPU takes less time than
+        batches: each call reads the weights again.
+
         Parameters
         ----------
         features

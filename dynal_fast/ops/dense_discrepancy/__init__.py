@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dynal_fast._triton import require_triton
 from dynal_fast.ops.dense_discrepancy import cpu, reference
 
 __all__ = ["BACKENDS", "dense_discrepancy"]
@@ -20,6 +21,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _triton() -> Callable[[Tensor, Tensor], Tensor]:
+    require_triton()
     from dynal_fast.ops.dense_discrepancy import triton
 
     return triton.dense_discrepancy
@@ -56,6 +58,8 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     ValueError
         The two differ in shape, dtype or device, or are not what is said above or not where the
         backend needs them.
+    ImportError
+        The tensors are on a CUDA device, and Triton is missing or too old.
 
     Examples
     --------

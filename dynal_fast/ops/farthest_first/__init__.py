@@ -82,6 +82,8 @@ def farthest_first(
         An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
         ``labeled``; values so large that squared distances overflow float32; a zero row with the
         cosine metric. The message names the argument and the row.
+    ImportError
+        The pool is on a CUDA device, and Triton is missing or too old.
 
     Examples
     --------

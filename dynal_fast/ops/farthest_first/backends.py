@@ -5,6 +5,7 @@ import os
 import numpy as np
 import torch
 
+from dynal_fast._triton import require_triton
 from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
@@ -64,6 +65,7 @@ def cpu_on(pool: Rows, metric: str) -> Solve:
 
 def triton_on(pool: Rows, metric: str) -> Solve:
     """The exact algorithm over Triton kernels, on a GPU."""
+    require_triton()
     from dynal_fast.ops.farthest_first import triton
 
     return _by_heads(pool, triton.TritonKernels(metric), triton.HEAD)

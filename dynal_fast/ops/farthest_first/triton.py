@@ -32,8 +32,13 @@ from dynal_fast.ops.launch import interpreted, launch
 # 4,000, some 15, 11 or 12 ms with routing; one start and k = 15,000 take 420, 220 or 110 heads,
 # some 430, 240 or 160 ms, beside 1.4 s of a matrix-vector product and six small kernels a pick.
 HEAD = 4096
+SMALLEST_BLOCK = 1024  # smaller heads take its kernel too: each size would be compiled for itself
 # Rows and centers of a block of the filter, and its warps.
-FILTER_TILE = {BOUND: (128, 128, 8), DISTANCES: (128, 64, 8), COLLECT: (64, 64, 8)}
+FILTER_TILE = {
+    BOUND.value: (128, 128, 8),
+    DISTANCES.value: (128, 64, 8),
+    COLLECT.value: (64, 64, 8),
+}
 UNALIGNED_TILE = (64, 64, 8)
 EXACT_TILE = (32, 32)  # and of exact decision values
 PAIRS = 1 << 20  # pairs that one refresh lists; if there are more, it decides all
@@ -80,11 +85,11 @@ class TritonKernels:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shape = (len(rows), len(centers))
         lower, upper = torch.empty(2, *shape, dtype=torch.float32, device=rows.device)
-        self._compare(x, y, Groups.one(rows, centers), DISTANCES, lower=lower, upper=upper)
+        self._compare(x, y, Groups.one(rows, centers), DISTANCES.value, lower=lower, upper=upper)
         return lower, upper
 
     def bound(self, x: TritonPoints, y: TritonPoints, groups: Groups, bound: torch.Tensor) -> None:
-        self._compare(x, y, groups, BOUND, bound=bound)
+        self._compare(x, y, groups, BOUND.value, bound=bound)
 
     def refresh(
         self,
@@ -97,11 +102,13 @@ class TritonKernels:
     ) -> None:
         device, capacity = exact.device, UNDECIDED
         reach = torch.minimum(bound, exact)
-        self._compare(x, y, groups, BOUND, bound=reach)
+        self._compare(x, y, groups, BOUND.value, bound=reach)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         pairs = torch.empty((2, PAIRS), dtype=torch.int32, device=device)
         found = undecided[0, 1:]
-        self._compare(x, y, groups, COLLECT, bound=reach, first=first, found=found, pairs=pairs)
+        self._compare(
+            x, y, groups, COLLECT.value, bound=reach, first=first, found=found, pairs=pairs
+        )
         launch(
             decide_pairs,
             (_processors(device) * 16,),
@@ -147,7 +154,7 @@ class TritonKernels:
         groups = Groups.one(head, head)
         undecided, _ = self.decide(x, x, groups, block=block, wait=False)
         state = undecided[0]
-        warps = 1 if size <= 1024 else 4
+        warps = 1 if size <= SMALLEST_BLOCK else 4
         for _ in range(2):
             launch(
                 traverse,
@@ -162,8 +169,9 @@ class TritonKernels:
                 len(picks),
                 state,
                 state[1:],
-                BT=max(32, 1 << (size - 1).bit_length()),
+                BT=max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()),
                 num_warps=warps,
+                registers=255,
             )
             left, count = state.tolist()
             if left == 0:
@@ -181,7 +189,7 @@ class TritonKernels:
         x: TritonPoints,
         y: TritonPoints,
         groups: Groups,
-        mode: tl.constexpr,
+        mode: int,
         *,
         bound: torch.Tensor | None = None,
         first: torch.Tensor | None = None,
@@ -249,7 +257,7 @@ class TritonKernels:
         else:
             work = _upper_tiles(len(groups.rows), device)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
-        origin = groups.centers[y.norms[groups.centers].argmin()]
+        origin = groups.centers[y.norms[groups.centers].argmin(0, keepdim=True)]
         launch(
             decide_tiles,
             (len(work),),

@@ -8,6 +8,10 @@ be ties by the ``grain`` of the rows: where all elements are multiples of g and 
 distance is below 2^53 g^2, float64 itself is exact, as on integers, pixels and lattices. What even
 2^-100 leaves open goes to ``undecided`` and is settled in rational arithmetic by the caller.
 
+Vectors are views that start anywhere, so no kernel is compiled for their alignment, and none for
+sizes that change during a traversal: each would be compiled again in the middle of one. Only the
+embeddings and their strides are specialised: their rows are read 16 bytes at a time.
+
 **The floor.** ``decide_pairs``: one pair reads 2 d elements, 4 KB for d = 512 in float32: 10,000
 pairs are 41 MB, some 15 us. ``decide_tiles``: float64 matrix units (67 TFLOP/s on an H200): T =
 2,048 head rows are 4.3 GFLOP at d = 512, half of them spared by symmetry: 35 us. Rows are moved to
@@ -175,7 +179,18 @@ def report(undecided, capacity, row, center):
         tl.store(undecided + 3 + 2 * slot, center)
 
 
-@triton.jit(do_not_specialize=["d", "capacity", "undecided_capacity"])
+@triton.jit(
+    do_not_specialize=["d", "capacity", "undecided_capacity"],
+    do_not_specialize_on_alignment=[
+        "x_grains",
+        "y_grains",
+        "pair_rows",
+        "pair_centers",
+        "found",
+        "exact",
+        "undecided",
+    ],
+)
 def decide_pairs(
     x,  # (n, d)
     x_stride,
@@ -252,7 +267,20 @@ def tile_of_rows(x, stride, row, origin, column, d, COSINE: tl.constexpr):
     return value
 
 
-@triton.jit(do_not_specialize=["d", "size", "undecided_capacity"])
+@triton.jit(
+    do_not_specialize=["d", "size", "undecided_capacity"],
+    do_not_specialize_on_alignment=[
+        "x_grains",
+        "rows",
+        "y_grains",
+        "centers",
+        "work",
+        "origin",
+        "exact",
+        "block",
+        "undecided",
+    ],
+)
 def decide_tiles(
     x,  # (n, d)
     x_stride,

@@ -45,7 +45,10 @@ def lowest_bit(v):
     return tl.where(v == 0, float("inf"), lowest)
 
 
-@triton.jit(do_not_specialize=["n", "d"])
+@triton.jit(
+    do_not_specialize=["n", "d"],
+    do_not_specialize_on_alignment=["norms", "tails", "grains", "bad"],
+)
 def measure(
     x,  # (n, d)
     stride,
@@ -94,7 +97,25 @@ def measure(
     tl.store(grains + row, grain.to(tl.float32), inside)
 
 
-@triton.jit(do_not_specialize=["d", "columns", "capacity"])
+@triton.jit(
+    do_not_specialize=["d", "columns", "capacity"],
+    do_not_specialize_on_alignment=[
+        "x_norms",
+        "x_tails",
+        "rows",
+        "y_norms",
+        "y_tails",
+        "centers",
+        "work",
+        "first",
+        "bound",
+        "lower_out",
+        "upper_out",
+        "found",
+        "pair_rows",
+        "pair_centers",
+    ],
+)
 def compare(
     x,  # (n, d)
     x_stride,

@@ -14,7 +14,10 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["T", "outside", "limit"])
+@triton.jit(
+    do_not_specialize=["T", "outside", "limit"],
+    do_not_specialize_on_alignment=["picks", "values", "undecided", "count_out"],
+)
 def traverse(
     block,  # (T, T) float32: decision values between head rows
     head,  # (T,) int32, increasing

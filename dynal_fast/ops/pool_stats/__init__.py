@@ -55,6 +55,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from dynal_fast._triton import require_triton
 from dynal_fast.ops.pool_stats import reference
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
@@ -101,12 +102,14 @@ def _cpu() -> tuple[Update, Update]:
 
 
 def _triton() -> tuple[Update, Update]:
+    require_triton()
     from dynal_fast.ops.pool_stats import triton
 
     return triton.update, triton.update_from_features
 
 
 def _cuda() -> tuple[Update, Update]:
+    require_triton()
     from dynal_fast.ops.pool_stats import cuda, triton
 
     return triton.update, cuda.update_from_features
@@ -155,6 +158,8 @@ def pool_stats_update(
         do not raise: they are recorded.
     TypeError
         A part of the batch is no tensor.
+    ImportError
+        The tensors are on a CUDA device, and Triton is missing or too old.
 
     Examples
     --------

@@ -12,12 +12,13 @@ and some hundred rows are in flight, 23 MB of an H200's 60 MB.
 
 At C = 100 a batch of 8,192 is 2.4 us of bytes, less than a launch and less than the Python in
 front of it. So passes of many small batches are to be captured in a CUDA graph (nothing here
-synchronises). There the chain id, stamp, state, label count is four latencies, 2.5 us, beside which
-the bytes move, if all programs are there at once: two warps each, 1,024 of 1,056 that fit on 132
-multiprocessors (with four, 924 fit, and a second wave would wait as long again). The start of a
-kernel takes another 1 to 1.5 us; from Hopper on the next one is there already, waiting for this one
-to end (`await_previous`). That is 3 to 3.5 us a batch, 68 to 79% of copy bandwidth, of which 60%
-are wanted.
+synchronises). There the chain is three latencies, 2 us: the id; its stamp, counts, logits and mean;
+and, once the label is known, the label count and the other sums, before the rows are folded (after
+it, they were two more latencies, 1 us). The bytes move beside it if all programs are there at once:
+two warps each, 1,024 of 1,056 that fit on 132 multiprocessors (with four, 924 fit, and a second
+wave would wait as long again). The start of a kernel takes another 1 to 1.5 us; from Hopper on the
+next one is there already, waiting for this one to end (`await_previous`). That is 3.2 to 3.9 us a
+batch, 62 to 75% of copy bandwidth, of which 60% are wanted (counted, not measured).
 
 From features of width d the logits are products on the matrix units, 2 C d operations a row; the
 bytes are those of the features and the state. B = 8,192, d = 768 in bf16 on an H200 (4.3 TB/s, 790
@@ -59,6 +60,7 @@ from dynal_fast.ops.pool_stats.triton_split import STATISTICS, SUMS, update_spli
 
 WHOLE_ROW = 4096
 TILE_OF_LONG_ROW = 2048
+ONE_WAVE_REGISTERS = 128  # so that 8 programs of 2 warps share a multiprocessor
 WHOLE_HEAD_ROW = 128
 SPLIT_ROWS, SPLIT_TILE = 128, 128
 SPLIT_REGISTERS = 128  # so that two programs share a multiprocessor; more tensors need more
@@ -81,6 +83,9 @@ def update(
         rows = max(1, (512 if tile < 64 else 1024) // tile)
     else:
         kernel, tile, rows = update_long_rows, TILE_OF_LONG_ROW, 1
+    one_wave = tile == 128 and _dense(state) <= 1
+    # Rows that are read 16 bytes at a time, and no teacher's: the others would spill.
+    light = teacher_logits is None and logits.element_size() <= 4 and num_classes % 4 == 0
     _launch(
         kernel,
         sample_ids,
@@ -94,7 +99,8 @@ def update(
         DEPTH=0,
         OPERAND=tl.float32,
         PRECISION="ieee",
-        num_warps=2 if tile == 128 and _dense(state) <= 1 else max(4, rows * tile // 256),
+        num_warps=2 if one_wave else max(4, rows * tile // 256),
+        registers=ONE_WAVE_REGISTERS if one_wave and light else None,
     )
 
 
@@ -124,13 +130,13 @@ def update_from_features(
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
         rows, warps = (32, 4) if light else (16, 8)
-    elif light and multiplies_64_rows(update_long_rows):
+    elif light and multiplies_64_rows(update_long_rows, features.device):
         kernel, tile, rows, warps = update_long_rows, 128, 64, 8
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
         depth, stages, registers = 16, 1, 255 if light else None
-    operand, precision = dot_operand(features.dtype, kernel)
+    operand, precision = dot_operand(features.dtype, kernel, features.device)
     _launch(
         kernel,
         sample_ids,
@@ -157,7 +163,7 @@ def _splits(
     light = teacher_features is None and "logit_mean" not in state
     light &= _dense(state) <= 2 and features.element_size() == 2
     tiled = WHOLE_HEAD_ROW < num_classes <= MAX_TILES * SPLIT_TILE
-    return light and tiled and is_hopper(update_split_rows)
+    return light and tiled and is_hopper(update_split_rows, features.device)
 
 
 def _dense(state: Mapping[str, Tensor]) -> int:
@@ -174,7 +180,7 @@ def _update_split(
     batch, num_classes = len(sample_ids), len(source.weight)
     if batch == 0:
         return
-    operand, precision = dot_operand(source.rows.dtype, update_split_rows)
+    operand, precision = dot_operand(source.rows.dtype, update_split_rows, sample_ids.device)
     blocks, tiles = triton.cdiv(batch, SPLIT_ROWS), triton.cdiv(num_classes, SPLIT_TILE)
     padded = blocks * SPLIT_ROWS
     device = sample_ids.device

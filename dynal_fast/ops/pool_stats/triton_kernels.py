@@ -14,7 +14,9 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     flag_non_finite,
     fold_tile,
     load_ids,
+    load_label_count,
     load_state,
+    load_sums,
     merge_statistics,
     next_count,
     tile_statistics,
@@ -23,6 +25,18 @@ from dynal_fast.ops.pool_stats.triton_rows import (
 # Where logits come from: rows of logits (batch, C), or rows of features (batch, width) with
 # weight (C, width) and bias (C,) or None. The width is no constant: loops over it are not unrolled.
 Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
+
+# What changes within a pass, the last batch being smaller and ids a view: no kernel is compiled
+# again for it.
+VARYING = {
+    "do_not_specialize": ["batch", "num_samples"],
+    "do_not_specialize_on_alignment": [
+        "ids_ptr",
+        "pass_stamp_ptr",
+        "stamp_ptr",
+        "unknown_ids_ptr",
+    ],
+}
 
 
 @triton.jit
@@ -85,7 +99,7 @@ def logits_tile(
         return tl.where(valid, x, 0.0)
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_whole_rows(
     ids_ptr,  # (batch,)
     source,
@@ -122,6 +136,8 @@ def update_whole_rows(
     )
 
     top, label, second, finite = tile_statistics(x, valid)
+    label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
+    old_sums = load_sums(state, samples, in_range)
     p = exponentials(x, top, valid)
     total = tl.sum(p, 1)
     p = p * (1.0 / total)[:, None]
@@ -163,6 +179,8 @@ def update_whole_rows(
         write,
         counts,
         logit_counts,
+        old_sums,
+        label_count,
         top,
         label,
         second,
@@ -204,7 +222,7 @@ def long_row_statistics(
     return top, label, second, total, finite
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_long_rows(
     ids_ptr,  # (batch,)
     source,
@@ -230,6 +248,7 @@ def update_long_rows(
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
     counts = next_count(state.count, samples, in_range)
     logit_counts = next_count(state.logit_count, samples, in_range)
+    old_sums = load_sums(state, samples, in_range)
     claimed = claim_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
@@ -254,6 +273,7 @@ def update_long_rows(
         teacher_inverse_total = 1.0 / teacher_total
         finite = finite & teacher_finite
     write = flag_non_finite(stamp_ptr, samples, claimed, finite)
+    label_count = load_label_count(state, samples, label, write, NUM_CLASSES)
 
     entropy = tl.log(total)
     m2 = total * 0.0
@@ -305,6 +325,8 @@ def update_long_rows(
         write,
         counts,
         logit_counts,
+        old_sums,
+        label_count,
         top,
         label,
         second,

@@ -174,8 +174,37 @@ def next_count(count_ptr, samples, mask):
 
 
 @triton.jit
-def _add(pointer, samples, value, mask):
-    tl.store(pointer + samples, tl.load(pointer + samples, mask=mask, other=0) + value, mask=mask)
+def load_sums(state, samples, mask):
+    """Load what an update adds to once per sample, 0 for what is not tracked.
+
+    That is M2, the entropy, M2 of the logits, the count of increases and their sum. Loads that
+    follow stores would wait for each other, so nothing of this is left to `finish_rows`.
+    """
+    m2 = 0.0
+    if state.m2 is not None:
+        m2 = tl.load(state.m2 + samples, mask=mask, other=0.0)
+    entropy_sum = 0.0
+    if state.entropy_sum is not None:
+        entropy_sum = tl.load(state.entropy_sum + samples, mask=mask, other=0.0)
+    logit_m2 = 0.0
+    if state.logit_m2 is not None:
+        logit_m2 = tl.load(state.logit_m2 + samples, mask=mask, other=0.0)
+    increases = 0
+    increase_sum = 0.0
+    if state.increase_count is not None:
+        increases = tl.load(state.increase_count + samples, mask=mask, other=0)
+        increase_sum = tl.load(state.increase_sum + samples, mask=mask, other=0.0)
+    return m2, entropy_sum, logit_m2, increases, increase_sum
+
+
+@triton.jit
+def load_label_count(state, samples, label, mask, NUM_CLASSES: tl.constexpr):
+    """Load how often the rows' labels were predicted before, 0 where that is not tracked."""
+    label_count = 0
+    if state.label_counts is not None:
+        pointers = state.label_counts + samples * NUM_CLASSES + label
+        label_count = tl.load(pointers, mask=mask, other=0)
+    return label_count
 
 
 @triton.jit
@@ -185,6 +214,8 @@ def finish_rows(
     write,
     counts,
     logit_counts,
+    old_sums,  # of `load_sums`
+    label_count,  # of `load_label_count`
     top,
     label,
     second,
@@ -195,24 +226,24 @@ def finish_rows(
 ):
     """Write what is kept once per sample."""
     m2, logit_m2, increase, cycle, teacher = sums
+    old_m2, old_entropy_sum, old_logit_m2, increases, old_increase_sum = old_sums
     if state.count is not None:
         tl.store(state.count + samples, counts, mask=write)
     if state.m2 is not None:
-        _add(state.m2, samples, m2, write)
+        tl.store(state.m2 + samples, old_m2 + m2, mask=write)
     if state.entropy_sum is not None:
-        _add(state.entropy_sum, samples, entropy, write)
+        tl.store(state.entropy_sum + samples, old_entropy_sum + entropy, mask=write)
     if state.logit_count is not None:
         tl.store(state.logit_count + samples, logit_counts, mask=write)
-        _add(state.logit_m2, samples, logit_m2, write)
+        tl.store(state.logit_m2 + samples, old_logit_m2 + logit_m2, mask=write)
     if state.label_counts is not None:
         pointers = state.label_counts + samples * NUM_CLASSES + label
-        old = tl.load(pointers, mask=write, other=0)
-        tl.store(pointers, (old + 1).to(state.label_counts.dtype.element_ty), mask=write)
+        new = (label_count + 1).to(state.label_counts.dtype.element_ty)
+        tl.store(pointers, new, mask=write)
     if state.increase_count is not None:
-        observed = tl.load(state.increase_count + samples, mask=write, other=0)
-        first = observed == 0
-        _add(state.increase_sum, samples, tl.where(first, 0.0, tl.sqrt(increase)), write)
-        tl.store(state.increase_count + samples, observed + 1, mask=write)
+        growth = tl.where(increases == 0, 0.0, tl.sqrt(increase))
+        tl.store(state.increase_sum + samples, old_increase_sum + growth, mask=write)
+        tl.store(state.increase_count + samples, increases + 1, mask=write)
     if state.cycle_discrepancy is not None:
         tl.store(state.cycle_discrepancy + samples, cycle, mask=write)
     if state.teacher_discrepancy is not None:

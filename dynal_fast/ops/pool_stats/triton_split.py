@@ -10,14 +10,16 @@ already or start next: it suffices that ``TILES`` programs fit on the device at 
 import triton
 import triton.language as tl
 
-from dynal_fast.ops.pool_stats.triton_kernels import add_products
+from dynal_fast.ops.pool_stats.triton_kernels import VARYING, add_products
 from dynal_fast.ops.pool_stats.triton_rows import (
     claim_rows,
     finish_rows,
     flag_non_finite,
     fold_tile,
     load_ids,
+    load_label_count,
     load_state,
+    load_sums,
     next_count,
 )
 
@@ -118,7 +120,7 @@ def arrive(counter):
     return tl.atomic_add(counter, 1, sem="acq_rel")
 
 
-@triton.jit
+@triton.jit(**VARYING)
 def update_split_rows(
     ids_ptr,  # (batch,)
     source,
@@ -226,6 +228,8 @@ def update_split_rows(
         claimed = tl.load(claims + row) != 0
         write = flag_non_finite(stamp_ptr, samples, claimed, finite)
         counts = next_count(state.count, samples, in_range)
+        old_sums = load_sums(state, samples, in_range)
+        label_count = load_label_count(state, samples, label, write, NUM_CLASSES)
         size = padded * TILES
         m2 = tl.sum(load_tiles(row_sums, row, TILES, 0.0), 1)
         increase = tl.sum(load_tiles(row_sums + size, row, TILES, 0.0), 1)
@@ -236,6 +240,8 @@ def update_split_rows(
             write,
             counts,
             counts,
+            old_sums,
+            label_count,
             top,
             label,
             second,
