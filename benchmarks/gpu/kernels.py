@@ -69,6 +69,7 @@ KERNELS = {
 # What an operation cannot do without: of each row one kernel is enough.
 Needs = tuple[tuple[str, ...], ...]
 UPDATE: Needs = (("update-whole", "update-long"),)
+UPDATE_LONG: Needs = (("update-long",),)
 HEAD_ROW: Needs = (("head-whole", "head-split", "head-long"),)
 HEAD: Needs = (("head-split", "head-long"),)
 HEAD_CUDA: Needs = (("head-cuda",),)

@@ -32,8 +32,8 @@ class Race(NamedTuple):
 
 def races(job: Job) -> Iterator[Race]:
     for num_classes in (10, 100, 1000, 5000):
-        name = f"update C={num_classes}"
-        yield Race(name, kernels.UPDATE, partial(_update, job, num_classes))
+        needs = kernels.UPDATE if num_classes <= 4096 else kernels.UPDATE_LONG
+        yield Race(f"update C={num_classes}", needs, partial(_update, job, num_classes))
     for num_classes, needs in ((100, kernels.HEAD_ROW), (1000, kernels.HEAD)):
         name = f"head in Triton C={num_classes}"
         yield Race(name, needs, partial(_head, job, num_classes, "triton"))
@@ -99,7 +99,7 @@ def _passes(sweep: Pass, batches: list[tuple[Tensor, ...]], update: Callable[...
 
 def _update(job: Job, num_classes: int) -> Call:
     torch.manual_seed(num_classes)
-    n, classes = job.size(4096, 33), job.size(num_classes, min(num_classes, 150))
+    n, classes = job.size(4096, 33), job.size(num_classes, min(num_classes, 33))
     batches = []
     for _ in range(job.size(3, 2)):
         logits = _twice(3 * torch.randn(n, classes, device=job.device))
@@ -122,8 +122,8 @@ def _head(job: Job, num_classes: int, backend: str) -> Call:
 
 
 def _farthest_first(job: Job, labeled: int) -> Call:
-    d, k = job.size(65, 3), job.size(1500, 12)
-    pool = clustered(job.size(20_000, 30), d, job.device, 0)
+    d, k = job.size(65, 3), job.size(1500, 4)
+    pool = clustered(job.size(20_000, 20), d, job.device, 0)
     pool = torch.cat([pool, pool[::7]])  # duplicates
     rows = clustered(job.size(labeled, 9), d, job.device, 1) if labeled else None
 

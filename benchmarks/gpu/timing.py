@@ -17,7 +17,7 @@ def synchronize(job: Job) -> None:
 
 def times(job: Job, call: Callable[[], Any], repeats: int = 20, warm_up: int = 3) -> list[float]:
     """Milliseconds of each of ``repeats`` calls, by device events on a GPU, after warm-up."""
-    repeats, warm_up = (2, 0) if job.small else (repeats, warm_up)
+    repeats, warm_up = (1, 0) if job.small else (repeats, warm_up)
     for _ in range(warm_up):
         call()
     synchronize(job)

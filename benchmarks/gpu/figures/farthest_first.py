@@ -66,7 +66,7 @@ class Traversals:
         self, job: Job, features: Callable[..., Tensor], labeled: bool, k: tuple[int, int]
     ) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False  # for the baseline
-        n, d = job.size(150_000, 40), job.size(512, 8)
+        n, d = job.size(150_000, 24), job.size(512, 8)
         rows = job.size(25_000, 9)
         self.job, self.k = job, job.size(*k)
         self.pool = features(n, d, job.device, 0)
@@ -99,19 +99,19 @@ class Traversals:
 
 
 POOLS = {
-    "clustered, labeled": (clustered, True, (4000, 6)),
-    "clustered, single start": (clustered, False, (15_000, 12)),
-    "gaussian, labeled": (gaussian, True, (4000, 6)),
+    "clustered, labeled": (clustered, True, (4000, 4)),
+    "clustered, single start": (clustered, False, (15_000, 5)),
+    "gaussian, labeled": (gaussian, True, (4000, 4)),
 }
 
 
 def cases(job: Job) -> Iterator[Case]:
-    for pool in POOLS:
+    for pool in list(POOLS)[: job.size(3, 2)]:
         name = f"farthest_first {pool}"
         yield Case(name, FARTHEST_FIRST, partial(_ours, job, pool, name))
         if not job.warm:  # it launches no kernel of ours
             yield Case(f"baseline {pool}", (), partial(_baseline, job, pool))
-    for rows in HEADS:
+    for rows in HEADS[: job.size(3, 1)]:
         name = f"head block of {rows}"
         yield Case(name, FARTHEST_FIRST, partial(_head, job, rows))
 
@@ -129,7 +129,7 @@ def _baseline(job: Job, pool: str) -> Lines:
 def _head(job: Job, rows: int) -> Lines:
     """A whole traversal with heads of so many rows, and one head by itself."""
     traversals = Traversals(job, *POOLS["clustered, labeled"])
-    with mock.patch("dynal_fast.ops.farthest_first.triton.HEAD", job.size(rows, 20)):
+    with mock.patch("dynal_fast.ops.farthest_first.triton.HEAD", job.size(rows, 16)):
         name = f"farthest_first clustered, labeled, heads of {rows}"
         yield traversals.measured(name, traversals.ours, 5, 1)
     yield _block(job, traversals.pool, rows)
@@ -139,7 +139,7 @@ def _block(job: Job, pool: Tensor, rows: int) -> dict[str, Any]:
     """Deciding a block of ``rows`` x ``rows`` values, and picking 1,000 of the rows."""
     from dynal_fast.ops.farthest_first import triton
 
-    size, k = job.size(rows, 20), job.size(1000, 5)
+    size, k = job.size(rows, 16), job.size(1000, 4)
     kernels = triton.TritonKernels("euclidean")
     points = kernels.points(checks.as_rows(pool[:size], "pool"), "pool")
     head = torch.arange(size, dtype=torch.int32, device=job.device)

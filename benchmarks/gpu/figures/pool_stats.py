@@ -83,7 +83,7 @@ def cases(job: Job) -> Iterator[Case]:
 def _ours(job: Job, num_classes: int) -> Lines:
     updates = Updates(job, num_classes)
     yield updates.measured(f"update C={num_classes}", updates.ours)
-    if num_classes == 100 and not job.warm:
+    if num_classes == 100 and not job.warm and not job.small:
         yield updates.measured(f"update C={num_classes}, no graph", updates.ours, graph=False)
     updates.sweep.shuffle()
     yield updates.measured(f"update C={num_classes} shuffled", updates.ours)

@@ -14,6 +14,7 @@ from dynal_fast.ops.farthest_first import checks, farthest_first, heads, referen
 from dynal_fast.ops.farthest_first.kernels import Groups
 
 TIGHT = 2e-3  # bounds lie no further from the value than this times the norms (triton_filter)
+KINDS = ((512, torch.float32), (63, torch.bfloat16))
 
 Checks = Iterator[dict[str, Any]]
 
@@ -52,7 +53,7 @@ def decision_values(pool: Tensor, centers: Tensor) -> Tensor:  # (rows, centers)
 
 
 def measure(job: Job) -> Checks:
-    for d, dtype in ((512, torch.float32), (63, torch.bfloat16)):
+    for d, dtype in KINDS[: job.size(2, 1)]:
         case = Case(job, job.size(d, 33), dtype)
         norms = (torch.from_numpy(case.pool) ** 2).sum(1)
         yield near(f"{case.name} norms", case.x.norms, norms, 1e-5, 0)
@@ -61,12 +62,12 @@ def measure(job: Job) -> Checks:
 
 
 def aligned_filter(job: Job) -> Checks:
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16)[: job.size(2, 1)]:
         yield from _filter(Case(job, job.size(512, 64), dtype))
 
 
 def masked_filter(job: Job) -> Checks:
-    for d, dtype in ((63, torch.float32), (200, torch.bfloat16)):
+    for d, dtype in ((63, torch.float32), (200, torch.bfloat16))[: job.size(2, 1)]:
         yield from _filter(Case(job, job.size(d, 33), dtype))
 
 
@@ -82,7 +83,7 @@ def _filter(case: Case) -> Checks:
 
 
 def decide_pairs(job: Job) -> Checks:
-    for d, dtype in ((512, torch.float32), (63, torch.bfloat16)):
+    for d, dtype in KINDS[: job.size(2, 1)]:
         case = Case(job, job.size(d, 33), dtype)
         exact = case.unreached()
         case.kernels.refresh(case.x, case.y, case.groups, None, exact.clone(), exact)
@@ -90,7 +91,7 @@ def decide_pairs(job: Job) -> Checks:
 
 
 def decide_tiles(job: Job) -> Checks:
-    for d, dtype in ((512, torch.float32), (63, torch.bfloat16)):
+    for d, dtype in KINDS[: job.size(2, 1)]:
         case = Case(job, job.size(d, 33), dtype)
         block = torch.full((len(case.rows),) * 2, math.nan, device=job.device)
         undecided, left = case.kernels.decide(
@@ -104,7 +105,7 @@ def decide_tiles(job: Job) -> Checks:
 
 
 def traverse(job: Job) -> Checks:
-    for rows in (job.size(300, 24), job.size(1500, 40)):  # of one warp, of four
+    for rows in (job.size(300, 24), 1500)[: job.size(2, 1)]:  # of one warp, of four
         case = Case(job, job.size(64, 33), torch.float32, rows)
         minimum = case.values.amin(1)
         want, values, _ = reference.farthest_first(
@@ -119,7 +120,7 @@ def traverse(job: Job) -> Checks:
 
 
 def whole(job: Job) -> Checks:
-    n, d, k = job.size(3000, 60), job.size(65, 9), job.size(400, 12)
+    n, d, k = job.size(3000, 30), job.size(65, 9), job.size(400, 6)
     pool, labeled = clustered(n, d, "cpu", 0), clustered(job.size(600, 12), d, "cpu", 1)
     pool = torch.cat([pool, pool[::7]])  # duplicates
     for name, rows in (("labeled", labeled), ("none labeled", None)):

@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import time
+import traceback
 from typing import Any
 
 from benchmarks.gpu.job import Job, Lines
@@ -18,7 +19,10 @@ def run(job: Job) -> Lines:
             time.sleep(3600)
         if plant == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        found = _checked(job, name, plant)
+        try:
+            found = _checked(job, name, plant)
+        except Exception:
+            found = {"status": "died", "output": traceback.format_exc()[-1500:]}
         yield {"kind": "kernel", "kernel": name, **found, "seconds": _rounded(begin)}
 
 
