@@ -6,6 +6,7 @@ that waits in the driver, say). It ends the command and all that came of it also
 PARENT ends, however that ends.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -58,15 +59,11 @@ def end_all(patience: float = PATIENCE) -> set[int]:
     deadline = time.monotonic() + patience
     while left := descendants(os.getpid()):
         for pid in left:
-            try:
+            with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
-        try:
+        with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            pass
         if time.monotonic() > deadline:
             return descendants(os.getpid())
         time.sleep(0.02)

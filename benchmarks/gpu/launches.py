@@ -29,7 +29,7 @@ def launched() -> Iterator[list[str]]:
         extension = cuda._extension
         if extension() is not None:
             noting = _Noting(extension(), note)
-            stack.enter_context(mock.patch.object(cuda, "_extension", lambda: noting))
+            stack.enter_context(mock.patch.object(cuda, "_extension", return_value=noting))
         yield names
 
 
@@ -60,7 +60,7 @@ def compiled() -> Iterator[list[str]]:
 
     def listen(*, src: Any, cache_hit: bool, **rest: Any) -> None:
         if not cache_hit:
-            names.append(src.name)
+            names.append(str(getattr(src, "name", src)))
 
     with mock.patch.object(knobs.compilation, "listener", listen):
         yield names

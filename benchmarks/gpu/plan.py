@@ -50,14 +50,7 @@ ILL = (
     Part("hangs", "ill", 2, 3, "a part that hangs is stopped", arguments=("--ill", "hang")),
     Part("dies", "ill", 3, 60, "a part that is killed", arguments=("--ill", "die")),
 )
-NEEDS_CEILINGS = {
-    "update",
-    "figures.head",
-    "figures.farthest_first",
-    "figures.observation",
-    "figures.compiled",
-    "head_cuda",
-}
+NEEDS_CEILINGS = {"update", "head", "farthest_first", "observation", "compiled", "head_cuda"}
 
 
 class Step(NamedTuple):

@@ -50,7 +50,7 @@ def run_all(tasks: list[Task], at_once: int, deadline: float) -> Iterator[Ended]
         now = time.monotonic()
         while waiting and len(running) < at_once and now < deadline:
             task = waiting.pop(0)
-            output = tempfile.TemporaryFile()
+            output = tempfile.TemporaryFile()  # noqa: SIM115 - until the process ends
             environment = {**os.environ, **(task.environment or {})}
             try:
                 process = guard.start(

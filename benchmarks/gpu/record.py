@@ -9,7 +9,7 @@ from benchmarks.gpu import lines, table, targets
 
 Record = dict[str, Any]
 RECORD, TABLE = "record.json", "table.txt"
-# Beside these the run writes results.jsonl, log.txt and parity.xml: 5 files of the 8 that come back.
+# Beside these there are results.jsonl, log.txt and parity.xml: 5 files of the 8 that come back.
 FINE = {"agrees", "not here"}
 
 

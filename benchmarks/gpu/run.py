@@ -165,8 +165,8 @@ class Run:
         found = record.of(lines.read(self.output))
         try:
             record.write(found, self.output)
-        except OSError as error:
-            self.say(f"cannot write the record: {error}")
+        except Exception as error:  # whatever it is, the parts that are left must still run
+            self.say(f"cannot write the record: {error!r}")
         return found
 
 

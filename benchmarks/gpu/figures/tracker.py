@@ -1,4 +1,4 @@
-"""A tracker's tensors, passes of batches over them, and their error beside the float64 reference."""
+"""A tracker's tensors, passes of batches over them, their error beside the float64 reference."""
 
 from collections.abc import Callable
 from typing import Any
