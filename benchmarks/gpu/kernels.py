@@ -4,8 +4,10 @@ No torch here: the process that starts the parts reads this too.
 """
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
+from unittest import mock
 
 _POOL_STATS = "dynal_fast.ops.pool_stats.triton"
 CUDA = "head_kernel (CUDA C++)"
@@ -80,11 +82,15 @@ FARTHEST_FIRST: Needs = (
 DENSE: Needs = (("dense-whole", "dense-long"),)
 
 
-def leave_out(names: Collection[str]) -> None:
-    """Have this process use what takes the place of these kernels, where something does."""
-    for name in names:
-        if patch := KERNELS[name].fallback:
-            setattr(importlib.import_module(patch.module), patch.attribute, patch.value)
+@contextmanager
+def left_out(names: Collection[str]) -> Iterator[None]:
+    """Use what takes the place of these kernels, where something does, within the block."""
+    with ExitStack() as stack:
+        for name in names:
+            if patch := KERNELS[name].fallback:
+                module = importlib.import_module(patch.module)
+                stack.enter_context(mock.patch.object(module, patch.attribute, patch.value))
+        yield
 
 
 def missing(needs: Needs, without: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import kernels, timing
+from benchmarks.gpu import kernels, launches, timing
 from benchmarks.gpu.figures.farthest_first import clustered
 from benchmarks.gpu.figures.tracker import Pass
 from benchmarks.gpu.job import Job, Lines
@@ -47,18 +47,19 @@ def races(job: Job) -> Iterator[Race]:
 
 def run(job: Job) -> Lines:
     """For each race, how many of ``repeats`` runs differ from the first in any bit."""
-    kernels.leave_out(job.without)
-    for race in races(job):
-        if lacking := kernels.missing(race.needs, job.without):
-            yield {"kind": "race", "name": race.name, "left_out": f"without {lacking}"}
-            continue
-        call = race.make()
-        first = [tensor.clone() for tensor in call()]
-        # on the device until the end: only the last look waits
-        differing = sum(_differ(first, call()) for _ in range(job.repeats - 1))
-        line = {"kind": "race", "name": race.name, "repeats": job.repeats}
-        yield line | {"differing": int(differing)}
-        timing.synchronize(job)
+    with kernels.left_out(job.without), launches.compiled() as compiled:
+        for race in races(job):
+            if lacking := kernels.missing(race.needs, job.without):
+                yield {"kind": "race", "name": race.name, "left_out": f"without {lacking}"}
+                continue
+            call = race.make()
+            first = [tensor.clone() for tensor in call()]
+            # on the device until the end: only the last look waits
+            differing = sum(_differ(first, call()) for _ in range(job.repeats - 1))
+            line = {"kind": "race", "name": race.name, "repeats": job.repeats}
+            yield line | {"differing": int(differing)}
+            timing.synchronize(job)
+    yield {"kind": "compiled", "kernels": sorted(set(compiled))}
 
 
 def _differ(one: list[Tensor], other: list[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from benchmarks.gpu import launches, races, timing
-from benchmarks.gpu.gate.kernel import check_of
+from benchmarks.gpu.gate.kernel import checks_of
 from benchmarks.gpu.job import Job, Lines
 from benchmarks.gpu.kernels import KERNELS
 
@@ -23,9 +23,9 @@ def work(job: Job) -> Iterator[Work]:
     for name, kernel in KERNELS.items():
         if name == "head-cuda" or (kernel.only_hopper and not job.is_hopper):
             continue
-        yield f"gate {name}", lambda kernel=kernel: list(check_of(kernel)(job))
+        yield f"gate {name}", lambda kernel=kernel: checks_of(job, kernel)
         if job.on_gpu:
-            yield f"sanitizer {name}", lambda kernel=kernel: list(check_of(kernel)(small))
+            yield f"sanitizer {name}", lambda kernel=kernel: checks_of(small, kernel)
     for race in races.races(job):
         yield f"races {race.name}", lambda race=race: race.make()()
 

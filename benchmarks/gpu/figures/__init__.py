@@ -24,8 +24,7 @@ class Case(NamedTuple):
 
 def run(job: Job, cases: Iterable[Case]) -> Lines:
     """Measure each case; one that fails leaves the others, unless it took the device down."""
-    kernels.leave_out(job.without)
-    with launches.compiled() as compiled:
+    with kernels.left_out(job.without), launches.compiled() as compiled:
         for case in cases:
             if lacking := kernels.missing(case.needs, job.without):
                 yield {"kind": "figure", "name": case.name, "left_out": f"without {lacking}"}

@@ -8,7 +8,7 @@ import traceback
 from typing import Any
 
 from benchmarks.gpu.job import Job, Lines
-from benchmarks.gpu.kernels import KERNELS, Kernel
+from benchmarks.gpu.kernels import KERNELS, Kernel, left_out
 
 
 def run(job: Job) -> Lines:
@@ -42,7 +42,7 @@ def _checked(job: Job, name: str, plant: str) -> dict[str, Any]:
     if job.on_gpu:
         poison()
     with launched() as ran, planted(kernel.function if plant == "fault" else ""):
-        checks = list(check_of(kernel)(job))
+        checks = checks_of(job, kernel)
     bad = [check for check in checks if check["wrong"]]
     status = "wrong" if bad else "agrees"
     if kernel.function not in ran:  # the check says nothing about it
@@ -56,18 +56,14 @@ def _checked(job: Job, name: str, plant: str) -> dict[str, Any]:
     }
 
 
-def check_of(kernel: Kernel) -> Any:
+def checks_of(job: Job, kernel: Kernel) -> list[dict[str, Any]]:
+    """Run a kernel's checks."""
     module, _, function = kernel.check.partition(":")
-    if module == "pool_stats" and kernel.function == "update_long_rows":
-        _without_split()
-    return getattr(importlib.import_module(f"benchmarks.gpu.gate.{module}"), function)
-
-
-def _without_split() -> None:
-    """On Hopper another kernel would take these rows."""
-    from benchmarks.gpu.kernels import leave_out
-
-    leave_out(["head-split"])
+    check = getattr(importlib.import_module(f"benchmarks.gpu.gate.{module}"), function)
+    # on Hopper another kernel would take the long rows
+    others = ["head-split"] if kernel.function == "update_long_rows" else []
+    with left_out(others):
+        return list(check(job))
 
 
 def poison() -> None:
