@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)-bench
 MINUTES ?= 45
+GPU_OUTPUT ?= build/gpu
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp csrc/cuda/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-kernels gpu gpu-sanitize dist clean
+.PHONY: help install demo test lint format bench bench-kernels gpu gpu-rehearsal dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,11 +54,11 @@ $(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)
 bench-kernels: $(STAMP) ## the pytest-benchmark suites: every backend, verified before it is timed
 	$(BIN)/python -m pytest benchmarks --benchmark-only -n 0
 
-gpu: ## on a machine with a GPU, its own torch and triton: parity, races, figures, a record
-	$(PYTHON) -m benchmarks.gpu
+gpu: ## on a machine with a GPU, its own torch and triton: gate, figures, parity, races, a record
+	$(PYTHON) -m benchmarks.gpu --output $(GPU_OUTPUT)
 
-gpu-sanitize: ## the same kernels under compute-sanitizer
-	$(PYTHON) -m benchmarks.gpu.sanitize
+gpu-rehearsal: $(STAMP) ## every part of that run on the CPU, small
+	$(BIN)/python -m benchmarks.gpu --rehearse --output build/gpu-rehearsal
 
 dist: $(STAMP) ## build the sdist and the wheel
 	$(BIN)/python -m build

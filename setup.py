@@ -32,7 +32,7 @@ ISA_FLAGS = {
     "avx512.cpp": [*AVX512_FLAGS, "-mprefer-vector-width=512"],
 }
 CUDA_FLAGS = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
-CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
+CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"]  # one a source
 COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
 
 MISSING_COMPILER = """

@@ -92,7 +92,7 @@ struct Fiber {
   std::function<bool()> ready;
   std::vector<Products> groups;  // committed and not waited for
   Products open;
-  bool ended = false;
+  bool ended = false, polls = false;
 };
 
 class Cluster {
@@ -143,7 +143,8 @@ class Cluster {
         if (!copies.empty()) {
           land();
         } else if (paused_to_the_end = false, std::exchange(paused_block, -1) < 0) {
-          throw std::runtime_error("every thread waits");
+          if (!polling(left)) throw std::runtime_error("every thread waits");
+          cycles += 1000000000;  // nothing can come any more: time passes
         }
       }
       left.erase(
@@ -151,6 +152,14 @@ class Cluster {
           left.end());
     }
     if (!copies.empty()) throw std::runtime_error("a copy was asked for that nobody waited for");
+  }
+
+  // The same while the clock stands still: a second later it goes on and looks again.
+  void poll_until(const std::function<bool()>& ready) {
+    const int64_t now = cycles;
+    current->polls = true;
+    wait_until([this, ready, now] { return ready() || cycles != now; });
+    current->polls = false;
   }
 
   // The running fiber goes on when `ready` says so, and not before others had their turn.
@@ -185,8 +194,12 @@ class Cluster {
   Meeting meeting;
   std::vector<std::function<void()>> copies;
   std::mt19937 draw;
+  int64_t cycles = 0;  // moves only when nothing else can
 
  private:
+  static bool polling(const std::vector<Fiber*>& left) {
+    return std::any_of(left.begin(), left.end(), [](Fiber* fiber) { return fiber->polls; });
+  }
   static void enter() {
     try {
       (*now->work)();
@@ -230,6 +243,17 @@ class Cluster {
 };
 
 inline Cluster& cluster() { return *Cluster::now; }
+inline int64_t clock_cycles() { return cluster().cycles; }
+inline void give_up() { throw std::runtime_error("a wait took more than two seconds"); }
+
+}  // namespace hopper
+}  // namespace dynal
+
+#include "../csrc/cuda/patience.cuh"
+
+namespace dynal {
+namespace hopper {
+
 inline int thread_index() { return cluster().current->thread; }
 inline int warp_index() { return thread_index() / kWarp; }
 inline int cluster_index(int) { return cluster().index; }
@@ -275,7 +299,10 @@ inline void arrive_at(uint64_t* barrier, int rank) { arrive(cluster().at(barrier
 inline void publish_at(uint64_t* barrier, int rank) { arrive_at(barrier, rank); }
 inline void wait(uint64_t* barrier, int parity) {
   Barrier& b = barrier_at(barrier);
-  cluster().wait_until([&b, parity] { return b.phase != parity; });
+  wait_patiently([&b, parity] {
+    cluster().poll_until([&b, parity] { return b.phase != parity; });
+    return b.phase != parity;
+  });
 }
 inline void wait_for_cluster(uint64_t* barrier, int parity) { wait(barrier, parity); }
 inline void sync_threads(int barrier, int threads) {

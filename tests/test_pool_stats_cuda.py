@@ -52,6 +52,20 @@ def emulation(tmp_path_factory):
     return module
 
 
+def test_a_wait_for_what_never_comes_is_given_up(tmp_path):
+    """By the clock: a poll may take any time. In the model, time passes when nothing else can."""
+    command = (sysconfig.get_config_var("CXX") or "c++").split()
+    command += ["-std=c++17", "-O1", str(ROOT / "tests" / "emulated_patience.cpp")]
+    compiled = subprocess.run(
+        [*command, "-o", str(tmp_path / "patience")], capture_output=True, text=True
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    said = subprocess.run([tmp_path / "patience"], capture_output=True, text=True).stdout
+    whole, short = said.splitlines()[:3], said.splitlines()[3:]
+    assert whole == ["32 went on"] * 3
+    assert short == ["a wait took more than two seconds"] * 3
+
+
 @pytest.fixture(autouse=True)
 def device(request, monkeypatch):
     """Where there is no Hopper, the model stands for one."""

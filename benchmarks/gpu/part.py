@@ -1,66 +1,61 @@
-"""One part of the GPU run in a process of its own: what it breaks, it breaks for itself alone.
+"""One part of the run in a process of its own: what it breaks, it breaks for itself alone.
 
-``python -m benchmarks.gpu.part NAME RESULTS`` appends a line of JSON to the file RESULTS for every
-result, so that those before a crash or a time limit are kept.
+``python -m benchmarks.gpu.part NAME --output DIR`` appends a line to ``DIR/results.jsonl`` for
+every result, so that those before a crash or a time limit are kept.
 """
 
 import argparse
 import importlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from benchmarks.gpu import SECTIONS
-from benchmarks.gpu.races import find_races
-from benchmarks.gpu.timing import Figure, Setting, measure_ceilings
+from benchmarks.gpu import lines
+from benchmarks.gpu.job import Job
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.part", description=__doc__)
-    parser.add_argument("name", choices=("ceilings", *SECTIONS, "races"))
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--backend")
-    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("module")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--name", help="of the part, where it is not that of its module")
+    parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--small", action="store_true", help="the sizes of a rehearsal")
+    parser.add_argument("--warm", action="store_true", help="everything once, untimed")
+    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("I", "N"))
+    parser.add_argument("--kernel", nargs="+", default=())
+    parser.add_argument("--without", nargs="+", default=())
+    parser.add_argument("--plant", nargs="+", default=(), metavar="KERNEL=FAULT")
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--ceilings", type=json.loads, default={})
+    parser.add_argument("--seconds", type=float, default=60.0, help="after which it is killed")
+    parser.add_argument("--ill", default="")
     options = parser.parse_args()
-    setting = Setting(
-        torch.device(options.device), options.smoke, options.backend, options.ceilings
+    name = options.name or options.module
+    module = importlib.import_module(f"benchmarks.gpu.{options.module}")
+    found = lines.this_call(options.output)
+    job = Job(
+        output=options.output,
+        device="cpu" if options.rehearse else "cuda",
+        small=options.small or options.rehearse,
+        rehearsal=options.rehearse,
+        warm=options.warm,
+        ceilings=next((line["ceilings"] for line in found if line["kind"] == "ceilings"), {}),
+        without=frozenset(options.without) | refused(lines.read(options.output)),
+        plants=dict(plant.split("=") for plant in options.plant),
+        kernels=tuple(options.kernel),
+        share=tuple(options.share),
+        repeats=options.repeats,
+        seconds=options.seconds,
+        ill=options.ill,
     )
-    for result in run(options.name, setting, options.repeats):
-        with options.results.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        print(line(result), flush=True)
+    for line in module.run(job):
+        lines.append(options.output, {"kind": line.pop("kind"), "part": name, **line})
+        print(json.dumps(line, default=str)[:1000], flush=True)
 
 
-def run(name: str, setting: Setting, repeats: int) -> Iterator[dict[str, Any]]:
-    """Yield the results of one part."""
-    if name == "ceilings":
-        yield {"ceilings": measure_ceilings(setting)}
-    elif name == "races":
-        for case, differing in find_races(setting, repeats):
-            yield {"race": case, "repeats": repeats, "differing": differing}
-    else:
-        for figure in importlib.import_module(f"benchmarks.gpu.{name}").figures(setting):
-            yield {"figure": {**asdict(figure), "of_bound": figure.of_bound}}
-
-
-def line(result: dict[str, Any]) -> str:
-    """One line for the reader."""
-    if "figure" not in result:
-        return json.dumps(result)
-    figure = Figure(**{name: v for name, v in result["figure"].items() if name != "of_bound"})
-    if figure.ms is None:
-        return f"{figure.name:<46} -  {figure.details}"
-    text = f"{figure.name:<46}{figure.ms:10.4f} ms"
-    if figure.of_bound is not None:
-        text += f"  {100 * figure.of_bound:5.1f}% of the bound {figure.bound_ms:.4f} ms"
-    return text
+def refused(found: list[lines.Line]) -> set[str]:
+    """The kernels that the gate found wrong, or that hung or died there, when it last ran."""
+    last = {line["kernel"]: line["status"] for line in found if line["kind"] == "kernel"}
+    return {kernel for kernel, status in last.items() if status in ("wrong", "hung", "died")}
 
 
 if __name__ == "__main__":

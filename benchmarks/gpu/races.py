@@ -1,106 +1,142 @@
 """Run the same work from the same state many times: any difference between runs is a race."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.farthest_first import clustered
-from benchmarks.gpu.pool_stats import Pass
-from benchmarks.gpu.timing import Setting
+from benchmarks.gpu import kernels, launches, timing
+from benchmarks.gpu.figures.farthest_first import clustered
+from benchmarks.gpu.figures.tracker import Pass
+from benchmarks.gpu.job import Job, Lines
+from dynal_fast.ops.dense_discrepancy import dense_discrepancy
 from dynal_fast.ops.farthest_first import farthest_first
-from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
+from dynal_fast.ops.pool_stats import (
+    STAMP_STEP,
+    pool_stats_update,
+    pool_stats_update_from_features,
+)
+
+Call = Callable[[], list[Tensor]]  # starts afresh and returns every tensor that it wrote
 
 
-def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
-    """Yield (name, a call that starts afresh and returns every tensor that it wrote)."""
-    n = setting.size(4096, 33)
+class Race(NamedTuple):
+    """``make`` draws the inputs, once, on the device, and returns the call to repeat."""
+
+    name: str
+    needs: kernels.Needs
+    make: Callable[[], Call]
+
+
+def races(job: Job) -> Iterator[Race]:
     for num_classes in (10, 100, 1000, 5000):
-        classes = num_classes if setting.on_gpu else min(num_classes, 150)
-        yield f"update C={classes}", partial(_update, setting, n, classes)
-    for num_classes in (100, 1000):
-        classes = num_classes if setting.on_gpu else min(num_classes, 150)
-        yield f"update_from_features C={classes}", partial(_from_features, setting, n, classes)
-    if setting.on_gpu:  # whose programs wait for each other, where CUDA C++ does not replace it
-        triton = replace(setting, backend="triton")
-        yield "update_from_features C=1000 in Triton", partial(_from_features, triton, n, 1000)
-    for labeled in (0, setting.size(2000, 9)):
-        yield f"farthest_first labeled={labeled}", partial(_farthest_first, setting, labeled)
+        needs = kernels.UPDATE if num_classes <= 4096 else kernels.UPDATE_LONG
+        yield Race(f"update C={num_classes}", needs, partial(_update, job, num_classes))
+    for num_classes, needs in ((100, kernels.HEAD_ROW), (1000, kernels.HEAD)):
+        name = f"head in Triton C={num_classes}"
+        yield Race(name, needs, partial(_head, job, num_classes, "triton"))
+    for labeled in (0, 2000):
+        name = f"farthest_first labeled={labeled}"
+        yield Race(name, kernels.FARTHEST_FIRST, partial(_farthest_first, job, labeled))
+    yield Race("dense discrepancy", kernels.DENSE, partial(_dense, job))
+    if job.is_hopper and not job.warm:  # last: it could take the device down
+        yield Race("head in CUDA C++ C=1000", kernels.HEAD_CUDA, partial(_head, job, 1000, "cuda"))
 
 
-def find_races(setting: Setting, repeats: int) -> Iterator[tuple[str, int]]:
-    """Yield for each case how many of ``repeats`` runs differ from the first in any bit."""
-    for name, call in cases(setting):
-        first = call()
-        yield (
-            name,
-            sum(
-                any(not torch.equal(a, b) for a, b in zip(first, call(), strict=True))
-                for _ in range(repeats - 1)
-            ),
-        )
+def run(job: Job) -> Lines:
+    """For each race, how many of ``repeats`` runs differ from the first in any bit."""
+    with kernels.left_out(job.without), launches.compiled() as compiled:
+        for race in races(job):
+            if lacking := kernels.missing(race.needs, job.without):
+                yield {"kind": "race", "name": race.name, "left_out": f"without {lacking}"}
+                continue
+            call = race.make()
+            first = [tensor.clone() for tensor in call()]
+            # on the device until the end: only the last look waits
+            differing = sum(_differ(first, call()) for _ in range(job.repeats - 1))
+            line = {"kind": "race", "name": race.name, "repeats": job.repeats}
+            yield line | {"differing": int(differing)}
+            timing.synchronize(job)
+    yield {"kind": "compiled", "kernels": sorted(set(compiled))}
 
 
-def _farthest_first(setting: Setting, labeled: int) -> list[Tensor]:
-    device, d = setting.device, setting.size(65, 3)
-    pool = clustered(setting.size(20_000, 30), d, device, 0)
-    pool = torch.cat([pool, pool[::7]])  # duplicates
-    rows = clustered(labeled, d, device, 1) if labeled else None
-    k = setting.size(1500, 20)
-    got = farthest_first(pool, k, rows, progress=False, backend=setting.backend)
-    return [got.indices, got.distances, torch.tensor(got.radius)]
+def _differ(one: list[Tensor], other: list[Tensor]) -> Tensor:
+    """Whether any bit differs, NaN or not."""
+    pairs = zip(one, other, strict=True)
+    return torch.stack([(_bits(a) != _bits(b)).any() for a, b in pairs]).any().long()
 
 
-def _bad_rows(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Ids with duplicates and unknown ones, and the first row of each id."""
-    ids = torch.randperm(n, generator=generator)
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor
+
+
+def _bad_ids(job: Job, n: int) -> Tensor:
+    """Random ids, some of them twice, one of them unknown."""
+    ids = torch.randperm(n, device=job.device)
     ids[n // 2 : n // 2 + 8] = ids[:8]
-    source = torch.arange(n)
-    source[n // 2 : n // 2 + 8] = source[:8]  # equal rows: it must not matter which one counts
     ids[-3] = n + 3
-    return ids, source
+    return ids
 
 
-def _update(setting: Setting, n: int, num_classes: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(num_classes)
-    sweep = Pass(setting, n, num_classes, n)
-    for _ in range(3):
-        sweep.pass_stamp.add_(4)
-        ids, source = _bad_rows(n, generator)
-        logits = 3 * torch.randn(n, num_classes, generator=generator)[source]
+def _twice(rows: Tensor) -> Tensor:
+    """Equal rows for equal ids: it must not matter which of them counts."""
+    n = len(rows)
+    rows[n // 2 : n // 2 + 8] = rows[:8]
+    return rows
+
+
+def _passes(sweep: Pass, batches: list[tuple[Tensor, ...]], update: Callable[..., None]) -> Call:
+    def call() -> list[Tensor]:
+        sweep.reset()
+        for batch in batches:
+            sweep.pass_stamp.add_(STAMP_STEP)
+            update(*batch, *sweep.guard, sweep.state)
+        return [sweep.stamp, sweep.unknown_ids[:1], *sweep.state.values()]
+
+    return call
+
+
+def _update(job: Job, num_classes: int) -> Call:
+    torch.manual_seed(num_classes)
+    n, classes = job.size(4096, 33), job.size(num_classes, min(num_classes, 33))
+    batches = []
+    for _ in range(job.size(3, 2)):
+        logits = _twice(3 * torch.randn(n, classes, device=job.device))
         logits[20, 1] = float("nan")
-        pool_stats_update(
-            ids.to(setting.device),
-            logits.to(setting.device),
-            None,
-            *sweep.guard,
-            sweep.state,
-            backend=setting.backend,
-        )
-    return [sweep.stamp, sweep.unknown_ids[:1], *sweep.state.values()]
+        batches.append((_bad_ids(job, n), logits, None))
+    return _passes(Pass(job, n, classes, n), batches, partial(pool_stats_update, backend="triton"))
 
 
-def _from_features(setting: Setting, n: int, num_classes: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(num_classes)
-    sweep = Pass(setting, n, num_classes, n)
-    width = setting.size(200, 16)
-    weight = torch.randn(num_classes, width, generator=generator).bfloat16().to(setting.device)
+def _head(job: Job, num_classes: int, backend: str) -> Call:
+    torch.manual_seed(num_classes)
+    n, classes = job.size(4096, 33), job.size(num_classes, min(num_classes, 150))
+    width = job.size(768, 16)
+    weight = (torch.randn(classes, width, device=job.device) / width**0.5).bfloat16()
+    batches = []
     for _ in range(2):
-        sweep.pass_stamp.add_(4)
-        ids, source = _bad_rows(n, generator)
-        features = torch.randn(n, width, generator=generator)[source].bfloat16()
-        pool_stats_update_from_features(
-            ids.to(setting.device),
-            features.to(setting.device),
-            weight,
-            None,
-            None,
-            None,
-            None,
-            *sweep.guard,
-            sweep.state,
-            backend=setting.backend,
-        )
-    return [sweep.stamp, sweep.unknown_ids[:1], *sweep.state.values()]
+        features = _twice(torch.randn(n, width, device=job.device)).bfloat16()
+        batches.append((_bad_ids(job, n), features, weight, None, None, None, None))
+    update = partial(pool_stats_update_from_features, backend=backend)
+    return _passes(Pass(job, n, classes, n), batches, update)
+
+
+def _farthest_first(job: Job, labeled: int) -> Call:
+    d, k = job.size(65, 3), job.size(1500, 4)
+    pool = clustered(job.size(20_000, 20), d, job.device, 0)
+    pool = torch.cat([pool, pool[::7]])  # duplicates
+    rows = clustered(job.size(labeled, 9), d, job.device, 1) if labeled else None
+
+    def call() -> list[Tensor]:
+        got = farthest_first(pool, k, rows, progress=False, backend="triton")
+        return [got.indices, got.distances, torch.tensor(got.radius, device=job.device)]
+
+    return call
+
+
+def _dense(job: Job) -> Call:
+    torch.manual_seed(0)
+    shape = (2, 19, job.size(512, 5), job.size(512, 7))
+    maps = [3 * torch.randn(shape, device=job.device) for _ in range(2)]
+    return lambda: [dense_discrepancy(*maps, backend="triton")]

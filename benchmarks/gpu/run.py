@@ -1,225 +1,260 @@
-"""Build, check and time on a GPU, and write ``benchmarks/results/<device>-<date>.json``.
+"""Start the parts one after another, wait no longer than each may take, write down how each ended.
 
-Each part is a process with a time limit; the record is written anew after each. What fails, hangs
-or takes the device down is recorded, and the rest goes on. Figures come first: they check their
-results too, and a parity test that fails afterwards says what they are worth.
+Nothing here touches a GPU or imports torch: whatever happens there happens to a part.
 """
 
 import argparse
 import datetime
-import importlib
-import importlib.util
-import json
 import os
-import platform
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
-
-from benchmarks.gpu import SECTIONS
+from benchmarks.gpu import forked, guard, lines, plan, record, rehearsal, table
 
 ROOT = Path(__file__).parents[2]
-PARITY_TESTS = (
-    "tests/test_*_triton.py",
-    "tests/test_*_cuda.py",
-    "tests/test_*_compile.py",
-    "tests/test_observe.py",
-    "tests/test_ema.py",
-)
-SECONDS = 470  # for everything
-LIMITS = {"parity": 180, "races": 90}  # seconds of one part; of any other:
-LIMIT = 100
+LOG, LOG_LIMIT = "log.txt", 12 << 20  # bytes that all parts together may print
+BACKSTOP = 20  # seconds after which a guard that does not answer is given up
+ANSWERS = "import torch; print(float(torch.ones(1, device='cuda').add(1)))"
 
 
 class Run:
-    """The record so far, and the time that is left."""
+    """One call: what is left of its time, and where it writes."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+        self.options, self.output = options, options.output.resolve()
+        self.output.mkdir(parents=True, exist_ok=True)
         self.begin = time.monotonic()
-        # without a GPU it is a rehearsal, and slow
-        self.patience = 1 if options.device.startswith("cuda") else 20
-        self.record: dict[str, Any] = {
-            "environment": environment(torch.device(options.device)),
-            "parts": {},
-            "ceilings": {},
-            "figures": [],
-            "races": {},
-        }
+        self.patience = rehearsal.PATIENCE if options.rehearse else 1
+        self.running: dict[str, Any] = {}
+        self.lost = ""  # why no further part can run
+        self.note({"kind": "call", "date": _now(), "options": sys.argv[1:], "commit": commit()})
+
+    @property
+    def left(self) -> float:
+        return self.begin + plan.TOTAL * self.patience - time.monotonic()
 
     def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.begin:5.0f} s] {text}", flush=True)
+        print(f"[{time.monotonic() - self.begin:4.0f} s] {text}", flush=True)
 
-    def part(self, name: str, command: list[str]) -> str:
-        """Run a command within its time and note how it ended; return what it printed."""
-        left = self.begin + SECONDS * self.patience - time.monotonic()
-        limit = min(LIMITS.get(name, LIMIT) * self.patience, left)
-        self.say(name)
-        begin, output, outcome = time.monotonic(), "", "skipped: no time left"
-        if limit > 0:
-            with tempfile.TemporaryFile("w+") as file:
-                process = subprocess.Popen(
-                    command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-                )
-                try:
-                    code = process.wait(limit)
-                    outcome = "done" if code == 0 else f"failed with exit status {code}"
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                    outcome = f"stopped after {limit:.0f} s"
-                file.seek(0)
-                output = file.read()
-        print(output, end="")
-        entry = {"outcome": outcome, "seconds": round(time.monotonic() - begin, 1)}
-        if outcome != "done":
-            entry["output"] = output[-3000:]
-        self.record["parts"][name] = entry
-        self.say(f"{name}: {outcome}")
-        self.record["seconds"] = time.monotonic() - self.begin
-        self.path = write(self.record, self.options.output)
-        return output
+    def note(self, line: lines.Line) -> None:
+        try:
+            lines.append(self.output, line)
+        except OSError as error:  # a full disk must not end the run: it still prints
+            self.say(f"cannot write results: {error}")
 
-    def results(self, name: str) -> None:
-        """Run a part of `benchmarks.gpu.part` and take over what it found."""
+    def step(self, step: plan.Step, later: float) -> None:
+        """Run the parts of a step at the same time, and write the record anew."""
+        seen = lines.size(self.output)
+        limits = {
+            part.name: self.limit(part, later * self.patience)
+            for part in step.parts
+            if not self.lost
+        }
+        begin, start = time.monotonic(), self.log_size()
+        self.say(
+            " + ".join(f"{name} (at most {seconds:.0f} s)" for name, seconds in limits.items())
+        )
+        waiting = {}
+        for part in step.parts:
+            if self.lost or limits[part.name] < 1:
+                self.ended(part, f"skipped: {self.lost or 'no time left'}", 0.0, start)
+                continue
+            try:
+                waiting[part.name] = part, self.start(part, limits[part.name])
+            except OSError as error:
+                self.ended(part, f"failed to start: {error}", 0.0, start)
+        self.running = {name: process for name, (_, process) in waiting.items()}
+        while waiting:
+            for name, (part, process) in list(waiting.items()):
+                seconds = time.monotonic() - begin
+                code = process.poll()
+                if code is None and self.log_size() > LOG_LIMIT:
+                    self.stop(process)
+                    code = "failed: it printed too much"
+                    os.truncate(self.output / LOG, start + (1 << 16))
+                if code is None and seconds > limits[name] + guard.PATIENCE + BACKSTOP:
+                    self.stop(process)
+                    code = guard.UNKILLABLE
+                if code is not None:
+                    self.ended(part, outcome(code, limits[name]), seconds, start)
+                    del waiting[name], self.running[name]
+            time.sleep(0.05)
+        for line in lines.read(self.output, seen):
+            if text := table.line(line):
+                print(f"         {text}", flush=True)
+        self.write()
+
+    def limit(self, part: plan.Part, later: float) -> float:
+        patience = 1 if part in plan.ILL else self.patience
+        scaled = plan.Part(
+            part.name, "", part.expected * patience, part.limit * patience, part.answers
+        )
+        return plan.limit(scaled, self.left, later)
+
+    def start(self, part: plan.Part, seconds: float) -> Any:
         options = self.options
-        command = [sys.executable, "-m", "benchmarks.gpu.part", name]
-        with tempfile.TemporaryDirectory() as folder:
-            results = Path(folder) / "results"
-            results.touch()
-            command += [str(results), "--device", options.device]
-            command += ["--repeats", str(options.repeats)]
-            command += ["--ceilings", json.dumps(self.record["ceilings"])]
-            command += ["--smoke"] if options.smoke else []
-            command += ["--backend", options.backend] if options.backend else []
-            self.part(name, command)
-            for line in results.read_text().splitlines():
-                result = json.loads(line)
-                if "figure" in result:
-                    self.record["figures"].append(result["figure"])
-                elif "race" in result:
-                    self.record["races"][result.pop("race")] = result
-                else:
-                    self.record.update(result)
-        write(self.record, options.output)
+        command = [sys.executable, "-m", "benchmarks.gpu.part", part.module, "--name", part.name]
+        command += ["--output", str(self.output), "--repeats", str(options.repeats)]
+        command += ["--seconds", str(seconds)]
+        command += [*part.arguments, *(["--rehearse"] if options.rehearse else [])]
+        command += ["--without", *options.without] if options.without else []
+        command += ["--plant", *options.plant] if options.plant else []
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
+        watched = [sys.executable, "-m", "benchmarks.gpu.guard", str(seconds), str(os.getpid())]
+        with open(self.output / LOG, "ab") as log:
+            return guard.start(
+                watched + command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self, process: Any) -> None:
+        process.terminate()  # the guard then ends all that came of it
+        try:
+            process.wait(guard.PATIENCE + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def ended(self, part: plan.Part, how: str, seconds: float, start: int) -> None:
+        line = {"kind": "part", "part": part.name, "outcome": how, "seconds": round(seconds, 1)}
+        if how != "done" and not how.startswith("skipped"):
+            line["output"] = self.printed(start)[-3000:]
+        self.note(line)
+        self.say(f"{part.name}: {how}")
+        if "output" in line and part not in plan.ILL:
+            print(line["output"][-700:], flush=True)
+        if part.name == "environment" and how != "done":
+            self.lost = "there is no GPU to run on"
+        elif how.startswith(("stopped", "could not")) and not self.options.rehearse:
+            self.ask_device()
+
+    def ask_device(self) -> None:
+        """See whether the device still answers: if not, every other part would wait in vain."""
+        watched = ["-m", "benchmarks.gpu.guard", "30", str(os.getpid()), sys.executable, "-c"]
+        try:
+            asked = subprocess.run(
+                [sys.executable, *watched, ANSWERS], cwd=ROOT, capture_output=True, timeout=60
+            )
+            answers = asked.returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            answers = False
+        if not answers:
+            self.lost = "the device does not answer any more"
+            self.say(self.lost)
+
+    def log_size(self) -> int:
+        path = self.output / LOG
+        return path.stat().st_size if path.exists() else 0
+
+    def printed(self, start: int) -> str:
+        with open(self.output / LOG, "rb") as log:
+            log.seek(max(start, self.log_size() - 20_000))
+            return log.read().decode(errors="replace")
+
+    def write(self) -> record.Record:
+        found = record.of(lines.read(self.output))
+        try:
+            record.write(found, self.output)
+        except Exception as error:  # whatever it is, the parts that are left must still run
+            self.say(f"cannot write the record: {error!r}")
+        return found
+
+
+def outcome(code: int | str, limit: float) -> str:
+    """How a guarded part ended, in words."""
+    if isinstance(code, str):
+        return code
+    if code == guard.STOPPED:
+        return f"stopped after {limit:.0f} s"
+    if code == guard.UNKILLABLE:
+        return f"could not be killed after {limit:.0f} s"
+    if code < 0 or code > 128:
+        return f"killed by {signal.Signals(-code if code < 0 else code - 128).name}"
+    return "done" if code == 0 else f"failed with exit status {code}"
 
 
 def main() -> None:
     """Run what the options ask for; exit with an error where something was wrong."""
     options = _options()
-    require(torch.device(options.device))
-    run = Run(options)
-    if options.build:
-        run.part("build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"])
-    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-    if hopper and run.record["environment"]["nvcc"]:
-        check = "from dynal_fast._extension import load_cuda; raise SystemExit(load_cuda() is None)"
-        run.part("kernels for Hopper are built", [sys.executable, "-c", check])
-    if not options.check_only:
-        for name in ("ceilings", *SECTIONS):
-            run.results(name)
-    if options.parity:
-        output = run.part("parity", parity_command())
-        run.record["parity"] = (output.strip().splitlines() or [""])[-1]
-    run.results("races")
-    failed = any(part["outcome"] != "done" for part in run.record["parts"].values())
-    failed |= any(race["differing"] for race in run.record["races"].values())
-    run.say(f"{'FAILED, see' if failed else 'written to'} {run.path}")
-    raise SystemExit(1 if failed else 0)
-
-
-def require(device: torch.device) -> None:
-    """Exit, saying why, unless the device can be used."""
-    if device.type != "cuda" or torch.cuda.is_available():
+    if options.record:
+        print(table.of(record.write(record.of(lines.read(options.output)), options.output)))
         return
-    built = torch.version.cuda or torch.version.hip
-    raise SystemExit(
-        f"This needs a CUDA device, and torch sees none (torch {torch.__version__}, "
-        f"{f'built for CUDA {built}' if built else 'built without CUDA'}). Without a GPU, "
-        "`make test` runs the kernels interpreted and compiles them ahead of time."
-    )
+    parts = plan.chosen(options.only, options.build)
+    if options.rehearse:
+        options.plant, options.repeats = rehearsal.PLANTS, 2
+        if not options.only:
+            parts += plan.ILL
+        os.environ.update(rehearsal.ENVIRONMENT)
+        os.chdir(ROOT)
+        forked.preload()
+    print(plan.schedule(parts), flush=True)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, _interrupted)
+    run = Run(options)
+    todo = plan.steps(parts)
+    try:
+        for i, step in enumerate(todo):
+            run.step(step, sum(after.expected for after in todo[i + 1 :]))
+    except KeyboardInterrupt as error:
+        run.say(f"interrupted by {error}")
+        for process in run.running.values():
+            run.stop(process)
+        run.note({"kind": "part", "part": "the run", "outcome": f"interrupted by {error}"})
+    found = run.write()
+    print(table.of(found), flush=True)
+    problems = rehearsal.problems(found) if options.rehearse else record.problems(found)
+    if options.rehearse:
+        print("\n".join(rehearsal.LEFT_OUT))
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    print(f"written to {run.output} after {time.monotonic() - run.begin:.0f} s", flush=True)
+    raise SystemExit(1 if problems else 0)
+
+
+def _interrupted(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--backend", help="of the operations; by default the device's")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does everything run?")
-    parser.add_argument("--repeats", type=int, default=50)
+    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.gpu", description=__doc__)
+    names = [part.name for part in plan.PARTS]
+    parser.add_argument("--output", type=Path, required=True, help="the folder for what is found")
+    parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="PART")
     parser.add_argument("--no-build", dest="build", action="store_false")
-    parser.add_argument("--no-parity", dest="parity", action="store_false")
-    parser.add_argument("--check-only", action="store_true", help="no ceilings and no figures")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    return parser.parse_args()
+    parser.add_argument("--without", nargs="+", default=[], metavar="KERNEL", help="leave out")
+    parser.add_argument("--repeats", type=int, default=50, help="of the search for races")
+    parser.add_argument("--rehearse", action="store_true", help="every part on the CPU, small")
+    parser.add_argument("--record", action="store_true", help="only make record and table anew")
+    options = parser.parse_args()
+    options.plant = []
+    if options.output.exists() and not options.output.is_dir():
+        parser.error(f"--output must be a folder, got {options.output}")
+    if options.repeats < 2:
+        parser.error(f"--repeats must be at least 2, got {options.repeats}")
+    return options
 
 
-def parity_command() -> list[str]:
-    """The tests of the kernels, on the GPU, with what pytest plugins the machine has."""
-    files = [str(path) for pattern in PARITY_TESTS for path in sorted(ROOT.glob(pattern))]
-    # the project's own pytest options name plugins that this machine may not have
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-    if importlib.util.find_spec("xdist"):  # most of the time goes into compiling some 200 kernels
-        command += ["-n", str(min(12, os.cpu_count() or 1))]
-    return [*command, *files]
+def commit() -> str:
+    """The commit that runs, and whether files were changed since."""
+    said = []
+    for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")):
+        try:
+            run = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        except OSError:
+            return "unknown: no git"
+        said.append(run.stdout.strip())
+    return f"{said[0] or 'unknown'}{' with changes' if said[1] else ''}"
 
 
-def environment(device: torch.device) -> dict[str, str | None]:
-    """Everything that a figure depends on."""
-    return {
-        "device": device_name(device),
-        "driver": _first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _first_line("git", "rev-parse", "HEAD"),
-        "changed_files": _first_line("git", "diff", "HEAD", "--shortstat"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "triton": _version("triton"),
-        "nvcc": _nvcc_release(),
-        "platform": platform.platform(),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _version(package: str) -> str | None:
-    if importlib.util.find_spec(package) is None:
-        return None
-    return importlib.import_module(package).__version__
-
-
-def _nvcc_release() -> str | None:
-    nvcc = shutil.which("nvcc", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
-    if nvcc is None:
-        return None
-    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"release ([\d.]+)", said)
-    return found and found[1]
-
-
-def _first_line(*command: str) -> str | None:
-    try:
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return (run.stdout.strip().splitlines() or [None])[0]
-
-
-def write(record: dict[str, Any], folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", record["environment"]["device"]).strip("-").lower()
-    path = folder / f"{name}-{record['environment']['date'][:10]}.json"
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, path)
-    return path
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,126 +1,102 @@
-"""Times on a device, and the ceilings that they are compared with."""
+"""Times on a device: medians of events, graphs without gaps, two calls in turns."""
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-
-@dataclass(frozen=True)
-class Setting:
-    """Where the benchmark runs and how large its inputs are."""
-
-    device: torch.device
-    smoke: bool
-    backend: str | None = None
-    ceilings: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    def size(self, full: int, smoke: int) -> int:
-        return smoke if self.smoke else full
-
-    def bound_ms(
-        self, num_bytes: float, flops: float = 0.0, rate: str = "bf16_flops"
-    ) -> float | None:
-        """The time that no version runs under: bytes and operations at the measured ceilings."""
-        if not self.ceilings:
-            return None
-        return 1e3 * max(num_bytes / self.ceilings["copy_bytes_per_s"], flops / self.ceilings[rate])
+from benchmarks.gpu.job import Job
 
 
-@dataclass
-class Figure:
-    """One line of the record: what was measured, in milliseconds, and beside what."""
-
-    name: str
-    ms: float | None
-    bound_ms: float | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def of_bound(self) -> float | None:
-        return self.bound_ms / self.ms if self.ms and self.bound_ms else None
+def synchronize(job: Job) -> None:
+    if job.on_gpu:
+        torch.cuda.synchronize()
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def milliseconds(setting: Setting, call: Callable[[], Any], repeats: int = 20) -> float:
-    """Median time of ``call``, by device events on a GPU, after warm-up."""
-    repeats = 3 if setting.smoke else repeats
-    for _ in range(2 if setting.smoke else 3):
+def times(job: Job, call: Callable[[], Any], repeats: int = 20, warm_up: int = 3) -> list[float]:
+    """Milliseconds of each of ``repeats`` calls, by device events on a GPU, after warm-up."""
+    repeats, warm_up = (1, 0) if job.small else (repeats, warm_up)
+    for _ in range(warm_up):
         call()
-    synchronize(setting.device)
-    times = []
-    for _ in range(repeats):
-        if setting.on_gpu:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        else:
-            begin = time.perf_counter()
-            call()
-            times.append(1e3 * (time.perf_counter() - begin))
-    return statistics.median(times)
+    synchronize(job)
+    return [once(job, call) for _ in range(repeats)]
 
 
-def captured(setting: Setting, call: Callable[[], Any]) -> Callable[[], Any]:
+def once(job: Job, call: Callable[[], Any]) -> float:
+    """Milliseconds of one call."""
+    if not job.on_gpu:
+        begin = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - begin)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def spread(values: list[float]) -> float:
+    """Half of what the middle half of the values spans, as a share of their median."""
+    if len(values) < 4:
+        return (max(values) - min(values)) / 2 / statistics.median(values)
+    low, _, high = statistics.quantiles(values, n=4)
+    return (high - low) / 2 / statistics.median(values)
+
+
+def in_turns(
+    job: Job, one: Callable[[], Any], other: Callable[[], Any], seconds: float = 20.0
+) -> tuple[list[float], list[float], float, float]:
+    """Time both in turns, so that clocks and heat act on both; until their ratio is known to 1%.
+
+    Returns the times of each, the median ratio other / one of neighbours, and its standard error.
+    """
+    first: list[float] = []
+    second: list[float] = []
+    for call in (one, other):
+        call()
+    synchronize(job)
+    deadline = time.monotonic() + seconds
+    error = float("inf")
+    while len(first) < (3 if job.small else 15) or (
+        not job.small and error > 0.005 and time.monotonic() < deadline
+    ):
+        # who goes first changes, so that a drift of the clocks cancels
+        pair = [(one, first), (other, second)]
+        for call, into in pair if len(first) % 2 else reversed(pair):
+            into.append(once(job, call))
+        ratios = [b / a for a, b in zip(first, second, strict=True)]
+        if len(ratios) > 2:  # of a median: 1.25 times that of a mean
+            error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    return first, second, statistics.median(ratios), error
+
+
+def captured(job: Job, call: Callable[[], Any]) -> Callable[[], Any]:
     """``call`` as a CUDA graph, which leaves the gaps between launches out; itself on a CPU."""
-    if not setting.on_gpu:
+    if not job.on_gpu:
         return call
-    stream = torch.cuda.Stream(setting.device)
-    stream.wait_stream(torch.cuda.current_stream(setting.device))
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(2):  # compiles, loads and settles allocations before the capture
             call()
-    torch.cuda.current_stream(setting.device).wait_stream(stream)
-    torch.cuda.synchronize(setting.device)
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
     return graph.replay
 
 
-def peak_bytes(setting: Setting, call: Callable[[], Any]) -> int | None:
+def peak_bytes(job: Job, call: Callable[[], Any]) -> int | None:
     """Device memory that ``call`` takes beyond what is allocated already."""
-    if not setting.on_gpu:
+    if not job.on_gpu:
         return None
-    synchronize(setting.device)
-    torch.cuda.reset_peak_memory_stats(setting.device)
-    before = torch.cuda.memory_allocated(setting.device)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     call()
-    synchronize(setting.device)
-    return torch.cuda.max_memory_allocated(setting.device) - before
-
-
-def measure_ceilings(setting: Setting) -> dict[str, float]:
-    """Copy bandwidth (bytes read plus written) and the matrix rates on random operands."""
-    device = setting.device
-    elements = setting.size(1 << 30, 1 << 16)
-    buffers = torch.randint(0, 255, (2, elements), dtype=torch.uint8, device=device)
-    copy_ms = milliseconds(setting, lambda: buffers[1].copy_(buffers[0]))
-    ceilings = {"copy_bytes_per_s": 2 * elements / copy_ms * 1e3}
-    size = setting.size(8192, 64)
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        for name, dtype in (("bf16_flops", torch.bfloat16), ("fp32_flops", torch.float32)):
-            a = torch.randn(size, size, device=device).to(dtype)
-            b = torch.randn(size, size, device=device).to(dtype)
-            out = torch.empty(size, size, device=device, dtype=dtype)
-            ms = milliseconds(setting, lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
-            ceilings[name] = 2 * size**3 / ms * 1e3
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-    return ceilings
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before

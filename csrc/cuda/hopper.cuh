@@ -13,6 +13,17 @@
 namespace dynal {
 namespace hopper {
 
+DYNAL_DEVICE int64_t clock_cycles() { return clock64(); }
+DYNAL_DEVICE void give_up() { __trap(); }
+
+}  // namespace hopper
+}  // namespace dynal
+
+#include "patience.cuh"
+
+namespace dynal {
+namespace hopper {
+
 using TensorMap = CUtensorMap;
 
 struct F16 {};
@@ -91,24 +102,22 @@ DYNAL_DEVICE void publish_at(uint64_t* barrier, int rank) {
       : "r"(address(barrier)), "r"(parity)      \
       : "memory")
 
-// Waits for the end of a phase of that parity. A wait of many seconds is an error, not a hang.
+// Waits for the end of a phase of that parity.
 DYNAL_DEVICE void wait(uint64_t* barrier, int parity) {
-  uint32_t ended;
-  DYNAL_TRY_WAIT("cta");
-  for (uint32_t polls = 0; !ended; ++polls) {
+  wait_patiently([&] {
+    uint32_t ended;
     DYNAL_TRY_WAIT("cta");
-    if (polls == 1u << 26) __trap();
-  }
+    return ended != 0;
+  });
 }
 
 // The same, and then sees what other blocks wrote before they published.
 DYNAL_DEVICE void wait_for_cluster(uint64_t* barrier, int parity) {
-  uint32_t ended;
-  DYNAL_TRY_WAIT("cluster");
-  for (uint32_t polls = 0; !ended; ++polls) {
+  wait_patiently([&] {
+    uint32_t ended;
     DYNAL_TRY_WAIT("cluster");
-    if (polls == 1u << 26) __trap();
-  }
+    return ended != 0;
+  });
 }
 
 #undef DYNAL_TRY_WAIT

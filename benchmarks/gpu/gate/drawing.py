@@ -1,0 +1,14 @@
+"""The shape of a kernel's errors as text (`gate.errors`). No torch here."""
+
+from typing import Any
+
+
+def drawing(found: dict[str, Any]) -> list[str]:
+    """Lines that show where a tensor is wrong: ``.`` none of a block, 1 to 9 tenths, ``#`` all."""
+    height, width = found["block"]
+    head = (
+        f"{found['tensor']}: {found['wrong']} of {found['of']} wrong, blocks of {height} x {width}"
+    )
+    head += f"; rows mod 8 {found['rows_mod_8']}, columns mod 8 {found['columns_mod_8']}"
+    rows = [f"{i * height:>6} {line}" for i, line in enumerate(found["map"])]
+    return [head, *rows, *found["first"]]

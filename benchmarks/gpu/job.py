@@ -1,0 +1,63 @@
+"""What one part of the run is told: where it runs, how large, what to leave out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import rehearsal
+
+Lines = Iterator[dict[str, Any]]  # each has a "kind"
+
+
+@dataclass(frozen=True)
+class Job:
+    """``small``: sizes of a rehearsal. ``warm``: everything once, nothing is timed.
+
+    ``without``: kernels that did not pass the gate. ``plants``: faults to plant, by kernel.
+    ``repeats``: of the search for races. ``share``: which of so many shares of the work.
+    ``seconds``: after which the part is killed.
+    """
+
+    output: Path
+    device: str
+    small: bool = False
+    rehearsal: bool = False
+    warm: bool = False
+    ceilings: dict[str, float] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+    plants: dict[str, str] = field(default_factory=dict)
+    kernels: tuple[str, ...] = ()
+    share: tuple[int, ...] = (0, 1)
+    repeats: int = 50
+    seconds: float = 60.0
+    ill: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda"
+
+    @property
+    def is_hopper(self) -> bool:
+        if not self.on_gpu:
+            return False
+        import torch  # not at the top: the parts that end badly on purpose need none of it
+
+        return torch.cuda.get_device_capability()[0] == 9
+
+    @property
+    def patience(self) -> float:
+        """How many times as long things may take here."""
+        return rehearsal.PATIENCE if self.rehearsal else 1.0
+
+    def size(self, full: int, small: int) -> int:
+        return small if self.small else full
+
+    def bound(self, num_bytes: float, flops: float = 0.0) -> dict[str, Any]:
+        """The time that no version runs under, and which of the measured ceilings says so."""
+        if not self.ceilings:
+            return {}
+        copy, matrix = self.ceilings["copy_bytes_per_s"], self.ceilings["bf16_flops"]
+        if num_bytes / copy >= flops / matrix:
+            return {"bound_ms": 1e3 * num_bytes / copy, "ceiling": f"{copy / 1e12:.2f} TB/s copy"}
+        return {"bound_ms": 1e3 * flops / matrix, "ceiling": f"{matrix / 1e12:.0f} TFLOP/s bf16"}

@@ -1,0 +1,11 @@
+"""What compute-sanitizer watches: the gate's checks of a kernel, small; its own results are not."""
+
+from benchmarks.gpu.gate.kernel import checks_of
+from benchmarks.gpu.job import Job, Lines
+from benchmarks.gpu.kernels import KERNELS
+
+
+def run(job: Job) -> Lines:
+    for name in job.kernels:
+        checks = checks_of(job, KERNELS[name])
+        yield {"kind": "sanitized", "kernel": name, "checks": len(checks)}
