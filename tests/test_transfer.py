@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dynal_fast.pool import observe, transfer
+from dynal_fast.pool import transfer
 from tests.simulated_streams import Gpus, SimulatedTensor, Stream
 
 GPU, OTHER_GPU, CPU = torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")
@@ -30,7 +30,7 @@ def loader(gpus, places, made):
 def consume(gpus, places, channels_last=False):
     """Compute on each batch, on the stream that is current; return what the loader made."""
     made, moved, order = [], [], []
-    for ids, inputs in observe._on_device(loader(gpus, places, made), GPU, channels_last):
+    for ids, inputs in transfer.on_device(loader(gpus, places, made), GPU, channels_last):
         tensors = ids, inputs["image"], inputs["extra"]
         computing = gpus.current[GPU]
         for tensor in tensors:
@@ -103,7 +103,7 @@ def test_a_device_keeps_its_copy_stream(gpus):
 
 
 def test_the_next_batch_is_copied_before_this_one_is_computed(gpus):
-    batches = observe._on_device(loader(gpus, [(CPU, CPU, CPU)] * 4, []), GPU, False)
+    batches = transfer.on_device(loader(gpus, [(CPU, CPU, CPU)] * 4, []), GPU, False)
     for i, _ in enumerate(batches):
         assert len(gpus.log) == 3 * min(i + 2, 4)
     assert {stream for _, stream in gpus.log} == {transfer.copy_stream(GPU)}
