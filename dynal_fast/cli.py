@@ -332,7 +332,7 @@ def _select(arguments: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from dynal_fast.experiment.checkpoint import write_atomically
+    from dynal_fast.files import write_atomically
     from dynal_fast.ops.farthest_first import farthest_first
 
     features = _load_array(arguments.features, memory_mapped=True)
