@@ -135,10 +135,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dynal_fast.bench.picture import draw
     from dynal_fast.bench.record import Measurement, Record, file_name, new_record
     from dynal_fast.bench.table import full_text, row
+    from dynal_fast.threads import checked_threads
 
     if arguments.data_root:
         os.environ["DYNAL_FAST_DATA"] = os.path.abspath(arguments.data_root)
-    threads = arguments.threads or torch.get_num_threads()
+    threads = torch.get_num_threads()
+    if arguments.threads is not None:
+        threads = checked_threads(arguments.threads, "--threads")
     limit = arguments.limit or (8 if arguments.full else 10)
     settings = Settings(
         threads=threads,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dynal_fast._extension import load
 from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES
+from dynal_fast.threads import kernel_threads
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
             DTYPE_CODES[logits.dtype],
             classes,
             height * width,
-            torch.get_num_threads(),
+            kernel_threads(),
         )
         for i in range(batch)
     ]
