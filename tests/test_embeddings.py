@@ -27,6 +27,7 @@ from tests.embedding_files import (
 )
 
 pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.embedding_files import write_all
 
 pytest.importorskip("pyarrow")
 
-CASES = int(os.environ.get("DYNAL_FAST_FUZZ", "40"))
+CASES = int(os.environ.get("DYNAL_FAST_FUZZ", "25"))
 TOKENS = [
     b"-1",
     b"0",
@@ -28,10 +28,14 @@ TOKENS = [
 TOKENS += [b"'|O'", b"(", b"]", b'"', b"\n", b",", b"\0" * 8, b"PK\x03\x04", b"{}", b"[1, 2]"]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def one_parser(monkeypatch):
-    """Build the parser once: it takes longer than a case."""
+def quick(monkeypatch):
+    """Build the parser once and wait for no disk: both take longer than a case."""
     monkeypatch.setattr(cli, "build_parser", functools.cache(cli.build_parser))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from dynal_fast.cli import main
 from tests.test_cli import dynal_fast as run_command
 from tests.test_cli import refused
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SELECT_TEXTS = ("--labeled", "--key", "--labeled-key", "--columns", "--metric")
 FEATURES = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
 
@@ -409,3 +410,15 @@ def test_select_reads_no_zip_that_is_not_one(files, capsys):
     command = ["select", str(files / "broken.npy"), "-k", "2", "-o", str(files / "picks.npy")]
     assert main(command) == 2
     assert "cannot be read as a zip archive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--features", "--labeled-features"])
+def test_the_benchmark_reads_its_files_by_the_same_rules(files, capsys, option):
+    (files / "a.csv").write_text("1,2\n")
+    (files / "cut.npy").write_bytes((files / "features.npy").read_bytes()[:-1])
+    for name, message in (("a.csv", "must be a .npy file"), ("cut.npy", "is cut short")):
+        options = [option, files / name]
+        if option == "--labeled-features":
+            options += ["--features", files / "features.npy"]
+        assert message in refused(capsys, "bench", "-o", files / "x", *options)
+    assert not (files / "x").exists()
