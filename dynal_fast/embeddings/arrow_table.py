@@ -17,8 +17,8 @@ from dynal_fast.embeddings.source import (
     parsing,
 )
 
-BATCH = 2**13  # rows
-Batches = Callable[[list[str] | None], Iterator[Any]]  # of the columns named, or of all
+BATCH = 2**20  # numbers that are decoded at a time, where the file leaves the choice
+Batches = Callable[[list[str], int], Iterator[Any]]  # of the columns named, so many rows at a time
 
 
 def open_parquet(path: Path, wanted: Wanted) -> Source:
@@ -29,9 +29,9 @@ def open_parquet(path: Path, wanted: Wanted) -> Source:
     with parsing(path, "Parquet"), parquet.ParquetFile(path, memory_map=True) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
 
-    def batches(names: list[str] | None) -> Iterator[Any]:
+    def batches(names: list[str], rows: int) -> Iterator[Any]:
         with parquet.ParquetFile(path, memory_map=True) as file:
-            yield from file.iter_batches(batch_size=BATCH, columns=names)
+            yield from file.iter_batches(batch_size=rows, columns=names)
 
     return _table(path, "Parquet", schema, batches, wanted, rows)
 
@@ -45,7 +45,7 @@ def open_arrow_file(path: Path, wanted: Wanted) -> Source:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_file(file) as reader:
             yield reader
 
-    def batches(names: list[str] | None) -> Iterator[Any]:
+    def batches(names: list[str], rows: int) -> Iterator[Any]:
         with opened() as reader:
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
@@ -59,7 +59,7 @@ def open_arrow_stream(path: Path, wanted: Wanted) -> Source:
     """Open an Arrow IPC stream, as Hugging Face datasets write them."""
     arrow = _pyarrow(path, "an Arrow stream")
 
-    def batches(names: list[str] | None) -> Iterator[Any]:
+    def batches(names: list[str], rows: int) -> Iterator[Any]:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as reader:
             yield from reader
 
@@ -99,17 +99,19 @@ def _table(
             raise FileError(f"{path}: {error}") from None
         columns = [names[i] for i in chosen.positions]
         if rows is None:
-            rows = sum(batch.num_rows for batch in batches(columns))
+            rows = sum(batch.num_rows for batch in batches(columns, 1))
         dtype = checked_dtype(_dtype(schema, chosen), path)
         width = (
-            _list_width(path, schema, chosen, batches(columns)) if chosen.is_list else len(columns)
+            _list_width(path, schema, chosen, batches(columns, 1))
+            if chosen.is_list
+            else len(columns)
         )
     shape = (rows, width)
 
     def fill(out: np.ndarray) -> None:
         with parsing(path, what):
             row = 0
-            for batch in batches(columns):
+            for batch in batches(columns, max(1, BATCH // max(width, 1))):
                 stop = row + batch.num_rows
                 if stop > len(out):
                     raise EOFError("it has more rows than it says")

@@ -21,6 +21,7 @@ from dynal_fast.embeddings.source import FileError, Source, Wanted, allocate, pa
 DELIMITERS = ",\t;|"
 SAMPLED = 100  # records that show the delimiter, the header and the kinds of the columns
 BOOLEANS = ("true", "false")
+BLOCK = 2**18  # fields that are parsed at a time
 LONGEST_LINE = 2**26  # characters
 Record = list[str]
 
@@ -68,29 +69,19 @@ def open_text(path: Path, wanted: Wanted) -> Source:
             chosen = choose_columns(layout.names, layout.kinds, wanted.columns)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from None
-        rows = _count(layout)
+        rows, plain = _count(layout)
         first = _parse(layout, layout.body[0], chosen, "its first row")
     shape, dtype = (rows, len(first)), np.dtype(np.float64)
 
     def fill(out: np.ndarray) -> None:
         with parsing(path, "a text table"), _lines(path) as lines:
-            records = layout.records(lines)
-            if layout.header:
-                next(records)
-            row = -1
-            for row, record in enumerate(records):
-                where = f"row {row}"
-                if row >= rows or len(record) != layout.width:
-                    raise FileError(
-                        f"{path}, {where}: {len(record)} fields instead of {layout.width}"
-                    )
-                values = _parse(layout, record, chosen, where)
-                if len(values) != shape[1]:
-                    raise FileError(
-                        f"{path}, {where}: a list of {len(values)} numbers, not {shape[1]}"
-                    )
-                out[row] = values
-            if row + 1 != rows:
+            row = 0
+            for block in _blocks(layout, lines, chosen, plain, shape[1]):
+                if row + len(block) > rows:
+                    raise FileError(f"{path} changed while it was read")
+                out[row : row + len(block)] = block
+                row += len(block)
+            if row != rows:
                 raise FileError(f"{path} changed while it was read")
 
     def read() -> np.ndarray:
@@ -110,8 +101,8 @@ def read_texts(path: Path, wanted: Wanted) -> tuple[list[str], list[Record]]:
     return layout.names, records[1:] if layout.header else records
 
 
-def _count(layout: _Layout) -> int:
-    """Return the number of rows: lines where nothing is quoted, which is fast, else records."""
+def _count(layout: _Layout) -> tuple[int, bool]:
+    """Return the number of rows, and whether nothing is quoted: then each line is a row."""
     rows = 0
     with _lines(layout.path) as lines:
         for line in lines:
@@ -119,13 +110,61 @@ def _count(layout: _Layout) -> int:
                 break
             rows += 1
         else:
-            return rows - layout.header
+            return rows - layout.header, True
     with _lines(layout.path) as lines:
-        return sum(1 for _ in layout.records(lines)) - layout.header
+        return sum(1 for _ in layout.records(lines)) - layout.header, False
+
+
+def _blocks(
+    layout: _Layout, lines: Iterator[str], chosen: Chosen, plain: bool, width: int
+) -> Iterator[np.ndarray]:
+    """Yield the numbers of some rows at a time."""
+    step = max(1, BLOCK // layout.width)
+    quick = plain and not chosen.is_list
+    records: Iterator[Any] = lines if quick else layout.records(lines)
+    if layout.header:
+        next(records)
+    row = 0
+    while block := list(itertools.islice(records, step)):
+        numbers = _quickly(layout, block, chosen) if quick else None
+        if numbers is None:
+            rows = layout.records(block) if quick else block
+            numbers = np.empty((len(block), width))
+            for i, record in enumerate(rows):
+                where = f"row {row + i}"
+                values = _parse(layout, record, chosen, where)
+                if len(values) != width:
+                    raise FileError(
+                        f"{layout.path}, {where}: a list of {len(values)} numbers, not {width}"
+                    )
+                numbers[i] = values
+        yield numbers
+        row += len(block)
+
+
+def _quickly(layout: _Layout, lines: list[str], chosen: Chosen) -> np.ndarray | None:
+    """Parse lines without quotes by NumPy; None where the slow way has to say what is wrong."""
+    blank = layout.delimiter == " "
+    widths = (len(line.split()) if blank else line.count(layout.delimiter) + 1 for line in lines)
+    if any(width != layout.width for width in widths):
+        return None
+    try:
+        return np.loadtxt(
+            lines,
+            delimiter=None if blank else layout.delimiter,
+            usecols=chosen.positions,
+            comments=None,
+            ndmin=2,
+            encoding="utf-8",
+        )
+    except ValueError:
+        return None
 
 
 def _parse(layout: _Layout, record: Record, chosen: Chosen, where: str) -> list[float]:
     try:
+        if len(record) != layout.width:
+            raise ValueError(record)
         if chosen.is_list:
             return list(map(float, _items(record[chosen.positions[0]])))
         return [float(record[i]) for i in chosen.positions]
