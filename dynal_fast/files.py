@@ -46,9 +46,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
     When the block raises, ``path`` is as it was.
     """
+    target = regular_target(path)
+    temporary = _temporary_beside(target)
     with _errors_that_name(path):
-        target = regular_target(path)
-        temporary = _temporary_beside(target)
         try:
             with open(temporary, "xb") as file:
                 _keep_permissions(target, temporary)
@@ -99,18 +99,19 @@ def regular_target(path: str | Path) -> Path:
     """
     target = Path(os.path.realpath(path))
     needed = [target.parent]
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        os.stat(target.parent)
-    else:
-        if not stat.S_ISREG(mode):
-            kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise ValueError(f"cannot write {path}: it is {kind}, not a regular file")
-        needed.append(target)
-    for there in needed:
-        if not os.access(there, os.W_OK):
-            raise PermissionError(errno.EACCES, f"{there} is read-only")
+    with _errors_that_name(path):
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            os.stat(target.parent)
+        else:
+            if not stat.S_ISREG(mode):
+                kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+                raise ValueError(f"cannot write {path}: it is {kind}, not a regular file")
+            needed.append(target)
+        for there in needed:
+            if not os.access(there, os.W_OK):
+                raise PermissionError(errno.EACCES, f"{there} is read-only")
     return target
 
 
