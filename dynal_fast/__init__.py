@@ -11,6 +11,7 @@ from dynal_fast._version import __version__
 if TYPE_CHECKING:
     from dynal_fast.acquisition.registry import register_strategy
     from dynal_fast.acquisition.top import top_b
+    from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Traversal,
         farthest_first,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "EMATeacher": "dynal_fast.pool",
+    "Embeddings": "dynal_fast.embeddings.load",
     "Epochs": "dynal_fast.pool",
     "EveryEpoch": "dynal_fast.pool",
     "LastEpochs": "dynal_fast.pool",
@@ -39,6 +41,7 @@ _HOMES = {
     "Traversal": "dynal_fast.ops.farthest_first",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
+    "load_embeddings": "dynal_fast.embeddings.load",
     "observe_pool": "dynal_fast.pool",
     "register_strategy": "dynal_fast.acquisition.registry",
     "top_b": "dynal_fast.acquisition.top",
@@ -47,6 +50,7 @@ _HOMES = {
 
 __all__ = [
     "EMATeacher",
+    "Embeddings",
     "Epochs",
     "EveryEpoch",
     "LastEpochs",
@@ -57,6 +61,7 @@ __all__ = [
     "__version__",
     "farthest_first",
     "farthest_first_compress",
+    "load_embeddings",
     "observe_pool",
     "register_strategy",
     "top_b",

@@ -6,7 +6,6 @@ Torch and everything above it load inside the commands, so that ``--help`` answe
 import argparse
 import dataclasses
 import os
-import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from dynal_fast._version import __version__
 from dynal_fast.bench.command import add_bench
+from dynal_fast.embeddings.command import add_select
 from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
 from dynal_fast.report.command import add_demo_2d, add_report
 
@@ -64,27 +64,29 @@ same results. They are in the output folder: results.json and results.csv (the s
 repeat), timings.json, learning_curves.png and .svg.
 """
 
-SELECT_EXAMPLES = """
-examples:
-  # 4,000 picks, farthest first, from a float array of shape (samples, features)
-  dynal-fast select features.npy -k 4000 -o picks.npy
-
-  # some samples are labeled already: the picks are farthest from those
-  dynal-fast select features.npy -k 4000 --labeled labeled_ids.npy -o picks.npy
-
-  # cosine distance, random first pick
-  dynal-fast select features.npy -k 100 --metric cosine --seed 7 -o picks.npy
-
-PICKS.npy is int64, in the order of picking. The features are memory-mapped: they may be larger than
-memory.
-"""
-
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{self.prog}: error: {message} (try {self.prog} --help)\n")
+
+
+class _CommandParser(_Parser):
+    """The parser of one command: no path, name or list may be given as an empty text."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", None, _given)
+        self.register("type", str, _given)
+        self.register("type", Path, lambda text: Path(_given(text)))
+
+
+def _given(text: str) -> str:
+    """Return the text of an option: an empty one, as of an unset variable, is no choice."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty; leave it out instead")
+    return text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,9 +98,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dynal-fast {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", parser_class=_CommandParser
+    )
     _add_run(commands)
-    _add_select(commands)
+    add_select(commands)
     _add_demo(commands)
     add_demo_2d(commands)
     _add_plot(commands)
@@ -139,7 +143,7 @@ def _report(error: Exception, code: int, debug: bool) -> int:
         raise error
     own_words = isinstance(error, OSError) and error.strerror and error.filename is None
     text = error.strerror if own_words else str(error)  # type: ignore[attr-defined]
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and "pip install" not in text:
         text += " (pip install 'dynal_fast[experiment]' brings what the commands need)"
     elif isinstance(error, RuntimeError):
         text += " (dynal-fast --debug shows where)"
@@ -202,30 +206,6 @@ def _add_config_options(group: Any, cls: type, table: str) -> None:
         group.add_argument(f"--{field.name.replace('_', '-')}", **settings)
 
 
-def _add_select(commands: Any) -> None:
-    select = commands.add_parser(
-        "select",
-        help="pick samples from a file of embeddings, farthest first",
-        description="Exact farthest-first traversal of the rows of FEATURES.npy.",
-        epilog=SELECT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    select.add_argument("features", metavar="FEATURES.npy", help="floats, (samples, features)")
-    select.add_argument("-k", type=int, required=True, help="number of picks")
-    select.add_argument("-o", "--output", type=Path, required=True, metavar="PICKS.npy")
-    select.add_argument(
-        "--labeled",
-        metavar="IDX.npy",
-        help="what is labeled already: integer row numbers, or embeddings (labeled, features)",
-    )
-    select.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean")
-    first = select.add_mutually_exclusive_group()
-    first.add_argument("--start", type=int, help="row number of the first pick")
-    first.add_argument("--seed", type=_seed, help="seed of a random first pick")
-    select.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-    select.set_defaults(command=_select)
-
-
 def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
@@ -244,14 +224,6 @@ def _add_plot(commands: Any) -> None:
     plot.add_argument("folder", type=Path, metavar="RUN", help="the output folder of `run`")
     plot.add_argument("-o", "--output", type=Path, help="folder of the pictures (default: RUN)")
     plot.set_defaults(command=_plot)
-
-
-def _seed(text: str) -> int:
-    """Return a seed that ``torch.Generator`` takes."""
-    seed = int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else 2**64
-    if not -(2**63) <= seed < 2**64:
-        raise argparse.ArgumentTypeError(f"must be an integer from -2^63 to 2^64 - 1, got {text}")
-    return seed
 
 
 def _strategy_option(text: str) -> dict[str, dict[str, float]]:
@@ -324,71 +296,6 @@ def _show(grid: "GridResult", folder: Path) -> None:
         print(f"\n{grid.protocol_note}")
     print(f"\nCost\n{cost_table(grid)}")
     print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
-
-
-def _select(arguments: argparse.Namespace) -> None:
-    import io
-
-    import numpy as np
-    import torch
-
-    from dynal_fast.experiment.checkpoint import write_atomically
-    from dynal_fast.ops.farthest_first import farthest_first
-
-    features = _load_array(arguments.features, memory_mapped=True)
-    if features.ndim != 2:
-        raise ValueError(
-            f"{arguments.features} must have shape (samples, features), got {features.shape}"
-        )
-    labeled = _load_array(arguments.labeled) if arguments.labeled else None
-    _check_output(arguments.output, arguments.features, arguments.labeled)
-    generator = None
-    if arguments.seed is not None:
-        generator = torch.Generator().manual_seed(arguments.seed)
-    try:
-        traversal = farthest_first(
-            features,
-            arguments.k,
-            labeled=labeled,
-            metric=arguments.metric,
-            start="random" if generator is not None else arguments.start,
-            generator=generator,
-            progress=False if arguments.quiet else None,
-        )
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    picks = io.BytesIO()
-    np.save(picks, np.asarray(traversal.indices, dtype=np.int64))
-    write_atomically(arguments.output, picks.getvalue())
-    print(
-        f"{arguments.k} picks of {len(features)} samples with {features.shape[1]} features: "
-        f"{arguments.output}, radius {float(traversal.radius):.6g}"
-    )
-
-
-def _check_output(output: Path, *inputs: str | None) -> None:
-    """Refuse, before the work is done, what could not be written or would replace an input."""
-    if not output.parent.is_dir():
-        raise ValueError(f"--output must be in a folder that exists, got {output}")
-    if output.is_dir():
-        raise ValueError(f"--output must be a file, got the folder {output}")
-    if any(path and output.exists() and output.samefile(path) for path in inputs):
-        raise ValueError(f"--output must not be a file that is read, got {output}")
-
-
-def _load_array(path: str, memory_mapped: bool = False) -> Any:
-    import zipfile
-
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r" if memory_mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} must hold one .npy array, got an .npz archive of several")
-    return array
 
 
 def _strategies(arguments: argparse.Namespace) -> None:

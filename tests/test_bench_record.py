@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynal_fast import files
 from dynal_fast.bench import page, suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
@@ -33,7 +34,6 @@ from dynal_fast.bench.table import (
     split_row,
     text_table,
 )
-from dynal_fast.experiment import checkpoint
 
 ROOT = Path(__file__).parent.parent
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
@@ -247,7 +247,7 @@ def test_a_record_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkey
     record.save(path)
     before = path.read_text()
     record.command = "another"
-    monkeypatch.setattr(checkpoint.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28)))
     with pytest.raises(OSError, match="cannot write"):
         record.save(path)
     assert path.read_text() == before

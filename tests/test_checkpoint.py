@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, checkpoint
-from dynal_fast.experiment.checkpoint import (
-    Checkpoint,
-    RandomStreams,
-    own_random_state,
-    write_atomically,
-)
+from dynal_fast import files
+from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
+from dynal_fast.experiment.checkpoint import Checkpoint, RandomStreams, own_random_state
 from dynal_fast.experiment.grid import run_grid
+from dynal_fast.files import write_atomically
 from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +28,7 @@ import os, signal, sys
 import safetensors.torch
 import torch
 import torch._dynamo  # as the optimizers do: once, and not in every child
-from dynal_fast.experiment import checkpoint
+from dynal_fast import files
 from dynal_fast.experiment.grid import run_grid
 from tests.experiment_cases import blobs, grid_config
 
@@ -70,7 +67,7 @@ def run(point):
             if kind == "write" and count["write"] == int(number) * 2 - 1 and when == "renamed":
                 kill()
 
-    checkpoint.os = Killing()
+    files.os = Killing()
     run_grid(config, folder, data=blobs(), on_epoch=on_epoch)
 
 for point in [*points, ""]:
@@ -196,7 +193,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def fill_disk(cycle, epoch):
         if (cycle, epoch) == (2, 1):
             kept.append((folder / "checkpoint.safetensors").read_bytes())
-            monkeypatch.setattr(checkpoint, "open", FullDisk, raising=False)
+            monkeypatch.setattr(files, "open", FullDisk, raising=False)
 
     with pytest.raises(OSError, match=r"cannot write .*checkpoint.safetensors: No space left") as e:
         experiment(folder, on_epoch=fill_disk).run()
@@ -210,7 +207,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    monkeypatch.setattr(checkpoint.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(5)))
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(5)))
     with pytest.raises(OSError, match="cannot write"):
         write_atomically(path, b"new")
     monkeypatch.undo()
@@ -259,8 +256,8 @@ def test_every_generator_goes_on_where_it_was_saved(tmp_path):
 
 def test_only_its_own_leftovers_are_deleted(tmp_path):
     (tmp_path / ".somebody-elses.tmp").write_text("keep")
-    (tmp_path / f".results.json.1{checkpoint.TEMPORARY}").write_text("half")
-    checkpoint.remove_leftovers(tmp_path)
+    (tmp_path / f".results.json.1{files.TEMPORARY}").write_text("half")
+    files.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".somebody-elses.tmp"]
 
 
@@ -285,7 +282,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path, held):
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            unfinished = tmp_path / held / f".results.json.1{checkpoint.TEMPORARY}"
+            unfinished = tmp_path / held / f".results.json.1{files.TEMPORARY}"
             unfinished.write_text("half")
             with pytest.raises(BlockingIOError, match="another run is writing to ") as error:
                 run_grid(config, tmp_path, data=blobs())

@@ -1,6 +1,5 @@
 """The command line in a subprocess: what it does, what it says when the input is wrong."""
 
-import errno
 import itertools
 import json
 import os
@@ -11,10 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from dynal_fast import farthest_first
 from dynal_fast.cli import build_parser, main
 
 ROOT = Path(__file__).parents[1]
@@ -63,12 +60,13 @@ def test_the_examples_in_the_help_are_commands_that_parse():
     import shlex
 
     from dynal_fast import cli
+    from dynal_fast.embeddings.command import EXAMPLES as SELECT_EXAMPLES
     from dynal_fast.report.command import DEMO_2D_EXAMPLES, EXAMPLES
 
-    text = cli.RUN_EXAMPLES + cli.SELECT_EXAMPLES + EXAMPLES + DEMO_2D_EXAMPLES
+    text = cli.RUN_EXAMPLES + SELECT_EXAMPLES + EXAMPLES + DEMO_2D_EXAMPLES
     text = text.replace("\\\n", " ")
     commands = re.findall(r"^ +dynal-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 15
+    assert len(commands) == 19
     for command in commands:
         build_parser().parse_args(shlex.split(command))
 
@@ -204,125 +202,6 @@ def test_a_run_of_another_configuration_is_refused(tmp_path, capsys):
     capsys.readouterr()
     line = refused(capsys, "run", "-o", tmp_path, *SMALL, "--epochs", "4")
     assert "belongs to a different configuration: training.epochs is 3 there and 4 here" in line
-
-
-FEATURES = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
-
-
-@pytest.fixture
-def files(tmp_path):
-    np.save(tmp_path / "features.npy", FEATURES)
-    np.save(tmp_path / "ids.npy", np.array([3, 8]))
-    np.save(tmp_path / "labeled.npy", FEATURES[:4] + 1)
-    return tmp_path
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("labeled", [None, "ids", "labeled"])
-def test_select_writes_the_picks_of_farthest_first(files, capsys, metric, labeled):
-    options = ["--labeled", str(files / f"{labeled}.npy")] if labeled else []
-    command = ["select", str(files / "features.npy"), "-k", "7", "-o", str(files / "picks.npy")]
-    assert main([*command, "--metric", metric, "-q", *options]) == 0
-    given = np.load(files / f"{labeled}.npy") if labeled else None
-    expected = farthest_first(FEATURES, 7, labeled=given, metric=metric)
-    picks = np.load(files / "picks.npy")
-    assert picks.dtype == np.int64
-    assert picks.tolist() == expected.indices.tolist()
-    assert f"radius {float(expected.radius):.6g}" in capsys.readouterr().out
-
-
-def test_select_in_a_subprocess_starts_where_it_is_told(files):
-    def picks(*options):
-        target = files / "picks.npy"
-        result = dynal_fast("select", files / "features.npy", "-k", 5, "-o", target, *options)
-        assert result.returncode == 0, result.stderr
-        assert result.stderr == ""
-        return np.load(target).tolist()
-
-    assert picks("--start", 9)[0] == 9
-    assert picks("--seed", 1) == picks("--seed", 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["features.npy", "-k", "61"], "k must be"),
-        (["features.npy", "-k", "-1"], "k must be"),
-        (["missing.npy", "-k", "3"], "missing.npy cannot be read as a .npy array: No such file"),
-        (["text.npy", "-k", "3"], "text.npy cannot be read as a .npy array"),
-        (["objects.npy", "-k", "3"], "objects.npy cannot be read as a .npy array"),
-        (["several.npz", "-k", "3"], "several.npz must hold one .npy array"),
-        (["features.npy", "-k", "3", "--labeled", "several.npz"], "several.npz must hold one"),
-        (["flat.npy", "-k", "3"], "flat.npy must have shape (samples, features), got (4,)"),
-        (["integers.npy", "-k", "1"], "pool must"),
-        (["nan.npy", "-k", "1"], "pool"),
-        (["features.npy", "-k", "3", "--labeled", "wide.npy"], "labeled"),
-        (["features.npy", "-k", "3", "--labeled", "beyond.npy"], "labeled"),
-        (["features.npy", "-k", "3", "--start", "60"], "start must"),
-        (["features.npy", "-k", "3", "--start", "1", "--seed", "2"], "not allowed with"),
-        (["features.npy", "-k", "3", "--metric", "manhattan"], "invalid choice: 'manhattan'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_select_refuses_bad_files_in_one_line(files, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(files)
-    np.save("flat.npy", FEATURES[0, :4])
-    np.savez("several.npz", a=FEATURES, b=FEATURES)
-    np.save("integers.npy", np.arange(6).reshape(2, 3))
-    np.save("nan.npy", np.full((3, 2), np.nan, np.float32))
-    np.save("wide.npy", np.ones((2, 6), np.float32))
-    np.save("beyond.npy", np.array([60]))
-    np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    Path("text.npy").write_text("not an array")
-    assert message in refused(capsys, "select", "-q", "-o", "picks.npy", *arguments)
-    assert not Path("picks.npy").exists()
-
-
-def test_select_cannot_write_is_exit_code_1(files, capsys, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    target = files / "picks.npy"
-    assert main(["select", str(files / "features.npy"), "-k", "2", "-q", "-o", str(target)]) == 1
-    err = capsys.readouterr().err
-    assert "cannot write" in err
-    assert err.count("\n") == 1
-    assert not list(files.glob("*picks*"))
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("no/picks.npy", "--output must be in a folder that exists"),
-        ("features.npy/picks.npy", "--output must be in a folder that exists"),
-        ("features.npy", "--output must not be a file that is read"),
-        (".", "--output must be a file, got the folder"),
-    ],
-)
-def test_select_refuses_its_output_before_it_selects(files, capsys, monkeypatch, output, message):
-    monkeypatch.setattr("dynal_fast.ops.farthest_first.farthest_first", None)
-    before = (files / "features.npy").read_bytes()
-    command = ["select", str(files / "features.npy"), "-k", "2", "-q", "-o", str(files / output)]
-    assert main(command) == 2
-    assert message in capsys.readouterr().err
-    assert (files / "features.npy").read_bytes() == before
-
-
-@pytest.mark.parametrize("seed", ["x", "1.5", str(2**64), str(-(2**63) - 1)])
-def test_select_refuses_what_is_no_seed(files, capsys, seed):
-    command = ["select", str(files / "features.npy"), "-k", "2", "-o", str(files / "picks.npy")]
-    with pytest.raises(SystemExit, match="2"):
-        main([*command, f"--seed={seed}"])
-    assert f"must be an integer from -2^63 to 2^64 - 1, got {seed}" in capsys.readouterr().err
-    assert main([*command, "-q", "--seed=-7"]) == 0
-
-
-def test_select_reads_no_zip_that_is_not_one(files, capsys):
-    (files / "broken.npy").write_bytes(b"PK\x03\x04 and no archive")
-    command = ["select", str(files / "broken.npy"), "-k", "2", "-o", str(files / "picks.npy")]
-    assert main(command) == 2
-    assert "cannot be read as a .npy array" in capsys.readouterr().err
 
 
 def test_strategies_lists_every_one_with_what_it_does(capsys):

@@ -1,10 +1,72 @@
-"""Kernels in a process that was forked after OpenMP had started its threads in the parent."""
+"""The number of threads: what cannot be started is refused, or is not asked of OpenMP."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from dynal_fast import PoolStats, farthest_first, threads
+from dynal_fast.cli import main
+from dynal_fast.ops.dense_discrepancy import dense_discrepancy
+from dynal_fast.threads import checked_threads, kernel_threads, most_threads
+
+
+def test_kernels_do_not_ask_for_a_million(monkeypatch):
+    pool, maps = torch.arange(40.0).reshape(20, 2), torch.rand(2, 3, 4, 4)
+    stats = PoolStats(20, 2, track=["label_dispersion"])
+    asked = []
+
+    def million():
+        asked.append(10**6)
+        return asked[-1]
+
+    monkeypatch.setattr(torch, "get_num_threads", million)
+    monkeypatch.setattr(threads, "most_threads", lambda: 3)
+    farthest_first(pool, 3)
+    assert asked
+    asked.clear()
+    with stats.observe(1, 1):
+        stats.update(torch.arange(20), pool)
+    assert asked
+    asked.clear()
+    dense_discrepancy(maps, maps)
+    assert asked
+
+
+def test_kernels_take_the_number_of_torch(monkeypatch):
+    for asked, taken in ((1, 1), (7, 7), (10**6, most_threads())):
+        monkeypatch.setattr(torch, "get_num_threads", lambda asked=asked: asked)
+        assert kernel_threads() == taken
+
+
+@pytest.mark.parametrize("count", [1, 2, 256])
+def test_a_number_that_can_be_started_is_kept(count):
+    assert checked_threads(count) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [(0, ValueError), (-1, ValueError), (10**6, ValueError), (2**70, ValueError), (1.5, TypeError)],
+)
+def test_other_numbers_are_refused(count, error):
+    with pytest.raises(error, match=r"^--threads must be "):
+        checked_threads(count, "--threads")
+
+
+@pytest.mark.parametrize("count", ["1000000", "-1", str(2**70)])
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_the_command_line_refuses_them_in_one_line(tmp_path, capsys, command, count):
+    folder = tmp_path / "x"
+    assert main([command, "-o", str(folder), f"--threads={count}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "threads must be " in err
+    assert count in err
+    assert not folder.exists()
+
 
 PROGRAM = """
 import json, os, signal, warnings

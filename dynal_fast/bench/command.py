@@ -135,10 +135,13 @@ def run(arguments: argparse.Namespace) -> None:
     from dynal_fast.bench.picture import draw
     from dynal_fast.bench.record import Measurement, Record, file_name, new_record
     from dynal_fast.bench.table import full_text, row
+    from dynal_fast.threads import checked_threads
 
     if arguments.data_root:
         os.environ["DYNAL_FAST_DATA"] = os.path.abspath(arguments.data_root)
-    threads = arguments.threads or torch.get_num_threads()
+    threads = torch.get_num_threads()
+    if arguments.threads is not None:
+        threads = checked_threads(arguments.threads, "--threads")
     limit = arguments.limit or (8 if arguments.full else 10)
     settings = Settings(
         threads=threads,
@@ -191,8 +194,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def plans_for(arguments: argparse.Namespace) -> "list[Plan]":
     """The cases and methods that the arguments ask for."""
-    import numpy as np
-
     from dynal_fast.bench import suites
     from dynal_fast.bench.cases import TraversalCase
 
@@ -208,12 +209,9 @@ def plans_for(arguments: argparse.Namespace) -> "list[Plan]":
     elif arguments.features:
         if set(given) - {"k"}:
             raise ValueError("--features gives all sizes but -k, got --" + " --".join(given))
-        shape = np.load(arguments.features, mmap_mode="r", allow_pickle=False).shape
-        if len(shape) != 2:
-            raise ValueError(f"--features must have shape (n, d), got {shape}")
+        n, d = _shape_of_file(arguments.features, "--features")
         labeled_file = arguments.labeled_features or ""
-        labeled = len(np.load(labeled_file, mmap_mode="r")) if labeled_file else 0
-        n, d = shape
+        labeled = _shape_of_file(labeled_file, "--labeled-features")[0] if labeled_file else 0
         fitting = _fitting({**sizes, "n": n, "d": d, "labeled": labeled}, given)
         case = TraversalCase(arguments.features, n, d, fitting["k"], labeled, labeled_file)
         plans = [(case, ())]
@@ -232,6 +230,20 @@ def plans_for(arguments: argparse.Namespace) -> "list[Plan]":
                 f"--only must be in one of these titles: {known}; got {arguments.only!r}"
             )
     return _only_methods(plans, arguments.methods) if arguments.methods else plans
+
+
+def _shape_of_file(path: str, option: str) -> tuple[int, int]:
+    """The shape of a .npy file of embeddings; ValueError if it is none."""
+    from dynal_fast.embeddings.formats import reader_of
+    from dynal_fast.embeddings.numpy_files import open_npy
+    from dynal_fast.embeddings.source import Wanted
+
+    if reader_of(Path(path)) is not open_npy:
+        raise ValueError(f"{option} must be a .npy file, got {path}; convert it with np.save")
+    shape = open_npy(Path(path), Wanted()).shape
+    if len(shape) != 2:
+        raise ValueError(f"{option} must have shape (n, d), got {shape}")
+    return shape[0], shape[1]
 
 
 def _fitting(sizes: dict[str, int], given: Sequence[str]) -> dict[str, int]:

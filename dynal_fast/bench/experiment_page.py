@@ -22,6 +22,7 @@ from dynal_fast.bench.experiment_claims import (
 from dynal_fast.bench.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from dynal_fast.bench.table import markdown_table
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.files import write_atomically
 
 PAGE = Path("docs") / "experiments.md"
 TITLES = {
@@ -316,4 +317,4 @@ def page_of(root: Path) -> str:
 
 if __name__ == "__main__":
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    (root / PAGE).write_text(page_of(root))
+    write_atomically(root / PAGE, page_of(root).encode())

@@ -20,6 +20,7 @@ from dynal_fast.bench.table import (
     rows,
     split_rows,
 )
+from dynal_fast.files import write_atomically
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -135,9 +136,9 @@ def write(root: Path) -> None:
     records = load_records(root)
     page = root / "docs" / "benchmarks.md"
     page.parent.mkdir(exist_ok=True)
-    page.write_text(results_page(records))
+    write_atomically(page, results_page(records).encode())
     readme = root / "README.md"
-    readme.write_text(with_block(readme.read_text(), readme_block(*records[0])))
+    write_atomically(readme, with_block(readme.read_text(), readme_block(*records[0])).encode())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A record as a picture: what others take beside ours, and how ours grows."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import Record
 from dynal_fast.bench.table import pass_ratio, ratio, ratio_text
+from dynal_fast.files import write_atomically
 
 OURS_COLOR, THEIRS_COLOR = "#1b6ca8", "#b8b8b8"
 
@@ -66,4 +68,6 @@ def draw(record: Record, path: Path) -> None:
         axis.set_visible(False)
     figure.suptitle(f"{record.device}, {record.threads} threads, {record.date}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.removeprefix("."), dpi=110)
+    write_atomically(path, picture.getvalue())

@@ -16,7 +16,7 @@ import torch
 
 from dynal_fast._version import __version__
 from dynal_fast.bench.cases import Case, from_record
-from dynal_fast.experiment.checkpoint import write_atomically
+from dynal_fast.files import write_atomically
 
 T = TypeVar("T")
 

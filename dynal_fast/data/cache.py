@@ -1,14 +1,12 @@
 """Decoded images kept between runs, in a folder that the user names."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from dynal_fast.data.source import DatasetCorruptError
+from dynal_fast.files import atomic_file, atomic_folder
 
 
 def cached_arrays(
@@ -35,6 +33,8 @@ def cached_arrays(
     ------
     DatasetCorruptError
         An entry exists and cannot be read.
+    OSError
+        The cache cannot be written.
     """
     if cache_dir is None:
         return dict(build())
@@ -43,20 +43,10 @@ def cached_arrays(
     if not entry.is_dir():
         arrays = build()
         cache_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", suffix=".unfinished", dir=cache_dir))
-        try:
+        with atomic_folder(entry) as folder:
             for name in names:
-                with (unfinished / f"{name}.npy").open("wb") as file:
+                with atomic_file(folder / f"{name}.npy") as file:
                     np.save(file, arrays[name], allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
-            try:
-                unfinished.rename(entry)
-            except OSError:
-                if not entry.is_dir():  # no other run was faster: the disk is full or read-only
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         return dict(arrays)
     try:
         return {name: np.load(entry / f"{name}.npy", allow_pickle=False) for name in names}

@@ -1,6 +1,5 @@
-"""Atomic files and the checkpoint of a run: one safetensors file, never a pickle."""
+"""The checkpoint of a run: one safetensors file, never a pickle."""
 
-import contextlib
 import json
 import os
 import random
@@ -16,49 +15,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.experiment.config import canonical_json
-
-TEMPORARY = ".dynal_fast.tmp"  # how the names of unfinished files end
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` so that a reader, or a crash, finds the old or the new file.
-
-    It is written beside ``path`` under a temporary name, flushed to the disk and renamed.
-
-    Raises
-    ------
-    OSError
-        The disk is full or the folder cannot be written; the old file is as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OSError(error.errno, f"cannot write {path}: {reason}") from error
-        raise
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself last; a file system that cannot flush folders is left alone."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from dynal_fast.files import remove_leftovers, write_atomically
 
 
 @contextmanager
@@ -97,12 +54,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of `write_atomically` that a killed process left in ``folder``."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.determinism import checked_device
 from dynal_fast.experiment.loop import ActiveLearningExperiment
 from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
+from dynal_fast.threads import checked_threads
 
 OnEpoch = Callable[[str, int], None]
 
@@ -63,7 +64,7 @@ def run_grid(
     if len(names) < len(config.strategies):
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
     if config.threads:
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(checked_threads(config.threads))
     if data is None:
         device = checked_device(config.device)
         cache, share = config.data_cache, config.scale

@@ -179,7 +179,7 @@ class GridResult:
 
     def save(self, folder: Path) -> None:
         """Write ``results.json``, ``results.csv`` and ``timings.json``, each atomically."""
-        from dynal_fast.experiment.checkpoint import write_atomically
+        from dynal_fast.files import write_atomically
 
         write_atomically(folder / RESULTS, self.results_json().encode())
         write_atomically(folder / TABLE, self.results_csv().encode())

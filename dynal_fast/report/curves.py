@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.files import write_atomically
 from dynal_fast.report.table import learning_curve
 
 # After Okabe and Ito, for colour-blind readers, and dark enough for text on white.

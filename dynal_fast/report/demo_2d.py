@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.three_gaussians import (
     EXTENT,
@@ -16,6 +15,7 @@ from dynal_fast.experiment.three_gaussians import (
     Course,
     three_gaussians,
 )
+from dynal_fast.files import write_atomically
 from dynal_fast.report.html import LARGE_PANEL, both_widths, legend, page, panels, section, table
 from dynal_fast.report.of_results import percent
 from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles

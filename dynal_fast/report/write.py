@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
 from dynal_fast.report.html import page

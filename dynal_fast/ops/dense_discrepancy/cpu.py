@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load
-from dynal_fast._threads import num_threads
 from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES
+from dynal_fast.threads import kernel_threads
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
             DTYPE_CODES[logits.dtype],
             classes,
             height * width,
-            num_threads(),
+            kernel_threads(),
         )
         for i in range(batch)
     ]

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from dynal_fast import _extension
-from dynal_fast._threads import num_threads
 from dynal_fast.ops.farthest_first import checks, heads, reference
 from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
+from dynal_fast.threads import kernel_threads
 
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 SAMPLED = 1024  # rows whose mean centers the data for the filter
@@ -52,7 +52,7 @@ class CpuKernels:
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
             norms = np.empty(end - begin)
-            self.native.measure(self.space, native, begin, end, norms.ctypes.data, num_threads())
+            self.native.measure(self.space, native, begin, end, norms.ctypes.data, kernel_threads())
             bad = checks.bad_squared_norms(norms, self.metric)
             if bad.any():
                 at = int(np.argmax(bad))
@@ -105,7 +105,7 @@ class CpuKernels:
 
     def _in_shares(self, primitive: Callable[..., int], *arguments: object) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
-        unit, threads = 0, num_threads()
+        unit, threads = 0, kernel_threads()
         while unit != self.native.DONE:
             unit = primitive(self.space, *arguments, unit, WORK, threads)
 
@@ -131,7 +131,7 @@ class CpuKernels:
                 values[count:].data_ptr(),
                 len(picks) - count,
                 WORK,
-                num_threads(),
+                kernel_threads(),
             )
             count += more
         return count

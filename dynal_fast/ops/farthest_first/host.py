@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from dynal_fast._threads import num_threads
+from dynal_fast.threads import kernel_threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
     def on_host(*arguments: P.args, **options: P.kwargs) -> T:
         if torch.compiler.is_compiling():
             return function(*arguments, **options)
-        num_threads()  # before the first operation of torch in a forked process
+        kernel_threads()  # before the first operation of torch in a forked process
         if torch.get_default_device().type == "cpu":
             return function(*arguments, **options)
         with torch.device("cpu"):

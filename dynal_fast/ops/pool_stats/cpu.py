@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dynal_fast._extension import load
-from dynal_fast._threads import num_threads
 from dynal_fast.ops.pool_stats.addresses import (
     DTYPE_CODES,
     head_addresses,
     row_address,
     tracker_addresses,
 )
+from dynal_fast.threads import kernel_threads
 
 MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
 
@@ -39,7 +39,7 @@ def update_tensors(
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
             tracker,
-            num_threads(),
+            kernel_threads(),
         )
 
 
@@ -70,7 +70,7 @@ def update_tensors_from_features(
             head_addresses(features, weight, bias, first),
             head_addresses(teacher_features, teacher_weight, teacher_bias, first),
             tracker,
-            num_threads(),
+            kernel_threads(),
         )
 
 
