@@ -76,6 +76,8 @@ def run_grid(
     ]
     for experiment in experiments[: len(names)]:
         experiment.check_needs()
+    for experiment in experiments:
+        experiment.check_resumes()
     runs: list[RunResult] = []
     done = 0
     with sole_run(folder):
@@ -85,8 +87,14 @@ def run_grid(
             runs.append(dataclasses.replace(experiment.run(), strategy=name))
             done += (experiment.protocol.selections + 1) * config.training.epochs
         runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
-        samples = len(data.samples)
-        grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
+        grid = GridResult(
+            config.to_mapping(),
+            runs,
+            metric=data.metric,
+            samples=len(data.samples),
+            test_samples=len(data.test_samples),
+            chance=data.chance,
+        )
         grid.save(folder)
     return grid
 
