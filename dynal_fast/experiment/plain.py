@@ -257,7 +257,9 @@ def _described(hint: Any) -> str:
         return _described(arguments[0])
     if origin is list:
         inner = arguments[0]
-        return f"a list of {getattr(inner, '__name__', None) or 'values'}"
+        while typing.get_origin(inner) is Annotated:
+            inner = typing.get_args(inner)[0]
+        return f"a list of {getattr(inner, '__name__', 'values')}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a table"
     names = {str: "a name", int: "an integer", float: "a number", bool: "true or false"}

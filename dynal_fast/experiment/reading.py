@@ -5,28 +5,25 @@ key, what it must be and what it is.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.plain import (
     Between,
-    build,
     checked,
     hints_of,
     json_table,
     shown,
     table,
 )
-
-if TYPE_CHECKING:
-    from dynal_fast.experiment.results import GridResult, RunResult
+from dynal_fast.experiment.results import CycleTiming, GridResult, RunResult
 
 LONGEST_NAME = 200  # characters: strategies name folders
 
 
-def read_grid(results_file: Path, timings_file: Path | None) -> "GridResult":
+def read_grid(results_file: Path, timings_file: Path | None) -> GridResult:
     """Read what ``GridResult.save`` wrote, and the timings where there is a file of them.
 
     Raises
@@ -50,7 +47,7 @@ def read_grid(results_file: Path, timings_file: Path | None) -> "GridResult":
         ) from error
 
 
-def check_cycles(run: "RunResult", name: str, samples: int | None, compresses: bool) -> None:
+def check_cycles(run: RunResult, name: str, samples: int | None, compresses: bool) -> None:
     """Check that the cycles of a run follow each other.
 
     Raises
@@ -87,28 +84,20 @@ def _table_of(path: Path, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a result of `dynal-fast run`: {error}") from error
 
 
-def _grid(results: Mapping[str, Any]) -> "GridResult":
-    from dynal_fast.experiment.results import GridResult, RunResult
-
+def _grid(results: Mapping[str, Any]) -> GridResult:
     for key in ("configuration", "runs"):
         if key not in results:
             raise ValueError(f"{key} is missing")
-    known = {field.name: hint for field, hint in _fields(GridResult)}
+    checked(results.get("format", 1), Literal[1], "format")
     configuration = partly(RunConfig, results["configuration"], "configuration")
-    given = checked(results["runs"], list[Any], "runs")
-    if not given:
+    if not results["runs"] and isinstance(results["runs"], list):
         raise ValueError("it holds no run")
-    runs = [build(RunResult, run, f"runs[{i}]") for i, run in enumerate(given)]
-    values = {key: checked(results[key], known[key], key) for key in known if key in results}
-    grid = GridResult(**(values | {"configuration": configuration, "runs": runs}))
+    hints = hints_of(GridResult)
+    known = ("runs", "metric", "samples", "test_samples", "chance")
+    values = {key: checked(results[key], hints[key], key) for key in known if key in results}
+    grid = GridResult(configuration, **values)
     _check_runs(grid)
     return grid
-
-
-def _fields(cls: Any) -> Iterable[tuple[Any, Any]]:
-    hints = hints_of(cls)
-    skipped = ("configuration", "runs", "environment")
-    return [(f, hints[f.name]) for f in dataclasses.fields(cls) if f.name not in skipped]
 
 
 def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
@@ -127,7 +116,7 @@ def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def _check_runs(grid: "GridResult") -> None:
+def _check_runs(grid: GridResult) -> None:
     seen: dict[tuple[str, int], int] = {}
     classes: dict[int, str] = {}
     for i, run in enumerate(grid.runs):
@@ -171,30 +160,21 @@ class _Timed:
 
     strategy: str
     seed: int
-    cycles: list[Any]
+    cycles: list[CycleTiming]
 
 
-def _with_timings(grid: "GridResult", timings: Mapping[str, Any]) -> "GridResult":
-    from dynal_fast.experiment.results import CycleTiming
-
+def _with_timings(grid: GridResult, timings: Mapping[str, Any]) -> GridResult:
     for key in ("environment", "runs"):
         if key not in timings:
             raise ValueError(f"{key} is missing")
     environment = checked(timings["environment"], dict[str, Any], "environment")
     checked(environment.get("threads"), Annotated[int, Between(1)] | None, "environment.threads")
-    timed = [
-        build(_Timed, run, f"runs[{i}]")
-        for i, run in enumerate(checked(timings["runs"], list[Any], "runs"))
-    ]
+    timed = checked(timings["runs"], list[_Timed], "runs")
     if [(run.strategy, run.seed) for run in timed] != [(r.strategy, r.seed) for r in grid.runs]:
         raise ValueError("runs must be those of the results, in their order")
     runs = []
     for i, (run, of_run) in enumerate(zip(grid.runs, timed, strict=True)):
-        cycles = [
-            build(CycleTiming, timing, f"runs[{i}].cycles[{j}]")
-            for j, timing in enumerate(of_run.cycles)
-        ]
-        if [timing.cycle for timing in cycles] != [cycle.cycle for cycle in run.cycles]:
+        if [timing.cycle for timing in of_run.cycles] != [cycle.cycle for cycle in run.cycles]:
             raise ValueError(f"runs[{i}].cycles must be those of the results")
-        runs.append(dataclasses.replace(run, timings=cycles))
+        runs.append(dataclasses.replace(run, timings=of_run.cycles))
     return dataclasses.replace(grid, runs=runs, environment=environment)

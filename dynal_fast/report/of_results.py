@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
-from dynal_fast.report.html import both_widths, legend, missing, section, table
+from dynal_fast.report.html import NOTHING, both_widths, legend, missing, section, table
 from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Experiment, Method
 from dynal_fast.report.svg import (
@@ -87,6 +87,7 @@ def learning_curves(
         if rows:
             header = ["all data", "seed", f"test {metric} (%)"]
             numbers += table(header, rows, f"{capitalized(metric)} on all data")
+    numbers += _steps(methods, counts)
     return section("learning-curves", "Learning curves", text, drawn, numbers)
 
 
@@ -104,6 +105,24 @@ def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
     metric = methods[0].experiment.grid.metric
     header = [f"test {metric} (%)", "seed", *_thousands(counts)]
     return table(header, rows, f"{capitalized(metric)} of every seed")
+
+
+def _steps(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
+    """Return the table of how many optimizer steps the trainings took, if the results say so."""
+    rows = []
+    for method in methods:
+        steps: dict[int, set[int]] = {}
+        for run in method.runs:
+            for cycle in run.result.cycles:
+                if cycle.steps:
+                    steps.setdefault(cycle.labeled, set()).add(cycle.steps)
+        if steps:
+            taken = [steps.get(count, set()) for count in counts]
+            ends = [sorted({min(some), max(some)}) if some else [] for some in taken]
+            cells = [" to ".join(_thousands(some)) for some in ends]
+            rows.append([method.name, *cells])
+    label = "Optimizer steps of a training"
+    return table(["optimizer steps", *_thousands(counts)], rows, label) if rows else NOTHING
 
 
 def accuracy_tables(methods: Sequence[Method]) -> Markup:

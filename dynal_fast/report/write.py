@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynal_fast.experiment.chance import chance_note
 from dynal_fast.experiment.checkpoint import write_atomically
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
-from dynal_fast.report.html import page
+from dynal_fast.report.html import missing, page
 from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
@@ -102,6 +103,10 @@ def _lead(experiments: list[Experiment]) -> Markup:
     if references:
         metric = experiments[0].grid.metric
         facts.append((f"{metric} on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
+    trained = [cycle.steps for run in runs for cycle in run.cycles if cycle.steps]
+    if trained:
+        few, many = f"{min(trained):,}", f"{max(trained):,}"
+        facts.append(("optimizer steps", few if few == many else f"{few} to {many}"))
     items = (element("li", element("span", name), value) for name, value in facts)
     names = ", ".join(experiment.label for experiment in experiments)
     lead = [f"{len(runs)} runs, from {names}."]
@@ -111,4 +116,9 @@ def _lead(experiments: list[Experiment]) -> Markup:
         if (note := experiment.grid.protocol_note)
     ]
     paragraphs = [element("p", text) + "\n" for text in lead]
+    paragraphs += [
+        missing(f"{experiment.label}: {warning}")
+        for experiment in experiments
+        if (warning := chance_note(experiment.grid))
+    ]
     return joined([*paragraphs, element("ul", *items, class_="facts"), "\n"])
