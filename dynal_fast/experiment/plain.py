@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import numbers
+import re
 import reprlib
 import types
 import typing
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # which no terminal and no XML should get
 DEEPEST = 20  # levels of nested values
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -44,7 +46,8 @@ def shown(value: object) -> str:
     >>> shown([1, "two"])
     "[1, 'two']"
     """
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= 400 else f"{text[:300]}...{text[-50:]}"
 
 
 def build(cls: Any, values: Any, name: str = "") -> Any:
@@ -222,8 +225,8 @@ def _text(value: Any, name: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} must be text that UTF-8 has, got {value[:80]!a}") from None
-    if "\0" in value:
-        raise ValueError(f"{name} must be text without a null character, got {value[:80]!a}")
+    if _CONTROL.search(value):
+        raise ValueError(f"{name} must be text without control characters, got {value[:80]!a}")
     return value
 
 
