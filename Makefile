@@ -6,10 +6,11 @@ STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)-bench
 MINUTES ?= 45
 GPU_OUTPUT ?= build/gpu
+CASES ?= 5000
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp csrc/cuda/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-kernels gpu gpu-rehearsal dist clean
+.PHONY: help install demo test fuzz lint format bench bench-kernels gpu gpu-rehearsal dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +28,9 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 
 test: $(STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest -n auto
+
+fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
+	DYNAL_FAST_FUZZ=$(CASES) $(BIN)/python -m pytest -n auto tests/test_fuzz_*.py
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ import dataclasses
 import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -263,17 +264,39 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _run_config(config: RunConfig, folder: Path, quiet: bool) -> None:
     from tqdm import tqdm
 
-    from dynal_fast.experiment.grid import run_grid, total_epochs
+    from dynal_fast.experiment.grid import SELECTING, run_grid, total_epochs
+    from dynal_fast.ops.farthest_first.progress import hidden_bars
 
     hidden = quiet or not sys.stderr.isatty()
-    with tqdm(total=total_epochs(config), unit="epoch", disable=hidden, leave=False) as bar:
+    with (
+        warnings_in_one_line(),
+        hidden_bars(),  # of selections: the run has one
+        tqdm(total=total_epochs(config), unit="epoch", disable=hidden, leave=False) as bar,
+    ):
 
         def on_epoch(where: str, done: int) -> None:
-            bar.set_description(where, refresh=False)
+            bar.set_description(where, refresh=where.endswith(SELECTING))
             bar.update(done - bar.n)
 
         grid = run_grid(config, folder, on_epoch=on_epoch)
     _show(grid, folder)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Write the package's warnings as the command line writes its errors."""
+    import warnings
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category is UserWarning:
+            print(f"dynal-fast: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *where, **more)
+
+    usual = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _plot(arguments: argparse.Namespace) -> None:
@@ -286,6 +309,7 @@ def _plot(arguments: argparse.Namespace) -> None:
 
 
 def _show(grid: "GridResult", folder: Path) -> None:
+    from dynal_fast.experiment.chance import chance_note
     from dynal_fast.report.curves import draw_learning_curves
     from dynal_fast.report.table import accuracy_table, cost_table
 
@@ -294,6 +318,9 @@ def _show(grid: "GridResult", folder: Path) -> None:
     print(accuracy_table(grid))
     if grid.protocol_note:
         print(f"\n{grid.protocol_note}")
+    for note in (grid.steps_note, chance_note(grid)):
+        if note:
+            print(f"\n{note}")
     print(f"\nCost\n{cost_table(grid)}")
     print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
 

@@ -1,7 +1,7 @@
 """How many CPU threads may be asked for, and how many a kernel takes.
 
-OpenMP ends the process when it cannot start as many. Nor can it start a team in a child of ``fork()``
-once it has in the parent: the child would wait forever.
+OpenMP ends the process when it cannot start as many. Nor can it start a team in a child of
+``fork()`` once it has in the parent: the child would wait forever.
 """
 
 import functools

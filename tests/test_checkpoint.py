@@ -140,10 +140,10 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, changes, dif
 
 
 def test_another_version_may_compute_otherwise(tmp_path, monkeypatch):
-    from dynal_fast.experiment import loop
+    from dynal_fast.experiment import resume
 
     experiment(tmp_path).run()
-    monkeypatch.setattr(loop, "__version__", "99.0")
+    monkeypatch.setattr(resume, "__version__", "99.0")
     with pytest.raises(ValueError, match=r"dynal_fast is '.*' there and '99.0' here"):
         experiment(tmp_path).run()
 
@@ -305,3 +305,210 @@ def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     experiment(tmp_path).run()
     assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+def rewritten(path, change):
+    """Change the tensors and facts of a checkpoint and write it with a checksum that fits."""
+    checkpoint = Checkpoint.load(path)
+    change(checkpoint.tensors, checkpoint.facts)
+    checkpoint.save(path)
+
+
+def spoil_ids(spoil):
+    return lambda tensors, facts: tensors.update(labeled=spoil(tensors["labeled"].clone()))
+
+
+def first_is(value):
+    def spoil(ids):
+        ids[0] = value
+        return ids
+
+    return spoil_ids(spoil)
+
+
+def fact(*path, value):
+    def change(tensors, facts):
+        inside = facts
+        for key in path[:-1]:
+            inside = inside[key]
+        inside[path[-1]] = value
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def half_finished(tmp_path_factory):
+    """A run that stopped after two of its four trainings."""
+    folder = tmp_path_factory.mktemp("half")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def stop(cycle, epoch):
+        if cycle == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment(folder, on_epoch=stop).run()
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def half(half_finished, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes((half_finished / "checkpoint.safetensors").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (first_is(-1), r"labeled must be in 0 .. 149, got -1"),
+        (first_is(150), r"labeled must be in 0 .. 149, got 150"),
+        (spoil_ids(lambda ids: torch.cat([ids[1:], ids[1:2]])), "one sample is there twice"),
+        (spoil_ids(lambda ids: ids[:-1]), "labeled must be 24 samples, got 23"),
+        (spoil_ids(lambda ids: ids[:0]), "at least one sample, got none"),
+        (spoil_ids(lambda ids: ids.flip(0)), "the initial samples and those that the cycles"),
+        (spoil_ids(lambda ids: ids.float()), r"labeled must be int64 \(samples,\)"),
+        (lambda tensors, facts: tensors.pop("labeled"), r"labeled must be int64"),
+        (lambda tensors, facts: tensors.pop("model.4.bias"), "model.4.bias is missing"),
+        (lambda tensors, facts: tensors.pop("stats.stamp"), "stamp"),
+        (lambda t, f: t.update({"random.order": t["random.order"][:9]}), "random.order must be "),
+        (lambda t, f: t.update({"random.order": t["random.order"] * 0 + 9}), "random.order must"),
+        (lambda t, f: t["random.python"].fill_(-1), "random.python must be words of 32 bits"),
+        (fact("random", "numpy", value=[625, 0, 0.0]), r"random.numpy\[0\] must be at most 624"),
+        (fact("random", "python", value=[2, None]), r"random.python\[0\] must be at least 3"),
+        (fact("cycles", 0, "accuracy", value=1.5), r"cycles\[0\].accuracy must be at most 1"),
+        (fact("cycles", 1, "labeled", value=12), r"cycles\[1\].labeled must be more than the 12"),
+        (fact("cycles", 1, "labeled", value=19), r"cycles\[1\].labeled must be 18, got 19"),
+        (fact("cycles", 1, "cycle", value=0), r"cycles\[1\].cycle must be 1"),
+        (fact("cycles", 1, "selected", value=[150]), r"selected must be of the 150 samples"),
+        (fact("cycles", value=[]), "cycles must be a list of at least one"),
+        (fact("timings", value=[]), "timings must be those of the cycles"),
+        (fact("timings", 0, "train_seconds", value=-1.0), "train_seconds must be at least 0"),
+        (fact("configuration", value="mine"), "configuration must be a table, got 'mine'"),
+        (lambda tensors, facts: facts.pop("random"), "random is missing"),
+        (fact("more", value=1), "unknown key 'more'"),
+    ],
+)
+def test_an_edited_checkpoint_is_refused_by_the_key(half, change, message):
+    rewritten(half, change)
+    trained = []
+    with pytest.raises(ValueError, match=rf"checkpoint.safetensors .*{message}"):
+        experiment(half.parent, on_epoch=lambda cycle, epoch: trained.append(epoch)).run()
+    assert trained == []
+
+
+def test_no_bit_of_a_checkpoint_changes_unnoticed(half, half_finished):
+    content = half.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(0, 8 * header, 37), *range(8 * header, 8 * len(content), 8 * 997)]
+    digest = content.index(b'checksum\\":\\"')
+    places += range(8 * digest, 8 * (digest + 80))
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        half.write_bytes(flipped)
+        with pytest.raises(ValueError, match="is not a readable checkpoint: "):
+            Checkpoint.load(half)
+    half.write_bytes(content)
+    assert (
+        Checkpoint.load(half).facts
+        == Checkpoint.load(half_finished / "checkpoint.safetensors").facts
+    )
+
+
+def as_format_1(path):
+    """Write a checkpoint as the earlier version did: no checksum, fewer facts."""
+    import json
+
+    from safetensors.torch import save
+
+    checkpoint = Checkpoint.load(path)
+    facts = checkpoint.facts | {"format": 1}
+    facts.pop("machines")
+    for key in ("sha256", "torch", "threads", "default_dtype", "float32_matmul_precision"):
+        facts["configuration"].pop(key)
+    for cycle in facts["cycles"]:
+        cycle.pop("steps")
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    path.write_bytes(save(checkpoint.tensors, metadata))
+
+
+def test_a_checkpoint_of_the_earlier_format_goes_on(half, tmp_path):
+    whole = experiment(tmp_path / "whole").run()
+    as_format_1(half)
+    again = experiment(half.parent).run()
+    assert again.accuracies == whole.accuracies
+    assert [cycle.steps for cycle in again.cycles] == [None, None, 8, 8]
+    as_format_1(half)
+    with pytest.raises(ValueError, match=r"training.epochs is 4 there and 5 here"):
+        experiment(half.parent, training=Training(epochs=5, batch_size=16)).run()
+
+
+def test_another_number_of_threads_is_refused_with_the_one_to_give(half):
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError, match=r"threads is 1 there and 2 here. Go on with --threads 1"):
+        experiment(half.parent).run()
+    torch.set_num_threads(1)
+    assert len(experiment(half.parent).run().cycles) == 4
+
+
+def test_another_torch_and_another_precision_are_refused(half, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    with pytest.raises(ValueError, match=r"torch is '.*' there and '1.0' here"):
+        experiment(half.parent).run()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    with pytest.raises(ValueError, match="precision is 'highest' there and 'medium' here"):
+        experiment(half.parent).run()
+
+
+def test_another_machine_is_said(half, monkeypatch):
+    from dynal_fast.experiment import resume
+
+    monkeypatch.setattr(resume, "machine", lambda device: "an abacus")
+    with pytest.warns(UserWarning, match="goes on with an abacus after .*: results may differ"):
+        experiment(half.parent).run()
+    assert Checkpoint.load(half).facts["machines"][1:] == ["an abacus"]
+    monkeypatch.undo()
+    experiment(half.parent).run()  # finished: nothing is computed, nothing to say
+
+
+@pytest.mark.parametrize("what", ["samples", "test_samples", "test_labels"])
+def test_other_data_are_another_configuration(half, what):
+    data = blobs()
+    if what == "test_labels":
+        data.test_labels[3] = (data.test_labels[3] + 1) % 3
+    else:
+        getattr(data, what).source[3, 2] += 1
+    running = ActiveLearningExperiment(
+        data, "mlp", "cod", protocol=PROTOCOL, training=TRAINING, directory=half.parent
+    )
+    with pytest.raises(ValueError, match=f"sha256.{what} is '.*' there and"):
+        running.run()
+
+
+def test_analysis_cannot_be_added_to_a_run(half):
+    with pytest.raises(ValueError, match=r"analysis cannot be added to .*: cycle 0 was trained"):
+        experiment(half.parent, analysis=True).run()
+    experiment(half.parent).run()
+    with pytest.raises(ValueError, match="analysis cannot be added"):
+        experiment(half.parent, analysis=True).run()
+
+
+def test_analysis_goes_on_where_every_cycle_was_recorded(tmp_path):
+    first = experiment(tmp_path, analysis=True).run()
+    assert experiment(tmp_path, analysis=True).run() == first
+    (tmp_path / "analysis-1.safetensors").unlink()
+    with pytest.raises(ValueError, match="cycle 1 was trained without it"):
+        experiment(tmp_path, analysis=True).run()
+
+
+def test_a_grid_refuses_what_cannot_go_on_before_it_trains(tmp_path):
+    run_grid(grid_config(strategies=["cod"], seeds=[1], reference=False), tmp_path, data=blobs())
+    more = grid_config(strategies=["random", "cod"], seeds=[1], reference=False, analysis=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"analysis cannot be added to .*cod/seed-1"):
+        run_grid(more, tmp_path, data=blobs())
+    assert sorted(tmp_path.rglob("*")) == before

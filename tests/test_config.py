@@ -1,5 +1,8 @@
 """Configurations: what files may hold, and what they are told when they are wrong."""
 
+import math
+
+import numpy as np
 import pytest
 
 from dynal_fast.experiment import Protocol, RunConfig, Training, read_config
@@ -66,6 +69,33 @@ def test_a_configuration_survives_the_round_trip():
         ({"seeds": [0, "1"]}, r"seeds\[1\] must be an integer, got '1'"),
         ({"protocol": {"initial": 0}}, "initial must be at least 1, got 0"),
         ({"protocol": {"retrain": "warm"}}, "protocol.retrain must be 'scratch' or 'continue'"),
+        (
+            {"protocol": {"cycles": 10**9}},
+            "protocol.cycles must be at most 100,000, got",
+        ),
+        ({"protocol": {"pool_factor": math.inf}}, "pool_factor must be a finite number, got inf"),
+        ({"protocol": {"error_reduction": math.nan}}, "error_reduction must be a finite number"),
+        ({"protocol": {"compress": [math.nan]}}, r"compress\[0\] must be a finite number"),
+        ({"protocol": {"balanced": 1}}, "protocol.balanced must be true or false, got 1"),
+        ({"training": {"learning_rate": math.nan}}, "learning_rate must be a finite number"),
+        ({"training": {"learning_rate": "1e-3"}}, "learning_rate must be a number, got '1e-3'"),
+        ({"training": {"learning_rate": 10**400}}, "learning_rate must be a finite number"),
+        ({"training": {"epochs": 1e3}}, r"training.epochs must be an integer, got 1000.0"),
+        ({"training": {"epochs": 10**30}}, "training.epochs must be an integer of 64 bits"),
+        ({"training": {"epochs": 10**15}}, "training.epochs must be at most 1,000,000,000,000"),
+        ({"training": {"crop_padding": 10**6}}, "training.crop_padding must be at most 10,000"),
+        ({"threads": 1_000_000}, "threads must be at most "),
+        ({"threads": -1}, "threads must be at least 0, got -1"),
+        ({"seeds": [2**64]}, r"seeds\[0\] must be an integer of 64 bits"),
+        ({"options": {"coreset": {"max_pairs": math.nan}}}, "max_pairs must be a finite number"),
+        ({"schedules": {"cod": {"last": math.inf}}}, "schedules.cod.last must be a finite number"),
+        ({"image_size": [0, 3]}, r"image_size\[0\] must be at least 1, got 0"),
+        ({"preset": ["a"]}, r"preset must be text, got \['a'\]"),
+        ({"preset": "long-tail/mnist", "scale": math.nan}, "scale must be a finite number"),
+        ({"preset": "long-tail/mnist", "scale": "a"}, "scale must be a number, got 'a'"),
+        ({"data": "a\0b"}, "data must be text without control characters"),
+        ({"data": "\ud800"}, "data must be text that UTF-8 has"),
+        ({1: 2}, "1 must be text, as every key"),
         ({"schedules": {"cod": 3}}, "schedules.cod must be a name or a table, got 3"),
     ],
 )
@@ -90,6 +120,53 @@ def test_an_unreadable_file_is_named(tmp_path, name, text, message):
         path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_config(path)
+
+
+def test_the_api_checks_as_the_files_do():
+    for make, message in (
+        (lambda: Protocol(initial=True), "initial must be an integer, got True"),
+        (lambda: Protocol(initial=3.5), r"initial must be an integer, got 3.5"),
+        (lambda: Protocol(pool_factor=math.inf), "pool_factor must be a finite number, got inf"),
+        (lambda: Training(learning_rate=math.nan), "learning_rate must be a finite number"),
+        (lambda: Training(optimizer="rmsprop"), "optimizer must be 'sgd' or 'adam', got 'rmsprop'"),
+        (lambda: Training(horizontal_flip="no"), "horizontal_flip must be true or false"),
+        (lambda: RunConfig(strategies="cod"), "strategies must be a list of str, got 'cod'"),
+        (lambda: RunConfig(seeds=[0.0]), r"seeds\[0\] must be an integer, got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    given = Protocol(initial=np.int64(7), pool_factor=np.float32(1.5), compress=())
+    assert (given.initial, given.pool_factor, given.compress) == (7, 1.5, [])
+    assert type(given.initial) is int
+
+
+def test_a_long_value_is_cut_short_in_its_message():
+    with pytest.raises(ValueError, match="data must be text") as error:
+        RunConfig.from_mapping({"data": [["x" * 10_000] * 1000] * 1000})
+    assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--learning-rate nan", "--pool-factor inf", "--threads 1000000", "--epochs 1e3",
+        "--epochs 0", "--budget -1", "--cycles 1000000000", "--option coreset.max_pairs=nan",
+        "--gamma=-inf",
+    ],
+)  # fmt: skip
+def test_numbers_of_the_command_line_are_refused_in_one_line(tmp_path, capsys, option):
+    from dynal_fast.cli import main
+
+    try:
+        code = main(["run", "-o", str(tmp_path / "x"), *option.split()])
+    except SystemExit as exit:
+        code = exit.code
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert option.replace("=", " ").split()[0].removeprefix("--").replace("-", "_") in err.replace(
+        "-", "_"
+    )
+    assert not (tmp_path / "x").exists()
 
 
 def test_every_option_says_what_it_is_for():

@@ -1,6 +1,7 @@
 """Every preset against a table transcribed from the papers, and what shrinking does to it."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -174,11 +175,37 @@ def test_a_scaled_preset_keeps_its_shape(name):
     whole, small = config(name), config(name, scale=0.05)
     assert small.protocol.cycles == whole.protocol.cycles
     assert small.protocol.initial == round(0.05 * whole.protocol.initial)
-    assert small.training.epochs == max(10, round(0.05 * whole.training.epochs))
+    assert small.training.batch_size == max(min(16, whole.training.batch_size), 6)
+    assert small.training.epochs >= max(10, round(0.05 * whole.training.epochs))
     assert len(small.training.milestones) == len(whole.training.milestones)
     assert max(small.training.milestones, default=1) <= small.training.epochs
     for schedule in small.schedules.values():
         assert 1 + (schedule["last"] - 1) * schedule["interval"] <= small.training.epochs
+
+
+def steps(given):
+    """Return the optimizer steps of the training on the initial set."""
+    return given.training.epochs * math.ceil(given.protocol.initial / given.training.batch_size)
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.01, 0.05, 0.3, 0.9])
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_scaled_training_keeps_enough_steps(name, scale):
+    """20 steps, as 250 labels in batches of 128 for 10 epochs take, leave the model near chance."""
+    whole, small = config(name), config(name, scale=scale)
+    assert steps(small) >= min(400, steps(whole))
+    assert steps(small) <= max(1.2 * steps(whole), 2 * 400)
+    assert small.training.batch_size <= whole.training.batch_size
+    for schedule in small.schedules.values():
+        assert 1 + (schedule["last"] - 1) * schedule["interval"] <= small.training.epochs
+
+
+def test_the_example_of_label_dispersion_has_400_steps():
+    small = config("label-dispersion/cifar10", scale=0.05)
+    assert (small.protocol.initial, small.training.batch_size) == (250, 16)
+    assert (steps(small), steps(config("label-dispersion/cifar10"))) == (400, 4000)
+    assert small.training.milestones == [15, 20]  # of 25 epochs
+    assert small.training.learning_rate == 0.02
 
 
 def test_what_is_no_preset_or_no_scale_is_refused():
@@ -236,7 +263,7 @@ def test_what_the_command_line_changed_is_a_departure_too():
         stability = config("prediction-stability/cifar10", scale=0.2, strategies=[strategy])
         (changed,) = (d for d in departures(stability.to_mapping()) if d.startswith("schedule"))
         assert changed == (
-            f"schedule of {strategy.partition('+')[0]} {{last: 5, interval: 1}} instead of "
+            f"schedule of {strategy.partition('+')[0]} {{last: 5, interval: 2}} instead of "
             "{last: 5, interval: 5}"
         )
     random = config("prediction-stability/cifar10", scale=0.2, strategies=["random", "no_such"])

@@ -134,7 +134,7 @@ def test_a_folder_without_results_is_named(tmp_path):
         GridResult.load(tmp_path)
     GRID.save(tmp_path)
     (tmp_path / "timings.json").write_text("{}")
-    with pytest.raises(ValueError, match="the results cannot be read: KeyError"):
+    with pytest.raises(ValueError, match="timings of that run: environment is missing"):
         GridResult.load(tmp_path)
 
 

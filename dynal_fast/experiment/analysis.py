@@ -3,6 +3,7 @@
 They use the labels of the pool, which the selection never sees, and change nothing in the run.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from dynal_fast.acquisition.context import SelectionContext
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.plain import Count, checked
 from dynal_fast.experiment.training import predict
 from dynal_fast.pool import PoolStats
 
@@ -88,16 +90,76 @@ class AnalysisRecorder:
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
 
 
+def recorded_cycles(folder: Path) -> set[int]:
+    """Return the cycles whose recordings are in the folder of one run."""
+    numbers = (re.fullmatch(r"analysis-(\d{1,9})", path.stem) for path in _recordings(folder))
+    return {int(number[1]) for number in numbers if number}
+
+
+def _recordings(folder: Path) -> list[Path]:
+    return sorted(folder.glob(ANALYSIS.format(cycle="*")))
+
+
 def recorded(folder: Path) -> dict[int, dict[str, Tensor]]:
     """Return cycle → arrays, of all cycles recorded in the folder of one run.
 
     Raises
     ------
     ValueError
-        A file is damaged.
+        A file is damaged, or is none that :class:`AnalysisRecorder` writes.
     """
     found = {}
-    for path in folder.glob(ANALYSIS.format(cycle="*")):
+    for path in _recordings(folder):
         checkpoint = Checkpoint.load(path)
-        found[int(checkpoint.facts["cycle"])] = checkpoint.tensors
+        try:
+            cycle = checked(checkpoint.facts.get("cycle"), Count, "cycle")
+            if path.name != ANALYSIS.format(cycle=cycle):
+                raise ValueError(f"the file is of cycle {cycle}")
+            _check_arrays(checkpoint.tensors)
+        except ValueError as error:
+            raise ValueError(f"{path} is not a recording of a run: {error}") from error
+        found[cycle] = checkpoint.tensors
     return dict(sorted(found.items()))
+
+
+def _check_arrays(arrays: dict[str, Tensor]) -> None:
+    """Check the arrays of one file: what is there, its shapes and its values."""
+    for name, dtype in _ARRAYS.items():
+        if name not in arrays:
+            raise ValueError(f"{name} is missing")
+        if arrays[name].dtype != dtype or not arrays[name].numel():
+            raise ValueError(
+                f"{name} must be {dtype} and not empty, got {arrays[name].dtype} of shape "
+                f"{tuple(arrays[name].shape)}"
+            )
+    pool, followed = arrays["ids"].shape, arrays["followed_ids"].shape
+    scores = [name for name in arrays if name.startswith("score.")]
+    for name in ["ids", "picks", "correct", "loss", "followed_ids", *scores]:
+        of_pool = name not in ("picks", "followed_ids")
+        if arrays[name].ndim != 1 or (of_pool and arrays[name].shape != pool):
+            raise ValueError(f"{name} has the shape {tuple(arrays[name].shape)}")
+    trajectories = arrays["trajectories"]
+    if trajectories.ndim != 2 or trajectories.shape[1:] != followed:
+        raise ValueError(f"trajectories must be (epochs, {followed[0]})")
+    ids, picks, loss = arrays["ids"], arrays["picks"], arrays["loss"]
+    if int(ids[0]) < 0 or bool((ids.diff() <= 0).any()):
+        raise ValueError("ids must ascend from 0 or more")
+    if len(picks.unique()) < len(picks) or not bool(torch.isin(picks, ids).all()):
+        raise ValueError("picks must be distinct samples of the pool")
+    if not bool((loss.isfinite() & (loss >= 0)).all()):
+        raise ValueError("loss must be finite and at least 0")
+    if not bool(((trajectories >= 0) & (trajectories <= 1)).all()):
+        raise ValueError("trajectories must be probabilities")
+    for name in scores:
+        if arrays[name].dtype != torch.float32:
+            raise ValueError(f"{name} must be torch.float32, got {arrays[name].dtype}")
+
+
+_ARRAYS = {
+    "ids": torch.int64,
+    "correct": torch.bool,
+    "loss": torch.float32,
+    "picks": torch.int64,
+    "followed_ids": torch.int64,
+    "trajectories": torch.float32,
+}

@@ -1,21 +1,28 @@
 """The checkpoint of a run: one safetensors file, never a pickle."""
 
+import hashlib
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dynal_fast.experiment.config import canonical_json
+from dynal_fast.experiment.plain import Between, checked, shown, table
 from dynal_fast.files import remove_leftovers, write_atomically
+
+FORMAT = 2  # of checkpoints and recordings; the first had no checksum
+_BLANK = "0" * 64  # in the place of the checksum while it is computed
+_CHECKSUM = re.compile(rb'(?<=\\"checksum\\":\\")[0-9a-f]{64}(?=\\")')
 
 
 @contextmanager
@@ -60,7 +67,9 @@ def _locked(folder: Path) -> Iterator[None]:
 class Checkpoint:
     """What a run needs in order to go on.
 
-    ``facts`` holds plain values: the configuration, and the results and timings so far.
+    ``facts`` holds plain values: the configuration, and the results and timings so far. The file
+    holds the SHA-256 of itself, with zeros where the digest stands, so that no bit of it can change
+    unnoticed. Files of format 1, of earlier versions, have none and are read as they are.
     """
 
     tensors: dict[str, Tensor]
@@ -71,8 +80,11 @@ class Checkpoint:
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors.items()}
-        metadata = {name: canonical_json(value) for name, value in self.facts.items()}
-        write_atomically(path, save(tensors, metadata))
+        facts = self.facts | {"format": FORMAT, "checksum": _BLANK}
+        # One entry: safetensors writes several in an order that changes.
+        blank = save(tensors, {"dynal_fast": canonical_json(facts)})
+        digest = hashlib.sha256(blank).hexdigest()
+        write_atomically(path, _CHECKSUM.sub(digest.encode(), blank, count=1))
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -81,17 +93,30 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            The file is not a checkpoint.
+            The file is not a checkpoint, or was changed since it was written.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
+        content = path.read_bytes()
+        header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+        found = _CHECKSUM.search(header)
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                metadata = file.metadata() or {}
+            if found:
+                _check_digest(content, 8 + found.start(), found.group().decode())
+            tensors = load(content)  # checks the header, too
+            metadata = json.loads(header).get("__metadata__") or {}
             facts = {name: json.loads(text) for name, text in metadata.items()}
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+            if "dynal_fast" in facts:
+                facts = table(facts["dynal_fast"], "the metadata")
+                if not found or facts.pop("checksum", None) != found.group().decode():
+                    raise ValueError("it is damaged, its checksum is missing")
+            written = facts.pop("format", 1)
+            if written != (FORMAT if found else 1):
+                raise ValueError(f"its format is {shown(written)}, not {FORMAT}")
+        except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}" if not str(error) else str(error)
+            raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
         return cls(tensors, facts)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
@@ -102,6 +127,14 @@ class Checkpoint:
             for name, tensor in self.tensors.items()
             if name.startswith(start)
         }
+
+
+def _check_digest(content: bytes, start: int, expected: str) -> None:
+    blank = hashlib.sha256(content[:start])
+    blank.update(_BLANK.encode())
+    blank.update(content[start + 64 :])
+    if blank.hexdigest() != expected:
+        raise ValueError("it is damaged, its checksum is of other bytes")
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,7 +159,32 @@ def first_difference(ours: Any, theirs: Any, name: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if ours == theirs else f"{name} is {theirs!r} there and {ours!r} here"
+    return None if ours == theirs else f"{name} is {shown(theirs)} there and {shown(ours)} here"
+
+
+def check_layout(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:
+    """Check that tensors have the names, shapes and dtypes that they should have.
+
+    Raises
+    ------
+    ValueError
+        One has not, is missing or too many.
+
+    >>> check_layout({"bias": torch.zeros(2)}, {"bias": torch.zeros(3)}, "model")
+    Traceback (most recent call last):
+        ...
+    ValueError: model.bias must be torch.float32 (2,), got torch.float32 (3,)
+    """
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            raise ValueError(f"{what}.{name} is missing")
+        if name not in ours:
+            raise ValueError(f"{what}.{name} is unknown")
+        expected, received = (
+            f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (ours[name], theirs[name])
+        )
+        if expected != received:
+            raise ValueError(f"{what}.{name} must be {expected}, got {received}")
 
 
 class RandomStreams:
@@ -150,10 +208,49 @@ class RandomStreams:
         return tensors, facts
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Set all states to what :meth:`state` returned."""
+        """Set all states to what :meth:`state` returned.
+
+        Raises
+        ------
+        ValueError
+            These are no states of generators.
+        """
+        _check_states(self.state()[0], tensors, facts)
         self.order.set_state(tensors["order"])
         self.selection.set_state(tensors["selection"])
         set_global_random_state(tensors, facts)
+
+
+# What the states of NumPy's and Python's generators have beside tensors.
+_STATE_FACTS: dict[str, tuple[Any, ...]] = {
+    "numpy": (Annotated[int, Between(0, 624)], Annotated[int, Between(0, 1)], float),
+    "python": (Annotated[int, Between(3, 3)], float | None),
+}
+
+
+def _check_states(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None:
+    here, there = (  # another machine may have more devices
+        {name: tensor for name, tensor in tensors.items() if not name.startswith("cuda")}
+        for tensors in (ours, theirs)
+    )
+    check_layout(here, there, "random")
+    for name, hints in _STATE_FACTS.items():
+        values = checked(facts.get(name), list[Any], f"random.{name}")
+        if len(values) != len(hints):
+            raise ValueError(f"random.{name} must be {len(hints)} values, got {shown(values)}")
+        for i, (value, hint) in enumerate(zip(values, hints, strict=True)):
+            checked(value, hint, f"random.{name}[{i}]")
+    for name, last in (("numpy", 2**32 - 1), ("python", 624)):
+        words = theirs[name]
+        if words.min() < 0 or words.max() >= 2**32 or words[-1] > last:
+            raise ValueError(f"random.{name} must be words of 32 bits and a position")
+    for name in ("torch", "order", "selection"):
+        try:
+            torch.Generator().set_state(theirs[name])
+        except RuntimeError as error:
+            raise ValueError(f"random.{name} must be the state of a generator") from error
 
 
 def global_random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

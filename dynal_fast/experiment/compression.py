@@ -76,6 +76,14 @@ class CompressionExperiment(ActiveLearningExperiment):
             state.labeled, state.targets = kept, self.data.oracle.label(kept)
             selected = kept.tolist()
         state.cycles.append(
-            CycleResult(cycle, labeled_count, accuracy, loss, selected, by_class=by_class)
+            CycleResult(
+                cycle,
+                labeled_count,
+                accuracy,
+                loss,
+                selected,
+                by_class=by_class,
+                steps=trainer.steps,
+            )
         )
         state.timings.append(timing)

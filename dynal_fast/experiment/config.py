@@ -5,13 +5,26 @@ Nothing here imports torch, so that the command line can show its options at onc
 
 import dataclasses
 import json
+import re
 import sys
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from dynal_fast.experiment.plain import (
+    Between,
+    Count,
+    NotNegative,
+    Positive,
+    build,
+    check_fields,
+    checked,
+    shown,
+    table,
+)
+from dynal_fast.threads import most_threads
 
 Schedule = str | dict[str, Any]
 
@@ -25,7 +38,7 @@ def option(default: Any, text: str) -> Any:
 
 def _require(condition: bool, name: str, expected: str, received: object) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {expected}, got {received!r}")
+        raise ValueError(f"{name} must be {expected}, got {shown(received)}")
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,12 @@ class Protocol:
     [20, 30, 40, 50]
     """
 
-    initial: int = option(40, "labeled samples before the first training")
+    initial: Positive = option(40, "labeled samples before the first training")
     balanced: bool = option(False, "draw the initial set with equal numbers of every class")
-    budget: int = option(20, "samples labeled in each cycle")
-    cycles: int = option(5, "acquisitions; there is one more training than acquisitions")
+    budget: Positive = option(20, "samples labeled in each cycle")
+    cycles: Annotated[int, Between(0, 100_000)] = option(
+        5, "acquisitions; there is one more training than acquisitions"
+    )
     retrain: Literal["scratch", "continue"] = option(
         "scratch", "each training starts from the initial weights, or from the last cycle's"
     )
@@ -53,28 +68,20 @@ class Protocol:
         1.0, "make the pool so many times as large by sampling it with replacement (4.4: 3)"
     )
 
-    subset: int = option(
+    subset: Count = option(
         0, "candidates of each cycle: so many random unlabeled samples; 0 means all"
     )
     error_reduction: float = option(
         0.0, "stop once the test error fell by this much since the first training; 0 never stops"
     )
-    compress: list[float] = option(  # noqa: RUF009
+    compress: list[float] = option(
         [],
         "keep these shares of the initial set, which is then compressed instead of added to: there "
         "is no unlabeled pool, and budget and cycles do not count (long-tail paper, section 2)",
     )
 
     def __post_init__(self) -> None:
-        _require(self.initial >= 1, "initial", "at least 1", self.initial)
-        _require(self.budget >= 1, "budget", "at least 1", self.budget)
-        _require(self.cycles >= 0, "cycles", "at least 0", self.cycles)
-        _require(
-            self.retrain in ("scratch", "continue"),
-            "retrain",
-            "'scratch' or 'continue'",
-            self.retrain,
-        )
+        check_fields(self)
         _require(
             0 < self.pool_factor <= 1000,
             "pool_factor",
@@ -142,29 +149,30 @@ class Training:
     semi-supervised objective of temporal output discrepancy 4.3.
     """
 
-    epochs: int = option(30, "epochs of every training")
-    batch_size: int = option(32, "labeled samples in a step, at most")
+    epochs: Positive = option(30, "epochs of every training")
+    batch_size: Positive = option(32, "labeled samples in a step, at most")
     optimizer: Literal["sgd", "adam"] = option("adam", "the optimizer")
     learning_rate: float = option(2e-3, "the learning rate at the start of every training")
     momentum: float = option(0.9, "momentum of sgd")
-    weight_decay: float = option(0.0, "weight decay")
-    milestones: list[int] = option([], "epochs after which the rate drops")  # noqa: RUF009
+    weight_decay: NotNegative = option(0.0, "weight decay")
+    milestones: list[int] = option([], "epochs after which the rate drops")
     gamma: float = option(0.1, "factor of each drop")
-    crop_padding: int = option(0, "crop images at random after padding them by so many pixels")
+    crop_padding: Annotated[int, Between(0, 10_000)] = option(
+        0, "crop images at random after padding them by so many pixels"
+    )
     horizontal_flip: bool = option(False, "mirror images at random")
     unsupervised: Literal["none", "ema", "cyclic", "tod-code"] = option(
         "none", "train with unlabeled batches beside labeled ones, on this output discrepancy"
     )
-    unsupervised_weight: float = option(0.05, "lambda of eq. 9, the unsupervised loss's weight")
+    unsupervised_weight: NotNegative = option(
+        0.05, "lambda of eq. 9, the unsupervised loss's weight"
+    )
     ema_alpha: float = option(0.999, "decay of the averaged weights of ema and tod-code")
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)
-        _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        _require(self.optimizer in ("sgd", "adam"), "optimizer", "'sgd' or 'adam'", self.optimizer)
+        check_fields(self)
         _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
         _require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
-        _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
         _require(
             all(milestone >= 1 for milestone in self.milestones),
             "milestones",
@@ -172,15 +180,6 @@ class Training:
             self.milestones,
         )
         _require(self.gamma > 0, "gamma", "positive", self.gamma)
-        _require(self.crop_padding >= 0, "crop_padding", "at least 0", self.crop_padding)
-        variants = typing.get_args(typing.get_type_hints(Training)["unsupervised"])
-        _require(self.unsupervised in variants, "unsupervised", f"in {variants}", self.unsupervised)
-        _require(
-            self.unsupervised_weight >= 0,
-            "unsupervised_weight",
-            "at least 0",
-            self.unsupervised_weight,
-        )
         _require(0 <= self.ema_alpha <= 1, "ema_alpha", "in [0, 1]", self.ema_alpha)
 
 
@@ -206,20 +205,22 @@ class RunConfig:
     )
     data_root: str = option("", "folder that holds the data set's files")
     data_cache: str = option("", "folder that keeps decoded images for the next run (cifar10-jpeg)")
-    image_size: list[int] = option(  # noqa: RUF009
+    image_size: list[Positive] = option(
         [], "height and width that images are scaled to (image-folder, caltech101, cityscapes)"
     )
     model: str = option(
         "cnn",
         "the model: mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for pixels",
     )
-    strategies: list[str] = option(  # noqa: RUF009
+    strategies: list[str] = option(
         ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"
     )
-    seeds: list[int] = option([0, 1, 2], "one repeat for each seed")  # noqa: RUF009
+    seeds: list[int] = option([0, 1, 2], "one repeat for each seed")
     reference: bool = option(True, "also train on all labels, for comparison")
     device: str = option("cpu", "torch device that trains and observes, such as cpu or cuda")
-    threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
+    threads: Annotated[int, Between(0, most_threads())] = option(
+        0, "CPU threads; 0 leaves torch's own choice"
+    )
     analysis: bool = option(
         False, "also record scores, losses and correctness of the pool, for `dynal-fast report`"
     )
@@ -237,6 +238,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _require(bool(self.strategies), "strategies", "a list of at least one name", [])
         _require(bool(self.seeds), "seeds", "a list of at least one number", [])
         _require(
@@ -251,7 +253,6 @@ class RunConfig:
             "distinct names",
             self.strategies,
         )
-        _require(self.threads >= 0, "threads", "at least 0", self.threads)
         _require(0 < self.scale <= 1, "scale", "above 0 and at most 1", self.scale)
         _require(self.scale == 1 or bool(self.preset), "scale", "1 without a preset", self.scale)
 
@@ -264,12 +265,15 @@ class RunConfig:
         ValueError
             A key is unknown or a value has the wrong type; the message names the key.
         """
-        if values.get("preset"):
+        given = table(values, "")
+        preset = checked(given.get("preset", ""), str, "preset")
+        if preset:
             from dynal_fast.experiment.presets import preset_values
 
-            chosen = preset_values(values["preset"], values.get("scale", 1.0))
-            values = merge_tables(chosen, values)
-        return _build(cls, values, prefix="")
+            scale = checked(given.get("scale", 1.0), float, "scale")
+            given = merge_tables(preset_values(preset, scale), given)
+        _check_keys(cls, given)
+        return build(cls, given)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return nested tables of plain values: what a config file would hold."""
@@ -285,16 +289,15 @@ def read_config(path: str | Path) -> dict[str, Any]:
         The file is missing, has another ending or cannot be parsed.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {path}: {_reason(error)}") from error
-    if path.suffix == ".toml":
-        parsed = _parse_toml(text, path)
-    elif path.suffix in (".yaml", ".yml"):
-        parsed = _parse_yaml(text, path)
-    else:
+    parsers = {".toml": _parse_toml, ".yaml": _parse_yaml, ".yml": _parse_yaml}
+    if path.suffix not in parsers:
         raise ValueError(f"config file {path}: expected a .toml, .yaml or .yml file")
+    try:
+        parsed = parsers[path.suffix](path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"config file {path}: it is nested too deeply") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config file {path}: {' '.join(_reason(error).split())}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"config file {path}: expected a table of options at the top level")
     return parsed
@@ -322,41 +325,36 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _parse_toml(text: str, path: Path) -> Any:
+def _parse_toml(text: str) -> Any:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"config file {path}: {error}") from error
+    return tomllib.loads(text)
 
 
-def _parse_yaml(text: str, path: Path) -> Any:
+def _parse_yaml(text: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads 1e-3 as a number, as YAML 1.2 does."""
+
+    number = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"config file {path}: {' '.join(str(error).split())}") from error
+        raise ValueError(str(error)) from error
 
 
-def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def _check_keys(cls: Any, values: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse unknown keys, with what may have been meant."""
     hints = typing.get_type_hints(cls)
-    arguments = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
         if key not in hints:
-            raise ValueError(f"unknown key {name!r}{_suggestion(name)}")
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{name} must be a table, got {value!r}")
-            arguments[key] = _build(hint, value, prefix=f"{name}.")
-        else:
-            arguments[key] = _checked(value, hint, name)
-    return cls(**arguments)
+            raise ValueError(f"unknown key {shown(prefix + key)}{_suggestion(prefix + key)}")
+        if dataclasses.is_dataclass(hints[key]):
+            _check_keys(hints[key], table(value, key), f"{key}.")
 
 
 def _suggestion(name: str) -> str:
@@ -373,32 +371,3 @@ def known_keys(cls: type = RunConfig, prefix: str = "") -> list[str]:
         nested = dataclasses.is_dataclass(hint)
         keys += known_keys(hint, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
     return keys
-
-
-def _checked(value: Any, hint: Any, name: str) -> Any:
-    """Return ``value`` as the type ``hint``; only int to float is converted."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        expected, fits = " or ".join(map(repr, arguments)), value in arguments
-    elif origin is list:
-        expected, fits = f"a list of {arguments[0].__name__}", isinstance(value, list)
-        if fits:
-            return [_checked(item, arguments[0], f"{name}[{i}]") for i, item in enumerate(value)]
-    elif origin is dict:
-        expected, fits = "a table", isinstance(value, Mapping)
-        if fits:
-            return {
-                key: _checked(item, arguments[1], f"{name}.{key}") for key, item in value.items()
-            }
-    elif origin in (typing.Union, types.UnionType):
-        expected, fits = "a name or a table", isinstance(value, str | Mapping)
-    elif hint is float:
-        expected = "a number"
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if fits else value
-    else:
-        expected = {"int": "an integer", "str": "text", "bool": "true or false"}[hint.__name__]
-        fits = type(value) is hint
-    if not fits:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    return value

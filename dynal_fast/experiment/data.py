@@ -4,6 +4,7 @@ Labels live in the :class:`Oracle` alone: what trains, observes or selects sees 
 """
 
 import dataclasses
+import functools
 import hashlib
 import numbers
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from dynal_fast.data import ImageDataset, ImageInputs, LazyStack, load
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.data.inflate import PoolView
+from dynal_fast.experiment.determinism import tensor_bytes
 from dynal_fast.experiment.segmentation import LabelMaps, MapOracle, check_label_maps
 
 
@@ -99,6 +101,25 @@ class SampleSet(Dataset):
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         return tuple(self[0][1].shape)
+
+    def digest(self) -> str:
+        """Return a SHA-256 that other inputs do not have.
+
+        It is of all values held in memory, of the names and sizes of files that are decoded as
+        they are needed, and always of some inputs as a model sees them.
+        """
+        digest = hashlib.sha256()
+        held = self.source.images if isinstance(self.source, ImageInputs) else self.source
+        if isinstance(held, Tensor):
+            digest.update(tensor_bytes(held))
+        elif isinstance(held, LazyStack):
+            listed = [f"{path.name} {path.stat().st_size}" for path in held.paths]
+            digest.update("\n".join(listed).encode())
+        spread = torch.linspace(0, len(self) - 1, min(8, len(self))).round().long().unique()
+        seen = self._inputs(spread)
+        digest.update(f"{tuple(seen.shape)} {seen.dtype}".encode())
+        digest.update(tensor_bytes(seen))
+        return digest.hexdigest()
 
 
 class Oracle:
@@ -202,6 +223,24 @@ class ExperimentData:
     def segments(self) -> bool:
         """Whether every pixel has a label, instead of every sample."""
         return isinstance(self.test_labels, LabelMaps)
+
+    @property
+    def chance(self) -> float | None:
+        """The test accuracy of always naming its most frequent class, None for label maps."""
+        if self.segments:
+            return None
+        return int(self.test_labels.bincount().max()) / len(self.test_labels)
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the inputs, and of the inputs and labels of the test set."""
+        kind = MapOracle if self.segments else Oracle
+        held = self.test_labels.maps if self.segments else self.test_labels
+        return {
+            "samples": self.samples.digest(),
+            "test_samples": self.test_samples.digest(),
+            "test_labels": kind(held, self.num_classes).digest(),
+        }
 
     @property
     def metric(self) -> str:

@@ -1,8 +1,10 @@
 """What makes a run repeat itself: seeds by purpose, the device, deterministic kernels, digests."""
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,12 +45,32 @@ def deterministic_algorithms() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
+def numerics() -> dict[str, Any]:
+    """Return what the last bits of results depend on, and a run can be given again."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "default_dtype": str(torch.get_default_dtype()),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def machine(device: torch.device) -> str:
+    """Return the hardware whose kernels round: the GPU, or the instructions of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+
+
 def weights_digest(model: nn.Module) -> str:
     """Return the SHA-256 of all parameters and buffers with their names."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """Return the bytes of a tensor in the order of its elements."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -17,6 +17,7 @@ from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
 from dynal_fast.threads import checked_threads
 
 OnEpoch = Callable[[str, int], None]
+SELECTING = ", selecting"
 
 
 def total_epochs(config: RunConfig) -> int:
@@ -48,7 +49,7 @@ def run_grid(
         The data set; by default the one that ``config`` names.
     on_epoch
         Called after each epoch as ``on_epoch(where, done)``, with ``done`` out of
-        :func:`total_epochs`.
+        :func:`total_epochs`; where a selection follows, ``where`` ends in ``SELECTING``.
 
     Raises
     ------
@@ -77,17 +78,25 @@ def run_grid(
     ]
     for experiment in experiments[: len(names)]:
         experiment.check_needs()
+    for experiment in experiments:
+        experiment.check_resumes()
     runs: list[RunResult] = []
     done = 0
     with sole_run(folder):
         for (name, seed), experiment in zip(jobs, experiments, strict=True):
             if on_epoch is not None:
-                experiment.on_epoch = _reporter(on_epoch, name, seed, done, config.training.epochs)
+                experiment.on_epoch = _reporter(on_epoch, name, seed, done, experiment)
             runs.append(dataclasses.replace(experiment.run(), strategy=name))
             done += (experiment.protocol.selections + 1) * config.training.epochs
         runs.sort(key=lambda run: [*names, REFERENCE].index(run.strategy))
-        samples = len(data.samples)
-        grid = GridResult(config.to_mapping(), runs, metric=data.metric, samples=samples)
+        grid = GridResult(
+            config.to_mapping(),
+            runs,
+            metric=data.metric,
+            samples=len(data.samples),
+            test_samples=len(data.test_samples),
+            chance=data.chance,
+        )
         grid.save(folder)
     return grid
 
@@ -130,8 +139,12 @@ def _experiment(
 
 
 def _reporter(
-    on_epoch: OnEpoch, name: str, seed: int, done: int, epochs: int
+    on_epoch: OnEpoch, name: str, seed: int, done: int, experiment: ActiveLearningExperiment
 ) -> Callable[[int, int], None]:
-    return lambda cycle, epoch: on_epoch(
-        f"{name}, seed {seed}, cycle {cycle}", done + cycle * epochs + epoch
-    )
+    epochs, selections = experiment.training.epochs, experiment.protocol.selections
+
+    def report(cycle: int, epoch: int) -> None:
+        next_step = SELECTING if epoch == epochs and cycle < selections else ""
+        on_epoch(f"{name}, seed {seed}, cycle {cycle}{next_step}", done + cycle * epochs + epoch)
+
+    return report

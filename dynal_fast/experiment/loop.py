@@ -1,7 +1,7 @@
 """The active-learning loop: train, observe, evaluate, select, label; checkpointed every cycle."""
 
 import dataclasses
-import json
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynal_fast._version import __version__
 from dynal_fast.acquisition.registry import (
     Select,
     Strategy,
@@ -22,22 +21,16 @@ from dynal_fast.acquisition.registry import (
     checked_picks,
 )
 from dynal_fast.data.inflate import PoolView, inflated_view
+from dynal_fast.experiment import resume
 from dynal_fast.experiment.analysis import AnalysisRecorder
-from dynal_fast.experiment.checkpoint import (
-    Checkpoint,
-    RandomStreams,
-    first_difference,
-    own_random_state,
-    prefixed,
-    sole_run,
-)
-from dynal_fast.experiment.config import Protocol, Schedule, Training, canonical_json
+from dynal_fast.experiment.checkpoint import RandomStreams, own_random_state, sole_run
+from dynal_fast.experiment.config import Protocol, Schedule, Training
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.determinism import (
     checked_device,
     derived_seed,
     deterministic_algorithms,
-    weights_digest,
+    machine,
 )
 from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
@@ -51,8 +44,6 @@ from dynal_fast.models import SEGMENTATION
 from dynal_fast.pool import EMATeacher
 from dynal_fast.pool.mc_dropout import dropout_layers
 
-CHECKPOINT = "checkpoint.safetensors"
-CHECKPOINT_FORMAT = 1
 EVALUATION_BATCH = 512
 
 
@@ -68,6 +59,7 @@ class RunState:
     objective: Objective | None
     cycles: list[CycleResult] = field(default_factory=list)
     timings: list[CycleTiming] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
 
 
 class ActiveLearningExperiment:
@@ -149,7 +141,7 @@ class ActiveLearningExperiment:
         # One label map is as large as thousands of labels: as many images as train together.
         self.batch = self.training.batch_size if data.segments else EVALUATION_BATCH
         self.device = checked_device(device)
-        self.path = Path(directory) / CHECKPOINT if directory is not None else None
+        self.path = Path(directory) / resume.CHECKPOINT if directory is not None else None
         self.on_epoch = on_epoch or (lambda cycle, epoch: None)
         wanted = max(self.protocol.labeled_counts())
         entries = self.protocol.entries(len(data.samples))
@@ -157,8 +149,10 @@ class ActiveLearningExperiment:
             raise ValueError(
                 f"initial + cycles * budget must be at most the {entries} samples, got {wanted}"
             )
+        self.given = data
         self.view: PoolView | None = None
         self.data, self.initial = self._drawn(data)
+        self.initial_ids: list[int] = self.originals(self.initial).tolist()
 
     def run(self) -> RunResult:
         """Run all cycles, or those that are left, and return the results.
@@ -166,7 +160,8 @@ class ActiveLearningExperiment:
         Raises
         ------
         ValueError
-            The directory holds a checkpoint of another configuration.
+            The directory holds a checkpoint that is damaged or of another configuration, which
+            includes the number of threads and the version of torch.
         FloatingPointError
             The training diverged.
         OSError
@@ -176,14 +171,26 @@ class ActiveLearningExperiment:
         with own_random_state(), deterministic_algorithms():
             state = self._start()
             with nullcontext() if self.path is None else sole_run(self.path.parent):
-                self._restore(state)
-                while not self._finished(state.cycles):
+                resume.restore(self, state)
+                while not self.finished(state.cycles):
                     self._run_cycle(state)
-                    self._save(state)
-        initial = self._originals(self.initial).tolist()
-        return RunResult(self.strategy.name, self.seed, initial, state.cycles, state.timings)
+                    resume.save(self, state)
+        return RunResult(
+            self.strategy.name, self.seed, self.initial_ids, state.cycles, state.timings
+        )
 
-    def _finished(self, cycles: list[CycleResult]) -> bool:
+    def check_resumes(self) -> None:
+        """Check, before anything is trained, that the run can go on in its directory.
+
+        Raises
+        ------
+        ValueError
+            What is there is damaged, of another configuration, or without the recordings that are
+            asked for.
+        """
+        resume.check_resumes(self)
+
+    def finished(self, cycles: list[CycleResult]) -> bool:
         """Whether all cycles ran, or the error fell as far as asked (the long-tail paper)."""
         wanted = self.protocol.error_reduction
         reached = bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
@@ -200,7 +207,8 @@ class ActiveLearningExperiment:
         self.view = inflated_view(initial, rest, flips, factor, draw)
         return data.entries(self.view), torch.arange(len(initial))
 
-    def _originals(self, ids: Tensor) -> Tensor:
+    def originals(self, ids: Tensor) -> Tensor:
+        """Return the samples of the data set that entries of the pool show."""
         return ids if self.view is None else self.view.original_ids[ids]
 
     def _start(self) -> RunState:
@@ -209,13 +217,18 @@ class ActiveLearningExperiment:
         labeled = self.initial
         observer = self._observer()
         observer.drop(labeled)
-        self.configuration = self._configuration(model)
         streams = RandomStreams(derived_seed(self.seed, "run"))
         objective = None
         if self.training.unsupervised != "none":
             objective = Objective(self.training, self.initial_model("baseline"))
         targets = self.data.oracle.label(labeled)
-        return RunState(model, labeled, targets, observer, streams, objective)
+        here = [machine(self.device)]
+        return RunState(model, labeled, targets, observer, streams, objective, machines=here)
+
+    @functools.cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Everything the results depend on: a checkpoint of another configuration is refused."""
+        return resume.configuration(self)
 
     def _observer(self) -> PoolObserver | ImageObserver:
         samples, tracks = self.data.samples, self.strategy.tracks
@@ -255,25 +268,6 @@ class ActiveLearningExperiment:
     def head(self) -> str | None:
         """The layer whose input is the embedding, where it is not the last linear one."""
         return SEGMENTATION.get(self.model_name) if self.data.segments else None
-
-    def _configuration(self, model: nn.Module) -> dict[str, Any]:
-        """Everything the results depend on: a checkpoint of another configuration is refused."""
-        configuration = {
-            "dynal_fast": __version__,
-            "data": self.data.name,
-            "input_shape": [len(self.data.samples), *self.data.samples.input_shape],
-            "labels": self.data.oracle.digest(),
-            "model": self.model_name,
-            "initial_weights": weights_digest(model),
-            "strategy": self.strategy.name,
-            "options": dict(self.strategy.options),
-            "seed": self.seed,
-            "device": self.device.type,
-            "protocol": dataclasses.asdict(self.protocol),
-            "training": dataclasses.asdict(self.training),
-            "schedules": self.schedules,
-        }
-        return json.loads(canonical_json(configuration))
 
     def _run_cycle(self, state: RunState) -> None:
         cycle = len(state.cycles)
@@ -331,10 +325,18 @@ class ActiveLearningExperiment:
             state.labeled = torch.cat([state.labeled, picks])
             state.targets = self.data.oracle.label(state.labeled)
             state.observer.drop(picks)
-            selected = self._originals(picks).tolist()
+            selected = self.originals(picks).tolist()
         state.cycles.append(
             CycleResult(
-                cycle, labeled_count, test_accuracy, loss, selected, distinct, report, by_class
+                cycle,
+                labeled_count,
+                test_accuracy,
+                loss,
+                selected,
+                distinct,
+                report,
+                by_class,
+                trainer.steps,
             )
         )
         state.timings.append(timing)
@@ -351,50 +353,6 @@ class ActiveLearningExperiment:
                 "a lower learning_rate may help"
             )
         return loss
-
-    def _save(self, state: RunState) -> None:
-        if self.path is None:
-            return
-        random_tensors, random_facts = state.streams.state()
-        tensors = {"labeled": state.labeled}
-        tensors |= prefixed("model", state.model.state_dict())
-        tensors |= prefixed("stats", state.observer.state())
-        tensors |= prefixed("random", random_tensors)
-        if state.objective is not None:
-            tensors |= prefixed("objective", state.objective.state())
-        facts = {
-            "format": CHECKPOINT_FORMAT,
-            "configuration": self.configuration,
-            "random": random_facts,
-            "cycles": [dataclasses.asdict(cycle) for cycle in state.cycles],
-            "timings": [dataclasses.asdict(timing) for timing in state.timings],
-        }
-        Checkpoint(tensors, facts).save(self.path)
-
-    def _restore(self, state: RunState) -> None:
-        if self.path is None or not self.path.exists():
-            return
-        checkpoint = Checkpoint.load(self.path)
-        facts = checkpoint.facts
-        if facts.get("format") != CHECKPOINT_FORMAT:
-            raise ValueError(
-                f"{self.path} has format {facts.get('format')}, not {CHECKPOINT_FORMAT}"
-            )
-        difference = first_difference(self.configuration, facts["configuration"])
-        if difference:
-            raise ValueError(
-                f"{self.path} belongs to a different configuration: {difference}. "
-                "Choose another output directory, or delete this one to start over."
-            )
-        state.labeled = checkpoint.tensors["labeled"]
-        state.targets = self.data.oracle.label(state.labeled)
-        state.model.load_state_dict(checkpoint.part("model"))
-        state.observer.restore(checkpoint.part("stats"))
-        state.streams.restore(checkpoint.part("random"), facts["random"])
-        if state.objective is not None:
-            state.objective.restore(checkpoint.part("objective"))
-        state.cycles = [CycleResult(**cycle) for cycle in facts["cycles"]]
-        state.timings = [CycleTiming.from_mapping(timing) for timing in facts["timings"]]
 
 
 def unlabeled(count: int, labeled: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from dynal_fast.experiment.plain import Count, NotNegative
+
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATM = Path("/proc/self/statm")
@@ -22,8 +24,8 @@ _SAMPLING_SECONDS = 0.002
 class Measurement:
     """What a step took; ``memory_method`` says how the memory was measured."""
 
-    seconds: float = 0.0
-    peak_extra_bytes: int = 0
+    seconds: NotNegative = 0.0
+    peak_extra_bytes: Count = 0
     memory_method: str = ""
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from dynal_fast._version import __version__
+from dynal_fast.experiment.chance import near_chance
 from dynal_fast.experiment.measure import Measurement
+from dynal_fast.experiment.plain import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    check_fields,
+)
 
 RESULTS, TABLE, TIMINGS = "results.json", "results.csv", "timings.json"
 REFERENCE = "all_data"
@@ -25,32 +34,36 @@ class CycleResult:
     ``distinct_labels`` the labels that the oracle gave, and ``selected`` names the originals.
     ``report`` is what the strategy said about its selection, such as a bound that it reached.
     ``by_class`` is the accuracy on each class of the test set, None where it has no such sample.
+    ``steps`` is how many optimizer steps the training took, None in results of earlier versions.
+
+    Raises
+    ------
+    ValueError
+        A value is not finite, a count or a share is none; the message names it.
     """
 
-    cycle: int
-    labeled: int
-    accuracy: float
-    train_loss: float
-    selected: list[int]
-    distinct_labels: int | None = None
+    cycle: Count
+    labeled: Positive
+    accuracy: Share
+    train_loss: NotNegative
+    selected: list[Count]
+    distinct_labels: Positive | None = None
     report: dict[str, Any] = field(default_factory=dict)
-    by_class: list[float | None] = field(default_factory=list)
+    by_class: list[Share | None] = field(default_factory=list)
+    steps: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class CycleTiming:
     """What one cycle took; ``selection`` is None after the last training."""
 
-    cycle: int
-    train_seconds: float
-    observe_seconds: float
+    cycle: Count
+    train_seconds: NotNegative
+    observe_seconds: NotNegative
     selection: Measurement | None = None
-
-    @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> "CycleTiming":
-        """Build from what ``dataclasses.asdict`` gave."""
-        selection = values["selection"]
-        return cls(**(values | {"selection": Measurement(**selection) if selection else None}))
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class RunResult:
 
     strategy: str
     seed: int
-    initial: list[int]
+    initial: list[Count]
     cycles: list[CycleResult]
     timings: list[CycleTiming] = field(default_factory=list, compare=False)
 
@@ -80,14 +93,21 @@ class GridResult:
 
     ``environment`` is where the timings were measured, by default here; ``metric`` says what is
     called accuracy elsewhere: for segmentation ``"mean IoU"``. ``samples`` is the number of
-    training samples of the data set, where it is known.
+    training samples of the data set, ``test_samples`` that of test samples, and ``chance`` the
+    accuracy of naming the test set's most frequent class always, where they are known.
     """
 
     configuration: dict[str, Any]
     runs: list[RunResult]
     environment: dict[str, Any] = field(default_factory=lambda: environment(), compare=False)
     metric: str = "accuracy"
-    samples: int | None = None
+    samples: Positive | None = None
+    test_samples: Positive | None = None
+    chance: Share | None = None
+
+    def __post_init__(self) -> None:
+        if not self.metric.strip():
+            raise ValueError(f"metric must be a name, got {self.metric!r}")
 
     @property
     def protocol_note(self) -> str:
@@ -106,6 +126,15 @@ class GridResult:
     def strategies(self) -> list[str]:
         """The strategies in the order they ran, without the reference."""
         return [name for name in dict.fromkeys(r.strategy for r in self.runs) if name != REFERENCE]
+
+    @property
+    def steps_note(self) -> str:
+        """How many optimizer steps a training took; empty where the results do not say."""
+        steps = [cycle.steps for run in self.runs for cycle in run.cycles if cycle.steps]
+        if not steps:
+            return ""
+        few, many = min(steps), max(steps)
+        return f"Optimizer steps of a training: {few:,}" + (f" to {many:,}." if many > few else ".")
 
     @property
     def segments(self) -> bool:
@@ -145,6 +174,8 @@ class GridResult:
         ]
         facts = {"format": 1, "configuration": self.configuration, "metric": self.metric}
         facts |= {"samples": self.samples, "protocol": self.protocol_note}
+        facts |= {"test_samples": self.test_samples, "chance": self.chance}
+        facts |= {"near_chance": near_chance(self)}
         return _readable(facts | {"runs": runs})
 
     def timings_json(self) -> str:
@@ -160,20 +191,20 @@ class GridResult:
         return _readable({"format": 1, "environment": self.environment, "runs": runs})
 
     def results_csv(self) -> str:
-        """One line for each training: strategy, seed, cycle, labeled, accuracy and loss.
+        """One line for each training: strategy, seed, cycle, labeled, accuracy, loss and steps.
 
         Its column ``protocol`` is :attr:`protocol_note`: no line of a shrunk run passes for the
         paper's own.
         """
         text, note = io.StringIO(), self.protocol_note
         writer = csv.writer(text, lineterminator="\n")
-        header = ["strategy", "seed", "cycle", "labeled", "accuracy", "train_loss", "protocol"]
-        writer.writerow(header)
+        header = ["strategy", "seed", "cycle", "labeled", "accuracy", "train_loss", "steps"]
+        writer.writerow([*header, "protocol"])
         for run in self.runs:
             for cycle in run.cycles:
                 writer.writerow(
                     [run.strategy, run.seed, cycle.cycle, cycle.labeled]
-                    + [repr(cycle.accuracy), repr(cycle.train_loss), note]
+                    + [repr(cycle.accuracy), repr(cycle.train_loss), cycle.steps, note]
                 )
         return text.getvalue()
 
@@ -204,34 +235,12 @@ class GridResult:
         Raises
         ------
         ValueError
-            A file is missing, or does not hold what :meth:`save` writes.
+            A file is missing, or a value in it is not one that a run writes; the message names
+            the file and the key.
         """
-        try:
-            results = json.loads(results_file.read_text())
-            timings = json.loads(timings_file.read_text()) if timings_file else _no_timings(results)
-            runs = [
-                RunResult(
-                    run["strategy"],
-                    run["seed"],
-                    run["initial"],
-                    [CycleResult(**cycle) for cycle in run["cycles"]],
-                    [CycleTiming.from_mapping(timing) for timing in timed["cycles"]],
-                )
-                for run, timed in zip(results["runs"], timings["runs"], strict=True)
-            ]
-            metric = results.get("metric", "accuracy")
-            samples = results.get("samples")
-            return cls(results["configuration"], runs, timings["environment"], metric, samples)
-        except OSError as error:
-            raise ValueError(f"{results_file.parent} holds no finished results: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{results_file.parent}: the results cannot be read: {error!r}"
-            ) from error
+        from dynal_fast.experiment.reading import read_grid
 
-
-def _no_timings(results: dict[str, Any]) -> dict[str, Any]:
-    return {"environment": {}, "runs": [{"cycles": []} for _ in results["runs"]]}
+        return read_grid(results_file, timings_file)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -243,7 +252,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, 0.0
-    return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return mean, math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1)
 
 
 def environment() -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dynal_fast.pool.observe import evaluating
 class Trainer:
     """One training from a fresh optimizer: call :meth:`run_epoch` once for each epoch.
 
+    ``steps`` counts the optimizer's steps.
+
     Parameters
     ----------
     objective
@@ -44,6 +46,7 @@ class Trainer:
         self.training = training
         self.device = device
         self.objective = objective
+        self.steps = 0
         self.augmentation = Augmentation(training.crop_padding, training.horizontal_flip)
         self.optimizer = build_optimizer(model, training)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
@@ -90,6 +93,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
+            self.steps += 1
             if self.objective is not None:
                 self.objective.after_step()
             total += loss.item() * len(rows)

@@ -1,12 +1,12 @@
 """The part of a report about single classes: which of them more labels help."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from dynal_fast.report.analyses import Array
-from dynal_fast.report.html import PANEL, legend, missing, panels, section, table
+from dynal_fast.report.html import NOTHING, PANEL, legend, missing, panels, section, table
+from dynal_fast.report.markup import Markup
 from dynal_fast.report.of_results import several_seeds
 from dynal_fast.report.runs import Method
 from dynal_fast.report.svg import Chart, linear, marked, styles
@@ -14,23 +14,23 @@ from dynal_fast.report.svg import Chart, linear, marked, styles
 MOST_LINES = 20  # of classes, in one picture
 
 
-def classes(methods: Sequence[Method]) -> str:
+def classes(methods: Sequence[Method]) -> Markup:
     """Return the section of the accuracies, or intersections over union, of every class."""
     metric = methods[0].experiment.grid.metric.removeprefix("mean ")
     averaged = ", mean over seeds" if several_seeds(methods) else ", of one seed"
     text = (
-        f"Test {escape(metric)} of each class (%){averaged}: after every training as a "
+        f"Test {metric} of each class (%){averaged}: after every training as a "
         "picture (temporal output discrepancy, Fig. 11), and after the last as a table (its Table "
         "2), where the best of a row is bold."
     )
     curves = {method.name: curve for method in methods if (curve := class_curves(method))}
     if not curves:
-        text = f"Test {escape(metric)} of each class."
+        text = f"Test {metric} of each class."
         absent = missing("These results were written before they held single classes.")
         return section("classes", "Single classes", text, absent)
     last = {name: curve[max(curve)] for name, curve in curves.items()}
     names = [f"class {label}" for label in range(max(map(len, last.values())))]
-    drawn = ""
+    drawn = NOTHING
     if len(names) <= MOST_LINES:
         drawn = _pictures(curves, names, metric)
     rows = []
@@ -62,7 +62,7 @@ def class_curves(method: Method) -> dict[int, Array]:
     return {count: np.mean(values[count], axis=0) for count in sorted(values)}
 
 
-def _pictures(curves: Mapping[str, dict[int, Array]], names: Sequence[str], metric: str) -> str:
+def _pictures(curves: Mapping[str, dict[int, Array]], names: Sequence[str], metric: str) -> Markup:
     looks = styles(names)
     reached = [100 * v for curve in curves.values() for means in curve.values() for v in means]
     pictures = []

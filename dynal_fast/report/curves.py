@@ -32,6 +32,7 @@ def draw_learning_curves(
     style: dict[Any, Any] = {
         "font.size": 11,
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name may hold $
         "svg.hashsalt": "dynal_fast",
         "axes.spines.top": False,
         "axes.spines.right": False,

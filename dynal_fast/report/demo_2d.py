@@ -17,6 +17,7 @@ from dynal_fast.experiment.three_gaussians import (
 )
 from dynal_fast.files import write_atomically
 from dynal_fast.report.html import LARGE_PANEL, both_widths, legend, page, panels, section, table
+from dynal_fast.report.markup import Markup, element
 from dynal_fast.report.of_results import percent
 from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles
 from dynal_fast.report.table import aligned
@@ -35,11 +36,13 @@ def write_demo_2d(courses: Sequence[Course], folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     title = "Farthest-first and softmax response on three Gaussians"
-    lead = (
-        "<p>The example of section 5 of <em>Deep Active Learning over the Long Tail</em> (its "
-        "Fig. 5): 200 points of three Gaussians, the middle one of the negative class, the two "
-        "around it of the positive. From one labeled point of each class, every method labels one "
-        "point at a time, and a network with one hidden layer is trained anew.</p>\n"
+    lead = element(
+        "p",
+        "The example of section 5 of ",
+        element("em", "Deep Active Learning over the Long Tail"),
+        " (its Fig. 5): 200 points of three Gaussians, the middle one of the negative class, the "
+        "two around it of the positive. From one labeled point of each class, every method labels "
+        "one point at a time, and a network with one hidden layer is trained anew.",
     )
     sections = [_rounds(courses), _accuracies(courses), _radii(courses)]
     values = {
@@ -54,8 +57,8 @@ def write_demo_2d(courses: Sequence[Course], folder: str | Path) -> list[Path]:
         ],
     }
     paths = [folder / "index.html", folder / "demo-2d.json"]
-    write_atomically(paths[0], page(title, lead, sections, CONTENTS).encode())
-    write_atomically(paths[1], (json.dumps(values, indent=1) + "\n").encode())
+    write_atomically(paths[0], page(title, lead + "\n", sections, CONTENTS).encode())
+    write_atomically(paths[1], (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
     return paths
 
 
@@ -68,7 +71,7 @@ def demo_2d_table(courses: Sequence[Course]) -> str:
     return aligned(rows)
 
 
-def _rounds(courses: Sequence[Course]) -> str:
+def _rounds(courses: Sequence[Course]) -> Markup:
     seed = courses[0].seed
     _, points, gaussian = three_gaussians(seed)
     drawn = {course.method: course for course in courses if course.seed == seed}
@@ -123,7 +126,7 @@ def _ticks(first: int, end: int, step: int) -> dict[float, str]:
     return {float(value): str(value) for value in range(first, end, step)}
 
 
-def _accuracies(courses: Sequence[Course]) -> str:
+def _accuracies(courses: Sequence[Course]) -> Markup:
     text = (
         "Accuracy on 2,000 other points by labeled points, mean over seeds; the band is one "
         "standard deviation. Where a method never reaches one of the Gaussians, it stays near two "
@@ -141,7 +144,7 @@ def _accuracies(courses: Sequence[Course]) -> str:
     return section("accuracy", "Accuracy", text, drawn, numbers)
 
 
-def _radii(courses: Sequence[Course]) -> str:
+def _radii(courses: Sequence[Course]) -> Markup:
     text = (
         "How far the farthest of the 200 points is, in the plane, from its nearest labeled one: "
         "what farthest-first keeps small, there in the hidden layer. Mean over seeds."
@@ -155,7 +158,9 @@ def _radii(courses: Sequence[Course]) -> str:
     return section("radius", "Radius", text, drawn, numbers)
 
 
-def _every_round(values: dict[str, list[list[float]]], labeled: Sequence[int], label: str) -> str:
+def _every_round(
+    values: dict[str, list[list[float]]], labeled: Sequence[int], label: str
+) -> Markup:
     rows = []
     for i, count in enumerate(labeled):
         spread = [mean_and_deviation([course[i] for course in v]) for v in values.values()]
@@ -168,7 +173,7 @@ def _curves(
     labeled: Sequence[int],
     label: str,
     ceiling: float = float("inf"),
-) -> str:
+) -> Markup:
     """Draw the mean and the band over seeds of each method."""
     looks = styles([*values])
     spread = {

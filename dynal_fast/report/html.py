@@ -1,10 +1,10 @@
 """The HTML of a report: tables, figures and the page around them, which needs nothing else."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 
 from dynal_fast._version import __version__
+from dynal_fast.report.markup import Markup, document, element, joined
 from dynal_fast.report.svg import Chart, Style, swatch
 
 STYLESHEET = Path(__file__).with_name("page.css")
@@ -12,85 +12,97 @@ WIDE, NARROW = (760, 380), (340, 300)  # pixels: on a desktop, on a phone
 PANEL, LARGE_PANEL = (300, 225), (400, 280)
 # Nothing may be fetched, by whatever a name in the results says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+NOTHING = joined([])
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Markup:
     """Return a table that scrolls inside its own box; the first column names the rows.
 
     >>> table(["method", "accuracy"], [["a<b", "1"]], "Accuracy").count("a&lt;b")
     1
     """
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(_cell(cell) for cell in row[1:])
-        + "</tr>\n"
+    head = element("tr", *(element("th", cell, scope="col") for cell in header))
+    body = [
+        element("tr", element("th", row[0], scope="row"), *map(_cell, row[1:])) + "\n"
         for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
+    ]
+    content = element("table", "\n", element("thead", head), "\n", element("tbody", *body))
+    box = {"class_": "scroll", "role": "region", "tabindex": 0, "aria_label": label}
+    return element("div", content, "\n", **box) + "\n"
 
 
-def _cell(text: str) -> str:
+def _cell(text: str) -> Markup:
     best = text.endswith("*")
-    return f'<td class="best">{escape(text[:-1])}</td>' if best else f"<td>{escape(text)}</td>"
+    return element("td", text[:-1], class_="best") if best else element("td", text)
 
 
-def legend(entries: Sequence[tuple[str, Style]], area: bool = False, lines: bool = True) -> str:
+def legend(entries: Sequence[tuple[str, Style]], area: bool = False, lines: bool = True) -> Markup:
     """Return the names beside what they look like in the pictures."""
-    items = "".join(
-        f"<li>{swatch(style, area, lines)}<span>{escape(name)}</span></li>"
-        for name, style in entries
-    )
-    return f'<ul class="legend">{items}</ul>\n'
+    return key([(name, swatch(style, area, lines)) for name, style in entries])
 
 
-def both_widths(draw: Callable[[int, int], Chart], description: str) -> str:
+def key(entries: Sequence[tuple[str, Markup]]) -> Markup:
+    """Return names beside small pictures."""
+    items = (element("li", picture, element("span", name)) for name, picture in entries)
+    return element("ul", *items, class_="legend") + "\n"
+
+
+def both_widths(draw: Callable[[int, int], Chart], description: str) -> Markup:
     """Return a picture drawn for a desktop and for a phone; the stylesheet shows one of them."""
     wide, narrow = draw(*WIDE).svg(description, "wide"), draw(*NARROW).svg(description, "narrow")
-    return f"{wide}\n{narrow}\n"
+    return joined([wide, "\n", narrow, "\n"])
 
 
-def panels(pictures: Sequence[tuple[str, str]], large: bool = False) -> str:
+def panels(pictures: Sequence[tuple[str, Markup]], large: bool = False) -> Markup:
     """Return titled small pictures side by side, as many as the width holds."""
-    size = " large" if large else ""
-    drawn = "".join(f"<div><h3>{escape(title)}</h3>\n{svg}</div>\n" for title, svg in pictures)
-    return f'<div class="panels{size}">\n{drawn}</div>\n'
-
-
-def section(identifier: str, title: str, text: str, content: str, numbers: str = "") -> str:
-    """Return a section of the page. ``text`` and ``content`` are HTML, ``title`` is not.
-
-    ``numbers`` are the tables behind the pictures, folded away.
-    """
-    folded = f"<details><summary>The numbers</summary>\n{numbers}</details>\n" if numbers else ""
-    return (
-        f'<section id="{identifier}">\n<h2>{escape(title)}</h2>\n<p>{text}</p>\n'
-        f"{content}{folded}</section>\n"
+    drawn = (
+        element("div", element("h3", title), "\n", picture) + "\n" for title, picture in pictures
     )
+    return element("div", "\n", *drawn, class_="panels large" if large else "panels") + "\n"
 
 
-def missing(text: str) -> str:
-    """Return what stands in the place of a picture that cannot be drawn. ``text`` is HTML."""
-    return f'<p class="missing">{text}</p>\n'
+def section(
+    identifier: str, title: str, text: str, content: Markup, numbers: Markup = NOTHING
+) -> Markup:
+    """Return a section of the page; ``numbers`` are the tables behind its pictures, folded away."""
+    folded = NOTHING
+    if numbers:
+        folded = element("details", element("summary", "The numbers"), "\n", numbers) + "\n"
+    parts = [element("h2", title), "\n", element("p", text), "\n", content, folded]
+    return element("section", "\n", *parts, id=identifier) + "\n"
+
+
+def missing(text: str) -> Markup:
+    """Return what stands in the place of a picture that cannot be drawn."""
+    return element("p", text, class_="missing") + "\n"
 
 
 def page(
-    title: str, lead: str, sections: Sequence[str], contents: Sequence[tuple[str, str]]
-) -> str:
-    """Return the whole page. ``lead`` and the sections are HTML; ``contents`` are id and title."""
-    links = "".join(f'<li><a href="#{target}">{escape(name)}</a></li>' for target, name in contents)
-    navigation = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if contents else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLESHEET.read_text()}</style>\n</head>\n"
-        f"<body>\n<main>\n<header><h1>{escape(title)}</h1>\n{lead}</header>\n{navigation}"
-        f"{''.join(sections)}<footer>Written by dynal_fast {__version__}.</footer>\n"
-        "</main>\n</body>\n</html>\n"
+    title: str, lead: Markup, sections: Sequence[Markup], contents: Sequence[tuple[str, str]]
+) -> Markup:
+    """Return the whole page; ``contents`` are the identifiers and titles of its sections."""
+    links = (
+        element("li", element("a", name, href=f"#{identifier}")) for identifier, name in contents
     )
+    navigation = NOTHING
+    if contents:
+        navigation = element("nav", element("ul", *links), aria_label="Contents") + "\n"
+    head = [
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("link", rel="icon", href="data:,"),
+        element("title", title),
+    ]
+    main = element(
+        "main",
+        "\n",
+        element("header", element("h1", title), "\n", lead),
+        "\n",
+        navigation,
+        *sections,
+        element("footer", f"Written by dynal_fast {__version__}."),
+        "\n",
+    )
+    return document([part + "\n" for part in head], [main], STYLESHEET.read_text("utf-8"))

@@ -1,21 +1,23 @@
 """The parts of a report that need what ``dynal-fast run --analysis`` records."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from dynal_fast.report.analyses import Array, most_and_least_stable
 from dynal_fast.report.html import (
     LARGE_PANEL,
+    NOTHING,
     PANEL,
     both_widths,
+    key,
     legend,
     missing,
     panels,
     section,
     table,
 )
+from dynal_fast.report.markup import Markup, element
 from dynal_fast.report.of_results import percent, run_again
 from dynal_fast.report.recorded import (
     FOUND_PORTIONS,
@@ -25,7 +27,7 @@ from dynal_fast.report.recorded import (
     pool_portions,
 )
 from dynal_fast.report.runs import Method
-from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic, marked
+from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic, marked, swatch
 
 FOLLOWED = 4  # samples in each picture of trajectories
 HISTOGRAM_BINS, FEW_VALUES = 24, 40
@@ -35,7 +37,7 @@ RANKED = "prediction_stability, label_dispersion, cod, entropy, margin or least_
 
 def recorded_sections(
     methods: Sequence[Method], recordings: Recordings, styles: Mapping[str, Style]
-) -> list[str]:
+) -> list[Markup]:
     """Return all sections; where nothing was recorded they say what records it, or why nothing can.
 
     ``recordings`` holds the recorded runs of each method by its name; a method may have none.
@@ -43,18 +45,22 @@ def recorded_sections(
     if methods[0].experiment.grid.segments:
         note = missing(
             "Not for label maps: this analysis needs one label for each sample, so "
-            "<code>--analysis</code> does not record segmentation."
+            + element("code", "--analysis")
+            + " does not record segmentation."
         )
         every = (INFORMATIVENESS, LOSS_BY_RANK, FOUND, HISTOGRAMS, TRAJECTORIES)
         return [section(*each, note) for each in every]
     without = [method for method in methods if not recordings.get(method.name)]
-    again = escape(run_again((without or methods)[0].experiment, " --analysis"))
-    note = ""
+    again = run_again((without or methods)[0].experiment, " --analysis")
+    note = NOTHING
     if without:
-        names = escape(", ".join(method.name for method in without))
+        names = ", ".join(method.name for method in without)
         note = missing(
             f"Nothing is recorded of {names}. This records it, into a new folder: "
-            f'<code>{again}</code>, with the file under <a href="#settings">Settings</a>.'
+            + element("code", again)
+            + ", with the file under "
+            + element("a", "Settings", href="#settings")
+            + "."
         )
     found = {name: runs for name, runs in recordings.items() if runs}
     rankings = {
@@ -64,7 +70,7 @@ def recorded_sections(
     }
     unranked = note if not found else missing(
         "None of the recorded strategies ranks the pool by a score. Run one that does, such as "
-        f"{RANKED}: <code>{again} --strategies cod</code>."
+        f"{RANKED}: " + element("code", f"{again} --strategies cod") + "."
     )  # fmt: skip
     return [
         section(*INFORMATIVENESS, *(_informativeness(found, styles, note) if found else (note,))),
@@ -86,7 +92,9 @@ INFORMATIVENESS = (
 )
 
 
-def _informativeness(found: Recordings, styles: Mapping[str, Style], note: str) -> tuple[str, str]:
+def _informativeness(
+    found: Recordings, styles: Mapping[str, Style], note: Markup
+) -> tuple[Markup, Markup]:
     pool = float(np.mean([run.pool_accuracy for runs in found.values() for run in runs]))
     curves: dict[str, tuple[list[float], Array, Array]] = {}
     for name, runs in found.items():
@@ -148,8 +156,8 @@ SCORE_AND_LOSS = (
 SCORE_STYLE, LOSS_STYLE = Style("c0", "circle"), Style("c1", "square", "6 3")
 
 
-def _score_and_loss(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
-    pictures, tables = [], ""
+def _score_and_loss(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[Markup, Markup]:
+    pictures, tables = [], NOTHING
     for name, ranked in _cod_first(rankings):
         cycles = sorted(set.intersection(*(set(ranking.means) for ranking in ranked)))
         means = np.mean([[ranking.means[c] for c in cycles] for ranking in ranked], axis=0)
@@ -175,8 +183,8 @@ def _score_and_loss(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str
         ]
         header = [f"{name}: cycle", "mean score", "mean real loss (nats)"]
         tables += table(header, rows, f"Mean score and mean real loss of {name}")
-    key = legend([("mean score", SCORE_STYLE), ("mean real loss", LOSS_STYLE)])
-    return key + panels(pictures), tables
+    looks = legend([("mean score", SCORE_STYLE), ("mean real loss", LOSS_STYLE)])
+    return looks + panels(pictures), tables
 
 
 LOSS_BY_RANK = (
@@ -189,8 +197,8 @@ LOSS_BY_RANK = (
 )
 
 
-def _loss_by_rank(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
-    pictures, tables = [], ""
+def _loss_by_rank(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[Markup, Markup]:
+    pictures, tables = [], NOTHING
     for name, ranked in _cod_first(rankings):
         cycles = sorted(set.intersection(*(set(ranking.losses) for ranking in ranked)))
         curves = {c: _mean_and_std(np.array([r.losses[c] for r in ranked])) for c in cycles}
@@ -226,16 +234,13 @@ def _loss_by_rank(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
         header = [f"{name}: rank (%)", *(f"cycle {cycle}" for cycle in cycles)]
         tables += table(header, rows, f"Mean real loss in nats by rank of {name}")
     count = max(len(ranking.losses) for ranked in rankings.values() for ranking in ranked)
-    key = "".join(
-        f'<li><svg class="swatch" viewBox="0 0 28 15" aria-hidden="true"><line class="line c0" '
-        f'x1="1" y1="7.5" x2="27" y2="7.5"{_strength(i, count)}/></svg><span>cycle {i}</span></li>'
-        for i in range(count)
-    )
-    return f'<ul class="legend">{key}</ul>\n' + panels(pictures), tables
+    line = Style("c0", marker="")
+    looks = [(f"cycle {i}", swatch(line, opacity=_strength(i, count))) for i in range(count)]
+    return key(looks) + panels(pictures), tables
 
 
-def _strength(i: int, count: int) -> str:
-    return f' opacity="{0.35 + 0.65 * (i + 1) / count:.2f}"'
+def _strength(i: int, count: int) -> float:
+    return 0.35 + 0.65 * (i + 1) / count
 
 
 FOUND = (
@@ -251,7 +256,7 @@ FOUND = (
 
 def _highest_losses(
     rankings: Mapping[str, Sequence[Ranking]], styles: Mapping[str, Style]
-) -> tuple[str, str]:
+) -> tuple[Markup, Markup]:
     xs = [*(100 * FOUND_PORTIONS)]
     curves = {
         name: _mean_and_std(100 * np.array([ranking.found for ranking in ranked]))
@@ -301,8 +306,8 @@ HISTOGRAMS = (
 RIGHT, WRONG = Style("c0"), Style("c1")
 
 
-def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
-    pictures, tables = [], ""
+def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[Markup, Markup]:
+    pictures, tables = [], NOTHING
     for name, ranked in _cod_first(rankings):
         scores = np.concatenate([ranking.scores for ranking in ranked])
         correct = np.concatenate([ranking.correct for ranking in ranked])
@@ -341,8 +346,8 @@ def _histograms(rankings: Mapping[str, Sequence[Ranking]]) -> tuple[str, str]:
         queried = _spread(lowest, deviation, len(ranked) > 1)
         header = [f"{title}, queried from {queried}", "right (%)", "wrong (%)"]
         tables += table(header, rows, f"Histogram of {name}")
-    key = legend([("the model is right", RIGHT), ("the model is wrong", WRONG)], area=True)
-    return key + panels(pictures), tables
+    looks = legend([("the model is right", RIGHT), ("the model is wrong", WRONG)], area=True)
+    return looks + panels(pictures), tables
 
 
 def bin_edges(scores: Array) -> Array:
@@ -369,7 +374,7 @@ TRAJECTORIES = (
 )
 
 
-def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[str, str]:
+def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[Markup, Markup]:
     name = next(
         (m.name for m in methods if m.strategy == "prediction_stability" and m.name in found),
         next(iter(found)),
@@ -377,9 +382,9 @@ def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[str, st
     run = found[name][0]
     epochs = len(run.trajectories)
     if epochs < 2:
-        return (missing("One epoch is no trajectory: these runs train for a single one."), "")
+        return missing("One epoch is no trajectory: these runs train for a single one."), NOTHING
     xs = [float(epoch) for epoch in range(1, epochs + 1)]
-    pictures, tables = [], ""
+    pictures, tables = [], NOTHING
     groups = most_and_least_stable(run.trajectories, FOLLOWED)
     for kind, columns in zip(("most stable", "least stable"), groups, strict=True):
         chart = Chart(

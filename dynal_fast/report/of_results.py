@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from html import escape
 
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
-from dynal_fast.report.html import both_widths, legend, missing, section, table
+from dynal_fast.report.html import NOTHING, both_widths, legend, missing, section, table
+from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Experiment, Method
 from dynal_fast.report.svg import (
     Chart,
@@ -20,6 +20,7 @@ from dynal_fast.report.table import learning_curve
 
 Styles = dict[str, Style]
 Curve = dict[int, tuple[float, float]]
+SHORTEST = 1e-9  # seconds, which a logarithmic scale can hold and no clock tells from none
 
 
 def curve_of(method: Method) -> Curve:
@@ -29,7 +30,7 @@ def curve_of(method: Method) -> Curve:
 
 def learning_curves(
     methods: Sequence[Method], experiments: Sequence[Experiment], styles: Styles
-) -> str:
+) -> Markup:
     """Return the section of the learning curves."""
     metric = experiments[0].grid.metric
     curves = {method.name: curve_of(method) for method in methods}
@@ -73,7 +74,7 @@ def learning_curves(
         ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
     )
     notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
-    changed = [escape(note.partition(":")[0]) for note in notes if note.startswith("Not ")]
+    changed = [note.partition(":")[0] for note in notes if note.startswith("Not ")]
     text = " ".join([text, *(f"{note}: what differs stands at the top." for note in changed)])
     drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
     numbers = _every_seed(methods, counts)
@@ -86,10 +87,11 @@ def learning_curves(
         if rows:
             header = ["all data", "seed", f"test {metric} (%)"]
             numbers += table(header, rows, f"{capitalized(metric)} on all data")
+    numbers += _steps(methods, counts)
     return section("learning-curves", "Learning curves", text, drawn, numbers)
 
 
-def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> str:
+def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
     rows = []
     for method in methods:
         for run in method.runs:
@@ -105,7 +107,25 @@ def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> str:
     return table(header, rows, f"{capitalized(metric)} of every seed")
 
 
-def accuracy_tables(methods: Sequence[Method]) -> str:
+def _steps(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
+    """Return the table of how many optimizer steps the trainings took, if the results say so."""
+    rows = []
+    for method in methods:
+        steps: dict[int, set[int]] = {}
+        for run in method.runs:
+            for cycle in run.result.cycles:
+                if cycle.steps:
+                    steps.setdefault(cycle.labeled, set()).add(cycle.steps)
+        if steps:
+            taken = [steps.get(count, set()) for count in counts]
+            ends = [sorted({min(some), max(some)}) if some else [] for some in taken]
+            cells = [" to ".join(_thousands(some)) for some in ends]
+            rows.append([method.name, *cells])
+    label = "Optimizer steps of a training"
+    return table(["optimizer steps", *_thousands(counts)], rows, label) if rows else NOTHING
+
+
+def accuracy_tables(methods: Sequence[Method]) -> Markup:
     """Return the section with the accuracies, absolute and relative to training on all data."""
     counts = sorted({count for method in methods for count in curve_of(method)})
     absolute = {method.name: curve_of(method) for method in methods}
@@ -120,18 +140,19 @@ def accuracy_tables(methods: Sequence[Method]) -> str:
             }
     several = several_seeds(methods)
     metric = methods[0].experiment.grid.metric
-    content = f"<h3>Test {escape(metric)} (%)</h3>\n" + _by_count(
-        absolute, counts, f"Test {metric} (%)", several
-    )
-    content += "<h3>Relative to training on all data (%)</h3>\n"
+    content = element("h3", f"Test {metric} (%)") + "\n"
+    content += _by_count(absolute, counts, f"Test {metric} (%)", several)
+    content += element("h3", "Relative to training on all data (%)") + "\n"
     if relative:
         label = f"Test {metric} relative to all data (%)"
         content += _by_count(relative, counts, label, several)
     if len(relative) < len(absolute):
         without = ", ".join(name for name in absolute if name not in relative)
+        option = element("code", "--reference")
         content += missing(
-            f"No training on all data to compare {escape(without)} with. Run the same command "
-            "again with <code>--reference</code>, into the same folder: only that is trained."
+            f"No training on all data to compare {without} with. Run the same command again with "
+            + option
+            + ", into the same folder: only that is trained."
         )
     text = "By labeled samples"
     text += ", mean ± standard deviation over seeds" if several else ", of one seed"
@@ -139,7 +160,7 @@ def accuracy_tables(methods: Sequence[Method]) -> str:
     return section("accuracy", capitalized(metric), text, content)
 
 
-def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, several: bool) -> str:
+def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, several: bool) -> Markup:
     best = {}
     for count in counts:
         means = {curve[count][0] for curve in curves.values() if count in curve}
@@ -156,7 +177,7 @@ def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, sever
     return table(["method", *_thousands(counts)], rows, label)
 
 
-def costs(methods: Sequence[Method], styles: Styles) -> str:
+def costs(methods: Sequence[Method], styles: Styles) -> Markup:
     """Return the section of time and memory per selection."""
     title = "Time and memory per selection"
     timings = {
@@ -170,11 +191,16 @@ def costs(methods: Sequence[Method], styles: Styles) -> str:
     }
     if not measured:
         absent = missing(
-            "No times: <code>timings.json</code>, which <code>dynal-fast run</code> writes beside "
-            "the results, is not there, or no selection was made."
+            "No times: "
+            + element("code", "timings.json")
+            + ", which "
+            + element("code", "dynal-fast run")
+            + " writes beside the results, is not there, or no selection was made."
         )
         return section("cost", title, "What a selection takes.", absent)
-    seconds = {name: [m.seconds for m in of_one] for name, of_one in measured.items()}
+    seconds = {
+        name: [max(m.seconds, SHORTEST) for m in of_one] for name, of_one in measured.items()
+    }
     memory = {
         name: max(m.peak_extra_bytes for m in of_one) / 2**20 for name, of_one in measured.items()
     }
@@ -183,8 +209,8 @@ def costs(methods: Sequence[Method], styles: Styles) -> str:
     text = (
         "Above, the time of the selection alone: the mean as a marker, the line from the fastest "
         "to the slowest. Below, the highest rise of memory during a selection "
-        f"({escape('; '.join(ways))}). Observing the pool while the model trains is listed apart, "
-        f"in the table. Measured on: {escape('; '.join(machines))}."
+        f"({'; '.join(ways)}). Observing the pool while the model trains is listed apart, "
+        f"in the table. Measured on: {'; '.join(machines)}."
     )
     times = {name: (min(v), mean_and_deviation(v)[0], max(v)) for name, v in seconds.items()}
     drawn = _rows(
@@ -221,7 +247,7 @@ def _rows(
     scale: Scale,
     axis: str,
     written: Callable[[float], str],
-) -> str:
+) -> Markup:
     """Draw for each name, in a row of its own, a marker and a line from one value to another.
 
     ``values`` holds where the line begins, the marker and where the line ends.
@@ -252,19 +278,17 @@ def _machine(experiment: Experiment) -> str:
     return ", ".join([*parts, f"device {experiment.configuration.get('device', 'unknown')}"])
 
 
-def settings(experiments: Sequence[Experiment]) -> str:
+def settings(experiments: Sequence[Experiment]) -> Markup:
     """Return the section with the configuration of every experiment, as a file to run again."""
     parts = []
     for experiment in experiments:
         kept = {k: v for k, v in experiment.configuration.items() if k not in LOCAL and v != ""}
-        text = escape(json.dumps(kept, indent=2))
-        name = escape(experiment.label)
-        parts.append(f"<details><summary>{name}.yaml</summary><pre>{text}</pre></details>\n")
-    text = (
-        "Saved as a file, this runs the same experiment again: "
-        f"<code>{escape(run_again(experiments[0]))}</code>."
-    )
-    return section("settings", "Settings", text, "".join(parts))
+        summary = element("summary", f"{experiment.label}.yaml")
+        file = element("pre", json.dumps(kept, indent=2))
+        parts.append(element("details", summary, file) + "\n")
+    command = element("code", run_again(experiments[0]))
+    text = "Saved as a file, this runs the same experiment again: " + command + "."
+    return section("settings", "Settings", text, joined(parts))
 
 
 LOCAL = ("data_root", "data_cache")  # folders of the machine that ran it

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynal_fast.experiment.results import mean_and_deviation
-from dynal_fast.report.html import section, table
+from dynal_fast.report.html import NOTHING, section, table
+from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Method
 
 SELECTIONS = (
@@ -14,17 +15,21 @@ SELECTIONS = (
     "Some strategies report on each selection: mean ± standard deviation over seeds of what is a "
     "number, and how many seeds of what is not.",
 )
-BOUND = (
-    " CoreSet reports the radius within which its centres and the labeled samples cover all other "
-    "samples but the outliers, that of the farthest-first solution that it starts from, and a "
-    "proven lower bound: no choice of centres has a smaller radius. Its search stopped because the "
-    "radius is <em>optimal</em>, or at the limit that is named."
+BOUND = joined(
+    [
+        " CoreSet reports the radius within which its centres and the labeled samples cover all "
+        "other samples but the outliers, that of the farthest-first solution that it starts from, "
+        "and a proven lower bound: no choice of centres has a smaller radius. Its search stopped "
+        "because the radius is ",
+        element("em", "optimal"),
+        ", or at the limit that is named.",
+    ]
 )
 
 
-def selection_reports(methods: Sequence[Method]) -> str:
+def selection_reports(methods: Sequence[Method]) -> Markup:
     """Return the section of what strategies reported, or nothing where none did."""
-    tables, bounded = "", False
+    tables, bounded = NOTHING, False
     for method in methods:
         cycles: dict[int, list[dict[str, Any]]] = {}
         for run in method.runs:
@@ -45,7 +50,9 @@ def selection_reports(methods: Sequence[Method]) -> str:
         header = [f"{method.name}: labeled before", *(key.replace("_", " ") for key in keys)]
         tables += table(header, rows, f"Reports of {method.name}")
     identifier, title, text = SELECTIONS
-    return section(identifier, title, text + BOUND * bounded, tables) if tables else ""
+    if not tables:
+        return NOTHING
+    return section(identifier, title, text + BOUND if bounded else text, tables)
 
 
 def over_seeds(values: Sequence[float | str]) -> str:

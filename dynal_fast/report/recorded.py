@@ -92,19 +92,20 @@ def read_recorded(run: Run) -> Recorded | None:
     cycles = run.recordings()
     if not cycles:
         return None
+    first = cycles[min(cycles)]
+    picked = np.isin(first["ids"], first["picks"])
     try:
-        first = cycles[min(cycles)]
-        picked = np.isin(first["ids"], first["picks"])
-        return Recorded(
-            float(first["correct"].mean()),
-            float(first["correct"][picked].mean()),
-            float(picked.mean()),
-            _ranking(run.result.strategy, cycles),
-            first["trajectories"],
-            first["followed_ids"],
-        )
-    except KeyError as error:
-        raise ValueError(f"{run.folder}: the recordings lack {error}") from error
+        ranking = _ranking(run.result.strategy, cycles)
+    except ValueError as error:
+        raise ValueError(f"{run.folder}: {error}") from error
+    return Recorded(
+        float(first["correct"].mean()),
+        float(first["correct"][picked].mean()),
+        float(picked.mean()),
+        ranking,
+        first["trajectories"],
+        first["followed_ids"],
+    )
 
 
 def _ranking(strategy: str, cycles: dict[int, Arrays]) -> Ranking | None:
@@ -115,6 +116,8 @@ def _ranking(strategy: str, cycles: dict[int, Arrays]) -> Ranking | None:
             return None
         rankings.append(ranked)
         scored = np.isfinite(ranked)
+        if not scored[np.isin(arrays["ids"], arrays["picks"])].all():
+            raise ValueError(f"the recorded scores of cycle {cycle} lack one of a pick")
         loss, scores = arrays["loss"][scored], ranked[scored]
         losses[cycle] = loss_by_rank(loss, scores, min(BINS, len(loss)))
         sign = -1 if takes_lowest(strategy, cycle) else 1

@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from dynal_fast.report.markup import Markup, element, joined
 
 FONT, CHARACTER = 12, 6.8  # pixels: the size of the text, and the width of a wide character of it
 MARKERS = ("square", "diamond", "triangle", "cross", "down", "pentagon", "plus", "circle")
@@ -145,8 +146,8 @@ class Chart:
     top: int = 30
     right: int = 16
     rows: bool = False
-    marks: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    marks: list[Markup] = field(default_factory=list)
+    notes: list[Markup] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         longest = max((len(label) for label in self.y.ticks.values()), default=1)
@@ -164,11 +165,22 @@ class Chart:
     def _points(self, xs: Sequence[float], ys: Sequence[float]) -> str:
         return " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in zip(xs, ys, strict=True))
 
-    def line(self, xs: Sequence[float], ys: Sequence[float], style: Style, more: str = "") -> None:
-        """Draw a line through the points; ``more`` are further attributes of SVG."""
-        dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
+    def line(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        style: Style,
+        opacity: float | None = None,
+    ) -> None:
+        """Draw a line through the points."""
         self.marks.append(
-            f'<polyline class="line {style.colour}" points="{self._points(xs, ys)}"{dashes}{more}/>'
+            element(
+                "polyline",
+                class_=f"line {style.colour}",
+                points=self._points(xs, ys),
+                stroke_dasharray=style.dashes or None,
+                opacity=written_opacity(opacity),
+            )
         )
 
     def band(
@@ -176,7 +188,7 @@ class Chart:
     ) -> None:
         """Fill between two lines."""
         points = f"{self._points(xs, lows)} {self._points(xs[::-1], highs[::-1])}"
-        self.marks.append(f'<polygon class="band {style.colour}" points="{points}"/>')
+        self.marks.append(element("polygon", class_=f"band {style.colour}", points=points))
 
     def points(
         self,
@@ -185,14 +197,19 @@ class Chart:
         style: Style,
         tips: Sequence[str],
         radius: float = 4.2,
-        more: str = "",
+        opacity: float | None = None,
     ) -> None:
         """Draw a marker at each point; the tip is what a pointer that rests there is told."""
         for x, y, tip in zip(xs, ys, tips, strict=True):
             shape = marker(style.marker, self.px(x), self.py(y), radius)
             self.marks.append(
-                f'<path class="mark {style.colour}" d="{shape}"{more}>'
-                f"<title>{escape(tip)}</title></path>"
+                element(
+                    "path",
+                    element("title", tip),
+                    class_=f"mark {style.colour}",
+                    d=shape,
+                    opacity=written_opacity(opacity),
+                )
             )
 
     def dots(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
@@ -200,7 +217,7 @@ class Chart:
         shapes = (
             marker(style.marker, self.px(x), self.py(y), 1.8) for x, y in zip(xs, ys, strict=True)
         )
-        self.marks.append(f'<path class="dots {style.colour}" d="{"".join(shapes)}"/>')
+        self.marks.append(element("path", class_=f"dots {style.colour}", d="".join(shapes)))
 
     def regions(self, cells: Sequence[Sequence[bool]], style: Style) -> None:
         """Shade the cells, ``cells[column][row]`` from low to high, of a grid over both scales."""
@@ -217,86 +234,90 @@ class Chart:
                     down = min(y + high + 0.5, bottom)  # over the row below: no seam between them
                     shapes.append(f"M{x:.1f} {y:.1f}h{length * wide:.1f}V{down:.1f}H{x:.1f}Z")
                 column += length
-        self.marks.append(f'<path class="region {style.colour}" d="{"".join(shapes)}"/>')
+        self.marks.append(element("path", class_=f"region {style.colour}", d="".join(shapes)))
 
     def text(self, words: str, x_pixel: float, y: float) -> None:
         """Write words that start at a pixel, at the height of a value."""
-        self.marks.append(
-            f'<text x="{x_pixel:.1f}" y="{self.py(y) + 4:.1f}">{escape(words)}</text>'
-        )
+        self.marks.append(element("text", words, x=f"{x_pixel:.1f}", y=f"{self.py(y) + 4:.1f}"))
 
     def diagonal(self, label: str) -> None:
         """Draw a dashed line from the lowest to the highest values of both axes."""
         bottom, right = self.height - self.bottom, self.width - self.right
         self.marks.append(
-            f'<line class="rule" x1="{self.left}" y1="{bottom}" x2="{right}" y2="{self.top}"/>'
+            element("line", class_="rule", x1=self.left, y1=bottom, x2=right, y2=self.top)
         )
         x, y = self.left + 0.62 * (right - self.left), bottom - 0.55 * (bottom - self.top)
-        self.notes.append(f'<text class="note" x="{x:.1f}" y="{y:.1f}">{escape(label)}</text>')
+        self.notes.append(element("text", label, class_="note", x=f"{x:.1f}", y=f"{y:.1f}"))
 
     def steps(self, edges: Sequence[float], heights: Sequence[float], style: Style) -> None:
         """Fill under a histogram whose bins lie between ``edges``."""
         xs = [edge for edge in edges for _ in range(2)]  # each edge is a riser
         ys = [0.0, *(height for height in heights for _ in range(2)), 0.0]
-        self.marks.append(f'<polygon class="area {style.colour}" points="{self._points(xs, ys)}"/>')
+        points = self._points(xs, ys)
+        self.marks.append(element("polygon", class_=f"area {style.colour}", points=points))
 
     def rule(self, *, x: float | None = None, y: float | None = None, label: str = "") -> None:
         """Draw a dashed line across the axes at a value, and write what it is beside it."""
         if y is not None:
             ends = [self.left, self.py(y), self.width - self.right, self.py(y)]
-            place = f'x="{self.width - self.right}" y="{self.py(y) - 5:.1f}" text-anchor="end"'
+            place = (f"{self.width - self.right}", f"{self.py(y) - 5:.1f}", "end")
         else:
             assert x is not None
             ends = [self.px(x), self.top, self.px(x), self.height - self.bottom]
             beyond = self.px(x) + CHARACTER * len(label) > self.width - self.right
             side, anchor = (-5, "end") if beyond else (5, "start")
-            place = f'x="{self.px(x) + side:.1f}" y="{self.top + 11}" text-anchor="{anchor}"'
-        coordinates = 'x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"'.format(*ends)
-        self.marks.append(f'<line class="rule" {coordinates}/>')
-        self.notes.append(f'<text class="note" {place}>{escape(label)}</text>')
+            place = (f"{self.px(x) + side:.1f}", f"{self.top + 11}", anchor)
+        x1, y1, x2, y2 = (f"{end:.1f}" for end in ends)
+        self.marks.append(element("line", class_="rule", x1=x1, y1=y1, x2=x2, y2=y2))
+        at, height, anchored = place
+        self.notes.append(
+            element("text", label, class_="note", x=at, y=height, text_anchor=anchored)
+        )
 
-    def svg(self, description: str, css_class: str = "") -> str:
+    def svg(self, description: str, css_class: str = "") -> Markup:
         """Return the picture; ``description`` is what those who do not see it are told."""
-        middle = (self.left + self.width - self.right) / 2
+        middle = f"{(self.left + self.width - self.right) / 2:.1f}"
+        below = {"x": middle, "y": self.height - 8, "text_anchor": "middle"}
         parts = [
-            f'<svg class="{css_class}" viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'aria-label="{escape(description)}">',
             *self._vertical_axis(),
             *self._horizontal_axis(),
             *self.marks,
             *self.notes,
-            f'<text class="label" x="{middle:.1f}" y="{self.height - 8}" text-anchor="middle">'
-            f"{escape(self.x_label)}</text>",
-            f'<text class="label" x="2" y="14">{escape(self.y_label)}</text>',
-            "</svg>",
+            element("text", self.x_label, class_="label", **below),
+            element("text", self.y_label, class_="label", x=2, y=14),
         ]
-        return "\n".join(parts)
+        return element(
+            "svg",
+            "\n",
+            *(piece for part in parts for piece in (part, "\n")),
+            class_=css_class,
+            viewBox=f"0 0 {self.width} {self.height}",
+            role="img",
+            aria_label=description,
+        )
 
-    def _vertical_axis(self) -> Iterator[str]:
+    def _vertical_axis(self) -> Iterator[Markup]:
         right = self.width - self.right
         for value, label in self.y.ticks.items():
             y = self.py(value)
-            yield f'<line class="grid" x1="{self.left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>'
-            yield (
-                f'<text class="tick" x="{self.left - 7}" y="{y + 4:.1f}" text-anchor="end">'
-                f"{escape(label)}</text>"
-            )
+            at = f"{y:.1f}"
+            yield element("line", class_="grid", x1=self.left, y1=at, x2=right, y2=at)
+            place = {"x": self.left - 7, "y": f"{y + 4:.1f}", "text_anchor": "end"}
+            yield element("text", label, class_="tick", **place)
 
-    def _horizontal_axis(self) -> Iterator[str]:
+    def _horizontal_axis(self) -> Iterator[Markup]:
         bottom, right = self.height - self.bottom, self.width - self.right
         written_to = -math.inf  # a label that would touch the one before it is left out
         for value, label in self.x.ticks.items():
             x, half = self.px(value), CHARACTER * len(label) / 2
             top = self.top if self.rows else bottom
-            kind = "grid" if self.rows else "axis"
-            yield f'<line class="{kind}" x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom + 4}"/>'
+            kind, at = "grid" if self.rows else "axis", f"{x:.1f}"
+            yield element("line", class_=kind, x1=at, y1=top, x2=at, y2=bottom + 4)
             if x - half > written_to + CHARACTER:
                 written_to = x + half
-                yield (
-                    f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">'
-                    f"{escape(label)}</text>"
-                )
-        yield f'<line class="axis" x1="{self.left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
+                place = {"x": at, "y": bottom + 18, "text_anchor": "middle"}
+                yield element("text", label, class_="tick", **place)
+        yield element("line", class_="axis", x1=self.left, y1=bottom, x2=right, y2=bottom)
 
 
 def marker(kind: str, x: float, y: float, radius: float = 4.2) -> str:
@@ -331,14 +352,23 @@ SHAPES = {
 }
 
 
-def swatch(style: Style, area: bool = False, line: bool = True) -> str:
+def swatch(
+    style: Style, area: bool = False, line: bool = True, opacity: float | None = None
+) -> Markup:
     """Return the small picture of a style that stands in a legend."""
-    drawn = ""
+    drawn = joined([])
     if area:
-        drawn = f'<rect class="area {style.colour}" x="3" y="2" width="22" height="11"/>'
+        kind = f"area {style.colour}"
+        drawn = element("rect", class_=kind, x=3, y=2, width=22, height=11)
     elif line:
-        dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
-        drawn = f'<line class="line {style.colour}" x1="1" y1="7.5" x2="27" y2="7.5"{dashes}/>'
+        look = {"stroke_dasharray": style.dashes or None, "opacity": written_opacity(opacity)}
+        ends = {"x1": 1, "y1": 7.5, "x2": 27, "y2": 7.5}
+        drawn = element("line", class_=f"line {style.colour}", **ends, **look)
     if style.marker and not area:
-        drawn += f'<path class="mark {style.colour}" d="{marker(style.marker, 14, 7.5)}"/>'
-    return f'<svg class="swatch" viewBox="0 0 28 15" aria-hidden="true">{drawn}</svg>'
+        drawn += element("path", class_=f"mark {style.colour}", d=marker(style.marker, 14, 7.5))
+    return element("svg", drawn, class_="swatch", viewBox="0 0 28 15", aria_hidden="true")
+
+
+def written_opacity(opacity: float | None) -> str | None:
+    """Return an opacity as the attribute's value."""
+    return None if opacity is None else f"{opacity:.2f}"

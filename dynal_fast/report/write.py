@@ -1,14 +1,15 @@
 """The whole report of one or more runs, as one self-contained HTML page."""
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 
+from dynal_fast.experiment.chance import chance_note
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
 from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
-from dynal_fast.report.html import page
+from dynal_fast.report.html import missing, page
+from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
     accuracy_tables,
@@ -78,16 +79,16 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
         settings(experiments),
     ]
     title = f"Active learning on {experiments[0].configuration.get('data', 'a data set')}"
-    there = "".join(sections)
+    there = joined(sections)
     titles = dict(CONTENTS) | {"accuracy": capitalized(experiments[0].grid.metric)}
-    contents = [entry for entry in titles.items() if f'<section id="{entry[0]}">' in there]
+    contents = [entry for entry in titles.items() if f' id="{entry[0]}"' in there]
     path = Path(folder) / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(title, _lead(experiments), sections, contents).encode())
     return path
 
 
-def _lead(experiments: list[Experiment]) -> str:
+def _lead(experiments: list[Experiment]) -> Markup:
     runs = [run for experiment in experiments for run in experiment.grid.runs]
     selecting = [run for run in runs if run.strategy != REFERENCE]
     models = dict.fromkeys(str(e.configuration.get("model", "unknown")) for e in experiments)
@@ -102,12 +103,22 @@ def _lead(experiments: list[Experiment]) -> str:
     if references:
         metric = experiments[0].grid.metric
         facts.append((f"{metric} on all data", f"{100 * mean_and_deviation(references)[0]:.1f} %"))
-    items = "".join(f"<li><span>{escape(k)}</span>{escape(v)}</li>" for k, v in facts)
-    notes = "".join(
-        f"<p>{escape(experiment.label)}: {escape(note)}</p>\n"
+    trained = [cycle.steps for run in runs for cycle in run.cycles if cycle.steps]
+    if trained:
+        few, many = f"{min(trained):,}", f"{max(trained):,}"
+        facts.append(("optimizer steps", few if few == many else f"{few} to {many}"))
+    items = (element("li", element("span", name), value) for name, value in facts)
+    names = ", ".join(experiment.label for experiment in experiments)
+    lead = [f"{len(runs)} runs, from {names}."]
+    lead += [
+        f"{experiment.label}: {note}"
         for experiment in experiments
         if (note := experiment.grid.protocol_note)
-    )
-    names = ", ".join(experiment.label for experiment in experiments)
-    lead = f"<p>{len(runs)} runs, from {escape(names)}.</p>\n{notes}"
-    return f'{lead}<ul class="facts">{items}</ul>\n'
+    ]
+    paragraphs = [element("p", text) + "\n" for text in lead]
+    paragraphs += [
+        missing(f"{experiment.label}: {warning}")
+        for experiment in experiments
+        if (warning := chance_note(experiment.grid))
+    ]
+    return joined([*paragraphs, element("ul", *items, class_="facts"), "\n"])

@@ -1,16 +1,34 @@
 """The progress bar of the long operations."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 
 from tqdm import tqdm
+
+_HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """Hide the bars in the block that were not asked for: the caller has a bar of its own, or none.
+
+    It holds for whatever the block calls, such as a user's strategy.
+    """
+    before = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(before)
 
 
 class Progress:
     """Counts on stderr: when asked to, or by default on a terminal."""
 
     def __init__(self, total: int, show: bool | None, what: str, unit: str) -> None:
-        shown = sys.stderr.isatty() if show is None else show
+        shown = sys.stderr.isatty() and not _HIDDEN.get() if show is None else show
         self._bar = tqdm(total=total, unit=unit, desc=what, disable=not shown)
 
     def __enter__(self) -> "Progress":
