@@ -137,7 +137,11 @@ def test_without_a_gpu_it_says_so_and_tries_nothing_else(tmp_path):
 
 def test_options_that_make_no_sense(tmp_path):
     (tmp_path / "file").write_text("")
-    for options in (["--output", tmp_path / "file"], ["--output", tmp_path, "--only", "nothing"]):
+    for options in (
+        ["--output", tmp_path / "file"],
+        ["--output", tmp_path, "--only", "nothing"],
+        ["--output", tmp_path, "--without", "nothing"],
+    ):
         finished = run(*options)
         assert finished.returncode == 2
         assert "error" in finished.stderr
