@@ -1,5 +1,6 @@
 """The GPU run, as far as it goes without a GPU."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -18,13 +19,26 @@ pytest.importorskip("triton", reason="triton is not installed")
 if sys.platform != "linux":
     pytest.skip("the run's processes are watched as Linux has it", allow_module_level=True)
 
-from benchmarks.gpu import guard, kernels, lines, plan, record, rehearsal, table, targets
+from benchmarks.gpu import (
+    guard,
+    kernels,
+    lines,
+    plan,
+    races,
+    record,
+    rehearsal,
+    table,
+    targets,
+    warm_share,
+)
 from benchmarks.gpu import run as gpu_run
 from benchmarks.gpu.figures.certificate import shortfall
 from benchmarks.gpu.figures.farthest_first import baseline, clustered
 from benchmarks.gpu.gate.drawing import drawing
 from benchmarks.gpu.gate.errors import between, near
 from benchmarks.gpu.gate.plants import SPOILED, swizzled
+from benchmarks.gpu.job import Job
+from benchmarks.gpu.launches import compiled
 from benchmarks.gpu.part import refused
 
 ROOT = Path(__file__).parent.parent
@@ -123,7 +137,11 @@ def test_without_a_gpu_it_says_so_and_tries_nothing_else(tmp_path):
 
 def test_options_that_make_no_sense(tmp_path):
     (tmp_path / "file").write_text("")
-    for options in (["--output", tmp_path / "file"], ["--output", tmp_path, "--only", "nothing"]):
+    for options in (
+        ["--output", tmp_path / "file"],
+        ["--output", tmp_path, "--only", "nothing"],
+        ["--output", tmp_path, "--without", "nothing"],
+    ):
         finished = run(*options)
         assert finished.returncode == 2
         assert "error" in finished.stderr
@@ -301,6 +319,45 @@ def test_triton_and_baselines_come_before_cuda():
     ours = names.index("head_cuda")
     assert max(map(names.index, plan.NEEDS_CEILINGS)) == ours
     assert ours < names.index("parity") < names.index("races") < names.index("sanitizer")
+
+
+# The warm-up.
+
+
+def test_the_warm_up_runs_all_that_launches_a_triton_kernel(tmp_path):
+    job = Job(output=tmp_path, device="cpu", small=True)
+    warmed = {name for name, _ in warm_share.work(dataclasses.replace(job, warm=True))}
+    modules = [part.module for part in plan.PARTS if part.name in plan.NEEDS_CEILINGS]
+    cases = [
+        case
+        for module in modules
+        for case in importlib.import_module(f"benchmarks.gpu.{module}").cases(job)
+    ]
+    wanted = {case.name for case in cases if case.needs not in ((), kernels.HEAD_CUDA)}
+    assert len(wanted) > 10
+    assert wanted <= warmed
+    assert {f"races {race.name}" for race in races.races(job)} <= warmed
+    hopper = {name for name, kernel in kernels.KERNELS.items() if kernel.only_hopper}
+    assert {f"gate {name}" for name in set(kernels.KERNELS) - hopper} <= warmed
+
+
+def test_what_was_compiled_is_told_from_what_the_cache_had(tmp_path, monkeypatch):
+    from triton import knobs
+
+    from dynal_fast.ops.ahead_of_time import compiling_for
+    from dynal_fast.ops.dense_discrepancy.triton import dense_discrepancy, whole_columns
+
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("nothing is compiled")
+    monkeypatch.setattr(knobs.cache, "dir", str(tmp_path))
+    maps = torch.zeros(1, 3, 8, 16)
+    seen = []
+    for _ in range(2):
+        whole_columns.device_caches.clear()  # as in another process
+        with compiling_for("sm_90"), compiled() as names:
+            dense_discrepancy(maps, maps)
+        seen.append(names)
+    assert seen == [["whole_columns"], []]
 
 
 # What is wrong with a kernel, and what takes its place.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks.gpu import forked, guard, lines, plan, record, rehearsal, table
+from benchmarks.gpu.kernels import KERNELS
 
 ROOT = Path(__file__).parents[2]
 LOG, LOG_LIMIT = "log.txt", 12 << 20  # bytes that all parts together may print
@@ -26,7 +27,6 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.output = options, options.output.resolve()
-        self.output.mkdir(parents=True, exist_ok=True)
         self.begin = time.monotonic()
         self.patience = rehearsal.PATIENCE if options.rehearse else 1
         self.running: dict[str, Any] = {}
@@ -237,8 +237,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="only make record and table anew")
     options = parser.parse_args()
     options.plant = []
-    if options.output.exists() and not options.output.is_dir():
-        parser.error(f"--output must be a folder, got {options.output}")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output must be a folder that can be written to: {error}")
+    if unknown := set(options.without) - set(KERNELS):
+        parser.error(f"--without takes {', '.join(KERNELS)}; got {', '.join(sorted(unknown))}")
     if options.repeats < 2:
         parser.error(f"--repeats must be at least 2, got {options.repeats}")
     return options
