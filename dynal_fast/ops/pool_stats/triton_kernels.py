@@ -18,6 +18,7 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     merge_statistics,
     next_count,
     tile_statistics,
+    within_limit,
 )
 
 # Where logits come from: rows of logits (batch, C), or rows of features (batch, width) with
@@ -122,6 +123,8 @@ def update_whole_rows(
     )
 
     top, label, second, finite = tile_statistics(x, valid)
+    if state.logit_count is not None:
+        finite = finite & within_limit(x, valid)
     p = exponentials(x, top, valid)
     total = tl.sum(p, 1)
     p = p * (1.0 / total)[:, None]
@@ -176,6 +179,7 @@ def update_whole_rows(
 @triton.jit
 def long_row_statistics(
     source,
+    logit_count,  # None where the logits may have any finite value
     rows,
     in_batch,
     num_classes,
@@ -201,6 +205,8 @@ def long_row_statistics(
             top, label, second, total, x, valid, start
         )
         finite = finite & tile_finite
+        if logit_count is not None:
+            finite = finite & within_limit(x, valid)
     return top, label, second, total, finite
 
 
@@ -234,7 +240,16 @@ def update_long_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
     top, label, second, total, finite = long_row_statistics(
-        source, rows, in_batch, num_classes, NUM_CLASSES, TILE, DEPTH, OPERAND, PRECISION
+        source,
+        state.logit_count,
+        rows,
+        in_batch,
+        num_classes,
+        NUM_CLASSES,
+        TILE,
+        DEPTH,
+        OPERAND,
+        PRECISION,
     )
     inverse_total = 1.0 / total
     teacher_top = top
@@ -242,6 +257,7 @@ def update_long_rows(
     if teacher_source.rows is not None:
         teacher_top, _, _, teacher_total, teacher_finite = long_row_statistics(
             teacher_source,
+            None,
             rows,
             in_batch,
             num_classes,

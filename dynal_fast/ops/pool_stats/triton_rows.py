@@ -17,6 +17,8 @@ DROPPED = tl.constexpr(contract.DROPPED)
 DUPLICATE = tl.constexpr(contract.DUPLICATE)
 NON_FINITE = tl.constexpr(contract.NON_FINITE)
 MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
+LOGIT_LIMIT = tl.constexpr(contract.LOGIT_LIMIT)
+NO_EXPONENTIAL = tl.constexpr(-1000.0)  # the exponential of less is 0, and so are its products
 
 
 @triton.jit
@@ -69,6 +71,13 @@ def tile_statistics(x, valid):  # (rows, classes): logits, which of them exist
     classes = tl.arange(0, x.shape[1])
     second = tl.max(tl.where(classes[None, :] == label[:, None], -float("inf"), masked), 1)
     return top, label, second, finite
+
+
+@triton.jit
+def within_limit(x, valid):
+    """Return per row of a tile whether no logit lies beyond the limit."""
+    beyond = valid & (tl.abs(x.to(tl.float32)) > LOGIT_LIMIT)
+    return tl.max(beyond.to(tl.int32), 1) == 0
 
 
 @triton.jit
@@ -152,7 +161,11 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
         )
     if state.output is not None:
         cycle = tl.sum((p - output) * (p - output), 1)
-        tl.store(state.output + offsets, p.to(state.output.dtype.element_ty), mask=mask)
+        stored = p.to(state.output.dtype.element_ty)
+        if state.latest_output is not None:
+            tl.store(state.latest_output + offsets, stored, mask=mask)
+        else:
+            tl.store(state.output + offsets, stored, mask=mask)
     if state.teacher_discrepancy is not None:
         teacher = tl.sum((p - q) * (p - q), 1)
     return m2_sum, logit_m2_sum, increase, cycle, teacher
@@ -161,7 +174,8 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
 @triton.jit
 def entropy_term(x, p, top, valid):
     """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus the row's sum."""
-    return tl.sum(tl.where(valid, p * (x - top[:, None]).to(tl.float32), 0.0), 1)
+    below = tl.maximum((x - top[:, None]).to(tl.float32), NO_EXPONENTIAL)  # it may be -inf
+    return tl.sum(tl.where(valid, p * below, 0.0), 1)
 
 
 @triton.jit
@@ -201,7 +215,7 @@ def finish_rows(
         _add(state.m2, samples, m2, write)
     if state.entropy_sum is not None:
         _add(state.entropy_sum, samples, entropy, write)
-    if state.logit_count is not None:
+    if state.logit_m2 is not None:
         tl.store(state.logit_count + samples, logit_counts, mask=write)
         _add(state.logit_m2, samples, logit_m2, write)
     if state.label_counts is not None:
