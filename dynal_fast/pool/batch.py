@@ -33,8 +33,8 @@ def as_ids(sample_ids: Any, device: torch.device) -> Tensor:
     """
     if not isinstance(sample_ids, Tensor):
         sample_ids = torch.from_numpy(_integers(sample_ids))
-    check_addressable("sample_ids", _resolved(sample_ids))
     ids = _resolved(sample_ids)
+    check_addressable("sample_ids", ids)
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim != 1:
         cure = "; pass sample_ids.long()" if ids.is_floating_point() and ids.ndim == 1 else ""
         cure = "; pass mask.nonzero().squeeze(1)" if ids.dtype == torch.bool else cure
@@ -91,7 +91,9 @@ def as_floats(name: str, array: Any) -> Tensor:
 
 def _resolved(tensor: Tensor) -> Tensor:
     """Return a copy with the values of a negated view, which lie elsewhere than in memory."""
-    return tensor.resolve_neg() if tensor.layout is torch.strided and tensor.is_neg() else tensor
+    if torch.compiler.is_compiling() or tensor.layout is not torch.strided:
+        return tensor
+    return tensor.resolve_neg()  # itself, where the bit is not set
 
 
 def _integers(sample_ids: Any) -> np.ndarray:

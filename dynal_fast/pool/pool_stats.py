@@ -20,10 +20,10 @@ from dynal_fast.ops.pool_stats import (
     MAX_UNKNOWN_IDS,
     NON_FINITE,
     STAMP_STEP,
+    pool_stats_update_checked,
     pool_stats_update_from_features,
-    pool_stats_update_tracked,
 )
-from dynal_fast.ops.pool_stats.contract import ID_DTYPES, OUTPUT_DTYPES
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_batch, is_ready
 from dynal_fast.pool import missing
 from dynal_fast.pool.batch import as_floats, as_ids
 from dynal_fast.pool.errors import PoolObservationError
@@ -217,19 +217,20 @@ class PoolStats:
             An argument is none of the above.
         """
         due = self._due_sets()
-        sample_ids = self._ids(sample_ids)
-        logits = _floats("logits", logits)
-        if teacher_logits is not None:
-            teacher_logits = _floats("teacher_logits", teacher_logits)
+        if not is_ready(sample_ids, logits, teacher_logits, self.num_classes, self.device):
+            sample_ids = as_ids(sample_ids, self.device)
+            logits = as_floats("logits", logits)
+            if teacher_logits is not None:
+                teacher_logits = as_floats("teacher_logits", teacher_logits)
+            check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
         for guard, tensors in due:
-            pool_stats_update_tracked(
+            pool_stats_update_checked(
                 sample_ids,
                 logits,
                 teacher_logits,
                 self._state.pass_stamp,
                 *guard,
                 tensors,
-                num_classes=self.num_classes,
                 backend=self.backend,
             )
 
@@ -256,15 +257,15 @@ class PoolStats:
             again where only the head is averaged.
         """
         due = self._due_sets()
-        sample_ids = self._ids(sample_ids)
-        features, weight = _floats("features", features), _floats("weight", weight)
-        bias = None if bias is None else _floats("bias", bias)
+        sample_ids = as_ids(sample_ids, self.device)
+        features, weight = as_floats("features", features), as_floats("weight", weight)
+        bias = None if bias is None else as_floats("bias", bias)
         if teacher_features is not None:
-            teacher_features = _floats("teacher_features", teacher_features)
+            teacher_features = as_floats("teacher_features", teacher_features)
         if teacher_weight is not None:
-            teacher_weight = _floats("teacher_weight", teacher_weight)
+            teacher_weight = as_floats("teacher_weight", teacher_weight)
         if teacher_bias is not None:
-            teacher_bias = _floats("teacher_bias", teacher_bias)
+            teacher_bias = as_floats("teacher_bias", teacher_bias)
         if weight.shape[:1] != (self.num_classes,):
             raise ValueError(
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
@@ -511,16 +512,6 @@ class PoolStats:
 
     # Inside
 
-    def _ids(self, sample_ids: Any) -> Tensor:
-        if (
-            type(sample_ids) is Tensor
-            and sample_ids.dtype in ID_DTYPES
-            and sample_ids.device == self.device
-            and _as_in_memory(sample_ids)
-        ):
-            return sample_ids
-        return as_ids(sample_ids, self.device)
-
     def _random(self, generator: torch.Generator | None = None) -> Tensor:
         source = generator.device if generator is not None else torch.device("cpu")
         scores = torch.rand(self.num_samples, generator=generator, device=source).to(self.device)
@@ -540,18 +531,6 @@ class PoolStats:
     def _check_between_passes(self, what: str) -> None:
         if self._due is not None:
             raise RuntimeError(f"{what} must not be called within a pass; call end_pass first")
-
-
-def _floats(name: str, array: Any) -> Tensor:
-    if type(array) is Tensor and _as_in_memory(array):
-        return array
-    return as_floats(name, array)
-
-
-def _as_in_memory(tensor: Tensor) -> bool:
-    if tensor.layout is not torch.strided or not tensor.is_contiguous():
-        return False
-    return torch.compiler.is_compiling() or not tensor.is_neg()
 
 
 def _checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:

@@ -90,8 +90,8 @@ __all__ = [
     "STAMP_STEP",
     "STATE",
     "pool_stats_update",
+    "pool_stats_update_checked",
     "pool_stats_update_from_features",
-    "pool_stats_update_tracked",
 ]
 
 Update = Callable[..., None]
@@ -180,7 +180,8 @@ def pool_stats_update(
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
     check_state(state, stamp, unknown_ids, pass_stamp)
-    pool_stats_update_tracked(
+    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
+    pool_stats_update_checked(
         sample_ids,
         logits,
         teacher_logits,
@@ -188,12 +189,11 @@ def pool_stats_update(
         stamp,
         unknown_ids,
         state,
-        num_classes=num_classes_of(state),
         backend=backend,
     )
 
 
-def pool_stats_update_tracked(
+def pool_stats_update_checked(
     sample_ids: Tensor,
     logits: Tensor,
     teacher_logits: Tensor | None,
@@ -202,14 +202,9 @@ def pool_stats_update_tracked(
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
     *,
-    num_classes: int | None,
     backend: str | None = None,
 ) -> None:
-    """Do `pool_stats_update` on tensors that a tracker made and keeps right: not checked again.
-
-    ``num_classes`` is C, or None where any is right.
-    """
-    check_batch(sample_ids, logits, teacher_logits, num_classes, stamp.device)
+    """Do `pool_stats_update` on tensors that a tracker keeps right and a batch that was checked."""
     if "teacher_discrepancy" in state:
         if teacher_logits is None:
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")
@@ -288,7 +283,9 @@ def pool_stats_update_from_features(
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:
     """Return the backend to call without PyTorch's dispatcher, which is for compilers to see."""
-    plain = all(type(tensor) in PLAIN for tensor in (batch, *others))
+    plain = type(batch) in PLAIN
+    for tensor in others:
+        plain = plain and type(tensor) in PLAIN
     if backend is not None:
         if not plain and is_traced(batch, *others):
             raise ValueError(f"backend {backend!r} needs tensors with values, got fake ones")
