@@ -9,19 +9,35 @@ from dynal_fast.pool.tracked import KEEPS_LAST, part_of
 Epoch = tuple[int, int | None]  # the epoch, and how many there are, None if unknown
 
 
-def reason(name: str, ids: Tensor, observed: Tensor, schedule: Schedule, last: Epoch | None) -> str:
+def reason(
+    name: str,
+    ids: Tensor,
+    observed: Tensor,
+    refused: Tensor,
+    schedule: Schedule,
+    last: Epoch | None,
+) -> str:
     """Return why the samples ``ids`` score NaN.
 
     Parameters
     ----------
     observed
         (N,) bool: which samples the statistic has observed.
+    refused
+        (N,) bool: whose last row counted as not finite.
     last
         The epoch that the tracker was last asked about.
     """
     unobserved = ids[~observed[ids]]
     if not len(unobserved):
         return f"{len(ids)} candidates have no {name!r}, {_too_few(name)}: {first_ids(ids)}"
+    bad = unobserved[refused[unobserved]]
+    if len(bad):
+        return (
+            f"{len(bad)} candidates have no {name!r}, since end_pass reported their last row: it has "
+            f"a logit that is not finite or too large: {first_ids(bad)}; mend the "
+            "model or leave them out of candidates"
+        )
     what = f"{len(unobserved)} candidates have no {name!r}, since it was never observed for them"
     if not bool(observed.any()) and last is not None:
         return (

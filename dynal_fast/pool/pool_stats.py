@@ -397,10 +397,12 @@ class PoolStats:
         without = ids[scores[ids].isnan()]
         if len(without):
             score = self._tracked(name)
-            observed, schedule = self._state.observed(score), self.schedules[score]
-            raise ValueError(missing.reason(name, without, observed, schedule, self._last))
-        if name in self.schedules:
-            stopped = missing.stopped_early(name, self.schedules[name], self._last)
+            observed, refused = self._state.observed(score), self._state.refused(score)
+            schedule = self.schedules[score]
+            raise ValueError(missing.reason(name, without, observed, refused, schedule, self._last))
+        score = self._tracked(name)
+        if score in self.schedules:
+            stopped = missing.stopped_early(score, self.schedules[score], self._last)
             if stopped:
                 warnings.warn(stopped, stacklevel=2)
         return top_b(scores, b, ids, generator, ties)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.acquisition.scores import SCORES
-from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, STAMP_STEP, STATE
+from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
@@ -90,6 +90,11 @@ class PoolState:
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()
         return ~tensors[SCORES[score].tensors[0]].isnan()
+
+    def refused(self, score: str) -> Tensor:
+        """Return which samples' last row counted as not finite, (N,) bool."""
+        stamp = self.guards[self._home[score]][0]
+        return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
 
     def begin_pass(
         self, epoch: int, num_epochs: int | None

@@ -55,7 +55,7 @@ def checked_schedules(
 
 def part_of(score: str) -> str:
     """Return the part of the state that a score is computed from."""
-    return STATE[SCORES[score].tensors[0]].part
+    return STATE[SCORES[ALIASES.get(score, score)].tensors[0]].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
