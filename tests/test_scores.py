@@ -311,6 +311,40 @@ def test_a_bad_teacher_row_changes_nothing_in_any_state(from_features):
     assert "teacher_discrepancy.1" not in tensors
 
 
+@pytest.mark.parametrize("from_features", [False, True])
+def test_logits_too_large_to_be_squared_change_nothing_in_any_state(from_features):
+    names = ("prediction_stability_logits", "bald", "prediction_stability", "margin")
+    stats = PoolStats(3, 2, names)
+    logits = torch.tensor([[1.0, 0.0], [2e19, -2e19], [2.0, 1.0]])
+    for epoch in (1, 2):
+        stats.begin_pass(epoch, 2)
+        if from_features:
+            stats.update_from_features(torch.arange(3), logits, torch.eye(2))
+        else:
+            stats.update(torch.arange(3), logits)
+        with pytest.raises(PoolObservationError, match="too large for prediction_st.*: 1") as error:
+            stats.end_pass()
+        assert error.value.non_finite.tolist() == [1]
+    tensors = stats.state_dict()
+    assert tensors["logit_count"].tolist() == [2, 0, 2]
+    assert tensors["count"].tolist() == tensors["count.1"].tolist() == [2, 0, 2]
+    assert "logit_count.1" not in tensors
+    with pytest.raises(ValueError, match="last row, as end_pass said, has a logit that is not fin"):
+        stats.select("prediction_stability_logits", 1)
+    assert stats.select("margin", 2, candidates=[0, 2], ties="first").tolist() == [0, 2]
+    without = PoolStats(3, 2, names[1:])
+    with without.observe(1, 1):
+        without.update(torch.arange(3), logits)
+    assert not without.score("margin").isnan().any()  # the softmax takes any finite logit
+
+
+def test_a_variance_of_one_observation_is_not_called_unobserved():
+    stats = PoolStats(3, 2, ("prediction_stability",))
+    observe(stats, torch.ones(1, 3, 2))
+    with pytest.raises(ValueError, match="though it was observed for them: too few observations"):
+        stats.select("prediction_stability", 1, unbiased=True)
+
+
 @pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence", "emaod"])
 def test_a_wrong_number_of_classes_is_refused(name):
     stats = PoolStats(5, 3, (name,))

@@ -83,7 +83,7 @@ def as_floats(name: str, array: Any) -> Tensor:
     check_addressable(name, tensor)
     if tensor.dtype not in LOGIT_DTYPES:
         raise ValueError(
-            f"{name} must be float32, float16, bfloat16 or float64, got {tensor.dtype}; pass "
+            f"{name} must be float32 or float16 or bfloat16 or float64, got {tensor.dtype}; pass "
             f"{name}.float()"
         )
     return tensor.contiguous()

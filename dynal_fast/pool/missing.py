@@ -34,9 +34,9 @@ def reason(
     bad = unobserved[refused[unobserved]]
     if len(bad):
         return (
-            f"{len(bad)} candidates have no {name!r}, since end_pass reported their last row: it has "
-            f"a logit that is not finite or too large: {first_ids(bad)}; mend the "
-            "model or leave them out of candidates"
+            f"{len(bad)} candidates have no {name!r}, since their last row, as end_pass said, has "
+            f"a logit that is not finite or too large: {first_ids(bad)}; mend the model or leave "
+            "them out of candidates"
         )
     what = f"{len(unobserved)} candidates have no {name!r}, since it was never observed for them"
     if not bool(observed.any()) and last is not None:
