@@ -322,7 +322,7 @@ def test_logits_too_large_to_be_squared_change_nothing_in_any_state(from_feature
             stats.update_from_features(torch.arange(3), logits, torch.eye(2))
         else:
             stats.update(torch.arange(3), logits)
-        with pytest.raises(PoolObservationError, match="too large for prediction_st.*: 1") as error:
+        with pytest.raises(PoolObservationError, match=r"too large for prediction_st.*: 1") as error:
             stats.end_pass()
         assert error.value.non_finite.tolist() == [1]
     tensors = stats.state_dict()
