@@ -137,7 +137,8 @@ def test_huge_logits(counted, num_classes, dtype):
     tracker.check()
     reported = [0, 0, 1, 1, 1, 0] if counted else [0] * 6
     assert (tracker.guard[1].cpu() & 1).tolist() == reported
-    assert all(tensor.isfinite().all() for tensor in tracker.state.values())
+    counting = torch.tensor(reported) == 0
+    assert all(tensor.cpu()[counting].isfinite().all() for tensor in tracker.state.values())
 
 
 @pytest.mark.parametrize("num_classes", [10, 300])

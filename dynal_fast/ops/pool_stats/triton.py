@@ -129,7 +129,7 @@ def update_from_features(
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
-        depth, stages, registers = 16, 1, 255 if light else None
+        depth, stages, registers = 16, 1, 255
     operand, precision = dot_operand(features.dtype, kernel)
     _launch(
         kernel,

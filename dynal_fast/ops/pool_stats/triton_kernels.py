@@ -18,7 +18,6 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     merge_statistics,
     next_count,
     tile_statistics,
-    within_limit,
 )
 
 # Where logits come from: rows of logits (batch, C), or rows of features (batch, width) with
@@ -122,9 +121,7 @@ def update_whole_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
 
-    top, label, second, finite = tile_statistics(x, valid)
-    if state.logit_count is not None:
-        finite = finite & within_limit(x, valid)
+    top, label, second, finite = tile_statistics(x, valid, state.logit_count)
     p = exponentials(x, top, valid)
     total = tl.sum(p, 1)
     p = p * (1.0 / total)[:, None]
@@ -140,7 +137,7 @@ def update_whole_rows(
             OPERAND,
             PRECISION,
         )
-        teacher_top, _, _, teacher_finite = tile_statistics(y, valid)
+        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None)
         q = exponentials(y, teacher_top, valid)
         q = q * (1.0 / tl.sum(q, 1))[:, None]
         finite = finite & teacher_finite
@@ -202,11 +199,9 @@ def long_row_statistics(
         valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
         x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
         top, label, second, total, tile_finite = merge_statistics(
-            top, label, second, total, x, valid, start
+            top, label, second, total, x, valid, start, logit_count
         )
         finite = finite & tile_finite
-        if logit_count is not None:
-            finite = finite & within_limit(x, valid)
     return top, label, second, total, finite
 
 

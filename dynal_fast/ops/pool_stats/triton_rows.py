@@ -62,9 +62,15 @@ def flag_non_finite(stamp_ptr, samples, claimed, finite):
 
 
 @triton.jit
-def tile_statistics(x, valid):  # (rows, classes): logits, which of them exist
-    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite."""
-    usable = valid & (tl.abs(x) < float("inf"))
+def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, which of them exist
+    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite.
+
+    Where logits are counted (``logit_count`` is not None), finite is what lies within the limit.
+    """
+    if logit_count is None:
+        usable = valid & (tl.abs(x) < float("inf"))
+    else:
+        usable = valid & (tl.abs(x) <= LOGIT_LIMIT)
     finite = tl.max((valid & (usable == 0)).to(tl.int32), 1) == 0
     masked = tl.where(usable, x, -float("inf"))
     top, label = tl.max(masked, 1, return_indices=True)
@@ -74,22 +80,15 @@ def tile_statistics(x, valid):  # (rows, classes): logits, which of them exist
 
 
 @triton.jit
-def within_limit(x, valid):
-    """Return per row of a tile whether no logit lies beyond the limit."""
-    beyond = valid & (tl.abs(x.to(tl.float32)) > LOGIT_LIMIT)
-    return tl.max(beyond.to(tl.int32), 1) == 0
-
-
-@triton.jit
 def exponentials(x, top, valid):
     """Return ``exp(x - top)``, 0 where there is no class; the difference in the logits' dtype."""
     return tl.where(valid, tl.exp((x - top[:, None]).to(tl.float32)), 0.0)
 
 
 @triton.jit
-def merge_statistics(top, label, second, total, x, valid, start):
+def merge_statistics(top, label, second, total, x, valid, start, logit_count):
     """Fold a tile whose first class is ``start`` into the running statistics of its rows."""
-    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid)
+    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid, logit_count)
     new_top = tl.maximum(top, tile_top)
     second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(top, tile_top))
     label = tl.where(tile_top > top, start + tile_label, label)
