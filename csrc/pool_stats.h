@@ -15,6 +15,8 @@ constexpr int32_t kNonFinite = 1;
 constexpr int32_t kDuplicate = 2;
 constexpr int32_t kDropped = 0x7fffffff;
 constexpr int64_t kMaxUnknownIds = 15;
+// Where logits are counted, one beyond it makes its row count as not finite.
+constexpr float kLogitLimit = 0x1p40f;
 
 struct State {
   int64_t num_samples, classes;
@@ -35,6 +37,7 @@ struct State {
   float* increase_sum;         // (samples)
   void* previous_output;       // (samples, classes) of output_bytes each
   void* output;                // (samples, classes) of output_bytes each
+  void* latest_output;         // (samples, classes) of output_bytes each
   float* cycle_discrepancy;    // (samples)
   float* teacher_discrepancy;  // (samples)
   float* last_entropy;         // (samples)

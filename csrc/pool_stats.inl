@@ -76,10 +76,35 @@ inline vf replace_output(const Layout& layout, T* array, const Output& out) {
   });
 }
 
+// The same, but the array stays as it is.
+template <class Layout, class T>
+inline vf distance_to(const Layout& layout, const T* array, const Output& out) {
+  return layout.sum(array, [&](vf old, int64_t offset, int s, vf& squares) {
+    const vf p = kept(load(out.e + offset) * Layout::spread(out.inverse, s));
+    squares += (p - old) * (p - old);
+  });
+}
+
+template <class Layout>
+inline vf distance_to(const Layout& layout, const void* array, int bytes, const Output& out) {
+  if (bytes == 2) return distance_to(layout, static_cast<const uint16_t*>(array), out);
+  return distance_to(layout, static_cast<const float*>(array), out);
+}
+
 template <class Layout>
 inline vf replace_output(const Layout& layout, void* array, int bytes, const Output& out) {
   if (bytes == 2) return replace_output(layout, static_cast<uint16_t*>(array), out);
   return replace_output(layout, static_cast<float*>(array), out);
+}
+
+// How many logits of each sample lie beyond the limit.
+template <class Layout>
+inline vf beyond_limit(const Layout& layout, const Scratch& scratch) {
+  return layout.sum([&](int64_t offset, int s, vf& total) {
+    const vf x = layout.logits(scratch, offset, s);
+    const vi beyond = (x > pool_stats::kLogitLimit) | (x < -pool_stats::kLogitLimit);
+    total += select(beyond, splat(1.0f), vf{});
+  });
 }
 
 template <class Layout>
@@ -94,9 +119,10 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   }
   out.e = scratch.e;
   softmax(layout, scratch.tile, out);
+  const vf beyond = state.logit_count ? beyond_limit(layout, scratch) : vf{};
   samples.all_finite = true;
   for (int s = 0; s < samples.count; ++s) {
-    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]);
+    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s];
     if (!samples.finite[s]) {
       samples.all_finite = false;
       state.stamp[samples.id[s]] |= pool_stats::kNonFinite;
@@ -121,7 +147,7 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
     }
     if (state.entropy_sum) add(samples, state.entropy_sum, out.entropy);
   }
-  if (state.logit_count) {
+  if (state.logit_mean) {
     add(samples, state.logit_m2,
         welford_update(layout, state.logit_count, state.logit_mean, nullptr,
                        [&](int64_t offset, int s) { return layout.logits(scratch, offset, s); }));
@@ -135,8 +161,13 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
     }
   }
   if (state.output) {
-    assign(samples, state.cycle_discrepancy,
-           replace_output(layout, state.output, state.output_bytes, out));
+    const int bytes = state.output_bytes;
+    if (state.latest_output) {
+      assign(samples, state.cycle_discrepancy, distance_to(layout, state.output, bytes, out));
+      replace_output(layout, state.latest_output, bytes, out);
+    } else {
+      assign(samples, state.cycle_discrepancy, replace_output(layout, state.output, bytes, out));
+    }
   }
   if (teacher) {
     const vf squares = layout.sum([&](int64_t offset, int s, vf& total) {

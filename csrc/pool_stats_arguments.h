@@ -11,7 +11,7 @@
 namespace dynal {
 namespace pool_stats {
 
-constexpr int kStateTensors = 18;
+constexpr int kStateTensors = 19;
 
 // pass_stamp, stamp, samples, unknown_ids, state, bytes of a label count, of an output
 using Tracker = std::tuple<uintptr_t, uintptr_t, int64_t, uintptr_t,
@@ -44,6 +44,7 @@ inline State state_of(const Tracker& tracker, int64_t classes) {
   next(state.increase_sum);
   next(state.previous_output);
   next(state.output);
+  next(state.latest_output);
   next(state.cycle_discrepancy);
   next(state.teacher_discrepancy);
   next(state.last_entropy);

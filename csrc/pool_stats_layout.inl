@@ -85,6 +85,20 @@ struct TileLayout {
     return total;
   }
 
+  // The same walk over a state array that stays as it is.
+  template <class T, class F>
+  vf sum(const T* array, F f) const {
+    vf total = {};
+    for (int64_t c = 0; c < classes; c += kLanes) {
+      const int64_t n = classes - c < kLanes ? classes - c : kLanes;
+      vf rows[kLanes];
+      for (int s = 0; s < kLanes; ++s) rows[s] = load_n(array + samples.id[s] * classes + c, n);
+      transpose(rows);
+      for (int64_t j = 0; j < n; ++j) f(rows[j], (c + j) * kLanes, 0, total);
+    }
+    return total;
+  }
+
   // The same walk over arrays of exponentials.
   template <class F>
   vf sum(F f) const {
@@ -127,6 +141,20 @@ struct RowLayout {
       __builtin_prefetch(soon + half - 1, 1);
       if (rest) store_n(row + whole, f(load_n(row + whole, rest), offset + whole, s, total), rest);
       totals[s] = total;
+    }
+    return sum_rows(totals, samples.count);
+  }
+
+  template <class T, class F>
+  vf sum(const T* array, F f) const {
+    vf totals[kLanes];
+    for (int s = 0; s < samples.count; ++s) {
+      totals[s] = vf{};
+      const T* row = array + samples.id[s] * classes;
+      for (int64_t c = 0; c < classes; c += kLanes) {
+        const int64_t n = classes - c < kLanes ? classes - c : kLanes;
+        f(load_n(row + c, n), position(s, c), s, totals[s]);
+      }
     }
     return sum_rows(totals, samples.count);
   }

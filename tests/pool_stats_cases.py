@@ -12,6 +12,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
     reference,
 )
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 
 CLASSES = (2, 3, 7, 10, 16, 17, 33, 63, 64, 65, 100, 1000)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -38,7 +39,7 @@ class Tracker:
             spec = STATE[name]
             shape = (n, self.num_classes) if spec.per_class else (n,)
             dtype = spec.dtypes[0]
-            if name in ("output", "previous_output"):
+            if spec.dtypes == OUTPUT_DTYPES:
                 dtype = self.output_dtype
             if name == "label_counts":
                 dtype = self.label_dtype

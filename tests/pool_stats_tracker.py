@@ -3,6 +3,7 @@
 import torch
 
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, STAMP_STEP, STATE, reference
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from tests.triton_device import DEVICE
 
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
@@ -17,7 +18,7 @@ class Tracker:
             spec = STATE[name]
             shape = (n, num_classes) if spec.per_class else (n,)
             dtype = spec.dtypes[0]
-            if name in ("output", "previous_output"):
+            if spec.dtypes == OUTPUT_DTYPES:
                 dtype = output_dtype
             if name == "label_counts":
                 dtype = labels

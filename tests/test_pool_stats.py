@@ -264,6 +264,59 @@ def test_range_of_logits_may_overflow(backend, dtype, num_classes):
     assert (got.stamp & 1).nonzero().flatten().tolist() == [7, 8, 9]
 
 
+COUNTED = ("logit_count", "logit_mean", "logit_m2")
+
+
+@pytest.mark.parametrize("num_classes", [3, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_logits_too_large_to_be_squared_are_reported(backend, dtype, num_classes):
+    """Up to 2^40 the variance is right; beyond, the row counts as not finite. Never NaN."""
+    largest = [1e5, 2.0**40, 1.2e12, 2e19, 3e38] + [1e300] * (dtype == torch.float64)
+    n = 2 * len(largest)
+    got, want = (Tracker(n, num_classes, COUNTED, exact=exact) for exact in (False, True))
+    for number in (1, 2, 3):
+        logits = torch.randn(n, num_classes, dtype=torch.float64)
+        logits[torch.arange(n), torch.arange(n) % num_classes] = (
+            torch.tensor(
+                [sign * value for value in largest for sign in (1, -1)], dtype=torch.float64
+            )
+            * (-1) ** number
+        )
+        for tracker in (got, want):
+            tracker.begin_pass(number)
+            tracker.update(
+                torch.arange(n), logits.to(dtype), *([None, backend] if tracker is got else [])
+            )
+    assert got.stamp.tolist() == [12] * 4 + [12 | NON_FINITE] * (n - 4)
+    assert_same(got, want, rtol=1e-5, atol=1e5 if dtype == torch.float64 else 1e-5)
+    assert all(tensor.isfinite().all() for tensor in got.state.values())
+    alone = Tracker(n, num_classes, ("label_counts", "logit_count"))
+    alone.begin_pass(1)
+    alone.update(torch.arange(n), logits.to(dtype), backend=backend)
+    assert alone.state["label_counts"].sum(1).tolist() == [1] * 4 + [0] * (n - 4)
+    assert not alone.state["logit_count"].any()
+
+
+@pytest.mark.parametrize("num_classes", [7, 65])
+@pytest.mark.parametrize("output_dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("latest", [False, True])
+def test_outputs_are_replaced_or_kept_beside(backend, latest, output_dtype, num_classes):
+    names = ("output", "latest_output", "cycle_discrepancy") if latest else (
+        "output", "cycle_discrepancy")  # fmt: skip
+    options = {"names": names, "output_dtype": output_dtype}
+    got = Tracker(37, num_classes, **options)
+    want = Tracker(37, num_classes, exact=True, **options)
+    for tracker in (got, want):
+        tracker.state["output"][:20] = 1 / num_classes  # the others have none yet
+    earlier = got.state["output"].clone()
+    run(got, want, batches(37, num_classes, torch.float32), backend)
+    assert_same(got, want)
+    if latest:
+        assert torch.equal(got.state["output"][:20], earlier[:20])
+        assert got.state["output"][20:].isnan().all()
+        assert got.state["cycle_discrepancy"].isnan().tolist() == [False] * 20 + [True] * 17
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_classes", [2, 65])
 def test_exponential_and_logarithm_are_accurate(isa, num_classes):

@@ -15,6 +15,7 @@ from tests.triton_device import DEVICE, INTERPRETED, needs_triton
 
 pytestmark = needs_triton
 
+LOGITS = ("logit_count", "logit_mean", "logit_m2")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
@@ -115,6 +116,35 @@ def test_large_offsets_do_not_cancel(num_classes):
         )
         tracker.expect(ids, logits)
     tracker.check(rtol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_classes", [10, 4097])
+@pytest.mark.parametrize("counted", [False, True])
+def test_huge_logits(counted, num_classes, dtype):
+    """Their softmax is right, also where their range overflows; their squares are reported."""
+    tracker = Tracker(6, num_classes, (*TYPICAL, *(LOGITS if counted else ())))
+    for number in (1, 2):
+        tracker.begin_pass(number)
+        logits = draw(6, num_classes, dtype, number)
+        for row, value in enumerate((1e5, 2.0**40, 1.2e12, 2e19, 3e38)):
+            logits[row, row], logits[row, 9] = value, -value
+        ids = torch.arange(6)
+        pool_stats_update(
+            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
+        )
+        tracker.expect(ids, logits)
+    tracker.check()
+    reported = [0, 0, 1, 1, 1, 0] if counted else [0] * 6
+    assert (tracker.guard[1].cpu() & 1).tolist() == reported
+    counting = torch.tensor(reported) == 0
+    assert all(tensor.cpu()[counting].isfinite().all() for tensor in tracker.state.values())
+
+
+@pytest.mark.parametrize("num_classes", [10, 300])
+@pytest.mark.parametrize("names", [("output",), ("output", "latest_output")])
+def test_outputs_are_replaced_or_kept_beside(names, num_classes):
+    run(num_classes, torch.float32, (*names, "cycle_discrepancy"), output_dtype=torch.float16)
 
 
 def test_a_duplicate_counts_once_and_is_flagged():

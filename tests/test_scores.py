@@ -46,7 +46,7 @@ def observed():
     return stats, first.double().numpy(), history.double().numpy(), teacher.double().numpy()
 
 
-def defined(name, history, teacher):
+def defined(name, history, teacher, earlier=None):
     p, logits = softmax(history), history
     last = np.sort(p[-1], axis=-1)
     labels = p.argmax(axis=-1)
@@ -65,15 +65,17 @@ def defined(name, history, teacher):
         "entropy": entropy(p[-1]),
         "least_confidence": 1 - last[:, -1],
         "margin": last[:, -2] - last[:, -1],
-        "cod": np.linalg.norm(p[-1] - p[-2:][0], axis=-1),
+        "cod": np.linalg.norm(
+            p[-1] - softmax((earlier if earlier is not None else history)[-1]), axis=-1
+        ),
         "emaod": np.linalg.norm(p[-1] - softmax(teacher), axis=-1),
     }[name]
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_follow_their_definitions(observed, name):
-    stats, _, history, teacher = observed
-    want = defined(name, history, teacher)
+    stats, first, history, teacher = observed
+    want = defined(name, history, teacher, first)
     np.testing.assert_allclose(stats.score(name).numpy(), want, rtol=2e-5, atol=1e-6)
     best = stats.select(name, 4, ties="first")
     assert set(np.argsort(-want, kind="stable")[:4]) == set(best.tolist())
@@ -307,6 +309,42 @@ def test_a_bad_teacher_row_changes_nothing_in_any_state(from_features):
     assert tensors["count"].tolist() == tensors["count.1"].tolist() == [1, 0, 1]
     assert stats.score("emaod").isnan().tolist() == [False, True, False]
     assert "teacher_discrepancy.1" not in tensors
+
+
+@pytest.mark.parametrize("from_features", [False, True])
+def test_logits_too_large_to_be_squared_change_nothing_in_any_state(from_features):
+    names = ("prediction_stability_logits", "bald", "prediction_stability", "margin")
+    stats = PoolStats(3, 2, names)
+    logits = torch.tensor([[1.0, 0.0], [2e19, -2e19], [2.0, 1.0]])
+    for epoch in (1, 2):
+        stats.begin_pass(epoch, 2)
+        if from_features:
+            stats.update_from_features(torch.arange(3), logits, torch.eye(2))
+        else:
+            stats.update(torch.arange(3), logits)
+        with pytest.raises(
+            PoolObservationError, match=r"too large for prediction_st.*: 1"
+        ) as error:
+            stats.end_pass()
+        assert error.value.non_finite.tolist() == [1]
+    tensors = stats.state_dict()
+    assert tensors["logit_count"].tolist() == [2, 0, 2]
+    assert tensors["count"].tolist() == tensors["count.1"].tolist() == [2, 0, 2]
+    assert "logit_count.1" not in tensors
+    with pytest.raises(ValueError, match="last row, as end_pass said, has a logit that is not fin"):
+        stats.select("prediction_stability_logits", 1)
+    assert stats.select("margin", 2, candidates=[0, 2], ties="first").tolist() == [0, 2]
+    without = PoolStats(3, 2, names[1:])
+    with without.observe(1, 1):
+        without.update(torch.arange(3), logits)
+    assert not without.score("margin").isnan().any()  # the softmax takes any finite logit
+
+
+def test_a_variance_of_one_observation_is_not_called_unobserved():
+    stats = PoolStats(3, 2, ("prediction_stability",))
+    observe(stats, torch.ones(1, 3, 2))
+    with pytest.raises(ValueError, match="though it was observed for them: too few observations"):
+        stats.select("prediction_stability", 1, unbiased=True)
 
 
 @pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence", "emaod"])

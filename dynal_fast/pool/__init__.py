@@ -6,12 +6,13 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.normalize import Normalize
 from dynal_fast.pool.observe import observe_pool
 from dynal_fast.pool.pool_stats import PoolStats
-from dynal_fast.pool.schedule import Epochs, EveryEpoch, LastEpochs, Schedule
+from dynal_fast.pool.schedule import Epochs, EveryEpoch, FromEpoch, LastEpochs, Schedule
 
 __all__ = [
     "EMATeacher",
     "Epochs",
     "EveryEpoch",
+    "FromEpoch",
     "LastEpochs",
     "Normalize",
     "PoolImages",

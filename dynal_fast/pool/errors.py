@@ -13,8 +13,9 @@ class PoolObservationError(ValueError):
     Attributes
     ----------
     non_finite, duplicate, unseen
-        Sample ids, sorted int64 tensors: seen with a NaN or infinite logit, seen more than once
-        (the first sight counted), not seen.
+        Sample ids, sorted int64 tensors: seen with a NaN or infinite logit (or one beyond what
+        ``prediction_stability_logits`` can square, where that observes), seen more than once (the
+        first sight counted), not seen.
     unknown
         The first ids that were out of range or belong to dropped samples.
     num_unknown
@@ -28,13 +29,17 @@ class PoolObservationError(ValueError):
         unseen: Tensor,
         unknown: Tensor,
         num_unknown: int,
+        logit_limit: float | None = None,
     ) -> None:
         self.non_finite, self.duplicate, self.unseen = non_finite, duplicate, unseen
         self.unknown, self.num_unknown = unknown, num_unknown
+        beyond = "" if logit_limit is None else (
+            f" (or one beyond {logit_limit:.3g}, too large for prediction_stability_logits)"
+        )  # fmt: skip
         problems = [
             f"{len(ids)} samples {what}: {first_ids(ids)}"
             for ids, what in (
-                (non_finite, "with a non-finite logit"),
+                (non_finite, f"with a non-finite logit{beyond}"),
                 (duplicate, "seen more than once"),
                 (unseen, "not seen (pass partial=True if that is meant)"),
             )

@@ -1,6 +1,6 @@
 """Combine the statistics of two trackers: the parallel form of Welford's update."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -21,12 +21,21 @@ def merge_states(state: Mapping[str, Tensor], later: Mapping[str, Tensor]) -> No
     Both hold the tensors of `dynal_fast.ops.pool_stats` by name, for the same samples; the label
     counts of ``state`` must have room for the sums.
     """
-    for start in range(0, len(next(iter(state.values()), ())), ROWS_AT_A_TIME):
-        rows = slice(start, start + ROWS_AT_A_TIME)
+    for rows in slices(len(next(iter(state.values()), ()))):
         _merge_rows(
             {name: tensor[rows] for name, tensor in state.items()},
             {name: tensor[rows] for name, tensor in later.items()},
         )
+
+
+def slices(rows: int) -> Iterator[slice]:
+    """Yield slices of the first axis that keep temporaries small.
+
+    >>> list(slices(5000))
+    [slice(0, 4096, None), slice(4096, 5000, None)]
+    """
+    for start in range(0, rows, ROWS_AT_A_TIME):
+        yield slice(start, min(rows, start + ROWS_AT_A_TIME))
 
 
 def _merge_rows(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
@@ -45,7 +54,11 @@ def _merge_rows(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         a["increase_sum"].add_(b["increase_sum"])
         _replace(a["previous_output"], b["previous_output"], b["increase_count"] > 0)
     if "output" in a:
-        _replace(a["output"], b["output"], ~b["output"][:, 0].isnan())
+        latest = "latest_output" if "latest_output" in a else "output"
+        earlier = "output" if "latest_output" in b else latest
+        replace_known(a[earlier], b["output"])
+        if "latest_output" in b:
+            replace_known(a[latest], b["latest_output"])
     for name in LATEST_WINS:
         if name in a:
             _replace(a[name], b[name], ~b[name].isnan())
@@ -65,6 +78,11 @@ def _merge_moments(
         a[m2].copy_(a[m2].double() + b[m2].double() + between.sum(dim=1))
     if class_m2 in a:
         a[class_m2].copy_(a[class_m2].double() + b[class_m2].double() + between)
+
+
+def replace_known(target: Tensor, source: Tensor) -> None:
+    """Overwrite the rows of outputs that ``source`` has, (rows, classes) both; NaN is none."""
+    _replace(target, source, ~source[:, 0].isnan())
 
 
 def _replace(target: Tensor, source: Tensor, where: Tensor) -> None:

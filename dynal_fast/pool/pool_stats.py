@@ -1,5 +1,6 @@
 """`PoolStats`: what is remembered about every pool sample while a model trains."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -14,18 +15,27 @@ from dynal_fast.ops.pool_stats import (
     BACKENDS,
     DROPPED,
     DUPLICATE,
+    LOGIT_LIMIT,
     MAX_PASSES,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
     STAMP_STEP,
+    pool_stats_update_checked,
     pool_stats_update_from_features,
-    pool_stats_update_tracked,
 )
-from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_tensor
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_batch, is_ready
+from dynal_fast.pool import missing
+from dynal_fast.pool.batch import as_floats, as_ids
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.state import PoolState, Tensors
-from dynal_fast.pool.tracked import checked_schedules, checked_track
+from dynal_fast.pool.tracked import (
+    check_without_end,
+    checked_schedules,
+    checked_track,
+    observes,
+    part_of,
+)
 
 
 class PoolStats:
@@ -42,6 +52,7 @@ class PoolStats:
         Per name, which epochs it observes. By default (``tracked.DEFAULT_SCHEDULES``) dynamics
         observe the last 5 epochs or every epoch, scores of a single output the last. Statistics
         that share a tensor but not a schedule get one each, for a second kernel call per batch.
+        Where the number of epochs is unknown, see ``begin_pass``.
     device
         Where the state lives; logits must be there too.
     output_dtype
@@ -107,19 +118,30 @@ class PoolStats:
         self.device = torch.empty(0, device=device).device
         self.track = checked_track(track)
         self.schedules = checked_schedules(self.track, schedules or {})
+        asked_for = {ALIASES.get(name, name) for name in schedules or {}}
+        self._asked_for = {name: self.schedules[name] for name in asked_for}
         self._state = PoolState(num_samples, num_classes, self.schedules, output_dtype, self.device)
         self._due: list[tuple[tuple[Tensor, Tensor], Tensors]] | None = None
         self._partial = False
+        self._last: tuple[int, int | None] | None = None  # the epoch last asked about
 
     # Passes
 
-    def observes(self, epoch: int, num_epochs: int) -> bool:
-        """Return whether any tracked statistic observes this epoch (from 1) of ``num_epochs``."""
-        _check_epoch(epoch, num_epochs)
-        return any(schedule.observes(epoch, num_epochs) for schedule in self.schedules.values())
+    def observes(self, epoch: int, num_epochs: int | None = None) -> bool:
+        """Return whether any tracked statistic observes this epoch (from 1) of ``num_epochs``.
+
+        ``num_epochs`` is None where it is unknown, as in ``begin_pass``.
+        """
+        epoch, num_epochs = _checked_epoch(epoch, num_epochs)
+        if num_epochs is None:
+            check_without_end(self._asked_for)
+        self._last = epoch, num_epochs
+        return any(observes(part_of(n), s, epoch, num_epochs) for n, s in self.schedules.items())
 
     @contextmanager
-    def observe(self, epoch: int, num_epochs: int, partial: bool = False) -> Iterator["PoolStats"]:
+    def observe(
+        self, epoch: int, num_epochs: int | None = None, partial: bool = False
+    ) -> Iterator["PoolStats"]:
         """Observe one pass over the pool: ``begin_pass`` before, ``end_pass`` after.
 
         When the body raises, the pass is closed without the checks of ``end_pass``.
@@ -132,13 +154,21 @@ class PoolStats:
             raise
         self.end_pass()
 
-    def begin_pass(self, epoch: int, num_epochs: int, partial: bool = False) -> None:
+    def begin_pass(self, epoch: int, num_epochs: int | None = None, partial: bool = False) -> None:
         """Begin a pass over the pool, in which each sample is to be seen once.
 
         Parameters
         ----------
         epoch, num_epochs
             The epoch, from 1 to ``num_epochs`` (N_e of eq. 4 in the prediction stability paper).
+            None where the training does not know when it ends (early stopping, ``max_steps``, a
+            stream). Scores of a single output then observe every epoch and keep the last, so that
+            the training may stop after any: each epoch costs one pass over the pool, and ``cod``
+            keeps a second (N, C) output, to compare every epoch with the last output before
+            ``begin_cycle``. Default schedules that count back from the end are replaced by
+            ``EveryEpoch()`` and ``EveryEpoch(s)`` by ``FromEpoch(s, s)``, which ``metadata``
+            says; an explicit ``LastEpochs`` of a statistic over epochs is refused: give it
+            ``FromEpoch(start, interval)``.
         partial
             Samples may stay unseen.
 
@@ -147,30 +177,32 @@ class PoolStats:
         RuntimeError
             The previous pass was not ended.
         ValueError
-            No tracked statistic observes this epoch.
+            No tracked statistic observes this epoch, ``num_epochs`` is no number of epochs (some
+            libraries have -1 or 2^63 - 1 for None), or a schedule cannot do without it.
         """
         self._check_between_passes("begin_pass")
         if not self.observes(epoch, num_epochs):
+            of = "" if num_epochs is None else f" of {num_epochs}"
             raise ValueError(
-                f"no tracked statistic observes epoch {epoch} of {num_epochs} "
+                f"no tracked statistic observes epoch {epoch}{of} "
                 f"({self.schedules}); ask observes(epoch, num_epochs) first"
             )
         if self._state.passes >= MAX_PASSES:
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
-        self._due = self._state.begin_pass(epoch, num_epochs)
+        self._due = self._state.begin_pass(*_checked_epoch(epoch, num_epochs))
         self._partial = partial
 
-    def update(
-        self, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None = None
-    ) -> None:
+    def update(self, sample_ids: Any, logits: Any, teacher_logits: Any = None) -> None:
         """Fold a batch into every statistic that observes this pass, in place.
 
         Parameters
         ----------
         sample_ids
-            (B,) int64 or int32.
+            (B,) integers of any kind: a tensor, an array or a list, on any device. int64 and int32
+            tensors on the tracker's are taken as they are, others copied.
         logits
-            (B, C) float32, float16, bfloat16 or float64, contiguous, on the tracker's device.
+            (B, C) float32, float16, bfloat16 or float64, on the tracker's device: a tensor or a
+            NumPy array. A batch that is not contiguous is copied.
         teacher_logits
             (B, C) of the same dtype: the EMA teacher's for the same inputs. Needed in the passes
             that ``emaod`` observes, ignored in others.
@@ -182,29 +214,35 @@ class PoolStats:
         ValueError
             A shape, dtype, device or layout is wrong. Bad rows are found by ``end_pass``.
         TypeError
-            An argument is no tensor.
+            An argument is none of the above.
         """
-        for guard, tensors in self._due_sets():
-            pool_stats_update_tracked(
+        due = self._due_sets()
+        if not is_ready(sample_ids, logits, teacher_logits, self.num_classes, self.device):
+            sample_ids = as_ids(sample_ids, self.device)
+            logits = as_floats("logits", logits)
+            if teacher_logits is not None:
+                teacher_logits = as_floats("teacher_logits", teacher_logits)
+            check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
+        for guard, tensors in due:
+            pool_stats_update_checked(
                 sample_ids,
                 logits,
                 teacher_logits,
                 self._state.pass_stamp,
                 *guard,
                 tensors,
-                num_classes=self.num_classes,
                 backend=self.backend,
             )
 
     def update_from_features(
         self,
-        sample_ids: Tensor,
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        teacher_features: Tensor | None = None,
-        teacher_weight: Tensor | None = None,
-        teacher_bias: Tensor | None = None,
+        sample_ids: Any,
+        features: Any,
+        weight: Any,
+        bias: Any = None,
+        teacher_features: Any = None,
+        teacher_weight: Any = None,
+        teacher_bias: Any = None,
     ) -> None:
         """Do ``update`` with ``logits = features @ weight.T + bias``, which are never stored.
 
@@ -214,7 +252,7 @@ class PoolStats:
         Parameters
         ----------
         features
-            (B, d) float32, float16, bfloat16 or float64, contiguous.
+            (B, d) float32, float16, bfloat16 or float64; copied if they are not contiguous.
         weight, bias
             (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``.
         teacher_features, teacher_weight, teacher_bias
@@ -222,7 +260,15 @@ class PoolStats:
             again where only the head is averaged.
         """
         due = self._due_sets()
-        check_tensor("weight", weight)
+        sample_ids = as_ids(sample_ids, self.device)
+        features, weight = as_floats("features", features), as_floats("weight", weight)
+        bias = None if bias is None else as_floats("bias", bias)
+        if teacher_features is not None:
+            teacher_features = as_floats("teacher_features", teacher_features)
+        if teacher_weight is not None:
+            teacher_weight = as_floats("teacher_weight", teacher_weight)
+        if teacher_bias is not None:
+            teacher_bias = as_floats("teacher_bias", teacher_bias)
         if weight.shape[:1] != (self.num_classes,):
             raise ValueError(
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
@@ -249,10 +295,12 @@ class PoolStats:
         Raises
         ------
         PoolObservationError
-            With the ids, for rows with a non-finite logit, samples seen more than once, ids out of
-            range or dropped and, unless the pass is partial, samples not seen.
+            With the ids, for rows with a non-finite logit (or, where
+            ``prediction_stability_logits`` observes, one beyond 2^40 in absolute value), samples
+            seen more than once, ids out of range or dropped and, unless the pass is partial,
+            samples not seen.
         """
-        (stamp, unknown_ids), _ = self._due_sets()[0]
+        (stamp, unknown_ids), tensors = self._due_sets()[0]
         self._due = None
         current = STAMP_STEP * self._state.passes
         wrong = (stamp > current) if self._partial else (stamp != current)
@@ -269,11 +317,16 @@ class PoolStats:
             wrong_ids[~seen],
             unknown_ids[1 : 1 + min(num_unknown, MAX_UNKNOWN_IDS)].cpu(),
             num_unknown,
+            LOGIT_LIMIT if "logit_count" in tensors else None,
         )
 
     def begin_cycle(self) -> None:
-        """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay."""
+        """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay.
+
+        ``cod`` compares with the last output of each sample before this call.
+        """
         self._check_between_passes("begin_cycle")
+        self._last = None
         self._state.forget_dynamics()
 
     # Scores
@@ -281,7 +334,8 @@ class PoolStats:
     def score(self, name: str, **options: Any) -> Tensor:
         """Return a tracked score, (N,) float32: higher is more informative.
 
-        Samples that its statistic never observed, and dropped ones, score NaN.
+        Samples that its statistic never observed, and dropped ones, score NaN; so do those with too
+        few observations: ``cod`` needs one in each of two cycles, ``unbiased`` variances need two.
 
         Parameters
         ----------
@@ -324,7 +378,14 @@ class PoolStats:
         Raises
         ------
         ValueError
-            A candidate was dropped or never observed (with its id), or ``top_b`` objects.
+            A candidate was dropped or has no score (with its id and the reason: it was never
+            observed, the epochs that are observed never came, or too few did), or ``top_b``
+            objects.
+
+        Warns
+        -----
+        UserWarning
+            A statistic over the last epochs has seen some of them, and training has not ended.
         """
         if self._tracked(name) == "random":
             options = {"generator": generator, **options}
@@ -336,12 +397,17 @@ class PoolStats:
             if len(dropped):
                 raise ValueError(f"{len(dropped)} candidates were dropped: {first_ids(dropped)}")
         scores = self.score(name, **options)
-        unobserved = ids[scores[ids].isnan()]
-        if len(unobserved):
-            raise ValueError(
-                f"{len(unobserved)} candidates have no {name!r}, since it was never observed for "
-                f"them: {first_ids(unobserved)}; observe them or leave them out of candidates"
-            )
+        without = ids[scores[ids].isnan()]
+        if len(without):
+            score = self._tracked(name)
+            observed, refused = self._state.observed(score), self._state.refused(score)
+            schedule = self.schedules[score]
+            raise ValueError(missing.reason(name, without, observed, refused, schedule, self._last))
+        score = self._tracked(name)
+        if score in self.schedules:
+            stopped = missing.stopped_early(score, self.schedules[score], self._last)
+            if stopped:
+                warnings.warn(stopped, stacklevel=2)
         return top_b(scores, b, ids, generator, ties)
 
     # Samples
@@ -407,8 +473,9 @@ class PoolStats:
         """Return the state as plain tensors, which safetensors can store; they share memory.
 
         Keys are the names of `dynal_fast.ops.pool_stats`, with ``.1``, ``.2`` ... where a second
-        schedule has its own; ``stamp``; ``passes``, the number of passes; ``label_passes``; and
-        ``schedules``, the bytes of their description.
+        schedule has its own; ``stamp``; ``passes``, the number of passes; ``label_passes``;
+        ``schedules``, the bytes of their description; and ``unknown_end`` if this cycle had a pass
+        without ``num_epochs``.
         """
         self._check_between_passes("state_dict")
         return self._state.state_dict()
@@ -419,7 +486,10 @@ class PoolStats:
         Raises
         ------
         ValueError
-            Names, shapes or dtypes are not those of this tracker. Nothing was changed then.
+            Names, shapes or dtypes are not those of this tracker, or a count, a stamp or a value is
+            none that passes can leave behind. Nothing was changed then.
+        TypeError
+            A value is no tensor.
         """
         self._check_between_passes("load_state_dict")
         self._state.load_state_dict(tensors)
@@ -427,12 +497,22 @@ class PoolStats:
     @property
     def metadata(self) -> dict[str, str]:
         """What the tensors do not say, as text: what is tracked and when."""
-        return {"track": " ".join(self.track), "schedules": self._state.described_schedules}
+        described = [
+            f"{name}: {s}"
+            if name not in replaced
+            else f"{name}: {replaced[name]} instead of {s}, num_epochs being unknown"
+            for replaced in [self._state.replaced]
+            for name, s in sorted(self.schedules.items())
+        ]
+        return {"track": " ".join(self.track), "schedules": "; ".join(described)}
 
     def __repr__(self) -> str:
         return (
             f"PoolStats({self.num_samples}, {self.num_classes}, track={self.track}, "
             f"device={str(self.device)!r}): {self.nbytes()['total']:,} bytes"
+        ) + "".join(
+            f", {name} observes {used} instead of {self.schedules[name]}"
+            for name, used in self._state.replaced.items()
         )
 
     # Inside
@@ -458,6 +538,21 @@ class PoolStats:
             raise RuntimeError(f"{what} must not be called within a pass; call end_pass first")
 
 
-def _check_epoch(epoch: int, num_epochs: int) -> None:
+def _checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
+    epoch = integer("epoch", epoch)
+    if num_epochs is None:
+        if epoch < 1:
+            raise ValueError(f"epoch counts from 1, got {epoch}")
+        return epoch, None
+    unknown = "pass num_epochs=None where the number of epochs is unknown"
+    try:
+        num_epochs = integer("num_epochs", num_epochs)
+    except TypeError as error:
+        raise TypeError(f"{error}; {unknown}") from None
+    if not 1 <= num_epochs <= MAX_PASSES:
+        raise ValueError(f"num_epochs must be 1 to {MAX_PASSES}, got {num_epochs}; {unknown}")
     if not 1 <= epoch <= num_epochs:
-        raise ValueError(f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}")
+        raise ValueError(
+            f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}; {unknown}"
+        )
+    return epoch, num_epochs

@@ -1,4 +1,8 @@
-"""Which epochs of a training cycle a statistic observes. Epochs count from 1."""
+"""Which epochs of a training cycle a statistic observes. Epochs count from 1.
+
+``num_epochs`` is None where a training does not know when it ends: ``max_steps``, early stopping,
+a stream. Schedules that count back from the end then need another in their place: `without_end`.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,14 +11,19 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Anything with ``observes(epoch, num_epochs) -> bool``; equal schedules share their state."""
+    """Anything with ``observes(epoch, num_epochs) -> bool``; equal schedules share their state.
 
-    def observes(self, epoch: int, num_epochs: int) -> bool: ...
+    ``num_epochs`` may be None: unknown.
+    """
+
+    def observes(self, epoch: int, num_epochs: int | None) -> bool: ...
 
 
 @dataclass(frozen=True)
 class EveryEpoch:
     """Every epoch, or every ``interval``-th one counted back from the last.
+
+    With an ``interval`` it needs to know the last; ``FromEpoch`` counts from the first.
 
     >>> [epoch for epoch in range(1, 8) if EveryEpoch(3).observes(epoch, 7)]
     [1, 4, 7]
@@ -25,8 +34,32 @@ class EveryEpoch:
     def __post_init__(self) -> None:
         _check_positive("interval", self.interval)
 
-    def observes(self, epoch: int, num_epochs: int) -> bool:
-        return (num_epochs - epoch) % self.interval == 0
+    def observes(self, epoch: int, num_epochs: int | None) -> bool:
+        if self.interval == 1:
+            return True
+        return (_known(self, num_epochs) - epoch) % self.interval == 0
+
+
+@dataclass(frozen=True)
+class FromEpoch:
+    """Epoch ``start`` and every ``interval``-th after it: no end has to be known.
+
+    What takes the place of eq. 4 of the prediction stability paper, which counts back from the last
+    epoch, where nobody knows the last.
+
+    >>> [epoch for epoch in range(1, 12) if FromEpoch(4, interval=3).observes(epoch, None)]
+    [4, 7, 10]
+    """
+
+    start: int = 1
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("start", self.start)
+        _check_positive("interval", self.interval)
+
+    def observes(self, epoch: int, num_epochs: int | None) -> bool:
+        return epoch >= self.start and (epoch - self.start) % self.interval == 0
 
 
 @dataclass(frozen=True)
@@ -47,8 +80,8 @@ class LastEpochs:
         _check_positive("n", self.n)
         _check_positive("interval", self.interval)
 
-    def observes(self, epoch: int, num_epochs: int) -> bool:
-        steps, rest = divmod(num_epochs - epoch, self.interval)
+    def observes(self, epoch: int, num_epochs: int | None) -> bool:
+        steps, rest = divmod(_known(self, num_epochs) - epoch, self.interval)
         return rest == 0 and 0 <= steps < self.n
 
 
@@ -69,11 +102,48 @@ class Epochs:
         if not self.epochs:
             raise ValueError("epochs must name at least one epoch, got none")
 
-    def observes(self, epoch: int, num_epochs: int) -> bool:
+    def observes(self, epoch: int, num_epochs: int | None) -> bool:
         return epoch in self.epochs
 
     def __repr__(self) -> str:
         return f"Epochs({sorted(self.epochs)})"
+
+
+def without_end(schedule: Schedule, keeps_last: bool) -> Schedule:
+    """Return what observes in the place of ``schedule`` where the number of epochs is unknown.
+
+    Parameters
+    ----------
+    keeps_last
+        Each observation replaces the one before. The last epoch then is found by observing every
+        one, and what a schedule adds to the last does not matter.
+
+    >>> without_end(LastEpochs(1), keeps_last=True), without_end(LastEpochs(5), keeps_last=False)
+    (EveryEpoch(interval=1), EveryEpoch(interval=1))
+    >>> without_end(EveryEpoch(3), keeps_last=False), without_end(Epochs([2]), keeps_last=False)
+    (FromEpoch(start=3, interval=3), Epochs([2]))
+    """
+    if isinstance(schedule, LastEpochs):
+        return EveryEpoch()
+    if isinstance(schedule, EveryEpoch) and schedule.interval > 1:
+        return EveryEpoch() if keeps_last else FromEpoch(schedule.interval, schedule.interval)
+    return schedule
+
+
+def observes_once(schedule: Schedule) -> bool:
+    """Whether a schedule is known to observe one epoch of a training that knows its end."""
+    if isinstance(schedule, LastEpochs):
+        return schedule.n == 1
+    return isinstance(schedule, Epochs) and len(schedule.epochs) == 1
+
+
+def _known(schedule: Schedule, num_epochs: int | None) -> int:
+    if num_epochs is None:
+        raise ValueError(
+            f"{schedule} counts back from the last epoch, but num_epochs is None; take a schedule "
+            "that needs no end: EveryEpoch(), FromEpoch(start, interval) or Epochs(...)"
+        )
+    return num_epochs
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -6,12 +6,14 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, STAMP_STEP, STATE
+from dynal_fast.acquisition.scores import SCORES
+from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
 from dynal_fast.pool.allocate import full
-from dynal_fast.pool.merge import merge_states
-from dynal_fast.pool.schedule import Schedule
-from dynal_fast.pool.tracked import plan
+from dynal_fast.pool.merge import merge_states, replace_known, slices
+from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
+from dynal_fast.pool.schedule import Schedule, observes_once
+from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]
 
@@ -30,6 +32,8 @@ class PoolState:
         int32 (1,): the stamp of the current pass.
     passes
         How many passes there were.
+    unknown_end
+        Whether a pass since `forget_dynamics` came without the number of epochs.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class PoolState:
         self.schedules = schedules
         self.device = device
         self.passes = 0
+        self.unknown_end = False
         self.pass_stamp = torch.zeros(1, dtype=torch.int32, device=device)
         self._parts, names, self._home = plan(schedules)
         self._label_passes = [0] * len(names)
@@ -59,6 +64,9 @@ class PoolState:
             unknown_ids = torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=device)
             self.tensors.append(tensors)
             self.guards.append((stamp, unknown_ids))
+        for k, parts in enumerate(self._parts):
+            if "cycle" in parts and not observes_once(parts["cycle"]):
+                self._keep_latest_output(k)
 
     @property
     def dropped(self) -> Tensor:
@@ -69,30 +77,56 @@ class PoolState:
         """Return the set of tensors that a score is computed from."""
         return self.tensors[self._home[score]]
 
+    def observed(self, score: str) -> Tensor:
+        """Return which samples the score's statistic has observed, (N,) bool."""
+        tensors = self.of(score)
+        counter = COUNTERS.get(part_of(score))
+        if counter == "label_counts":
+            return tensors[counter].to(torch.int32).amax(dim=1) > 0
+        if counter is not None:
+            return tensors[counter] > 0
+        if score == "cod":
+            known = ~tensors["output"][:, 0].isnan()
+            latest = tensors.get("latest_output")
+            return known if latest is None else known | ~latest[:, 0].isnan()
+        return ~tensors[SCORES[score].tensors[0]].isnan()
+
+    def refused(self, score: str) -> Tensor:
+        """Return which samples' last row counted as not finite, (N,) bool."""
+        stamp = self.guards[self._home[score]][0]
+        return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
+
     def begin_pass(
-        self, epoch: int, num_epochs: int
+        self, epoch: int, num_epochs: int | None
     ) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
         """Stamp a new pass; return the guards and tensors that observe it, set by set."""
         due = []
         self.passes += 1
+        self.unknown_end |= num_epochs is None
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
         for k, parts in enumerate(self._parts):
-            observing = {p for p, s in parts.items() if s.observes(epoch, num_epochs)}
+            observing = {p for p, s in parts.items() if observes(p, s, epoch, num_epochs)}
             if not observing:
                 continue
+            if "cycle" in observing and num_epochs is None:
+                self._keep_latest_output(k)
             if "labels" in observing:
                 self._label_passes[k] += 1
                 self._make_room_for_labels(k)
             tensors = {n: t for n, t in self.tensors[k].items() if STATE[n].part in observing}
             self.guards[k][1].zero_()
             due.append((self.guards[k], tensors))
-        _share_teacher([tensors for _, tensors in due])
+        _share([tensors for _, tensors in due])
         return due
 
     def forget_dynamics(self) -> None:
         """Make everything fresh but what is kept from cycle to cycle."""
         self._label_passes = [0] * len(self._label_passes)
+        self.unknown_end = False
         for tensors in self.tensors:
+            if "latest_output" in tensors:  # becomes what the next cycle compares with
+                for rows in slices(len(tensors["output"])):
+                    replace_known(tensors["output"][rows], tensors["latest_output"][rows])
             for name, tensor in tensors.items():
                 if not STATE[name].kept:
                     tensor.fill_(STATE[name].fresh)
@@ -120,7 +154,10 @@ class PoolState:
         """Add what another state of the same samples and schedules holds, as if it had followed."""
         dropped = self.dropped | later.dropped
         self.passes = max(self.passes, later.passes)
+        self.unknown_end |= later.unknown_end
         for k, tensors in enumerate(self.tensors):
+            if "latest_output" in later.tensors[k]:
+                self._keep_latest_output(k)
             self._label_passes[k] += later._label_passes[k]
             self._make_room_for_labels(k)
             merge_states(tensors, later.tensors[k])
@@ -142,6 +179,14 @@ class PoolState:
         """The schedules as text."""
         return "; ".join(f"{name}: {s}" for name, s in sorted(self.schedules.items()))
 
+    @property
+    def replaced(self) -> dict[str, Schedule]:
+        """By score, the schedules that took the place of others, for want of an end."""
+        if not self.unknown_end:
+            return {}
+        used = {n: in_force(part_of(n), s, None) for n, s in sorted(self.schedules.items())}
+        return {name: s for name, s in used.items() if s != self.schedules[name]}
+
     def state_dict(self) -> Tensors:
         """Return everything as tensors, which share memory with these."""
         saved = {
@@ -149,9 +194,11 @@ class PoolState:
             "label_passes": torch.tensor(self._label_passes, dtype=torch.int64),
             "schedules": torch.tensor(list(self.described_schedules.encode()), dtype=torch.uint8),
         }
+        if self.unknown_end:
+            saved["unknown_end"] = torch.tensor(True)
         for k, tensors in enumerate(self.tensors):
             named = {**tensors, "stamp": self.guards[k][0]}
-            saved.update({_key(name, k): tensor for name, tensor in named.items()})
+            saved.update({key_of(name, k): tensor for name, tensor in named.items()})
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
@@ -160,40 +207,47 @@ class PoolState:
         Raises
         ------
         ValueError
-            Names, shapes, dtypes or schedules are not those of this state.
+            Names, shapes, dtypes or schedules are not those of this state, or values are none that
+            a state can have.
+        TypeError
+            A value is no tensor.
         """
-        self._check_saved(saved)
+        check_saved(saved, self.state_dict(), self._parts)
+        replaced: dict[tuple[int, str], Tensor] = {}
+        for k, tensors in enumerate(self.tensors):
+            counts = saved.get(key_of("label_counts", k))
+            if counts is not None and counts.dtype != tensors["label_counts"].dtype:
+                layout = torch.contiguous_format
+                counts = counts.to(self.device, copy=True, memory_format=layout)
+                replaced[k, "label_counts"] = counts
+            if key_of("latest_output", k) in saved and "latest_output" not in tensors:
+                replaced[k, "latest_output"] = torch.empty_like(tensors["output"])
+        for (k, name), tensor in replaced.items():
+            self.tensors[k][name] = tensor
         for k, tensors in enumerate(self.tensors):
             for name, tensor in tensors.items():
-                restored = saved[_key(name, k)]
-                if tensor.dtype == restored.dtype:
-                    tensor.copy_(restored)  # stays where it was allocated, in huge pages
+                restored = saved.get(key_of(name, k))
+                if restored is None:  # a latest output, where the other tracker kept none
+                    tensor.fill_(STATE[name].fresh)
                 else:
-                    tensors[name] = restored.to(self.device, copy=True)
+                    tensor.copy_(restored)  # stays where it was allocated, in huge pages
         self.passes = int(saved["passes"])
+        self.unknown_end = bool(saved.get("unknown_end", False))
         self._label_passes = saved["label_passes"].tolist()
         for k, (stamp, _) in enumerate(self.guards):
-            stamp.copy_(saved[_key("stamp", k)])
+            stamp.copy_(saved[key_of("stamp", k)])
 
-    def _check_saved(self, saved: Mapping[str, Tensor]) -> None:
-        mine = self.state_dict()
-        if set(mine) != set(saved):
-            raise ValueError(
-                f"state_dict lacks {sorted(set(mine) - set(saved))} and has unexpected "
-                f"{sorted(set(saved) - set(mine))}: were track and schedules the same?"
+    def _keep_latest_output(self, k: int) -> None:
+        """Keep the latest output beside that of the last cycle, which several passes compare with.
+
+        Where one pass of a cycle compares, it can replace what it compared with.
+        """
+        tensors = self.tensors[k]
+        if "latest_output" not in tensors:
+            output = tensors["output"]
+            tensors["latest_output"] = full(
+                tuple(output.shape), STATE["latest_output"].fresh, output.dtype, self.device
             )
-        for key, tensor in saved.items():
-            if key == "schedules":
-                continue
-            labels = key.startswith("label_counts") and tensor.dtype in LABEL_DTYPES
-            if tensor.shape != mine[key].shape or not (labels or tensor.dtype == mine[key].dtype):
-                raise ValueError(
-                    f"{key} must be {tuple(mine[key].shape)} {mine[key].dtype}, "
-                    f"got {tuple(tensor.shape)} {tensor.dtype}"
-                )
-        if not torch.equal(saved["schedules"].cpu(), mine["schedules"]):
-            theirs = bytes(saved["schedules"].tolist()).decode(errors="replace")
-            raise ValueError(f"schedules must be {self.described_schedules!r}, got {theirs!r}")
 
     def _make_room_for_labels(self, k: int) -> None:
         """Promote label counts before a pass could overflow them."""
@@ -205,20 +259,16 @@ class PoolState:
             self.tensors[k]["label_counts"] = counts.to(dtype)
 
 
-def _share_teacher(sets: list[Tensors]) -> None:
-    """Let each set compare with the teacher if one does, for a bad teacher row to void them all.
+def _share(sets: list[Tensors]) -> None:
+    """Let each set look at what one does: the teacher, the range of logits that are counted.
 
-    They write the same values.
+    Rows that are bad for one set then are so for all, and change nothing in any. Of the teacher
+    they write the same values, of the logits only the set that has their mean does.
     """
-    for tensors in sets:
-        if "teacher_discrepancy" in tensors:
+    for name in ("teacher_discrepancy", "logit_count"):
+        for tensors in [tensors for tensors in sets if name in tensors]:
             for other in sets:
-                other.setdefault("teacher_discrepancy", tensors["teacher_discrepancy"])
-            return
-
-
-def _key(name: str, k: int) -> str:
-    return name if k == 0 else f"{name}.{k}"
+                other.setdefault(name, tensors[name])
 
 
 def _indexable(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from dynal_fast.acquisition.scores import ALIASES, SCORES
 from dynal_fast.ops.pool_stats import REQUIRED, STATE
-from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule
+from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule, without_end
 
 DEFAULT_SCHEDULES: dict[str, Schedule] = {
     "prediction_stability": LastEpochs(5),
@@ -21,6 +21,8 @@ DEFAULT_SCHEDULES: dict[str, Schedule] = {
     "cod": LastEpochs(1),
     "emaod": LastEpochs(1),
 }
+# Parts in which each observation replaces the one before.
+KEEPS_LAST = ("cycle", "teacher", "last")
 
 
 def checked_track(track: Iterable[str]) -> tuple[str, ...]:
@@ -51,6 +53,49 @@ def checked_schedules(
     return {name: chosen[name] for name in track if name in SCORES}
 
 
+def part_of(score: str) -> str:
+    """Return the part of the state that a score is computed from."""
+    return STATE[SCORES[ALIASES.get(score, score)].tensors[0]].part
+
+
+def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
+    """Return the schedule that a part follows: another one where the end is unknown."""
+    return schedule if num_epochs is not None else without_end(schedule, part in KEEPS_LAST)
+
+
+def observes(part: str, schedule: Schedule, epoch: int, num_epochs: int | None) -> bool:
+    """Return whether a part of the state observes an epoch.
+
+    Raises
+    ------
+    ValueError
+        A schedule of the user's own cannot do without ``num_epochs``.
+    """
+    try:
+        return bool(in_force(part, schedule, num_epochs).observes(epoch, num_epochs))
+    except TypeError as error:
+        if num_epochs is not None:
+            raise
+        raise ValueError(f"{schedule!r} cannot do with num_epochs=None: {error}") from error
+
+
+def check_without_end(schedules: Mapping[str, Schedule]) -> None:
+    """Check that schedules that were asked for can be followed where the end is unknown.
+
+    Raises
+    ------
+    ValueError
+        One counts back from the last epoch and adds its observations up.
+    """
+    for name, schedule in schedules.items():
+        if isinstance(schedule, LastEpochs) and part_of(name) not in KEEPS_LAST:
+            raise ValueError(
+                f"the schedule of {name}, {schedule}, counts back from the last epoch, and "
+                "num_epochs is None; give it one that needs no end, such as "
+                f"schedules={{{name!r}: FromEpoch(start, interval)}} or EveryEpoch()"
+            )
+
+
 def plan(
     schedules: Mapping[str, Schedule],
 ) -> tuple[list[dict[str, Schedule]], list[set[str]], dict[str, int]]:
@@ -72,7 +117,7 @@ def plan(
     for score in (score for score in SCORES if score in schedules):
         schedule = schedules[score]
         needed = SCORES[score].tensors
-        part = STATE[needed[0]].part
+        part = part_of(score)
         fitting = (k for k, used in enumerate(parts) if used.get(part, schedule) == schedule)
         k = next(fitting, len(parts))
         if k == len(parts):

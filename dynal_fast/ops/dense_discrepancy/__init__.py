@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._triton import require_triton
+from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.dense_discrepancy import cpu, reference
 
 __all__ = ["BACKENDS", "dense_discrepancy"]
@@ -58,6 +59,8 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     ValueError
         The two differ in shape, dtype or device, or are not what is said above or not where the
         backend needs them.
+    TypeError
+        One is no tensor.
     ImportError
         The tensors are on a CUDA device, and Triton is missing or too old.
 
@@ -80,6 +83,9 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
 
 def _check(logits: Tensor, other: Tensor) -> None:
     for name, tensor in (("logits", logits), ("other", other)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        check_addressable(name, tensor)
         if tensor.ndim != 4 or tensor.shape[1] < 2 or 0 in tensor.shape[2:]:
             raise ValueError(
                 f"{name} must be (batch, classes >= 2, height, width), got {tuple(tensor.shape)}"

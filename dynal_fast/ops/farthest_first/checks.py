@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dynal_fast.ops.addressable import check_addressable
+
 Array = torch.Tensor | np.ndarray
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -42,11 +44,8 @@ def as_rows(array: Array, name: str) -> Rows:
         raise ValueError(
             f"{name} must be a dense tensor, got layout {array.layout}; convert it with .to_dense()"
         )
-    if isinstance(array, torch.Tensor) and array.is_neg():
-        raise ValueError(
-            f"{name} must hold its values as they are in memory, got a negated view (the negative "
-            "bit is set); pass a copy made with .resolve_neg()"
-        )
+    if isinstance(array, torch.Tensor):
+        check_addressable(name, array)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
             f"{name} must have shape (samples, dimensions) with at least one dimension, "

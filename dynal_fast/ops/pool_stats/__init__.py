@@ -21,6 +21,7 @@ increase_count      (N,)    int32            += 1
 increase_sum        (N,)    float32          += ||p - previous_output||_2, if increase_count was > 0
 previous_output     (N, C)  float32, float16 = p
 output              (N, C)  float32, float16 = p; NaN before the first time
+latest_output       (N, C)  as output        = p, in the place of output, which then stays as it is
 cycle_discrepancy   (N,)    float32          = ||p - output||_2^2, before output is replaced
 teacher_discrepancy (N,)    float32          = ||p - softmax(teacher_logits)||_2^2
 last_entropy        (N,)    float32          = H(p), in nats
@@ -29,7 +30,9 @@ last_margin         (N,)    float32          = the largest p minus the second la
 =================== ======= ================ ==================================================
 
 They come in parts (`contract.REQUIRED`): ``count`` and ``mean`` go together, the other three of
-``probabilities`` are optional, and so on.
+``probabilities`` are optional, and so on. Where logits are counted, a row with a logit beyond
+``LOGIT_LIMIT`` (2^40) is treated as one that is not finite, lest their squares leave float32;
+``logit_count`` alone, of the part, asks for no more than that.
 
 Three more tensors find bad input without a synchronisation:
 
@@ -54,12 +57,15 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from dynal_fast._triton import require_triton
+from dynal_fast.ops.addressable import is_traced
 from dynal_fast.ops.pool_stats import reference
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
     DUPLICATE,
+    LOGIT_LIMIT,
     MAX_PASSES,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
@@ -77,6 +83,7 @@ __all__ = [
     "BACKENDS",
     "DROPPED",
     "DUPLICATE",
+    "LOGIT_LIMIT",
     "MAX_PASSES",
     "MAX_UNKNOWN_IDS",
     "NON_FINITE",
@@ -84,8 +91,8 @@ __all__ = [
     "STAMP_STEP",
     "STATE",
     "pool_stats_update",
+    "pool_stats_update_checked",
     "pool_stats_update_from_features",
-    "pool_stats_update_tracked",
 ]
 
 Update = Callable[..., None]
@@ -123,6 +130,7 @@ BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {
     "cuda": _cuda,  # triton, but for what a kernel in CUDA C++ is made for
 }
 DEVICE_BACKEND = {"cpu": "cpu", "cuda": "cuda"}
+PLAIN = (Tensor, Parameter, type(None))
 
 
 def pool_stats_update(
@@ -177,7 +185,8 @@ def pool_stats_update(
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
     check_state(state, stamp, unknown_ids, pass_stamp)
-    pool_stats_update_tracked(
+    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
+    pool_stats_update_checked(
         sample_ids,
         logits,
         teacher_logits,
@@ -185,12 +194,11 @@ def pool_stats_update(
         stamp,
         unknown_ids,
         state,
-        num_classes=num_classes_of(state),
         backend=backend,
     )
 
 
-def pool_stats_update_tracked(
+def pool_stats_update_checked(
     sample_ids: Tensor,
     logits: Tensor,
     teacher_logits: Tensor | None,
@@ -199,21 +207,16 @@ def pool_stats_update_tracked(
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
     *,
-    num_classes: int | None,
     backend: str | None = None,
 ) -> None:
-    """Do `pool_stats_update` on tensors that a tracker made and keeps right: not checked again.
-
-    ``num_classes`` is C, or None where any is right.
-    """
-    check_batch(sample_ids, logits, teacher_logits, num_classes, stamp.device)
+    """Do `pool_stats_update` on tensors that a tracker keeps right and a batch that was checked."""
     if "teacher_discrepancy" in state:
         if teacher_logits is None:
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")
     else:
         teacher_logits = None
     tracker = (pass_stamp, stamp, unknown_ids)
-    backend = _chosen(backend, logits)
+    backend = _chosen(backend, logits, sample_ids, teacher_logits)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update(
@@ -273,7 +276,7 @@ def pool_stats_update_from_features(
         )
         teacher = (teacher_features, teacher_weight, teacher_bias)
     tracker = (pass_stamp, stamp, unknown_ids)
-    backend = _chosen(backend, features)
+    backend = _chosen(backend, features, sample_ids, weight, bias, *teacher)
     if backend is None:
         tensors = [state.get(name) for name in STATE]
         torch.ops.dynal_fast.pool_stats_update_from_features(
@@ -283,13 +286,18 @@ def pool_stats_update_from_features(
         _backend(backend)[1](sample_ids, features, weight, bias, *teacher, *tracker, state)
 
 
-def _chosen(backend: str | None, batch: Tensor) -> str | None:
+def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:
     """Return the backend to call without PyTorch's dispatcher, which is for compilers to see."""
+    plain = type(batch) in PLAIN
+    for tensor in others:
+        plain = plain and type(tensor) in PLAIN
     if backend is not None:
+        if not plain and is_traced(batch, *others):
+            raise ValueError(f"backend {backend!r} needs tensors with values, got fake ones")
         if backend == "cpu" and not batch.is_cpu:
             raise ValueError(f'backend "cpu" needs tensors on the CPU, got {batch.device}')
         return backend
-    if torch.compiler.is_compiling() or type(batch) is not Tensor:
+    if torch.compiler.is_compiling() or not plain:
         return None
     return DEVICE_BACKEND.get(batch.device.type)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynal_fast.ops.addressable import check_addressable
+
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ID_DTYPES = (torch.int32, torch.int64)
 OUTPUT_DTYPES = (torch.float32, torch.float16)
@@ -17,6 +19,10 @@ NON_FINITE = 1
 DUPLICATE = 2
 DROPPED = 2**31 - 1
 MAX_PASSES = DROPPED // STAMP_STEP - 1
+
+# Where logits are counted, a row with one beyond +-2^40 counts as not finite: the squares that
+# logit_m2 adds up could leave float32. Below, 2^19 classes in each of MAX_PASSES passes cannot.
+LOGIT_LIMIT = 2.0**40
 
 # unknown_ids[0] counts them, the rest holds the first few.
 MAX_UNKNOWN_IDS = 15
@@ -55,6 +61,7 @@ STATE: dict[str, StateTensor] = {
     "increase_sum": StateTensor("increase", False, _FLOAT, 0),
     "previous_output": StateTensor("increase", True, OUTPUT_DTYPES, 0),
     "output": StateTensor("cycle", True, OUTPUT_DTYPES, _NAN, kept=True),
+    "latest_output": StateTensor("cycle", True, OUTPUT_DTYPES, _NAN),
     "cycle_discrepancy": StateTensor("cycle", False, _FLOAT, _NAN),
     "teacher_discrepancy": StateTensor("teacher", False, _FLOAT, _NAN),
     "last_entropy": StateTensor("last", False, _FLOAT, _NAN),
@@ -77,6 +84,10 @@ def check_state(
     state: Mapping[str, Tensor], stamp: Tensor, unknown_ids: Tensor, pass_stamp: Tensor
 ) -> None:
     """Raise ``ValueError`` unless the tensors of a tracker fit together: a kernel believes them."""
+    guard = {"stamp": stamp, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}
+    for name, tensor in {**guard, **state}.items():
+        check_tensor(name, tensor)
+        check_addressable(name, tensor)
     if stamp.ndim != 1 or stamp.dtype != torch.int32:
         raise ValueError(f"stamp must be (num_samples,) int32, got {_describe(stamp)}")
     for name, tensor, size, dtype in (
@@ -90,10 +101,10 @@ def check_state(
         raise ValueError(f"state has unknown tensors {unknown}; it may have {list(STATE)}")
     for part in {STATE[name].part for name in state}:
         missing = [name for name in REQUIRED[part] if name not in state]
-        if missing:
+        if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
     num_samples, num_classes = len(stamp), num_classes_of(state)
-    for name, tensor in {**state, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}.items():
+    for name, tensor in {**guard, **state}.items():
         if tensor.device != stamp.device:
             raise ValueError(f"{name} is on {tensor.device}, stamp on {stamp.device}")
         if not tensor.is_contiguous():
@@ -105,11 +116,59 @@ def check_state(
             raise ValueError(
                 f"{name} must be {shape} {_alternatives(spec.dtypes)}, got {_describe(tensor)}"
             )
+    outputs = {state[n].dtype for n in state if STATE[n].dtypes == OUTPUT_DTYPES}
+    if len(outputs) > 1:
+        raise ValueError(f"the outputs kept must have one dtype, got {_alternatives(outputs)}")
 
 
 def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
     """C, where some tensor of the state has a class axis."""
     return next((tensor.shape[-1] for name, tensor in state.items() if STATE[name].per_class), None)
+
+
+def is_ready(
+    sample_ids: object,
+    logits: object,
+    teacher_logits: object,
+    num_classes: int | None,
+    device: torch.device,
+) -> bool:
+    """Whether a batch is what the kernels take, at less cost than `check_batch`, which says why."""
+    if torch.compiler.is_compiling() or num_classes is None:
+        return False
+    if type(sample_ids) is not Tensor or sample_ids.dtype not in ID_DTYPES:
+        return False
+    try:
+        if sample_ids.is_nested or sample_ids.dim() != 1:
+            return False
+        shape = (sample_ids.shape[0], num_classes)
+        if not _lies_at_its_address(sample_ids, device) or not _is_ready(logits, shape, device):
+            return False
+        if teacher_logits is None:
+            return True
+        return _is_ready(teacher_logits, shape, device) and teacher_logits.dtype is logits.dtype  # type: ignore[attr-defined]
+    except RuntimeError:  # a tensor without storage
+        return False
+
+
+def _is_ready(logits: object, shape: tuple[int, int], device: torch.device) -> bool:
+    return (
+        type(logits) is Tensor
+        and logits.dtype in LOGIT_DTYPES
+        and not logits.is_nested
+        and logits.shape == shape
+        and _lies_at_its_address(logits, device)
+    )
+
+
+def _lies_at_its_address(tensor: Tensor, device: torch.device) -> bool:
+    """`check_addressable` and more, of a tensor of a dtype that is real and not quantized."""
+    return (
+        tensor.data_ptr() != 0
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and tensor.device == device
+    )
 
 
 def check_batch(
@@ -123,8 +182,10 @@ def check_batch(
     check_ids(sample_ids, device)
     rows = len(sample_ids)
     check_tensor("logits", logits)
+    check_addressable("logits", logits)
     if teacher_logits is not None:
         check_tensor("teacher_logits", teacher_logits)
+        check_addressable("teacher_logits", teacher_logits)
     for name, tensor in (("logits", logits), ("teacher_logits", teacher_logits)):
         if tensor is None:
             continue
@@ -149,6 +210,7 @@ def check_batch(
 
 def check_ids(sample_ids: Tensor, device: torch.device) -> None:
     check_tensor("sample_ids", sample_ids)
+    check_addressable("sample_ids", sample_ids)
     if sample_ids.ndim != 1 or sample_ids.dtype not in ID_DTYPES:
         raise ValueError(
             f"sample_ids must be (batch,) {_alternatives(ID_DTYPES)}, got {_describe(sample_ids)}"
@@ -167,10 +229,11 @@ def check_head(
 ) -> None:
     """Raise ``ValueError`` unless features, weight and bias give ``shape`` = (batch, classes)."""
     rows, num_classes = shape
-    check_tensor(f"{prefix}features", features)
-    check_tensor(f"{prefix}weight", weight)
-    if bias is not None:
-        check_tensor(f"{prefix}bias", bias)
+    for name, tensor in (("features", features), ("weight", weight), ("bias", bias)):
+        if tensor is None and name == "bias":
+            continue
+        check_tensor(prefix + name, tensor)
+        check_addressable(prefix + name, tensor)  # type: ignore[arg-type]
     if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
             f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "

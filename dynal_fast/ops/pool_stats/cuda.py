@@ -102,7 +102,9 @@ def fits(
 ) -> bool:
     """Whether the kernel takes such a batch: what it asks for is in ``pool_stats_head.h``."""
     num_classes, width = weight.shape
-    if features.element_size() != 2 or "logit_mean" in state or num_classes < SMALLEST:
+    if features.element_size() != 2 or num_classes < SMALLEST:
+        return False
+    if "logit_count" in state or "latest_output" in state:
         return False
     if num_classes % 2 or width % 8 or len(features) > MAX_ROWS or not runs_on(features.device):
         return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
     DUPLICATE,
+    LOGIT_LIMIT,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
 )
@@ -32,6 +33,11 @@ def entropy(probabilities: Floats) -> Floats:  # (rows, classes) -> (rows,), nat
 
 def all_finite(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)
     return np.logical_and.reduce(np.isfinite(logits), axis=1)
+
+
+def within_limit(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)
+    with np.errstate(over="ignore"):
+        return np.logical_and.reduce(np.abs(logits.astype(np.float32)) <= LOGIT_LIMIT, axis=1)
 
 
 def claim_rows(
@@ -89,6 +95,8 @@ def pool_stats_update(
     if teacher_logits is not None:
         teacher_logits = teacher_logits.astype(np.float64)
         finite = finite & all_finite(teacher_logits)
+    if "logit_count" in state:
+        finite = finite & within_limit(logits)
     rows = claim_rows(sample_ids, finite, int(pass_stamp[0]), stamp, unknown_ids)
     if len(rows) == 0:
         return
@@ -103,7 +111,7 @@ def pool_stats_update(
             state["class_m2"][samples] += m2
         if "entropy_sum" in state:
             state["entropy_sum"][samples] += entropy(p)
-    if "logit_count" in state:
+    if "logit_mean" in state:
         m2 = welford_update(logits, samples, state["logit_count"], state["logit_mean"])
         state["logit_m2"][samples] += m2.sum(axis=1)
     if "label_counts" in state:
@@ -116,7 +124,7 @@ def pool_stats_update(
         state["previous_output"][samples] = p
     if "output" in state:
         state["cycle_discrepancy"][samples] = ((p - state["output"][samples]) ** 2).sum(axis=1)
-        state["output"][samples] = p
+        state["latest_output" if "latest_output" in state else "output"][samples] = p
     if "teacher_discrepancy" in state:
         assert teacher_logits is not None
         q = softmax(teacher_logits[rows])
@@ -175,5 +183,11 @@ def update_tensors_from_features(
 def linear(
     features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:  # (rows, d), (classes, d), (classes,) -> (rows, classes)
-    logits = features.detach().double() @ weight.detach().double().T
-    return logits if bias is None else logits + bias.detach().double()
+    logits = _rounded(features) @ _rounded(weight).T
+    if bias is not None:
+        logits = logits + _rounded(bias)
+    return logits.where(logits.abs() <= torch.finfo(torch.float32).max, torch.inf)
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().float().double()

@@ -125,7 +125,7 @@ def update_from_features(
         return
     teacher_width = 0 if teacher_features is None else teacher_features.shape[1]
     # A row's logits, their softmax and the tiles of the state share the registers.
-    light = teacher_features is None and "logit_mean" not in state and _dense(state) <= 2
+    light = teacher_features is None and "logit_count" not in state and _dense(state) <= 2
     depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
@@ -135,7 +135,7 @@ def update_from_features(
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
-        depth, stages, registers = 16, 1, 255 if light else None
+        depth, stages, registers = 16, 1, 255
     operand, precision = dot_operand(features.dtype, kernel, features.device)
     _launch(
         kernel,
@@ -160,7 +160,7 @@ def _splits(
     features: Tensor, num_classes: int, teacher_features: Tensor | None, state: Mapping[str, Tensor]
 ) -> bool:
     """Whether several programs share a row: what they hold of it must fit in their registers."""
-    light = teacher_features is None and "logit_mean" not in state
+    light = teacher_features is None and "logit_count" not in state
     light &= _dense(state) <= 2 and features.element_size() == 2
     tiled = WHOLE_HEAD_ROW < num_classes <= MAX_TILES * SPLIT_TILE
     return light and tiled and is_hopper(update_split_rows, features.device)
@@ -168,7 +168,8 @@ def _splits(
 
 def _dense(state: Mapping[str, Tensor]) -> int:
     """How many tensors of the state have a number per class that every update reads."""
-    return sum(STATE[name].per_class and name != "label_counts" for name in state)
+    unread = ("label_counts", "latest_output")
+    return sum(STATE[name].per_class and name not in unread for name in state)
 
 
 def _update_split(

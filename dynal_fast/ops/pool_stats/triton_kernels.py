@@ -135,7 +135,7 @@ def update_whole_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
 
-    top, label, second, finite = tile_statistics(x, valid)
+    top, label, second, finite = tile_statistics(x, valid, state.logit_count)
     label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
     old_sums = load_sums(state, samples, in_range)
     p = exponentials(x, top, valid)
@@ -153,7 +153,7 @@ def update_whole_rows(
             OPERAND,
             PRECISION,
         )
-        teacher_top, _, _, teacher_finite = tile_statistics(y, valid)
+        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None)
         q = exponentials(y, teacher_top, valid)
         q = q * (1.0 / tl.sum(q, 1))[:, None]
         finite = finite & teacher_finite
@@ -194,6 +194,7 @@ def update_whole_rows(
 @triton.jit
 def long_row_statistics(
     source,
+    logit_count,  # None where the logits may have any finite value
     rows,
     in_batch,
     num_classes,
@@ -216,7 +217,7 @@ def long_row_statistics(
         valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
         x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
         top, label, second, total, tile_finite = merge_statistics(
-            top, label, second, total, x, valid, start
+            top, label, second, total, x, valid, start, logit_count
         )
         finite = finite & tile_finite
     return top, label, second, total, finite
@@ -253,7 +254,16 @@ def update_long_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
     top, label, second, total, finite = long_row_statistics(
-        source, rows, in_batch, num_classes, NUM_CLASSES, TILE, DEPTH, OPERAND, PRECISION
+        source,
+        state.logit_count,
+        rows,
+        in_batch,
+        num_classes,
+        NUM_CLASSES,
+        TILE,
+        DEPTH,
+        OPERAND,
+        PRECISION,
     )
     inverse_total = 1.0 / total
     teacher_top = top
@@ -261,6 +271,7 @@ def update_long_rows(
     if teacher_source.rows is not None:
         teacher_top, _, _, teacher_total, teacher_finite = long_row_statistics(
             teacher_source,
+            None,
             rows,
             in_batch,
             num_classes,

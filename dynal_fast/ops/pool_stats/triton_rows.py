@@ -17,6 +17,8 @@ DROPPED = tl.constexpr(contract.DROPPED)
 DUPLICATE = tl.constexpr(contract.DUPLICATE)
 NON_FINITE = tl.constexpr(contract.NON_FINITE)
 MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
+LOGIT_LIMIT = tl.constexpr(contract.LOGIT_LIMIT)
+NO_EXPONENTIAL = tl.constexpr(-1000.0)  # the exponential of less is 0, and so are its products
 
 
 @triton.jit
@@ -60,9 +62,15 @@ def flag_non_finite(stamp_ptr, samples, claimed, finite):
 
 
 @triton.jit
-def tile_statistics(x, valid):  # (rows, classes): logits, which of them exist
-    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite."""
-    usable = valid & (tl.abs(x) < float("inf"))
+def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, which of them exist
+    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite.
+
+    Where logits are counted (``logit_count`` is not None), finite is what lies within the limit.
+    """
+    if logit_count is None:
+        usable = valid & (tl.abs(x) < float("inf"))
+    else:
+        usable = valid & (tl.abs(x) <= LOGIT_LIMIT)
     finite = tl.max((valid & (usable == 0)).to(tl.int32), 1) == 0
     masked = tl.where(usable, x, -float("inf"))
     top, label = tl.max(masked, 1, return_indices=True)
@@ -78,9 +86,9 @@ def exponentials(x, top, valid):
 
 
 @triton.jit
-def merge_statistics(top, label, second, total, x, valid, start):
+def merge_statistics(top, label, second, total, x, valid, start, logit_count):
     """Fold a tile whose first class is ``start`` into the running statistics of its rows."""
-    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid)
+    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid, logit_count)
     new_top = tl.maximum(top, tile_top)
     second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(top, tile_top))
     label = tl.where(tile_top > top, start + tile_label, label)
@@ -152,7 +160,11 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
         )
     if state.output is not None:
         cycle = tl.sum((p - output) * (p - output), 1)
-        tl.store(state.output + offsets, p.to(state.output.dtype.element_ty), mask=mask)
+        stored = p.to(state.output.dtype.element_ty)
+        if state.latest_output is not None:
+            tl.store(state.latest_output + offsets, stored, mask=mask)
+        else:
+            tl.store(state.output + offsets, stored, mask=mask)
     if state.teacher_discrepancy is not None:
         teacher = tl.sum((p - q) * (p - q), 1)
     return m2_sum, logit_m2_sum, increase, cycle, teacher
@@ -161,7 +173,8 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
 @triton.jit
 def entropy_term(x, p, top, valid):
     """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus the row's sum."""
-    return tl.sum(tl.where(valid, p * (x - top[:, None]).to(tl.float32), 0.0), 1)
+    below = tl.maximum((x - top[:, None]).to(tl.float32), NO_EXPONENTIAL)  # it may be -inf
+    return tl.sum(tl.where(valid, p * below, 0.0), 1)
 
 
 @triton.jit
@@ -233,7 +246,7 @@ def finish_rows(
         tl.store(state.m2 + samples, old_m2 + m2, mask=write)
     if state.entropy_sum is not None:
         tl.store(state.entropy_sum + samples, old_entropy_sum + entropy, mask=write)
-    if state.logit_count is not None:
+    if state.logit_m2 is not None:
         tl.store(state.logit_count + samples, logit_counts, mask=write)
         tl.store(state.logit_m2 + samples, old_logit_m2 + logit_m2, mask=write)
     if state.label_counts is not None:

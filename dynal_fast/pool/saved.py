@@ -1,0 +1,193 @@
+"""What a saved state of the pool statistics must be before any of it is taken over."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dynal_fast.ops.addressable import check_addressable
+from dynal_fast.ops.pool_stats import DROPPED, LOGIT_LIMIT, MAX_PASSES, STAMP_STEP, STATE
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, check_tensor
+from dynal_fast.pool.merge import slices
+from dynal_fast.pool.schedule import Schedule
+
+# How often a part observed each sample.
+COUNTERS = {
+    "probabilities": "count",
+    "logits": "logit_count",
+    "labels": "label_counts",
+    "increase": "increase_count",
+}
+OPTIONAL = ("unknown_end", "latest_output")  # of the last, one for each set
+MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
+
+_ROUNDED = 1e-3  # how far rounding may take a value beyond what it can be
+_PROBABILITY = (-_ROUNDED, 1 + _ROUNDED)
+_DISTANCE = (0.0, 2 + _ROUNDED)
+_FINITE = torch.finfo(torch.float32).max
+# The values that an observed sample can have.
+RANGES: dict[str, tuple[float, float]] = {
+    "count": (0, MAX_PASSES),
+    "mean": _PROBABILITY,
+    "m2": (0, _FINITE),
+    "class_m2": (0, _FINITE),
+    "entropy_sum": (-_ROUNDED, _FINITE),
+    "logit_count": (0, MAX_PASSES),
+    "logit_mean": (-LOGIT_LIMIT, LOGIT_LIMIT),
+    "logit_m2": (0, _FINITE),
+    "label_counts": (0, MAX_LABEL_PASSES),
+    "increase_count": (0, MAX_PASSES),
+    "increase_sum": (0, _FINITE),
+    "previous_output": _PROBABILITY,
+    "output": _PROBABILITY,
+    "latest_output": _PROBABILITY,
+    "cycle_discrepancy": _DISTANCE,
+    "teacher_discrepancy": _DISTANCE,
+    "last_entropy": (-_ROUNDED, _FINITE),
+    "last_top": _PROBABILITY,
+    "last_margin": _PROBABILITY,
+}
+
+
+def key_of(name: str, k: int) -> str:
+    """Return what tensor ``name`` of set k is called in a saved state.
+
+    >>> key_of("mean", 0), key_of("mean", 1)
+    ('mean', 'mean.1')
+    """
+    return name if k == 0 else f"{name}.{k}"
+
+
+def check_saved(
+    saved: Mapping[str, Tensor], mine: Mapping[str, Tensor], parts: list[dict[str, Schedule]]
+) -> None:
+    """Check that ``saved`` is a state like ``mine``, and that its values are possible.
+
+    Parameters
+    ----------
+    parts
+        Of each set, the schedules of its parts.
+
+    Raises
+    ------
+    ValueError
+        Names, shapes, dtypes or schedules differ; a count, a stamp or a value is none that passes
+        over a pool can leave behind; the counts contradict each other.
+    TypeError
+        It is no mapping, or a value is no tensor.
+    """
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"state_dict must map names to tensors, got {type(saved).__name__}")
+    _check_names(saved, mine)
+    for key, tensor in saved.items():
+        _check_tensor(key, tensor, mine)
+    _check_schedules(saved["schedules"], mine["schedules"])
+    passes, label_passes = int(saved["passes"]), saved["label_passes"].tolist()
+    if not 0 <= passes <= MAX_PASSES:
+        raise ValueError(f"passes must be between 0 and {MAX_PASSES}, got {passes}")
+    if not all(0 <= n <= MAX_LABEL_PASSES for n in label_passes):
+        raise ValueError(f"label_passes must not be negative or overflow, got {label_passes}")
+    for k, schedules in enumerate(parts):
+        tensors = {name: saved[key_of(name, k)] for name in STATE if key_of(name, k) in saved}
+        stamp = saved[key_of("stamp", k)]
+        _check_stamps(key_of("stamp", k), stamp, saved["stamp"], passes)
+        for rows in slices(len(stamp)):
+            part = {name: tensor[rows] for name, tensor in tensors.items()}
+            for name, values in part.items():
+                _check_range(key_of(name, k), name, values, rows.start)
+            _check_counts(part, schedules, label_passes[k], k, rows.start)
+
+
+def _check_names(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> None:
+    def required(names: Mapping[str, Tensor]) -> set[str]:
+        return {name for name in names if str(name).split(".")[0] not in OPTIONAL}
+
+    lacking = required(mine) - set(saved)
+    unexpected = {*required(saved) - set(mine)}
+    outputs = {name.replace("latest_", "") for name in saved if str(name).startswith("latest_")}
+    unexpected |= {f"latest_{name}" for name in outputs - set(mine)}
+    if lacking or unexpected:
+        raise ValueError(
+            f"state_dict lacks {sorted(lacking)} and has unexpected "
+            f"{sorted(unexpected, key=str)}: were track and schedules the same?"
+        )
+
+
+def _check_tensor(key: str, tensor: Tensor, mine: Mapping[str, Tensor]) -> None:
+    check_tensor(key, tensor)
+    check_addressable(key, tensor)
+    if tensor.is_meta:
+        raise ValueError(f"{key} must hold values, got a tensor on meta, which has none")
+    like = mine[key.replace("latest_output", "output")] if key != "unknown_end" else None
+    shape: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
+    if key == "schedules":
+        shape, dtypes = tuple(tensor.shape[:1]), (torch.uint8,)
+    elif like is None:
+        shape, dtypes = (), (torch.bool,)
+    else:
+        labels = key.startswith("label_counts")
+        shape, dtypes = tuple(like.shape), LABEL_DTYPES if labels else (like.dtype,)
+    if tensor.shape != shape or tensor.dtype not in dtypes:
+        wanted = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(
+            f"{key} must be {shape} {wanted}, got {tuple(tensor.shape)} {tensor.dtype}"
+        )
+
+
+def _check_schedules(theirs: Tensor, mine: Tensor) -> None:
+    if not torch.equal(theirs.cpu(), mine):
+        ours, others = (bytes(t.tolist()).decode(errors="replace") for t in (mine, theirs))
+        raise ValueError(f"schedules must be {ours!r}, got {others!r}")
+
+
+def _check_stamps(key: str, stamp: Tensor, first: Tensor, passes: int) -> None:
+    dropped = stamp == DROPPED
+    last = STAMP_STEP * passes + STAMP_STEP - 1
+    _refuse(key, stamp, (stamp < 0) | ((stamp > last) & ~dropped), 0, f"passes = {passes}")
+    other = dropped != (first == DROPPED).to(dropped.device)
+    _refuse(key, stamp, other, 0, "what is dropped in the first stamp")
+
+
+def _check_range(key: str, name: str, values: Tensor, start: int) -> None:
+    low, high = RANGES[name]
+    if values.dtype in (torch.uint8, torch.uint16):
+        return
+    bad = ~((values >= low) & (values <= high))
+    if math.isnan(STATE[name].fresh):  # what was never observed is NaN, in all classes
+        unknown = values.isnan()
+        bad &= ~(unknown.all(dim=1, keepdim=True) if values.ndim == 2 else unknown)
+    _refuse(key, values, bad, start, f"its range, {low:.7g} to {high:.7g}")
+
+
+def _check_counts(
+    tensors: Mapping[str, Tensor],
+    schedules: Mapping[str, Schedule],
+    label_passes: int,
+    k: int,
+    start: int,
+) -> None:
+    """Parts on one schedule saw the same; nobody's labels were counted more often than passes."""
+    seen: list[tuple[Schedule, str, Tensor]] = []
+    for part, schedule in schedules.items():
+        if part not in COUNTERS:
+            continue
+        name = COUNTERS[part]
+        counts = tensors[name].to(torch.int64)
+        if part == "labels":
+            counts = counts.sum(dim=1)
+            _refuse(key_of(name, k), counts, counts > label_passes, start,
+                    f"label_passes = {label_passes}")  # fmt: skip
+        for same, other_name, other in seen:
+            if same == schedule:
+                different = counts != other.to(counts.device)
+                _refuse(key_of(name, k), counts, different, start, key_of(other_name, k))
+        seen.append((schedule, name, counts))
+
+
+def _refuse(key: str, values: Tensor, bad: Tensor, start: int, beside: str) -> None:
+    if bool(bad.any()):
+        at = bad.nonzero()[0]
+        value = values[tuple(at)].item()
+        raise ValueError(f"{key} of sample {start + int(at[0])} is {value}, against {beside}")
