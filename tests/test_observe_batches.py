@@ -329,6 +329,23 @@ def test_inputs_keep_their_types(inputs):
         assert torch.equal(doubled.data, 2 * inputs.data)
 
 
+class Pair(tuple):
+    def __new__(cls, first, second):
+        return super().__new__(cls, (first, second))
+
+
+class Two(list):
+    def __init__(self, first, second):
+        super().__init__([first, second])
+
+
+@pytest.mark.parametrize(("kind", "plain"), [(Pair, tuple), (Two, list)])
+def test_containers_that_cannot_be_made_of_their_parts_become_plain_ones(kind, plain):
+    got = map_tensors(torch.neg, kind(torch.tensor(1), None))
+    assert type(got) is plain
+    assert got == plain([torch.tensor(-1), None])
+
+
 def test_map_tensors_maps_every_tensor_and_nothing_else():
     one = torch.tensor(1)
     value = Named([one, {"a": (one, "text")}], Graphs(one, one), None)

@@ -104,10 +104,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         mapped = {name: map_tensors(function, part) for name, part in value.items()}
         return mapped if type(value) is dict else _mapping_like(value, mapped)
     if isinstance(value, (tuple, list)):
-        parts_of = [map_tensors(function, part) for part in value]
-        if isinstance(value, tuple) and hasattr(value, "_make"):
-            return value._make(parts_of)
-        return parts_of if type(value) is list else type(value)(parts_of)
+        mapped_parts = [map_tensors(function, part) for part in value]
+        return mapped_parts if type(value) is list else _sequence_like(value, mapped_parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         other = copy.copy(value)
         for field in dataclasses.fields(value):
@@ -280,6 +278,14 @@ def _are_texts(value: Any) -> bool:
         and len(value) > 0
         and all(isinstance(part, str) for part in value)
     )
+
+
+def _sequence_like(value: Any, parts: list[Any]) -> Any:
+    """Return a tuple or list of the type of ``value``, or a plain one where that takes others."""
+    try:
+        return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
+    except TypeError:
+        return tuple(parts) if isinstance(value, tuple) else parts
 
 
 def _mapping_like(value: Mapping[Any, Any], entries: dict[Any, Any]) -> Any:
