@@ -1,6 +1,7 @@
 import collections
 import types
 from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import (
 )
 
 from dynal_fast import PoolImages, PoolStats, observe_pool
+from dynal_fast.pool import forward
 from dynal_fast.pool.batches import map_tensors
 from tests.observe_cases import Images, Recorder, run
 
@@ -99,6 +101,22 @@ def want():
         return Linear()(X)
 
 
+class Series:
+    """As one of pandas with a filtered index: an array by position, else looked up by label."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+
 def shuffled(make):
     """Batches of 4 in some order, made of their ids and inputs."""
     return [make(ids, X[ids]) for ids in ORDER.split(4)]
@@ -124,6 +142,7 @@ POOLS = {
     "ids of uint64": (shuffled(lambda ids, x: (ids.numpy().astype(np.uint64), x)), None),
     "ids of int16": (shuffled(lambda ids, x: (ids.short(), x)), None),
     "ids of int32": (shuffled(lambda ids, x: (ids.int(), x)), None),
+    "ids in a Series": (shuffled(lambda ids, x: (Series(ids.numpy()), x)), None),
     "a column of ids": (shuffled(lambda ids, x: (ids[:, None], x)), None),
 }
 
@@ -159,15 +178,40 @@ def test_a_dict_reaches_a_model_that_takes_keywords(kind):
     assert torch.equal(teacher.outputs(2), want())
 
 
+class OwnMapping(MutableMapping):
+    """A mapping whose shallow copy shares its entries."""
+
+    def __init__(self, entries):
+        self.entries = dict(entries)
+
+    def __getitem__(self, key):
+        return self.entries[key]
+
+    def __setitem__(self, key, value):
+        self.entries[key] = value
+
+    def __delitem__(self, key):
+        del self.entries[key]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+
 def test_the_batch_itself_is_left_as_it_was():
     batch = {"input_ids": X, "attention_mask": torch.ones(N), "idx": torch.arange(N)}
-    for pool in ([batch], [Encoding(batch)]):
+    for pool in ([batch], [Encoding(batch)], [OwnMapping(batch)]):
         run(Keywords(), pool, ids="idx")
         run(Keywords(), pool, ids="idx")
+        assert pool[0]["input_ids"] is X
         assert set(pool[0]) == {"input_ids", "attention_mask", "idx"}
 
 
-@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict, Encoding, types.MappingProxyType])
+@pytest.mark.parametrize(
+    "kind", [dict, OrderedDict, UserDict, Encoding, OwnMapping, types.MappingProxyType]
+)
 def test_a_model_that_takes_one_dict_gets_one(kind):
     batch = kind({"x": X, "idx": torch.arange(N), "name": ["a"] * N, "extra": None})
     model = TakesDict()
@@ -230,9 +274,25 @@ def test_the_signature_says_how_a_dict_is_passed(name, model, inputs):
 def test_a_dict_that_fits_no_way_says_what_to_do():
     batch = {"image": X, "label": Y, "idx": torch.arange(N)}
     with pytest.raises(
-        TypeError, match=r"Linear was given a dict with the keys 'image', 'lab.*forward="
+        TypeError,
+        match=r"Linear was given a dict with the keys 'image', 'lab.*model\(inputs\['image'\]\)",
     ):
         run(Linear(), [batch], ids="idx")
+    got = run(Linear(), [batch], ids="idx", forward=lambda model, inputs: model(inputs["image"]))
+    assert torch.equal(got.outputs(), want())
+
+
+def test_a_models_signature_is_looked_at_once(monkeypatch):
+    looks = []
+
+    def looked_at(model, keys, takes_keywords=forward._takes_keywords):
+        looks.append((model, keys))
+        return takes_keywords(model, keys)
+
+    monkeypatch.setattr(forward, "_takes_keywords", looked_at)
+    model, pool = Keywords(), [{"input_ids": X, "attention_mask": torch.ones(N)}] * 3
+    run(model, [{**batch, "idx": torch.arange(N)} for batch in pool], ids="idx")
+    assert looks == [(model, ("input_ids", "attention_mask"))]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +327,23 @@ def test_inputs_keep_their_types(inputs):
     if isinstance(inputs, PackedSequence):
         assert doubled.batch_sizes is inputs.batch_sizes
         assert torch.equal(doubled.data, 2 * inputs.data)
+
+
+class Pair(tuple):
+    def __new__(cls, first, second):
+        return super().__new__(cls, (first, second))
+
+
+class Two(list):
+    def __init__(self, first, second):
+        super().__init__([first, second])
+
+
+@pytest.mark.parametrize(("kind", "plain"), [(Pair, tuple), (Two, list)])
+def test_containers_that_cannot_be_made_of_their_parts_become_plain_ones(kind, plain):
+    got = map_tensors(torch.neg, kind(torch.tensor(1), None))
+    assert type(got) is plain
+    assert got == plain([torch.tensor(-1), None])
 
 
 def test_map_tensors_maps_every_tensor_and_nothing_else():
@@ -473,6 +550,10 @@ class Stream(IterableDataset):
         return iter(self.samples)
 
 
+def rows_of(targets):
+    return [{"x": x, "y": y} for x, y in zip(X, targets, strict=True)]
+
+
 IN_ORDER = {
     "plain": lambda: DataLoader(X, 4),
     "with targets": lambda: DataLoader(list(zip(X, Y, strict=True)), 4),
@@ -486,6 +567,8 @@ IN_ORDER = {
     "whole batches": lambda: DataLoader([X[:4], X[4:8], X[8:]], batch_size=None),
     "stream": lambda: DataLoader(Stream(), 4),
     "stream, one worker": lambda: DataLoader(Stream(), 4, num_workers=1),
+    "stream of dicts with targets": lambda: DataLoader(Stream(rows_of(Y)), 4),
+    "dicts of batches": lambda: [{"x": X[:4], "y": Y[:4]}, {"x": X[4:], "y": Y[4:]}],
     "batches": lambda: [X[:4], X[4:]],
     "a tuple of batches": lambda: ((X[:4], Y[:4]), (X[4:], Y[4:])),
 }
@@ -494,7 +577,7 @@ IN_ORDER = {
 @pytest.mark.parametrize("name", IN_ORDER)
 @pytest.mark.parametrize("mc_passes", [0, 2])
 def test_positions_in_a_loader_that_keeps_the_order(name, mc_passes):
-    model = TakesDict() if name == "dicts" else Linear()
+    model = TakesDict() if "dicts" in name else Linear()
     if mc_passes:
         model.linear = nn.Sequential(nn.Dropout(0.5), model.linear)
     stats = run(model, IN_ORDER[name](), ids="position", mc_passes=mc_passes)

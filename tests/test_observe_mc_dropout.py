@@ -44,6 +44,36 @@ class Functional(nn.Module):
         return self.function(x, self.rate, self.training)
 
 
+class DefaultRate(nn.Module):
+    def forward(self, x):
+        return functional.dropout(x, training=self.training)
+
+
+class PlainAttention(nn.Module):
+    """Attention that drops nothing, between layers that do."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout_rate = 0.5
+        self.drop = nn.Dropout(self.dropout_rate)
+
+    def forward(self, x):
+        q = x[:, None]
+        return self.drop(functional.scaled_dot_product_attention(q, q, q)[:, 0])
+
+
+class Auxiliary(nn.Module):
+    """A head with dropout that only training calls, as in GoogLeNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3))
+        self.drops = nn.ModuleList([nn.Dropout(0.5)])
+
+    def forward(self, x):
+        return (x, self.head(x)) if self.training else self.drops[0](x)
+
+
 class FusedAttention(nn.Module):
     """Attention as most libraries write it: the rate is 0 in evaluation mode."""
 
@@ -82,6 +112,15 @@ class Gated(nn.Module):
 
     def forward(self, x):
         return self.dropout(x) if self.training else x
+
+
+class GatedList(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drops = nn.ModuleList([nn.Dropout(0.5)])
+
+    def forward(self, x):
+        return self.drops[0](x) if self.training else x
 
 
 def sequences(n=12):
@@ -295,12 +334,14 @@ OFF = {
     "feature alpha": (lambda: Functional(functional.feature_alpha_dropout), "calls feature_alpha"),
     "1d": (lambda: Functional(functional.dropout1d), "calls dropout1d"),
     "torch": (lambda: Functional(torch.dropout), "calls dropout"),
+    "rate by default": (DefaultRate, r"'1' \(DefaultRate\) calls dropout"),
     "attention": (FusedAttention, r"'1' \(FusedAttention\) calls scaled_dot_product_attention"),
     "attention's layer": (
         lambda: FusedAttention(layer=True),
         r"'1.attn_drop' \(Dropout\) did not run",
     ),
     "gated": (Gated, r"'1.dropout' \(Dropout\) did not run"),
+    "gated in a list": (GatedList, r"'1.drops.0' \(Dropout\) did not run"),
 }
 
 
@@ -330,6 +371,8 @@ def test_many_are_cut_short():
     [
         lambda: FusedAttention(rate=0.0),
         lambda: FusedAttention(rate=0.0, layer=True),
+        PlainAttention,
+        Auxiliary,
         lambda: Functional(rate=0.0),
         lambda: Functional(rate=1.0),
         lambda: nn.TransformerEncoder(transformer(dropout=0.1), 1),

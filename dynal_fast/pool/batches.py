@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -59,8 +60,11 @@ def id_batches(
         yield ids, inputs
 
 
-def possible_sizes(inputs: Any) -> list[int]:
+def possible_sizes(inputs: Any, integers_are_targets: bool = False) -> list[int]:
     """Return how many samples ``inputs`` may hold, the likeliest first; none where they don't tell.
+
+    A vector of integers among them may say which sample each row belongs to, as in batches of
+    graphs, so that the rows do not tell; with ``integers_are_targets`` it is one for each sample.
 
     >>> possible_sizes(torch.zeros(8, 3, 32, 32))
     [8]
@@ -75,8 +79,9 @@ def possible_sizes(inputs: Any) -> list[int]:
         return [len(inputs)]
     tensors = _tensors_in(inputs)
     sizes = {tensor.shape[:1] for tensor in tensors if not tensor.is_nested}
-    # A vector of integers may say which sample each row belongs to, as in batches of graphs.
-    if len(sizes) != 1 or () in sizes or any(map(_is_integer_vector, tensors)):
+    if len(sizes) != 1 or () in sizes:
+        return []
+    if not integers_are_targets and any(map(_is_integer_vector, tensors)):
         return []
     listed = [len(inputs)] if isinstance(inputs, (tuple, list)) else []
     return _sizes_of(tensors[0]) + listed
@@ -99,10 +104,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         mapped = {name: map_tensors(function, part) for name, part in value.items()}
         return mapped if type(value) is dict else _mapping_like(value, mapped)
     if isinstance(value, (tuple, list)):
-        parts_of = [map_tensors(function, part) for part in value]
-        if isinstance(value, tuple) and hasattr(value, "_make"):
-            return value._make(parts_of)
-        return parts_of if type(value) is list else type(value)(parts_of)
+        mapped_parts = [map_tensors(function, part) for part in value]
+        return mapped_parts if type(value) is list else _sequence_like(value, mapped_parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         other = copy.copy(value)
         for field in dataclasses.fields(value):
@@ -156,33 +159,41 @@ def _taken_apart(batch: Any, where: str | int | None) -> tuple[Any, Any]:
 
 
 def _parts(batch: Any, where: str | int | None) -> tuple[Any, Any]:
-    described = f"{type(batch).__name__} of ({', '.join(type(part).__name__ for part in batch)})"
     if isinstance(where, str):
         names = getattr(batch, "_fields", ())
         if where not in names:
             raise ValueError(
-                f"ids={where!r} is no part of the pool's batches: got a {described}"
+                f"ids={where!r} is no part of the pool's batches: got a {_parts_of(batch)}"
                 + (f" named {', '.join(names)}" if names else ", whose parts have positions only")
             )
         where = names.index(where)
     elif where is None:
         if len(batch) != 2:
             raise TypeError(
-                f"a batch of the pool must be (sample_ids, inputs), got {described}{ELSEWHERE}"
+                "a batch of the pool must be (sample_ids, inputs), got "
+                f"{_parts_of(batch)}{ELSEWHERE}"
             )
         where = 0
     if not -len(batch) <= where < len(batch) or len(batch) < 2:
         raise ValueError(
-            f"ids={where} must be a position in the batch, beside the inputs; got a {described}"
+            f"ids={where} must be a position in the batch, beside the inputs; got a "
+            f"{_parts_of(batch)}"
         )
-    others = [part for i, part in enumerate(batch) if i != where % len(batch)]
-    return batch[where], others[0]
+    first_other = 1 if where % len(batch) == 0 else 0
+    return batch[where], batch[first_other]
+
+
+def _parts_of(batch: Any) -> str:
+    return f"{type(batch).__name__} of ({', '.join(type(part).__name__ for part in batch)})"
 
 
 def _checked_ids(given: Any, hint: str) -> Tensor:
     expected = "the ids of a batch must be (batch,) integers, the samples' rows in the tracker"
     try:
-        ids = given if isinstance(given, Tensor) else torch.tensor(given)
+        if isinstance(given, Tensor):
+            ids = given
+        else:  # by position, also a Series whose index is something else
+            ids = torch.tensor(np.asarray(given) if hasattr(given, "__array__") else given)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{expected}, got {_described(given)}{hint}") from None
     if ids.ndim == 2 and ids.shape[1] == 1:
@@ -206,7 +217,7 @@ def _numbered(pool: Iterable[Any], check_sizes: bool) -> Iterator[tuple[Tensor, 
     start = 0
     for index, batch in enumerate(pool):
         inputs = _inputs(batch)
-        sizes = possible_sizes(inputs)
+        sizes = possible_sizes(inputs, integers_are_targets=expected is None)
         if expected is not None:
             size = expected(index)
             if check_sizes and sizes and size not in sizes:
@@ -269,9 +280,20 @@ def _are_texts(value: Any) -> bool:
     )
 
 
+def _sequence_like(value: Any, parts: list[Any]) -> Any:
+    """Return a tuple or list of the type of ``value``, or a plain one where that takes others."""
+    try:
+        return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
+    except TypeError:
+        return tuple(parts) if isinstance(value, tuple) else parts
+
+
 def _mapping_like(value: Mapping[Any, Any], entries: dict[Any, Any]) -> Any:
     """Return a mapping of the type of ``value``, with all else that it carries, of ``entries``."""
-    if isinstance(value, MutableMapping):
+    # Any other type's copy may share its entries with ``value``, which is to stay as it is.
+    if isinstance(value, MutableMapping) and (
+        isinstance(value, dict) or hasattr(type(value), "__copy__")
+    ):
         other = copy.copy(value)
         for name in [name for name in other if name not in entries]:
             del other[name]

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-# The positions of the rate and of the flag that switches it on.
-FUNCTIONS: dict[str, tuple[int, int | None]] = {
+# The position of the rate, the rate by default, and the position of the flag that switches it on.
+FUNCTIONS: dict[str, tuple[int, float | None, int | None]] = {
     **{
-        name: (1, 2)
+        name: (1, 0.5, 2)
         for source in (nn.functional, torch)
         for name in dir(source)
         if "dropout" in name and not name.startswith("_")
     },
-    "scaled_dot_product_attention": (4, None),
-    "multi_head_attention_forward": (10, 13),
+    "scaled_dot_product_attention": (4, None, None),
+    "multi_head_attention_forward": (10, None, 13),
 }
 # Parts of names of rates that are for something else than the function that is called.
 OTHER_RATES = ("path", "layer", "resid", "proj", "hidden", "activation", "embed")
@@ -29,7 +29,7 @@ def watching_dropout(model: nn.Module, layers: Mapping[str, nn.Module]) -> Itera
     """Note, as text, what dropout stays off in the forward passes meanwhile.
 
     That are calls of torch's functions with the dropout off, and those of ``layers``, which are
-    switched on, that do not run. The list is filled in the end.
+    switched on, that a module leaves out when it runs. The list is filled in the end.
 
     >>> class Functional(nn.Module):
     ...     def forward(self, x):
@@ -46,15 +46,18 @@ def watching_dropout(model: nn.Module, layers: Mapping[str, nn.Module]) -> Itera
         if not _see_through_compiled_code(stack):
             yield idle
             return
-        for name, layer in layers.items():
-            hook = layer.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+        owners = {name: _owner(model, name) for name in layers}
+        for name in {*layers, *owners.values()}:  # by name: DataParallel runs copies of modules
+            module = model.get_submodule(name)
+            hook = module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
             stack.callback(hook.remove)
         calls = stack.enter_context(_Calls(model))
         yield idle
     idle.extend(calls.idle)
     for name, layer in layers.items():
+        owner = owners[name]
         # Attention may take no more than the rate from a layer of its own.
-        if name not in ran and model.get_submodule(name.rpartition(".")[0]) not in calls.acting:
+        if name not in ran and owner in ran and model.get_submodule(owner) not in calls.acting:
             idle.append(f"{called(name, layer)} did not run")
 
 
@@ -62,6 +65,15 @@ def called(name: str, module: nn.Module) -> str:
     """Return what a message calls a module: its name in the model, and its type."""
     kind = type(module).__name__
     return f"{name!r} ({kind})" if name else kind
+
+
+def _owner(model: nn.Module, name: str) -> str:
+    """Return the name of the module whose ``forward`` may call this one; lists have none."""
+    while name:
+        name = name.rpartition(".")[0]
+        if not isinstance(model.get_submodule(name), (nn.ModuleList, nn.ModuleDict)):
+            break
+    return name
 
 
 def _see_through_compiled_code(stack: ExitStack) -> bool:
@@ -97,10 +109,11 @@ class _Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _look_at(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rate_at, flag_at = FUNCTIONS[name]
-        rate = _argument(args, kwargs, rate_at, ("p", "dropout_p"), 0.0)
+        rate_at, default, flag_at = FUNCTIONS[name]
+        rate = _argument(args, kwargs, rate_at, ("p", "dropout_p"), default)
+        if rate is None or rate >= 1:
+            return
         on = _argument(args, kwargs, flag_at, ("training", "train"), True)
-        rate = rate if 0 < rate < 1 else 0.0
         module = _calling_module()
         if rate and on:
             self.acting.add(module)
@@ -135,7 +148,7 @@ def _calling_module() -> nn.Module | None:
 def _has_rate(module: nn.Module) -> bool:
     """Return whether the module keeps a rate, which it then passes on in training only."""
     return any(
-        "drop" in name and isinstance(value, (int, float)) and 0 < value <= 1 and value is not True
+        "drop" in name and isinstance(value, (int, float)) and 0 < value < 1
         for name, value in vars(module).items()
         if not any(part in name for part in OTHER_RATES)
     )

@@ -1,5 +1,6 @@
 """How a model is called with a batch, and which part of its output is the logits."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,30 +12,36 @@ Forward = Callable[[nn.Module, Any], Any]
 ADVICE = "pass forward=lambda model, inputs: ... that returns the logits"
 
 
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Return ``model(inputs)``, or ``model(**inputs)`` of a dict whose keys ``forward`` takes.
+def model_call() -> Forward:
+    """Return a function that gives ``model(inputs)``, or ``model(**inputs)`` where that is meant.
 
-    Of a wrapper whose ``forward`` takes anything, such as ``DataParallel``, the wrapped module is
-    asked.
+    That is of a dict whose keys ``forward`` takes; each model's signature is looked at once. Of a
+    wrapper whose ``forward`` takes anything, such as ``DataParallel``, the wrapped module is asked.
 
     >>> class Scaled(nn.Module):
     ...     def forward(self, x, scale=1):
     ...         return x * scale
-    >>> call_model(nn.DataParallel(Scaled()), {"x": 2, "scale": 3})
+    >>> model_call()(nn.DataParallel(Scaled()), {"x": 2, "scale": 3})
     6
     """
-    if not isinstance(inputs, Mapping):
-        return model(inputs)
-    if _takes_keywords(model, inputs):
-        return model(**inputs)
-    try:
-        return model(inputs)
-    except (TypeError, AttributeError) as error:
-        raise TypeError(
-            f"{type(model).__name__} was given a dict with the keys {_keys(inputs)}, since its "
-            f"forward does not take them as arguments, and failed ({error}); leave out what it "
-            f"does not take, or {ADVICE}"
-        ) from error
+    takes_keywords = functools.cache(_takes_keywords)
+
+    def call(model: nn.Module, inputs: Any) -> Any:
+        if not isinstance(inputs, Mapping):
+            return model(inputs)
+        if takes_keywords(model, tuple(inputs)):
+            return model(**inputs)
+        try:
+            return model(inputs)
+        except (TypeError, AttributeError) as error:
+            raise TypeError(
+                f"{type(model).__name__} was given a dict with the keys {_keys(inputs)}, since its "
+                f"forward does not take them as arguments, and failed ({error}); leave out what it "
+                f"does not take, or pass forward=, such as forward=lambda model, inputs: "
+                f"model(inputs[{next(iter(inputs), 'x')!r}])"
+            ) from error
+
+    return call
 
 
 def logits_of(output: Any, model: nn.Module, num_ids: int) -> Tensor:
@@ -89,8 +96,8 @@ def _cure(ndim: int) -> str:
     return "; of one output z for two classes pass forward= that returns the logits (0, z)"
 
 
-def _takes_keywords(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
-    if not all(isinstance(name, str) for name in inputs):
+def _takes_keywords(model: nn.Module, keys: tuple[Any, ...]) -> bool:
+    if not all(isinstance(name, str) for name in keys):
         return False
     try:
         signature = inspect.signature(model.forward)
@@ -101,12 +108,12 @@ def _takes_keywords(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
     named = {name for name, kind in kinds.items() if kind not in variadic}
     children = list(model.children())
     if not named and inspect.Parameter.VAR_POSITIONAL in kinds.values() and len(children) == 1:
-        return _takes_keywords(children[0], inputs)
+        return _takes_keywords(children[0], keys)
     try:
-        signature.bind(**inputs)
+        signature.bind(**dict.fromkeys(keys))
     except TypeError:
         return False
-    return not named or any(name in named for name in inputs)
+    return not named or any(name in named for name in keys)
 
 
 def _keys(mapping: Mapping[Any, Any]) -> str:

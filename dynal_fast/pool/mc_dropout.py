@@ -21,7 +21,7 @@ DROPOUT_LAYERS = (
 )
 LIKE_DROPOUT = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 RATES = ("p", "drop_prob", "drop_rate", "dropout", "prob", "rate")
-CURE = "a forward= may set the .training of other modules"
+CURE = "forward= may set .training = True of the modules that call it"
 PROBES = 16  # tiny rates on a small batch may well leave two passes the same
 
 
@@ -104,8 +104,8 @@ def activate_dropout(
             )
     if idle:
         warnings.warn(
-            f"mc_passes: some dropout of {type(model).__name__} stays off, so the passes differ "
-            f"less than in training: {_few(idle)}. Only layers such as torch.nn.Dropout are "
+            f"mc_passes: some dropout of {type(model).__name__} stays off, so the passes may "
+            f"differ less than in training: {_few(idle)}. Only layers such as torch.nn.Dropout are "
             f"switched on, and only run where the model calls them in evaluation mode too; {CURE}",
             stacklevel=3,
         )

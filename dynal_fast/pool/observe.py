@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dynal_fast.acquisition.top import integer
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot, map_tensors
 from dynal_fast.pool.ema import EMATeacher
-from dynal_fast.pool.forward import Forward, call_model, logits_of
+from dynal_fast.pool.forward import Forward, logits_of, model_call
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
 from dynal_fast.pool.transfer import on_device
@@ -165,7 +165,7 @@ def observe_pool(
     target = torch.empty(0, device=device or _device_of(model)).device
     if channels_last is None:
         channels_last = _is_channels_last(model)
-    run = forward or call_model
+    run = forward or model_call()
 
     def logits_for(observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
         if passes:  # dropout may work in place, and the pool is to be the same in all passes
