@@ -5,14 +5,14 @@
 
 import math
 
-import numpy as np
 import torch
 
 from dynal_fast.ops.farthest_first import checks
 from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.checks import Array
 from dynal_fast.ops.farthest_first.host import host_by_default
-from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal
+from dynal_fast.ops.farthest_first.labeled import as_labeled
+from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
@@ -97,15 +97,13 @@ def farthest_first(
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
     rows = checks.as_rows(pool, "pool")
     checks.check_metric(metric)
-    labeled_rows, labeled_indices, candidates = None, None, None
-    if labeled is not None and np.ndim(labeled) == 1:
-        labeled_indices = checks.as_labeled_indices(labeled, rows.size)
+    labeled_rows, labeled_indices = as_labeled(labeled, rows)
+    candidates = None
+    if labeled_indices is not None:
+        labeled_indices = labeled_indices.unique()
         free = torch.ones(rows.size, dtype=torch.bool)
         free[labeled_indices] = False
         candidates = free.nonzero().squeeze(1)
-    elif labeled is not None:
-        labeled_rows = checks.as_rows(labeled, "labeled")
-        checks.check_labeled_rows(labeled_rows, rows)
     available = rows.size if candidates is None else len(candidates)
     count = checks.as_count(k, "k", available, "pool samples that are not labeled")
     problem = Problem(
@@ -124,9 +122,9 @@ def farthest_first(
 
 def _traversal(answer: Answer, metric: str) -> Traversal:
     if metric == "euclidean":
-        return Traversal(
-            answer.indices, answer.values.double().sqrt().float(), math.sqrt(answer.left)
-        )
+        distances = as_distances(answer.values, answer.exponent)
+        radius = math.ldexp(math.sqrt(answer.left), -answer.exponent)
+        return Traversal(answer.indices, distances, radius)
     return Traversal(answer.indices, answer.values, answer.left)
 
 

@@ -9,7 +9,7 @@ from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
-from dynal_fast.ops.farthest_first.kernels import Kernels, P
+from dynal_fast.ops.farthest_first.kernels import Kernels, P, Points, on_one_scale
 from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached, Solve
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
@@ -32,28 +32,43 @@ def choose(backend: str | None, device: torch.device) -> Backend:
 def reference_on(pool: Rows, metric: str) -> Solve:
     """The definition itself, on the CPU, in float64: for small pools and for tests."""
     kernels = ReferenceKernels(metric)
-    kernels.points(pool, "pool")
-    return lambda problem, reached: _by_definition(kernels, problem, reached)
+    points = kernels.points(pool, "pool")
+    return lambda problem, reached: _by_definition(kernels, points, problem, reached)
 
 
-def _by_definition(kernels: ReferenceKernels, problem: Problem, reached: Reached) -> Answer:
-    pool = as_numpy(problem.pool.array)
+def _by_definition(
+    kernels: ReferenceKernels, points: Points, problem: Problem, reached: Reached
+) -> Answer:
+    pool, metric = as_numpy(problem.pool.array), problem.metric
+    labeled = None
+    if problem.labeled is not None:
+        labeled = kernels.points(problem.labeled, "labeled")
+    _, _, exponent = on_one_scale(kernels, metric, points, labeled)
     minimum = np.full(len(pool), np.inf, dtype=np.float32)
     if problem.labeled is not None:
-        kernels.points(problem.labeled, "labeled")
-        reference.cover(minimum, pool, as_numpy(problem.labeled.array), problem.metric)
+        reference.cover(minimum, pool, as_numpy(problem.labeled.array), metric, exponent)
     if problem.labeled_indices is not None:
-        reference.cover(minimum, pool, pool[problem.labeled_indices.cpu().numpy()], problem.metric)
+        indices = problem.labeled_indices.cpu().numpy()
+        reference.cover(minimum, pool, pool[indices], metric, exponent)
     excluded = np.empty(0, dtype=np.int64)
     if problem.candidates is not None:
         excluded = np.delete(np.arange(len(pool)), problem.candidates.cpu().numpy())
     indices, values, left = reference.farthest_first(
-        pool, problem.k, minimum, metric=problem.metric, start=problem.start, excluded=excluded
+        pool,
+        problem.k,
+        minimum,
+        metric=metric,
+        exponent=exponent,
+        start=problem.start,
+        excluded=excluded,
     )
     reached(problem.k)
     device = problem.pool.device
     return Answer(
-        torch.from_numpy(indices).to(device), torch.from_numpy(values).to(device), float(left)
+        torch.from_numpy(indices).to(device),
+        torch.from_numpy(values).to(device),
+        float(left),
+        exponent,
     )
 
 

@@ -26,6 +26,7 @@ class Answer(NamedTuple):
     indices: torch.Tensor  # (k,) int64
     values: torch.Tensor  # (k,) float32
     left: float  # the largest decision value among the candidates that remain, 0 if none
+    exponent: int  # squared distances are in units of 4^-exponent
 
 
 class Traversal(NamedTuple):
@@ -40,6 +41,11 @@ class Traversal(NamedTuple):
     indices: torch.Tensor
     distances: torch.Tensor
     radius: float
+
+
+def as_distances(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Distances (k,) float32 of squared ones in units of 4^-exponent."""
+    return (values.double().sqrt() * 2.0**-exponent).float()
 
 
 # A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.
