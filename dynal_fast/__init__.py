@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from dynal_fast.acquisition.registry import register_strategy
     from dynal_fast.acquisition.top import top_b
     from dynal_fast.ops.farthest_first import (
+        Assignment,
         Traversal,
+        assign_to_picks,
         farthest_first,
         farthest_first_compress,
         verify_traversal,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Assignment": "dynal_fast.ops.farthest_first",
     "EMATeacher": "dynal_fast.pool",
     "Epochs": "dynal_fast.pool",
     "EveryEpoch": "dynal_fast.pool",
@@ -37,6 +40,7 @@ _HOMES = {
     "PoolObservationError": "dynal_fast.pool",
     "PoolStats": "dynal_fast.pool",
     "Traversal": "dynal_fast.ops.farthest_first",
+    "assign_to_picks": "dynal_fast.ops.farthest_first",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "observe_pool": "dynal_fast.pool",
@@ -46,6 +50,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Assignment",
     "EMATeacher",
     "Epochs",
     "EveryEpoch",
@@ -55,6 +60,7 @@ __all__ = [
     "PoolStats",
     "Traversal",
     "__version__",
+    "assign_to_picks",
     "farthest_first",
     "farthest_first_compress",
     "observe_pool",

@@ -8,6 +8,7 @@ import math
 import torch
 
 from dynal_fast.ops.farthest_first import checks
+from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
 from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.checks import Array
 from dynal_fast.ops.farthest_first.host import host_by_default
@@ -17,8 +18,10 @@ from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
+    "Assignment",
     "Certificate",
     "Traversal",
+    "assign_to_picks",
     "farthest_first",
     "farthest_first_compress",
     "verify_traversal",
