@@ -4,13 +4,13 @@
 """
 
 import math
+from typing import Any
 
 import torch
 
 from dynal_fast.ops.farthest_first import checks
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
 from dynal_fast.ops.farthest_first.backends import choose
-from dynal_fast.ops.farthest_first.checks import Array
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal, as_distances
@@ -30,9 +30,9 @@ __all__ = [
 
 @host_by_default
 def farthest_first(
-    pool: Array,
+    pool: Any,
     k: int,
-    labeled: Array | None = None,
+    labeled: Any = None,
     *,
     metric: str = "euclidean",
     start: int | str | None = None,
@@ -45,20 +45,23 @@ def farthest_first(
     The farthest-first traversal of Gonzalez (1985), eq. 1 of Geifman and El-Yaniv, "Deep Active
     Learning over the Long Tail"; known in active learning as greedy k-center or core-set
     selection. The result is exact and the same on every device, for any number of threads:
-    distances are compared after rounding once to float32, ties go to the lowest index (see
-    ``dynal_fast.ops.farthest_first.reference``). Indices are always distinct; once only exact
-    duplicates of labeled and picked samples remain they follow at distance 0, by index.
+    distances are compared after rounding once to float32, ties go to the lowest index, whatever the
+    scale of the values (see ``dynal_fast.ops.farthest_first.reference``). Indices are always
+    distinct; once only exact duplicates of labeled and picked samples remain they follow at
+    distance 0, by index.
 
     Parameters
     ----------
-    pool : (n, d) float16, bfloat16, float32 or float64
-        Embeddings: a torch tensor, a NumPy array or a memory map. Rows must be contiguous, the
-        distance between rows is free. Read in tiles, never copied or converted as a whole.
+    pool : (n, d) floats, integers or booleans
+        Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
+        GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
+        converted as a whole, but for lists and for small DataFrames of columns that lie apart.
+        Integers are exact up to 2^53.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
-    labeled : (m, d) of the pool's dtype, or (m,) integers, optional
-        Embeddings of labeled samples outside the pool, or indices of pool samples that are
-        already labeled, which are never picked.
+    labeled : (m, d) numbers, (m,) integers or (n,) booleans, optional
+        Embeddings of labeled samples outside the pool, of any dtype; or indices or a mask of pool
+        samples that are already labeled, which are never picked. Indices may be a column (m, 1).
     metric : {"euclidean", "cosine"}
         Cosine distance is one minus the cosine similarity, in steps of 2^-23.
     start : int or "random", optional
@@ -83,8 +86,9 @@ def farthest_first(
     ------
     ValueError, TypeError
         An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
-        ``labeled``; values so large that squared distances overflow float32; a zero row with the
-        cosine metric. The message names the argument and the row.
+        ``labeled``; values so large or so small that distances leave the range of float32, or
+        integers beyond 2^53; a zero row with the cosine metric. The message names the argument,
+        the row, and what mends it.
 
     Examples
     --------
@@ -155,8 +159,8 @@ def _first_pick(
 
 @host_by_default
 def farthest_first_compress(
-    embeddings: Array,
-    labels: Array,
+    embeddings: Any,
+    labels: Any,
     c: int,
     *,
     metric: str = "euclidean",
@@ -172,7 +176,7 @@ def farthest_first_compress(
 
     Parameters
     ----------
-    embeddings : (n, d) float16, bfloat16, float32 or float64
+    embeddings : (n, d) floats, integers or booleans
         As for :func:`farthest_first`.
     labels : (n,) integers
         The class of each sample.

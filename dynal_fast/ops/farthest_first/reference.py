@@ -52,7 +52,8 @@ def decision_values(x: NDArray, y: NDArray, metric: str, exponent: int = 0) -> N
         high = (value * (1 + slack) * square).astype(np.float32)
         compare: Compare = partial(compare_euclidean, unit=Fraction(4) ** -exponent)
     else:
-        value = 1 - (x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum())
+        norms = np.sqrt((x**2).sum(axis=-1)) * np.sqrt((y**2).sum())
+        value = 1 - (x * y).sum(axis=-1) / norms
         low = round_cosine(value - slack)
         high = round_cosine(value + slack)
         compare = compare_cosine

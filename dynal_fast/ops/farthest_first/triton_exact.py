@@ -142,6 +142,7 @@ def settle_cosine(x, y, d, BK: tl.constexpr):
     over = cosine_excess(dot, dot_error, scale, scale_error, up)
     under = cosine_excess(dot, dot_error, scale, scale_error, down)
     open_ = (tl.abs(over) <= slack) | (tl.abs(under) <= slack)
+    open_ = open_ | (scale < 1.1829462e-271)  # 2^-900: its error underflows
     steps = tl.where(over > slack, steps + 1, tl.where(under < -slack, steps - 1, steps))
     return (steps * 1.1920928955078125e-07).to(tl.float32), open_
 
@@ -223,7 +224,8 @@ def decide_pairs(
             tl.load(x_grains + row, inside, 1), tl.load(y_grains + center, inside, 1)
         ).to(tl.float64)
         if COSINE:
-            value = 1 - value / tl.sqrt(tl.where(inside, own * other, 1.0))
+            lengths = tl.sqrt(tl.where(inside, own, 1.0)) * tl.sqrt(tl.where(inside, other, 1.0))
+            value = 1 - value / lengths
             low, high = round_both(value, slack, COSINE)
         else:
             certain = value < grain * grain * 9007199254740992.0  # 2^53

@@ -1,12 +1,12 @@
 """A certificate for a finished traversal, in float64 matrix products: fast enough at full size."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from dynal_fast.ops.farthest_first import checks
-from dynal_fast.ops.farthest_first.checks import Array, Rows
+from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.problem import Traversal
@@ -41,9 +41,9 @@ class Certificate(NamedTuple):
 
 @host_by_default
 def verify_traversal(
-    pool: Array,
+    pool: Any,
     traversal: Traversal,
-    labeled: Array | None = None,
+    labeled: Any = None,
     *,
     metric: str = "euclidean",
     start: bool = False,
