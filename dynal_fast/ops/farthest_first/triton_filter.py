@@ -31,7 +31,7 @@ BOUND = tl.constexpr(0)  # lower `bound` to the least upper bound of each row
 DISTANCES = tl.constexpr(1)  # store both bounds
 COLLECT = tl.constexpr(2)  # list the pairs whose lower bound is within `bound`
 
-MAX_SQUARED_NORM = tl.constexpr((2.0**24 - 1) * 2.0**102)  # checks.MAX_SQUARED_NORM
+MAX_SQUARED_NORM = tl.constexpr(2.0**252)  # checks.MAX_SQUARED_NORM
 LARGEST = tl.constexpr((2.0**24 - 1) * 2.0**104)  # the largest float32
 
 
