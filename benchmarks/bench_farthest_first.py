@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE, scaled
-from dynal_fast import farthest_first, verify_traversal
+from dynal_fast import assign_to_picks, farthest_first, verify_traversal
 from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors import Size, method_for
 from dynal_fast.bench.exactness import judge_picks
@@ -99,3 +99,33 @@ def test_traversal(side_by_side, case, way, slowest_allowed, device):
     if way == OURS and SCALE == 1 and device == "cpu":
         for other, ratio in ratios.items():
             assert ratio >= slowest_allowed[other], other
+
+
+TILED_MM = "torch.mm in tiles, then min"
+ASSIGNED = scaled(HEADLINE)
+
+
+def tiled_minimum(pool, centers):
+    """The nearest center of each row in float32, by squares and products, in tiles of rows."""
+    norms = centers.square().sum(1)
+    best = [torch.min(norms - 2 * (rows @ centers.T), dim=1) for rows in pool.split(2048)]
+    return torch.cat([part.indices for part in best])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", [TILED_MM, OURS])
+def test_assignment(side_by_side, way, device):
+    """Which of the labeled samples and the picks is nearest to each sample."""
+    pool, labeled = load(ASSIGNED, device)
+    picks = farthest_first(pool, ASSIGNED.k, labeled, progress=False).indices
+    centers = torch.cat([labeled, pool[picks]])
+    if way == OURS:
+        got = assign_to_picks(pool, picks, labeled, progress=False)
+        nearest = torch.where(got.labeled < 0, got.pick + len(labeled), got.labeled)
+        other = tiled_minimum(pool, centers)
+        ours, theirs = ((pool - centers[at]).square().sum(1) for at in (nearest, other))
+        assert (ours <= theirs * (1 + 1e-6)).all()
+    job = functools.partial(tiled_minimum, pool, centers)
+    if way == OURS:
+        job = functools.partial(assign_to_picks, pool, picks, labeled, progress=False)
+    side_by_side(f"assignment: {ASSIGNED.title()}", way, job, device=device)

@@ -1,6 +1,7 @@
 #include "farthest_first.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -76,28 +77,35 @@ class Workspace {
 // The bound of the filter. u = 2^-24, d = columns, x' the exact row (centered or scaled), A =
 // |x'|^2 and B = |y'|^2, a and b the rows as the filter sees them.
 //   1. Each a[k] is x'[k] but for a relative error of at most 3 u (euclidean: one rounding of the
-//      difference; cosine: the scale and the product), so |a - b| is |x' - y'| but for
-//      3 u (|x'| + |y'|), and the squares differ by at most 3 u * 2 * 2 (A + B) (1 + 4 u).
-//   2. The stored norms are rounded once: u (A + B).
+//      difference; cosine: the scale and the product), so 2 a.b is 2 x'.y' but for 7 u * 2
+//      |x'||y'|, which is at most 7 u (A + B).
+//   2. The stored norms, those of x' and y', are rounded twice at most: 2 u (A + B).
 //   3. A float32 dot product, in any order, errs by at most g |a| |b| <= g (A + B) / 2 with
 //      g = d u / (1 - d u); it enters twice.
 //   4. The three operations that put a bound together, and the two that make each of its terms,
 //      are rounded: at most 8 u (A + B).
-// In sum (g + 22 u) (A + B), of which g + 32 u leaves 10 u for the second-order terms. Underflow
+// In sum (g + 17 u) (A + B), of which g + 32 u leaves 15 u for the second-order terms. Underflow
 // adds less than 2^-100 in all (d products below 2^-126 each), and is covered by `absolute`, as is
 // the rounding of a cosine distance to a multiple of 2^-23. The rounding of a squared distance to
-// float32 needs nothing: a float32 number below it stays below.
-Space make_space(int64_t columns, bool cosine, const float* mean) {
+// float32 needs nothing: a float32 number below it stays below. Rows are scaled to norms below 2^60
+// (reference.py), so that nothing overflows.
+Space make_space(int64_t columns, bool cosine, const float* mean, int exponent) {
   const double unit = 0x1p-24, d = static_cast<double>(columns);
   const double slack = 1.01 * (d * unit / (1 - d * unit) + 32 * unit);
-  return {columns, cosine, mean, static_cast<float>(slack), cosine ? 0x1p-24f : 0x1p-100f};
+  const double scale = std::ldexp(1.0, exponent);
+  return {columns,
+          cosine,
+          mean,
+          static_cast<float>(scale),
+          scale * scale,
+          static_cast<float>(slack),
+          cosine ? 0x1p-24f : 0x1p-100f};
 }
 
 void measure(const Space& space, const Points& points, int64_t begin, int64_t end,
-             double* squared_norms, int threads) {
+             Measure* measures, int threads) {
   Workspace work(space.columns, kMaxPanel, threads);
-  DYNAL_DISPATCH(ff_measure, space, points, begin, end, squared_norms, work.scratches.data(),
-                 threads)
+  DYNAL_DISPATCH(ff_measure, space, points, begin, end, measures, work.scratches.data(), threads)
 }
 
 int64_t distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
@@ -120,6 +128,14 @@ int64_t refresh(const Space& space, const Points& x, const Points& y, const Grou
   const int64_t block = center_block(space.columns);
   Workspace work(space.columns, block, threads);
   DYNAL_DISPATCH(ff_refresh, space, x, y, groups, first, bound, exact, block, work.scratches.data(),
+                 share, threads)
+}
+
+int64_t assign(const Space& space, const Points& x, const Points& y, const Groups& groups,
+               const int32_t* ranks, const float* bound, int64_t* keys, Share share, int threads) {
+  const int64_t block = center_block(space.columns);
+  Workspace work(space.columns, block, threads);
+  DYNAL_DISPATCH(ff_assign, space, x, y, groups, ranks, bound, keys, block, work.scratches.data(),
                  share, threads)
 }
 

@@ -6,10 +6,24 @@
 namespace dynal {
 namespace farthest_first {
 
-enum Dtype : int { float16 = 0, bfloat16 = 1, float32 = 2, float64 = 3 };
+// Those that float32 holds exactly come first.
+enum Dtype : int {
+  float16,
+  bfloat16,
+  uint8,
+  int8,
+  uint16,
+  int16,
+  float32,
+  float64,
+  uint32,
+  int32,
+  uint64,
+  int64,
+};
 
 // How distances are measured, and how the filter sees a row, in float32:
-//   euclidean  x[k] - mean[k]
+//   euclidean  (x[k] - mean[k]) * scale, scale = 2^exponent, in which decision values are, too
 //   cosine     x[k] * scale, scale = 1 / (|x| sqrt(2)), so that |a - b|^2 is 1 - similarity
 // For two rows a, b so seen, their stored squared norms and any float32 dot product g of them,
 // |a|^2 + |b|^2 - 2 g differs from the exact distance and from the decision value by at most
@@ -18,14 +32,18 @@ struct Space {
   int64_t columns;
   bool cosine;
   const float* mean;  // (columns,), euclidean only
+  float scale;        // euclidean only
+  double square;      // scale^2
   float slack;
   float absolute;
 };
 
 struct Points {
-  const void* data;  // (rows, columns), each row contiguous
-  int64_t stride;    // elements from row to row
+  const char* data;                 // (rows, columns)
+  int64_t row_bytes, column_bytes;  // from one to the next, of any sign
   int dtype;
+  bool swapped;    // in the other byte order
+  bool in_place;   // a row is an aligned array
   float* norms;    // (rows,): squared norms of the rows as the filter sees them
   double* scales;  // (rows,), cosine only
 };
@@ -68,11 +86,17 @@ struct Picked {
 
 // The entry points: each makes the scratch and takes the active instruction set.
 
-Space make_space(int64_t columns, bool cosine, const float* mean);
+Space make_space(int64_t columns, bool cosine, const float* mean, int exponent);
 
-// Fills norms (and scales) of rows [begin, end), and their squared norms as given (end - begin,).
-void measure(const Space&, const Points&, int64_t begin, int64_t end, double* squared_norms,
-             int threads);
+// What is known of a row before its scale is.
+struct Measure {
+  double squared;   // its squared norm as given
+  double centered;  // euclidean: its squared distance from the mean
+  double largest;   // its largest magnitude; larger than any number if there is a NaN
+};
+
+// Measures rows [begin, end).
+void measure(const Space&, const Points&, int64_t begin, int64_t end, Measure*, int threads);
 
 // lower, upper: (rows, centers) of the only group.
 int64_t distances(const Space&, const Points& x, const Points& y, const Groups&, float* lower,
@@ -83,6 +107,11 @@ int64_t bound(const Space&, const Points& x, const Points& y, const Groups&, flo
 
 int64_t refresh(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* first,
                 const float* bound, float* exact, Share, int threads);
+
+// Lowers keys (rows,), of the bits of a decision value above a rank, to that of the nearest center,
+// the one of the lowest rank if there are several; ranks (rows of y,).
+int64_t assign(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* ranks,
+               const float* bound, int64_t* keys, Share, int threads);
 
 // Stops at `limit` picks, where a row outside comes first, or after `work` multiplications; then it
 // is not done, and the same call with the picks that remain goes on.
@@ -95,13 +124,15 @@ Picked traverse(const Space&, const Points& x, const int32_t* head, int64_t coun
 #define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                         \
   namespace isa {                                                                                 \
   using namespace farthest_first;                                                                 \
-  void ff_measure(const Space&, const Points&, int64_t, int64_t, double*, Scratch*, int);         \
+  void ff_measure(const Space&, const Points&, int64_t, int64_t, Measure*, Scratch*, int);        \
   int64_t ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*, \
                        int64_t, Scratch*, Share, int);                                            \
   int64_t ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,    \
                    Scratch*, Share, int);                                                         \
   int64_t ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,   \
                      const float*, float*, int64_t, Scratch*, Share, int);                        \
+  int64_t ff_assign(const Space&, const Points&, const Points&, const Groups&, const int32_t*,    \
+                    const float*, int64_t*, int64_t, Scratch*, Share, int);                       \
   Picked ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,       \
                      int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*,       \
                      int64_t, int64_t, int);                                                      \

@@ -189,28 +189,6 @@ inline float refresh_row(const Space& space, const Points& x, int64_t row, const
 
 }  // namespace
 
-void ff_measure(const Space& space, const Points& points, int64_t begin, int64_t end,
-                double* squared_norms, Scratch* scratches, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    const Scratch& scratch = scratches[thread_number()];
-#pragma omp for schedule(static)
-    for (int64_t row = begin; row < end; ++row) {
-      const void* values = exact_row(space, points, row, scratch.x);
-      const double* wide = static_cast<const double*>(values);
-      const float* narrow = static_cast<const float*>(values);
-      const double squared = points.dtype == farthest_first::float64
-                                 ? sum_terms<Product>(wide, wide, space.columns)
-                                 : sum_terms<Product>(narrow, narrow, space.columns);
-      squared_norms[row - begin] = squared;
-      if (space.cosine) points.scales[row] = 1 / __builtin_sqrt(2 * squared);
-      filter_row(space, points, row, scratch.rows, scratch.y);
-      points.norms[row] =
-          static_cast<float>(sum_terms<Product>(scratch.rows, scratch.rows, space.columns));
-    }
-  }
-}
-
 int64_t ff_distances(const Space& space, const Points& x, const Points& y, const Groups& groups,
                      float* lower, float* upper, int64_t center_block, Scratch* scratches,
                      Share share, int threads) {

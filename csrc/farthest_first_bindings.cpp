@@ -25,19 +25,20 @@ void bind_farthest_first(py::module_& parent) {
   m.attr("DONE") = kDone;
 
   py::class_<Space>(m, "Space")
-      .def(py::init([](int64_t columns, bool cosine, uintptr_t mean) {
-             return make_space(columns, cosine, at<const float>(mean));
+      .def(py::init([](int64_t columns, bool cosine, uintptr_t mean, int exponent) {
+             return make_space(columns, cosine, at<const float>(mean), exponent);
            }),
-           py::arg("columns"), py::arg("cosine"), py::arg("mean"));
+           py::arg("columns"), py::arg("cosine"), py::arg("mean"), py::arg("exponent"));
 
   py::class_<Points>(m, "Points")
-      .def(py::init(
-               [](uintptr_t data, int64_t stride, int dtype, uintptr_t norms, uintptr_t scales) {
-                 return Points{at<const void>(data), stride, dtype, at<float>(norms),
-                               at<double>(scales)};
-               }),
-           py::arg("data"), py::arg("stride"), py::arg("dtype"), py::arg("norms"),
-           py::arg("scales"));
+      .def(py::init([](uintptr_t data, int64_t row_bytes, int64_t column_bytes, int dtype,
+                       bool swapped, bool in_place, uintptr_t norms, uintptr_t scales) {
+             return Points{
+                 at<const char>(data), row_bytes,         column_bytes, dtype, swapped, in_place,
+                 at<float>(norms),     at<double>(scales)};
+           }),
+           py::arg("data"), py::arg("row_bytes"), py::arg("column_bytes"), py::arg("dtype"),
+           py::arg("swapped"), py::arg("in_place"), py::arg("norms"), py::arg("scales"));
 
   py::class_<Groups>(m, "Groups")
       .def(py::init([](int64_t count, uintptr_t rows, uintptr_t row_ends, uintptr_t centers,
@@ -50,9 +51,8 @@ void bind_farthest_first(py::module_& parent) {
 
   m.def(
       "measure",
-      [](const Space& space, const Points& points, int64_t begin, int64_t end,
-         uintptr_t squared_norms,
-         int threads) { measure(space, points, begin, end, at<double>(squared_norms), threads); },
+      [](const Space& space, const Points& points, int64_t begin, int64_t end, uintptr_t measures,
+         int threads) { measure(space, points, begin, end, at<Measure>(measures), threads); },
       Release());
   m.def(
       "distances",
@@ -76,6 +76,15 @@ void bind_farthest_first(py::module_& parent) {
          int threads) {
         return refresh(space, x, y, groups, at<const int32_t>(first), at<const float>(bound),
                        at<float>(exact), {unit, work}, threads);
+      },
+      Release());
+  m.def(
+      "assign",
+      [](const Space& space, const Points& x, const Points& y, const Groups& groups,
+         uintptr_t ranks, uintptr_t bound, uintptr_t keys, int64_t unit, int64_t work,
+         int threads) {
+        return assign(space, x, y, groups, at<const int32_t>(ranks), at<const float>(bound),
+                      at<int64_t>(keys), {unit, work}, threads);
       },
       Release());
   m.def(

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "farthest_first_integer.inl"
+#include "farthest_first_rows.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {
@@ -34,36 +35,6 @@ inline DoubleDouble two_product(double a, double b) {
 inline DoubleDouble multiply(DoubleDouble a, DoubleDouble b) {
   DoubleDouble product = two_product(a.high, b.high);
   return two_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
-}
-
-inline float float_of_half(uint16_t half) {
-  uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
-  float value;
-  __builtin_memcpy(&value, &bits, 4);
-  value *= 0x1p112f;  // exact, for subnormal halves too
-  __builtin_memcpy(&bits, &value, 4);
-  if ((half & 0x7c00) == 0x7c00) bits |= 0x7f800000;
-  bits |= static_cast<uint32_t>(half & 0x8000) << 16;
-  __builtin_memcpy(&value, &bits, 4);
-  return value;
-}
-
-// Row `row` as it is stored, or as float32 for the narrow types, which float32 holds exactly.
-inline const void* exact_row(const Space& space, const Points& points, int64_t row, void* buffer) {
-  const int64_t at = row * points.stride;
-  if (points.dtype == farthest_first::float32) return static_cast<const float*>(points.data) + at;
-  if (points.dtype == farthest_first::float64) return static_cast<const double*>(points.data) + at;
-  const uint16_t* source = static_cast<const uint16_t*>(points.data) + at;
-  float* target = static_cast<float*>(buffer);
-  if (points.dtype == farthest_first::float16) {
-    for (int64_t k = 0; k < space.columns; ++k) target[k] = float_of_half(source[k]);
-  } else {
-    for (int64_t k = 0; k < space.columns; ++k) {
-      uint32_t bits = static_cast<uint32_t>(source[k]) << 16;
-      __builtin_memcpy(target + k, &bits, 4);
-    }
-  }
-  return buffer;
 }
 
 inline vd load_doubles(const float* p) {
@@ -98,8 +69,8 @@ struct Product {
   static Factors factors(double x, double y) { return {x, y, 0, 0}; }
 };
 
-template <typename Term, typename T>
-inline double sum_terms(const T* x, const T* y, int64_t columns) {
+template <typename Term, typename T, typename U>
+inline double sum_terms(const T* x, const U* y, int64_t columns) {
   vd sums[4] = {};
   int64_t k = 0;
   for (; k + 4 * kDoubles <= columns; k += 4 * kDoubles) {
@@ -160,14 +131,18 @@ inline int compare(DoubleDouble a, DoubleDouble b, int64_t columns, double scale
 // What a decision value costs, in multiplications of the filter, by how it was decided.
 constexpr int64_t kSumWork = 16, kLongSumWork = 64, kExactWork = 1024;
 
+// The sums are taken of the values as given: multiplying by a power of two rounds nothing.
 template <typename T>
-float euclidean_value(const T* x, const T* y, int64_t columns, int64_t* work) {
+float euclidean_value(const Space& space, const T* x, const T* y, int64_t* work) {
+  const int64_t columns = space.columns;
   *work += kSumWork * columns;
   const double sum = sum_terms<SquaredDifference>(x, y, columns);
   const double doubt = sum * (static_cast<double>(columns + 8) * 0x1p-52);
-  const float low = static_cast<float>(sum - doubt), high = static_cast<float>(sum + doubt);
+  const float low = static_cast<float>((sum - doubt) * space.square);
+  const float high = static_cast<float>((sum + doubt) * space.square);
   if (low == high) return low;
-  const double middle = 0.5 * (static_cast<double>(low) + static_cast<double>(high));
+  const double between = 0.5 * (static_cast<double>(low) + static_cast<double>(high));
+  const double middle = between / space.square;
   const LongSum longer = sum_terms_long<SquaredDifference>(x, y, columns);
   *work += kLongSumWork * columns;
   int side = (longer.value.high > middle) - (longer.value.high < middle);
@@ -215,19 +190,19 @@ float cosine_value(const T* x, const T* y, int64_t columns, double scales, int64
   return static_cast<float>(nearest * kCosineStep);
 }
 
+template <typename T>
+inline float value_of(const Space& space, const Points& xs, int64_t i, const Points& ys, int64_t j,
+                      const Scratch& scratch) {
+  const T* x = exact_row<T>(space, xs, i, scratch.x);
+  const T* y = exact_row<T>(space, ys, j, scratch.y);
+  return space.cosine ? cosine_value(x, y, space.columns, xs.scales[i] * ys.scales[j], scratch.work)
+                      : euclidean_value(space, x, y, scratch.work);
+}
+
 inline float decision_value(const Space& space, const Points& xs, int64_t i, const Points& ys,
                             int64_t j, const Scratch& scratch) {
-  const void* x = exact_row(space, xs, i, scratch.x);
-  const void* y = exact_row(space, ys, j, scratch.y);
-  const int64_t columns = space.columns;
-  if (xs.dtype == farthest_first::float64) {
-    const double *a = static_cast<const double*>(x), *b = static_cast<const double*>(y);
-    return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j], scratch.work)
-                        : euclidean_value(a, b, columns, scratch.work);
-  }
-  const float *a = static_cast<const float*>(x), *b = static_cast<const float*>(y);
-  return space.cosine ? cosine_value(a, b, columns, xs.scales[i] * ys.scales[j], scratch.work)
-                      : euclidean_value(a, b, columns, scratch.work);
+  return is_wide(xs) || is_wide(ys) ? value_of<double>(space, xs, i, ys, j, scratch)
+                                    : value_of<float>(space, xs, i, ys, j, scratch);
 }
 
 }  // namespace

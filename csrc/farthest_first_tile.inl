@@ -33,22 +33,22 @@ inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1)
 // Row `row` as the filter sees it, into target (columns,).
 inline void filter_row(const Space& space, const Points& points, int64_t row, float* target,
                        void* buffer) {
-  const void* source = exact_row(space, points, row, buffer);
-  if (points.dtype == farthest_first::float64) {
-    const double* values = static_cast<const double*>(source);
+  const int64_t columns = space.columns;
+  if (is_wide(points)) {
+    const double* values = exact_row<double>(space, points, row, buffer);
+    const double scale = space.cosine ? points.scales[row] : space.scale;
     if (space.cosine) {
-      const double scale = points.scales[row];
-      for (int64_t k = 0; k < space.columns; ++k) target[k] = float(values[k] * scale);
+      for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
     } else {
-      for (int64_t k = 0; k < space.columns; ++k) target[k] = float(values[k] - space.mean[k]);
+      for (int64_t k = 0; k < columns; ++k) target[k] = float((values[k] - space.mean[k]) * scale);
     }
   } else {
-    const float* values = static_cast<const float*>(source);
+    const float* values = exact_row<float>(space, points, row, buffer);
     if (space.cosine) {
       const double scale = points.scales[row];
-      for (int64_t k = 0; k < space.columns; ++k) target[k] = float(values[k] * scale);
+      for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
     } else {
-      for (int64_t k = 0; k < space.columns; ++k) target[k] = values[k] - space.mean[k];
+      for (int64_t k = 0; k < columns; ++k) target[k] = (values[k] - space.mean[k]) * space.scale;
     }
   }
 }
@@ -137,12 +137,11 @@ inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t beg
 // Ask for rows that are packed next while the present ones are multiplied.
 inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
                           int64_t count) {
-  const int64_t size = points.dtype == farthest_first::float64   ? 8
-                       : points.dtype == farthest_first::float32 ? 4
-                                                                 : 2;
+  const int64_t size = item_bytes(points.dtype);
+  if (points.column_bytes != size) return;
   const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
   for (int64_t i = 0; i < count; ++i) {
-    const char* row = static_cast<const char*>(points.data) + rows[i] * points.stride * size;
+    const char* row = points.data + rows[i] * points.row_bytes;
     for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
   }
 }

@@ -5,4 +5,6 @@
 // extension, and it could be the one compiled for an instruction set that the CPU does not have.
 #include "dense_discrepancy.inl"
 #include "farthest_first.inl"
+#include "farthest_first_assign.inl"
+#include "farthest_first_measure.inl"
 #include "pool_stats.inl"

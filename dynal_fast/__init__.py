@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from dynal_fast.acquisition.top import top_b
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
+        Assignment,
         Traversal,
+        assign_to_picks,
         farthest_first,
         farthest_first_compress,
         verify_traversal,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Assignment": "dynal_fast.ops.farthest_first",
     "EMATeacher": "dynal_fast.pool",
     "Embeddings": "dynal_fast.embeddings.load",
     "Epochs": "dynal_fast.pool",
@@ -41,6 +44,7 @@ _HOMES = {
     "PoolObservationError": "dynal_fast.pool",
     "PoolStats": "dynal_fast.pool",
     "Traversal": "dynal_fast.ops.farthest_first",
+    "assign_to_picks": "dynal_fast.ops.farthest_first",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "load_embeddings": "dynal_fast.embeddings.load",
@@ -51,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Assignment",
     "EMATeacher",
     "Embeddings",
     "Epochs",
@@ -62,6 +67,7 @@ __all__ = [
     "PoolStats",
     "Traversal",
     "__version__",
+    "assign_to_picks",
     "farthest_first",
     "farthest_first_compress",
     "load_embeddings",

@@ -1,9 +1,12 @@
 """Pools for the farthest-first tests and benchmarks: easy, hostile and degenerate."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dynal_fast.bench.inputs import bootstrap, clustered, gaussian
+from dynal_fast.ops.farthest_first import reference
 
 Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # pool (n, d), labeled (m, d)
 
@@ -11,6 +14,37 @@ Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # pool (n, d), la
 def lattice(n: int, d: int, seed: int = 0, *, levels: int = 3) -> NDArray[np.float32]:
     """Points of a small integer lattice (n, d): almost every distance ties with many others."""
     return np.random.default_rng(seed).integers(levels, size=(n, d)).astype(np.float32)
+
+
+def exponent_of(pool: NDArray, labeled: NDArray | None = None) -> int:
+    """The exponent of the definition for these rows (n, d) and (m, d)."""
+    rows = [part for part in (pool, labeled) if part is not None and len(part)]
+    largest = max((float(np.abs(part.astype(np.float64)).max()) for part in rows), default=0.0)
+    return reference.scale_exponent(largest, pool.shape[1])
+
+
+def expected(
+    pool: NDArray,
+    k: int,
+    labeled: NDArray | None = None,
+    metric: str = "euclidean",
+    start: int | None = None,
+    excluded: NDArray | None = None,
+) -> tuple[NDArray, NDArray, float]:
+    """Indices, distances and radius by the definition; ``excluded`` are labeled pool indices."""
+    exponent = exponent_of(pool, labeled)
+    minimum = np.full(len(pool), np.inf, dtype=np.float32)
+    if labeled is not None:
+        reference.cover(minimum, pool, labeled, metric, exponent)
+    if excluded is not None:
+        reference.cover(minimum, pool, pool[excluded], metric, exponent)
+    indices, values, left = reference.farthest_first(
+        pool, k, minimum, metric=metric, exponent=exponent, start=start, excluded=excluded
+    )
+    if metric == "cosine":
+        return indices, values, float(left)
+    root = np.sqrt(values.astype(np.float64)) * 2.0**-exponent
+    return indices, root.astype(np.float32), math.sqrt(left) * 2.0**-exponent
 
 
 def small_cases() -> dict[str, Case]:

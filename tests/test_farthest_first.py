@@ -15,28 +15,18 @@ from dynal_fast import (
     verify_traversal,
 )
 from dynal_fast.ops.farthest_first import cpu, heads, reference, routing
-from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
+from tests.farthest_first_cases import clustered, expected, gaussian, lattice, small_cases
 
 CASES = small_cases()
 EXACT_BACKENDS = ["cpu", "reference-heads"]
 BACKENDS = ["reference", *EXACT_BACKENDS]
 
 
-def expected(pool, k, labeled=None, metric="euclidean", start=None, excluded=None):
-    minimum = np.full(len(pool), np.inf, dtype=np.float32)
-    if labeled is not None:
-        reference.cover(minimum, pool, labeled, metric)
-    if excluded is not None:
-        reference.cover(minimum, pool, pool[excluded], metric)
-    return reference.farthest_first(pool, k, minimum, metric=metric, start=start, excluded=excluded)
-
-
 def assert_equal(got: Traversal, want, metric="euclidean"):
-    indices, values, left = want
+    indices, distances, radius = want
     np.testing.assert_array_equal(got.indices.numpy(), indices)
-    distances = np.sqrt(values) if metric == "euclidean" else values
     np.testing.assert_array_equal(got.distances.numpy(), distances)
-    assert got.radius == (math.sqrt(left) if metric == "euclidean" else left)
+    assert got.radius == radius
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -282,22 +272,18 @@ def test_edges_of_k(backend):
         ({"labeled": np.array([-1])}, r"labeled holds pool index -1"),
         ({"labeled": np.array([0.5])}, r"labeled with one axis must hold integer pool indices"),
         ({"labeled": gaussian(4, 5)}, r"labeled must have the pool's 3 dimensions, got 5"),
-        ({"labeled": np.zeros((4, 3))}, r"labeled must have the pool's dtype torch.float32"),
         ({"labeled": np.zeros((4, 3, 1), np.float32)}, r"labeled must have shape"),
         ({"pool": gaussian(10, 3)[0]}, r"pool must have shape \(samples, dimensions\)"),
         ({"pool": np.zeros((10, 0), np.float32)}, r"at least one dimension"),
-        ({"pool": np.zeros((10, 3), np.int64)}, r"pool must be float16, .* got int64"),
-        ({"pool": gaussian(10, 3).astype(">f4")}, r"pool must be .* native byte order"),
-        ({"pool": gaussian(3, 10).T}, r"pool must have .*np.ascontiguousarray"),
-        ({"pool": torch.zeros(10, 6)[:, ::2]}, r"pool must have contiguous rows.*\.contiguous\(\)"),
-        ({"pool": gaussian(10, 3)[::-1]}, r"pool must have rows that follow each other"),
+        ({"pool": np.zeros((10, 3), np.complex64)}, r"pool must be float16, .* got complex64"),
+        ({"pool": np.zeros((10, 3), "U3")}, r"pool must hold numbers, got dtype <U3"),
         (
             {"pool": torch.zeros(10, 3, dtype=torch.complex64).conj().imag},
             r"pool must .* negated view .*\.resolve_neg\(\)",
         ),
         ({"pool": torch.eye(10).to_sparse()}, r"pool must be a dense tensor.*\.to_dense\(\)"),
         ({"labeled": torch.eye(3).to_sparse_csr()}, r"labeled must be a dense tensor"),
-        ({"pool": [[1.0]]}, r"pool must be a torch.Tensor or a NumPy array, got list"),
+        ({"pool": {1.0}}, r"pool must be a torch.Tensor, a NumPy array, .* got set"),
         ({"metric": "manhattan"}, r"metric must be one of .* got 'manhattan'"),
         ({"start": 10}, r"start must be between 0 and 9"),
         ({"start": "first"}, r"start must be a pool index, .* got 'first'"),
@@ -334,8 +320,8 @@ def test_a_row_that_is_not_finite_is_named(value, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_that_overflow_or_have_no_direction_are_named(backend):
     pool = gaussian(30, 7)
-    pool[17] *= 1e19
-    with pytest.raises(ValueError, match=r"pool row 17 has norm .* rescale"):
+    pool[17] = 3e38
+    with pytest.raises(ValueError, match=r"pool row 17 has norm .* too large .* rescale"):
         farthest_first(pool, 3, backend=backend)
     pool[17] = 0
     with pytest.raises(ValueError, match=r"pool row 17 is zero"):
@@ -385,8 +371,6 @@ def test_compress_checks(change, message):
 @pytest.mark.parametrize("name", CASES)
 def test_certificate_accepts_the_reference(name, metric):
     pool, labeled = CASES[name]
-    if name in ("subnormal", "tiny"):
-        pytest.skip("squared distances underflow in float32 by construction")
     if metric == "cosine" and (pool == 0).all(axis=1).any():
         pool, labeled = pool + 1, None if labeled is None else labeled + 1
     k = len(pool) // 2

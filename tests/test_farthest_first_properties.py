@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from dynal_fast import farthest_first
 from dynal_fast.ops.farthest_first import reference
+from tests.farthest_first_cases import expected
 
 # A coarse grid makes ties and duplicates common, the rest makes rounding matter.
 VALUES = st.one_of(
@@ -37,14 +38,11 @@ def test_picks_are_the_references(problem, metric):
     pool, labeled, k = problem
     if metric == "cosine":
         pool, labeled = np.hypot(pool, 0.5), np.hypot(labeled, 0.5)
-    minimum = np.full(len(pool), np.inf, dtype=np.float32)
-    reference.cover(minimum, pool, labeled, metric)
-    indices, values, left = reference.farthest_first(pool, k, minimum, metric=metric)
+    indices, distances, radius = expected(pool, k, labeled, metric)
     got = farthest_first(pool, k, labeled, metric=metric, backend="cpu")
     assert got.indices.tolist() == indices.tolist()
-    distances = values if metric == "cosine" else np.sqrt(values)
     np.testing.assert_array_equal(got.distances.numpy(), distances)
-    assert got.radius == (float(left) if metric == "cosine" else float(left) ** 0.5)
+    assert got.radius == radius
 
 
 @settings(max_examples=30, deadline=None)

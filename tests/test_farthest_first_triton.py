@@ -15,7 +15,7 @@ if not RUNS:
         allow_module_level=True,
     )
 
-from dynal_fast import farthest_first, farthest_first_compress
+from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first import checks, heads, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
@@ -127,7 +127,7 @@ def test_compress():
     [
         (np.nan, "euclidean", r"pool row 12 holds a NaN"),
         (-np.inf, "euclidean", r"pool row 12 holds a NaN"),
-        (1e19, "euclidean", r"pool row 12 has norm .* rescale"),
+        (3e38, "euclidean", r"pool row 12 has norm .* rescale"),
         (0, "cosine", r"pool row 12 is zero"),
     ],
 )
@@ -170,6 +170,60 @@ def test_rows_past_two_to_the_31_elements():
     got = farthest_first(wide[:, :64], 300, backend="triton")
     assert torch.equal(got.indices.cpu(), want.indices)
     assert torch.equal(got.distances.cpu(), want.distances)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_assignment_equals_the_reference(metric, monkeypatch):
+    for pairs in (triton.PAIRS, 3):
+        monkeypatch.setattr(triton, "PAIRS", pairs)
+        for rows, outside in (
+            (lattice(40, 3) + 1, lattice(9, 3, seed=1) + 1),
+            (clustered(40, 33), clustered(9, 33, seed=1)),
+        ):
+            picks = [3, 17, 3, 30, 8]
+            got = assign_to_picks(
+                on_device(rows), picks, on_device(outside), metric=metric, backend="triton"
+            )
+            want = assign_to_picks(rows, picks, outside, metric=metric, backend="reference")
+            for a, b in zip(got, want, strict=True):
+                assert torch.equal(a.cpu(), b)
+
+
+@pytest.mark.parametrize("exponent", [-110, -60, 50, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_power_of_two_changes_nothing(exponent, dtype):
+    pool, labeled = (
+        torch.from_numpy(np.ldexp(rows.astype(np.float64), exponent)).to(dtype)
+        for rows in (clustered(25, 17), clustered(5, 17, seed=1))
+    )
+    for metric in ("euclidean", "cosine"):
+        want = farthest_first(pool, 15, labeled, metric=metric, backend="reference")
+        got = farthest_first(
+            pool.to(DEVICE), 15, labeled.to(DEVICE), metric=metric, backend="triton"
+        )
+        assert torch.equal(got.indices.cpu(), want.indices)
+        assert torch.equal(got.distances.cpu(), want.distances)
+        assert got.radius == want.radius
+        assert len(set(got.distances.tolist())) > 5
+
+
+@pytest.mark.parametrize("kinds", ["uint8 int8", "int16 float32", "int32 bfloat16", "int64 bool"])
+def test_integers_and_mixed_types(kinds):
+    rng = np.random.default_rng(0)
+    pool, labeled = (
+        torch.from_numpy(rng.integers(0, 100, (size, 9))).to(getattr(torch, kind))
+        for size, kind in zip((25, 5), kinds.split(), strict=True)
+    )
+    for x, y in ((pool, labeled), (labeled, pool)):
+        want = farthest_first(x, len(x), y, backend="reference")
+        got = farthest_first(x.to(DEVICE), len(x), y.to(DEVICE), backend="triton")
+        assert torch.equal(got.indices.cpu(), want.indices)
+        assert torch.equal(got.distances.cpu(), want.distances)
+
+
+def test_rows_that_are_not_contiguous_are_refused():
+    with pytest.raises(ValueError, match=r"pool must have contiguous rows .*\.contiguous\(\)"):
+        farthest_first(on_device(clustered(9, 20).T), 3, backend="triton")
 
 
 # The primitives.

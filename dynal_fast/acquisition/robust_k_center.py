@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.farthest_first import farthest_first
+from dynal_fast.ops.farthest_first.checks import as_rows
 
 MAX_PAIRS = 200_000  # a program of so many takes seconds
 NODE_LIMIT = 100
@@ -68,9 +69,9 @@ class RobustKCenter:
 
 
 def robust_k_center(
-    pool: Tensor,
+    pool: Any,
     budget: int,
-    labeled: Tensor | None = None,
+    labeled: Any = None,
     *,
     outliers: int = 0,
     max_pairs: int = MAX_PAIRS,
@@ -86,7 +87,8 @@ def robust_k_center(
     Parameters
     ----------
     pool, labeled
-        ``(n, d)`` and ``(m, d)`` embeddings; Euclidean distances in float64.
+        ``(n, d)`` and ``(m, d)`` embeddings, as :func:`farthest_first` takes them; Euclidean
+        distances in float64.
     outliers
         How many samples may stay uncovered.
     max_pairs
@@ -111,6 +113,9 @@ def robust_k_center(
     >>> found.indices.tolist(), found.radius, round(found.lower_bound, 6), found.stopped
     ([5], 4.0, 0.5, 'max_pairs')
     """
+    pool = _as_tensor(pool, "pool")
+    if labeled is not None:
+        labeled = _as_tensor(labeled, "labeled")
     if not 1 <= budget <= len(pool):
         raise ValueError(f"budget must be in 1 .. {len(pool)}, got {budget}")
     for name, value in {
@@ -139,6 +144,14 @@ def robust_k_center(
         search.stopped = str(limit)
     stopped = "optimal" if search.lower_bound == search.radius else search.stopped
     return RobustKCenter(search.centres, search.radius, greedy, search.lower_bound, stopped)
+
+
+def _as_tensor(embeddings: Any, name: str) -> Tensor:
+    """Return checked embeddings (n, d) as float64, which is what the search computes in."""
+    array = as_rows(embeddings, name).array
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(array.astype(np.float64))
+    return array.double()
 
 
 class _LimitError(Exception):

@@ -4,21 +4,24 @@
 """
 
 import math
+from typing import Any
 
-import numpy as np
 import torch
 
 from dynal_fast.ops.farthest_first import checks
+from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
 from dynal_fast.ops.farthest_first.backends import choose
-from dynal_fast.ops.farthest_first.checks import Array
 from dynal_fast.ops.farthest_first.host import host_by_default
-from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal
+from dynal_fast.ops.farthest_first.labeled import as_labeled
+from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
+    "Assignment",
     "Certificate",
     "Traversal",
+    "assign_to_picks",
     "farthest_first",
     "farthest_first_compress",
     "verify_traversal",
@@ -27,9 +30,9 @@ __all__ = [
 
 @host_by_default
 def farthest_first(
-    pool: Array,
+    pool: Any,
     k: int,
-    labeled: Array | None = None,
+    labeled: Any = None,
     *,
     metric: str = "euclidean",
     start: int | str | None = None,
@@ -42,20 +45,23 @@ def farthest_first(
     The farthest-first traversal of Gonzalez (1985), eq. 1 of Geifman and El-Yaniv, "Deep Active
     Learning over the Long Tail"; known in active learning as greedy k-center or core-set
     selection. The result is exact and the same on every device, for any number of threads:
-    distances are compared after rounding once to float32, ties go to the lowest index (see
-    ``dynal_fast.ops.farthest_first.reference``). Indices are always distinct; once only exact
-    duplicates of labeled and picked samples remain they follow at distance 0, by index.
+    distances are compared after rounding once to float32, ties go to the lowest index, whatever the
+    scale of the values (see ``dynal_fast.ops.farthest_first.reference``). Indices are always
+    distinct; once only exact duplicates of labeled and picked samples remain they follow at
+    distance 0, by index.
 
     Parameters
     ----------
-    pool : (n, d) float16, bfloat16, float32 or float64
-        Embeddings: a torch tensor, a NumPy array or a memory map. Rows must be contiguous, the
-        distance between rows is free. Read in tiles, never copied or converted as a whole.
+    pool : (n, d) floats, integers or booleans
+        Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
+        GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
+        converted as a whole, but for lists and for small DataFrames of columns that lie apart.
+        Integers are exact up to 2^53.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
-    labeled : (m, d) of the pool's dtype, or (m,) integers, optional
-        Embeddings of labeled samples outside the pool, or indices of pool samples that are
-        already labeled, which are never picked.
+    labeled : (m, d) numbers, (m,) integers or (n,) booleans, optional
+        Embeddings of labeled samples outside the pool, of any dtype; or indices or a mask of pool
+        samples that are already labeled, which are never picked. Indices may be a column (m, 1).
     metric : {"euclidean", "cosine"}
         Cosine distance is one minus the cosine similarity, in steps of 2^-23.
     start : int or "random", optional
@@ -80,8 +86,9 @@ def farthest_first(
     ------
     ValueError, TypeError
         An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
-        ``labeled``; values so large that squared distances overflow float32; a zero row with the
-        cosine metric. The message names the argument and the row.
+        ``labeled``; values so large or so small that distances leave the range of float32, or
+        integers beyond 2^53; a zero row with the cosine metric. The message names the argument,
+        the row, and what mends it.
     ImportError
         The pool is on a CUDA device, and Triton is missing or too old.
 
@@ -99,15 +106,13 @@ def farthest_first(
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
     rows = checks.as_rows(pool, "pool")
     checks.check_metric(metric)
-    labeled_rows, labeled_indices, candidates = None, None, None
-    if labeled is not None and np.ndim(labeled) == 1:
-        labeled_indices = checks.as_labeled_indices(labeled, rows.size)
+    labeled_rows, labeled_indices = as_labeled(labeled, rows)
+    candidates = None
+    if labeled_indices is not None:
+        labeled_indices = labeled_indices.unique()
         free = torch.ones(rows.size, dtype=torch.bool)
         free[labeled_indices] = False
         candidates = free.nonzero().squeeze(1)
-    elif labeled is not None:
-        labeled_rows = checks.as_rows(labeled, "labeled")
-        checks.check_labeled_rows(labeled_rows, rows)
     available = rows.size if candidates is None else len(candidates)
     count = checks.as_count(k, "k", available, "pool samples that are not labeled")
     problem = Problem(
@@ -126,9 +131,9 @@ def farthest_first(
 
 def _traversal(answer: Answer, metric: str) -> Traversal:
     if metric == "euclidean":
-        return Traversal(
-            answer.indices, answer.values.double().sqrt().float(), math.sqrt(answer.left)
-        )
+        distances = as_distances(answer.values, answer.exponent)
+        radius = math.ldexp(math.sqrt(answer.left), -answer.exponent)
+        return Traversal(answer.indices, distances, radius)
     return Traversal(answer.indices, answer.values, answer.left)
 
 
@@ -156,8 +161,8 @@ def _first_pick(
 
 @host_by_default
 def farthest_first_compress(
-    embeddings: Array,
-    labels: Array,
+    embeddings: Any,
+    labels: Any,
     c: int,
     *,
     metric: str = "euclidean",
@@ -176,7 +181,7 @@ def farthest_first_compress(
 
     Parameters
     ----------
-    embeddings : (n, d) float16, bfloat16, float32 or float64
+    embeddings : (n, d) floats, integers or booleans
         As for :func:`farthest_first`.
     labels : (n,) integers
         The class of each sample.

@@ -1,6 +1,7 @@
 """Which implementations there are and which one a device gets."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,13 +11,36 @@ from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
-from dynal_fast.ops.farthest_first.kernels import Kernels, P
-from dynal_fast.ops.farthest_first.problem import Answer, Backend, Problem, Reached, Solve
+from dynal_fast.ops.farthest_first.kernels import Kernels, P, Points, on_one_scale
+from dynal_fast.ops.farthest_first.nearest import Nearest
+from dynal_fast.ops.farthest_first.problem import (
+    Answer,
+    Backend,
+    Cover,
+    Covered,
+    Problem,
+    Reached,
+    Solve,
+)
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
 
 def choose(backend: str | None, device: torch.device) -> Backend:
     """The implementation named, or the fastest one for ``device``."""
+    return BACKENDS[_name(backend, device)]
+
+
+def choose_cover(backend: str | None, device: torch.device) -> Callable[[Cover, Reached], Covered]:
+    """The same for assignments."""
+    name = _name(backend, device)
+    if name == "reference":
+        return _cover_by_definition
+    return lambda cover, reached: Nearest(cover, KERNELS[name](cover.pool, cover.metric)).run(
+        reached
+    )
+
+
+def _name(backend: str | None, device: torch.device) -> str:
     name = DEFAULTS.get(device.type) if backend is None else backend
     if name is None:
         raise ValueError(
@@ -27,34 +51,67 @@ def choose(backend: str | None, device: torch.device) -> Backend:
         raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
     if device.type not in DEVICES[name]:
         raise ValueError(f"backend {name!r} needs a pool on {DEVICES[name]}, got {device}")
-    return BACKENDS[name]
+    return name
 
 
 def reference_on(pool: Rows, metric: str) -> Solve:
     """The definition itself, on the CPU, in float64: for small pools and for tests."""
     kernels = ReferenceKernels(metric)
-    kernels.points(pool, "pool")
-    return lambda problem, reached: _by_definition(kernels, problem, reached)
+    points = kernels.points(pool, "pool")
+    return lambda problem, reached: _by_definition(kernels, points, problem, reached)
 
 
-def _by_definition(kernels: ReferenceKernels, problem: Problem, reached: Reached) -> Answer:
-    pool = as_numpy(problem.pool.array)
+def _by_definition(
+    kernels: ReferenceKernels, points: Points, problem: Problem, reached: Reached
+) -> Answer:
+    pool, metric = as_numpy(problem.pool.array), problem.metric
+    labeled = None
+    if problem.labeled is not None:
+        labeled = kernels.points(problem.labeled, "labeled")
+    _, _, exponent = on_one_scale(kernels, metric, points, labeled)
     minimum = np.full(len(pool), np.inf, dtype=np.float32)
     if problem.labeled is not None:
-        kernels.points(problem.labeled, "labeled")
-        reference.cover(minimum, pool, as_numpy(problem.labeled.array), problem.metric)
+        reference.cover(minimum, pool, as_numpy(problem.labeled.array), metric, exponent)
     if problem.labeled_indices is not None:
-        reference.cover(minimum, pool, pool[problem.labeled_indices.cpu().numpy()], problem.metric)
+        indices = problem.labeled_indices.cpu().numpy()
+        reference.cover(minimum, pool, pool[indices], metric, exponent)
     excluded = np.empty(0, dtype=np.int64)
     if problem.candidates is not None:
         excluded = np.delete(np.arange(len(pool)), problem.candidates.cpu().numpy())
     indices, values, left = reference.farthest_first(
-        pool, problem.k, minimum, metric=problem.metric, start=problem.start, excluded=excluded
+        pool,
+        problem.k,
+        minimum,
+        metric=metric,
+        exponent=exponent,
+        start=problem.start,
+        excluded=excluded,
     )
     reached(problem.k)
     device = problem.pool.device
     return Answer(
-        torch.from_numpy(indices).to(device), torch.from_numpy(values).to(device), float(left)
+        torch.from_numpy(indices).to(device),
+        torch.from_numpy(values).to(device),
+        float(left),
+        exponent,
+    )
+
+
+def _cover_by_definition(cover: Cover, reached: Reached) -> Covered:
+    kernels = ReferenceKernels(cover.metric)
+    points, labeled = kernels.points(cover.pool, "pool"), None
+    pool = as_numpy(cover.pool.array)
+    centers = pool[cover.indices.numpy()].astype(np.float64)
+    if cover.labeled is not None:
+        labeled = kernels.points(cover.labeled, "labeled")
+        outside = as_numpy(cover.labeled.array).astype(np.float64)
+        centers = np.concatenate([outside, centers])
+    _, _, exponent = on_one_scale(kernels, cover.metric, points, labeled)
+    nearest, values = reference.assign(pool, centers, cover.metric, exponent)
+    reached(len(pool))
+    device = cover.pool.device
+    return Covered(
+        torch.from_numpy(nearest).to(device), torch.from_numpy(values).to(device), exponent
     )
 
 
@@ -81,6 +138,17 @@ def _by_heads(pool: Rows, kernels: Kernels[P], head: int | None = None) -> Solve
     return lambda problem, reached: HeadTraversal(problem, kernels, points, head).run(reached)
 
 
+def _triton_kernels(pool: Rows, metric: str) -> Kernels:
+    from dynal_fast.ops.farthest_first import triton
+
+    return triton.TritonKernels(metric)
+
+
+KERNELS: dict[str, Callable[[Rows, str], Kernels]] = {
+    "cpu": CpuKernels,
+    "triton": _triton_kernels,
+    "reference-heads": lambda pool, metric: ReferenceKernels(metric),
+}
 BACKENDS: dict[str, Backend] = {
     "reference": reference_on,
     "cpu": cpu_on,

@@ -1,28 +1,35 @@
 """The checks of ``farthest_first``: each raises here, saying what was expected and what came."""
 
+import math
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dynal_fast.ops.addressable import check_addressable
+from dynal_fast.ops.farthest_first.arrays import Array, as_array, check_exact_integers
 
-Array = torch.Tensor | np.ndarray
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+DTYPES = {
+    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", *INTEGERS)
+}
+ON_CPU_ONLY = ("torch.uint16", "torch.uint32", "torch.uint64")  # torch cannot compute with them
 METRICS = ("euclidean", "cosine")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Samples as the backends take them: each row contiguous, rows ``stride`` elements apart."""
+    """Samples as the backends take them, wherever each element lies."""
 
     array: Array  # (rows, columns), as the caller passed it: never converted, never copied
     dtype: torch.dtype
     device: torch.device
-    stride: int
     address: int
+    row_bytes: int  # from one row to the next, of any sign
+    column_bytes: int  # from one column to the next
+    swapped: bool = False  # in the byte order that the machine does not have
 
     @property
     def size(self) -> int:
@@ -32,98 +39,90 @@ class Rows:
     def columns(self) -> int:
         return int(self.array.shape[1])
 
+    @property
+    def stride(self) -> int:
+        """Elements from one row to the next, where `check_contiguous` has passed."""
+        return self.row_bytes // self.dtype.itemsize
 
-def as_rows(array: Array, name: str) -> Rows:
-    """Check an embedding matrix and describe it without touching its values."""
-    if not isinstance(array, (torch.Tensor, np.ndarray)):
-        raise TypeError(
-            f"{name} must be a torch.Tensor or a NumPy array, got {type(array).__name__}"
-        )
-    _check_unmasked(array, name)
-    if isinstance(array, torch.Tensor) and array.layout != torch.strided:
-        raise ValueError(
-            f"{name} must be a dense tensor, got layout {array.layout}; convert it with .to_dense()"
-        )
+
+def as_rows(value: Any, name: str) -> Rows:
+    """Check an embedding matrix and describe it; its values are looked at by the backends."""
+    array = as_array(value, name)
     if isinstance(array, torch.Tensor):
         check_addressable(name, array)
+        array = array.detach()
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
             f"{name} must have shape (samples, dimensions) with at least one dimension, "
-            f"got {tuple(array.shape)}"
-        )
-    if isinstance(array, np.ndarray):
-        dtype = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}.get(
-            array.dtype.name if array.dtype.isnative else "not native"
-        )
-        device, address = torch.device("cpu"), array.__array_interface__["data"][0]
-        strides = tuple(s / max(array.itemsize, 1) for s in array.strides)
-    else:
-        array = array.detach()
-        dtype = array.dtype if array.dtype in FLOATS else None
-        device, address, strides = array.device, array.data_ptr(), array.stride()
-    if dtype is None:
-        raise ValueError(
-            f"{name} must be float16, bfloat16, float32 or float64 in native byte order, "
-            f"got {array.dtype}; convert it, for example with .astype('float32') or .float()"
+            f"got {tuple(array.shape)}{_two_axes(array, name)}"
         )
     rows, columns = array.shape
-    if rows > 1 and (strides[0] < columns or strides[0] != int(strides[0])):
-        raise ValueError(
-            f"{name} must have rows that follow each other in memory{_contiguous(array)}"
-        )
-    if rows > 0 and columns > 1 and strides[1] != 1:
-        raise ValueError(f"{name} must have contiguous rows (unit stride){_contiguous(array)}")
     if rows >= 2**31:
         raise ValueError(f"{name} must have fewer than 2^31 samples, got {rows}")
-    return Rows(array, dtype, device, int(strides[0]) if rows > 1 else columns, address)
-
-
-def _contiguous(array: Array) -> str:
-    fix = "np.ascontiguousarray(...)" if isinstance(array, np.ndarray) else ".contiguous()"
-    return f", got a view of shape {tuple(array.shape)}; pass a copy made with {fix}"
-
-
-def _check_unmasked(array: object, name: str) -> None:
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no mask, got a masked array; fill it with .filled(...)")
-
-
-def as_labeled_indices(labeled: Array, n: int) -> torch.Tensor:
-    """Check pool indices of labeled samples; return them sorted and distinct, int64."""
-    _check_unmasked(labeled, "labeled")
-    tensor = torch.as_tensor(np.array(labeled) if isinstance(labeled, np.ndarray) else labeled)
-    tensor = tensor.detach().cpu()
-    if tensor.numel() == 0:
-        return tensor.to(torch.int64)
-    if tensor.dtype in (*FLOATS, torch.bool) or tensor.is_complex():
+    if isinstance(array, np.ndarray):
+        array = array.view(np.uint8) if array.dtype == np.bool_ else array
+        dtype = DTYPES.get(array.dtype.newbyteorder("=").name)
+        device, address = torch.device("cpu"), array.__array_interface__["data"][0]
+        strides, swapped = array.strides, not array.dtype.isnative
+    else:
+        array = array.view(torch.uint8) if array.dtype == torch.bool else array
+        dtype, swapped = DTYPES.get(str(array.dtype).removeprefix("torch.")), False
+        device, address = array.device, array.data_ptr()
+        strides = tuple(stride * array.itemsize for stride in array.stride())
+    if dtype is None:
         raise ValueError(
-            f"labeled with one axis must hold integer pool indices, got {tensor.dtype}; embeddings "
-            "of labeled samples have two axes (samples, dimensions)"
+            f"{name} must be float16, bfloat16, float32, float64 or integers, got {array.dtype}; "
+            "convert it, for example with .astype('float32') or .float()"
         )
-    tensor = tensor.to(torch.int64)
-    outside = tensor[(tensor < 0) | (tensor >= n)]
-    if outside.numel():
-        raise ValueError(f"labeled holds pool index {int(outside[0])}, outside [0, {n})")
-    return torch.unique(tensor)
+    if str(dtype) in ON_CPU_ONLY and device.type != "cpu":
+        raise ValueError(
+            f"{name} must hold signed integers or bytes on {device.type}, got {dtype}; convert it "
+            "with .to(torch.int64)"
+        )
+    if dtype in (torch.int64, torch.uint64) and device.type != "meta":
+        check_exact_integers(array, name)
+    row, column = strides
+    column = column if columns > 1 else dtype.itemsize
+    row = row if rows > 1 else columns * dtype.itemsize
+    return Rows(array, dtype, device, address, row, column, swapped)
+
+
+def _two_axes(array: Array, name: str) -> str:
+    if array.ndim == 1:
+        return f"; {name}[:, None] has one dimension, {name}[None] is one sample"
+    return f"; {name}.reshape(len({name}), -1) has two axes" if array.ndim > 2 else ""
+
+
+def check_contiguous(rows: Rows, name: str) -> None:
+    """What GPUs need: the elements of a row side by side, rows one after the other."""
+    array, item = rows.array, rows.dtype.itemsize
+    fix = "np.ascontiguousarray(...)" if isinstance(array, np.ndarray) else ".contiguous()"
+    passed = f", got a view of shape {tuple(array.shape)}; pass a copy made with {fix}"
+    if rows.size > 0 and rows.columns > 1 and (rows.column_bytes != item or rows.swapped):
+        raise ValueError(f"{name} must have contiguous rows (unit stride) on this backend{passed}")
+    if rows.size > 1 and (rows.row_bytes < 0 or rows.row_bytes % item):
+        raise ValueError(
+            f"{name} must have rows that follow each other in memory on this backend{passed}"
+        )
 
 
 def as_classes(labels: object, n: int) -> torch.Tensor:
     """Check the class of each of ``n`` samples; return them on the CPU."""
     expected = f"labels must be {n} integers, one per row of embeddings"
     try:
-        classes = torch.as_tensor(labels)
+        array = as_array(labels, "labels")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{expected}, got {type(labels).__name__}: {repr(labels)[:80]}") from None
-    if (
-        classes.shape != (n,)
-        or classes.dtype in (*FLOATS, torch.bool)
-        or classes.is_complex()
-        or classes.layout != torch.strided
-    ):
+    classes = array.detach() if isinstance(array, torch.Tensor) else np.array(array, order="C")
+    layout = getattr(classes, "layout", torch.strided)
+    integral = str(classes.dtype).removeprefix("torch.") in INTEGERS
+    if isinstance(classes, np.ndarray) and classes.dtype.kind in "iu":
+        classes, integral = classes.astype(np.int64), True
+    if tuple(classes.shape) not in ((n,), (n, 1)) or not integral or layout != torch.strided:
         raise ValueError(
-            f"{expected}, got shape {tuple(classes.shape)} of {classes.dtype} ({classes.layout})"
+            f"{expected}, got shape {tuple(classes.shape)} of {classes.dtype} ({layout})"
         )
-    return classes.cpu()
+    return torch.as_tensor(classes).to("cpu", torch.int64).reshape(n)
 
 
 def as_count(k: object, name: str, available: int, what: str) -> int:
@@ -148,8 +147,6 @@ def check_labeled_rows(labeled: Rows, pool: Rows) -> None:
         raise ValueError(
             f"labeled must be on the pool's device {pool.device}, got {labeled.device}"
         )
-    if labeled.dtype != pool.dtype:
-        raise ValueError(f"labeled must have the pool's dtype {pool.dtype}, got {labeled.dtype}")
 
 
 def check_metric(metric: str) -> None:
@@ -157,10 +154,12 @@ def check_metric(metric: str) -> None:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
 
 
-# (2|x|)^2 bounds every squared distance between rows no longer than |x|: float32 must hold it.
-MAX_SQUARED_NORM = float(np.finfo(np.float32).max) / 4
+# Distances, up to 2|x|, and the norms of moved rows must be float32 numbers.
+MAX_SQUARED_NORM = 2.0**252
 # Below this, products of two components are no longer accurate in float64.
 MIN_COSINE_SQUARED_NORM = 1e-280
+# Where nothing is larger, the distances of float64 rows are no normal float32 numbers.
+SMALLEST = 2.0**-126
 
 
 def bad_squared_norms(norms: np.ndarray, metric: str) -> np.ndarray:
@@ -171,12 +170,23 @@ def bad_squared_norms(norms: np.ndarray, metric: str) -> np.ndarray:
 
 def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
     """The error for a row that cannot be compared."""
-    if squared_norm < MIN_COSINE_SQUARED_NORM:
-        reason = "is zero, so that it has no direction: cosine distance is undefined"
+    if squared_norm == 0:
+        reason = "is zero or below 1e-162, so that it has no direction: cosine is undefined"
+    elif squared_norm < MIN_COSINE_SQUARED_NORM:
+        reason = f"has norm {squared_norm**0.5:.3g}, too small for cosine distance: rescale"
     elif np.isfinite(squared_norm):
-        reason = (
-            f"has norm {squared_norm**0.5:.3g}, too large for float32 squared distances: rescale"
-        )
+        reason = f"has norm {squared_norm**0.5:.3g}, too large for float32 distances: rescale"
     else:
         reason = "holds a NaN, an infinity or values beyond 1e154"
     return ValueError(f"{name} row {row} {reason}")
+
+
+def check_smallest(largest: float, *rows: Rows | None) -> None:
+    """Refuse float64 rows without an element that leaves room for float32 distances."""
+    wide = any(part is not None and part.dtype == torch.float64 for part in rows)
+    if wide and 0 < largest < SMALLEST:
+        power = min(-math.frexp(largest)[1], 1000)
+        raise ValueError(
+            f"pool and labeled hold nothing larger than {largest:.3g}, so that distances underflow "
+            f"float32: multiply both by a power of two, such as 2.0**{power}"
+        )

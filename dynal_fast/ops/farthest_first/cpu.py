@@ -11,7 +11,21 @@ from dynal_fast.ops.farthest_first.checks import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
 from dynal_fast.threads import kernel_threads
 
-DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+# Dtype in csrc/farthest_first.h.
+DTYPES = (
+    torch.float16,
+    torch.bfloat16,
+    torch.uint8,
+    torch.int8,
+    torch.uint16,
+    torch.int16,
+    torch.float32,
+    torch.float64,
+    torch.uint32,
+    torch.int32,
+    torch.uint64,
+    torch.int64,
+)
 SAMPLED = 1024  # rows whose mean centers the data for the filter
 HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
 HEAD_BYTES = 2**26  # of a head's rows, which a call packs anew, at most
@@ -42,21 +56,34 @@ class CpuKernels:
                 with np.errstate(all="ignore"):  # bad values are reported by `points`
                     self.mean = torch.from_numpy(sample.mean(axis=0, dtype=np.float64)).float()
             self.mean.nan_to_num_(0, 0, 0)
-        self.space = self.native.Space(pool.columns, metric == "cosine", self.mean.data_ptr())
 
     def points(self, rows: Rows, name: str) -> Points:
-        scaled = rows.size if self.metric == "cosine" else 0
-        points = Points(rows, torch.empty(rows.size), torch.empty(scaled, dtype=torch.float64))
-        native = self._points(points)
+        none = torch.empty(0, dtype=torch.float64)
+        native = self._points(Points(rows, none, none, none, 0.0))
+        measured, largest = torch.empty(rows.size, dtype=torch.float64), 0.0
         step = max(1, WORK // 64 // self.columns)
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
-            norms = np.empty(end - begin)
-            self.native.measure(self.space, native, begin, end, norms.ctypes.data, kernel_threads())
-            bad = checks.bad_squared_norms(norms, self.metric)
+            measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first.h
+            self.native.measure(
+                self._space(0), native, begin, end, measures.ctypes.data, kernel_threads()
+            )
+            squared, centered = measures[:, 0], measures[:, 1]
+            bad = checks.bad_squared_norms(squared, self.metric)
             if bad.any():
                 at = int(np.argmax(bad))
-                raise checks.bad_row(name, begin + at, float(norms[at]))
+                raise checks.bad_row(name, begin + at, float(squared[at]))
+            largest = max(largest, float(measures[:, 2].max()))
+            measured[begin:end] = torch.from_numpy(squared if self.metric == "cosine" else centered)
+        if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
+            norms, scales = torch.full((rows.size,), 0.5), 1 / (2 * measured).sqrt()
+            return Points(rows, norms, scales, none, largest)
+        return Points(rows, measured.float(), none, measured, largest)
+
+    def scaled(self, points: Points, exponent: int) -> Points:
+        if self.metric == "euclidean" and points.exponent != exponent:
+            norms = (points.squares * 4.0**exponent).float()
+            return points._replace(norms=norms, exponent=exponent)
         return points
 
     def distances(
@@ -67,6 +94,7 @@ class CpuKernels:
         upper = torch.empty_like(lower)
         self._in_shares(
             self.native.distances,
+            self._space(x.exponent),
             self._points(x),
             self._points(y),
             self._groups(groups),
@@ -78,6 +106,7 @@ class CpuKernels:
     def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
         self._in_shares(
             self.native.bound,
+            self._space(x.exponent),
             self._points(x),
             self._points(y),
             self._groups(groups),
@@ -95,6 +124,7 @@ class CpuKernels:
     ) -> None:
         self._in_shares(
             self.native.refresh,
+            self._space(x.exponent),
             self._points(x),
             self._points(y),
             self._groups(groups),
@@ -103,11 +133,31 @@ class CpuKernels:
             exact.data_ptr(),
         )
 
+    def assign(
+        self,
+        x: Points,
+        y: Points,
+        groups: Groups,
+        ranks: torch.Tensor,
+        bound: torch.Tensor,
+        keys: torch.Tensor,
+    ) -> None:
+        self._in_shares(
+            self.native.assign,
+            self._space(x.exponent),
+            self._points(x),
+            self._points(y),
+            self._groups(groups),
+            ranks.data_ptr(),
+            bound.data_ptr(),
+            keys.data_ptr(),
+        )
+
     def _in_shares(self, primitive: Callable[..., int], *arguments: object) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
         unit, threads = 0, kernel_threads()
         while unit != self.native.DONE:
-            unit = primitive(self.space, *arguments, unit, WORK, threads)
+            unit = primitive(*arguments, unit, WORK, threads)
 
     def traverse(
         self,
@@ -121,7 +171,7 @@ class CpuKernels:
         count, done = 0, False
         while not done:
             more, done = self.native.traverse(
-                self.space,
+                self._space(x.exponent),
                 self._points(x),
                 head.data_ptr(),
                 len(head),
@@ -136,11 +186,21 @@ class CpuKernels:
             count += more
         return count
 
+    def _space(self, exponent: int) -> object:
+        cosine = self.metric == "cosine"
+        return self.native.Space(self.columns, cosine, self.mean.data_ptr(), exponent)
+
     def _points(self, points: Points) -> object:
+        rows = points.rows
+        item = rows.dtype.itemsize
+        aligned = rows.address % item == 0 and rows.row_bytes % item == 0
         return self.native.Points(
-            points.rows.address,
-            points.rows.stride,
-            DTYPES[points.rows.dtype],
+            rows.address,
+            rows.row_bytes,
+            rows.column_bytes,
+            DTYPES.index(rows.dtype),
+            rows.swapped,
+            aligned and rows.column_bytes == item and not rows.swapped,
             points.norms.data_ptr(),
             points.scales.data_ptr(),
         )

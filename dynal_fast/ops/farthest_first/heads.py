@@ -16,9 +16,9 @@ from typing import Generic
 
 import torch
 
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.problem import Answer, Problem, Reached
-from dynal_fast.ops.farthest_first.routing import LabeledSet
+from dynal_fast.ops.farthest_first.routing import Centers
 
 HEAD = 1024  # rows in a head, unless the device does better with more
 FRONT = 16 * HEAD  # rows among which heads are sought, at least
@@ -43,7 +43,11 @@ class HeadTraversal(Generic[P]):
         device, n = problem.pool.device, problem.pool.size
         self.problem, self.kernels = problem, kernels
         self.head = HEAD if head is None else head
-        self.pool = pool
+        labeled = None
+        if problem.labeled is not None:
+            labeled = kernels.points(problem.labeled, "labeled")
+        scaled = on_one_scale(kernels, problem.metric, pool, labeled)
+        self.pool, labeled, self.exponent = scaled
         self.candidates = torch.arange(n, dtype=torch.int32, device=device)
         if problem.candidates is not None:
             self.candidates = problem.candidates.to(device, torch.int32)
@@ -53,7 +57,13 @@ class HeadTraversal(Generic[P]):
         self.bound[self.candidates] = math.inf
         self.exact = torch.full((n,), math.inf, device=device)
         self.applied = torch.zeros(n, dtype=torch.int32, device=device)
-        self.labeled = LabeledSet(problem, kernels, self.pool)
+        members = torch.empty(0, dtype=torch.int32, device=device)
+        if problem.labeled is not None:
+            members = torch.arange(problem.labeled.size, dtype=torch.int32, device=device)
+        elif problem.labeled_indices is not None:
+            members = problem.labeled_indices.to(device, torch.int32)
+        points = self.pool if labeled is None else labeled
+        self.labeled = Centers(kernels, self.pool, points, members)
         # One pick more than asked for: its value is what is left.
         self.limit = min(problem.k + 1, len(self.candidates))
         self.picks = torch.empty(self.limit, dtype=torch.int32, device=device)
@@ -74,7 +84,8 @@ class HeadTraversal(Generic[P]):
             self.advance()
             reached(min(self.count, k))
         left = float(self.values[k]) if self.limit > k else 0.0
-        return Answer(self.picks[:k].to(torch.int64), self.values[:k].clone(), left)
+        picks, values = self.picks[:k].to(torch.int64), self.values[:k].clone()
+        return Answer(picks, values, left, self.exponent)
 
     def force(self, row: int) -> None:
         """Make ``row`` the first pick, whatever its value."""

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
+from dynal_fast.ops.farthest_first import checks, reference
 from dynal_fast.ops.farthest_first.checks import Rows
 
 
@@ -17,9 +18,31 @@ class Points(NamedTuple):
     rows: Rows  # (n, d)
     norms: torch.Tensor  # (n,) float32: the squared norm of each row as the filter sees it
     scales: torch.Tensor  # (n,) float64: what the filter multiplies a row by; empty if nothing
+    squares: torch.Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
+    largest: float  # the largest magnitude of an element
+    exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
 
 
-P = TypeVar("P")  # what a device knows of embeddings: `Points`, or something of its own
+class Measured(Protocol):
+    """What is known of embeddings on every device."""
+
+    @property
+    def rows(self) -> Rows: ...
+
+    @property
+    def largest(self) -> float: ...
+
+
+P = TypeVar("P", bound=Measured)  # `Points`, or something of the device's own
+
+
+def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple[P, P | None, int]:
+    """The pool and the labeled samples, if any, in units of 4^-exponent, and the exponent."""
+    largest = max(x.largest, 0.0 if y is None else y.largest)
+    if metric == "euclidean":
+        checks.check_smallest(largest, x.rows, None if y is None else y.rows)
+    exponent = reference.scale_exponent(largest, x.rows.columns)
+    return kernels.scaled(x, exponent), None if y is None else kernels.scaled(y, exponent), exponent
 
 
 class Groups(NamedTuple):
@@ -48,6 +71,9 @@ class Kernels(Protocol[P]):
     def points(self, rows: Rows, name: str) -> P:
         """Check the values of ``rows`` (ValueError as ``checks.bad_row`` words it) and measure."""
 
+    def scaled(self, points: P, exponent: int) -> P:
+        """The same points for decision values in units of 4^-exponent, the same for all."""
+
     def distances(
         self, x: P, rows: torch.Tensor, y: P, centers: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +100,21 @@ class Kernels(Protocol[P]):
         Values that are at least ``exact`` or exceed ``bound`` (n,) float32, which is only read, may
         be left out. ``first`` (R,) int32, increasing, with one group only: the centers before
         this position have been applied to the row already and may be left out.
+        """
+
+    def assign(
+        self,
+        x: P,
+        y: P,
+        groups: Groups,
+        ranks: torch.Tensor,
+        bound: torch.Tensor,
+        keys: torch.Tensor,
+    ) -> None:
+        """Lower ``keys`` (n,) int64 to (bits of the decision value << 32) + rank of a center.
+
+        ``ranks`` (rows of y,) int32, not negative. Centers whose value exceeds ``bound`` (n,)
+        float32, which is only read, may be left out.
         """
 
     def traverse(

@@ -26,6 +26,7 @@ class Answer(NamedTuple):
     indices: torch.Tensor  # (k,) int64
     values: torch.Tensor  # (k,) float32
     left: float  # the largest decision value among the candidates that remain, 0 if none
+    exponent: int  # squared distances are in units of 4^-exponent
 
 
 class Traversal(NamedTuple):
@@ -40,6 +41,28 @@ class Traversal(NamedTuple):
     indices: torch.Tensor
     distances: torch.Tensor
     radius: float
+
+
+class Cover(NamedTuple):
+    """An assignment whose arguments have been checked, except for the values of the embeddings."""
+
+    pool: Rows  # (n, d)
+    labeled: Rows | None  # (m, d): centers outside the pool, which come first
+    indices: torch.Tensor  # int64: centers of the pool, in order
+    metric: str
+
+
+class Covered(NamedTuple):
+    """The position of the nearest center of each row, -1 where there is none."""
+
+    nearest: torch.Tensor  # (n,) int64
+    values: torch.Tensor  # (n,) float32: decision values, inf where there is none
+    exponent: int  # squared distances are in units of 4^-exponent
+
+
+def as_distances(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Distances (k,) float32 of squared ones in units of 4^-exponent."""
+    return (values.double().sqrt() * 2.0**-exponent).float()
 
 
 # A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.

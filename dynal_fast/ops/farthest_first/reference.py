@@ -2,8 +2,8 @@
 
 Two samples are compared by their *decision value*, one float32 number per pair:
 
-* euclidean: the squared distance ``sum_k (x_k - y_k)^2`` of the inputs as given, rounded once to
-  float32 (to nearest, ties to even);
+* euclidean: the squared distance ``sum_k (x_k - y_k)^2`` of the inputs as given, in units of
+  ``4^-e``, rounded once to float32 (to nearest, ties to even);
 * cosine: ``1 - x.y / (|x| |y|)`` rounded once to a multiple of 2^-23 (to nearest, ties to even),
   which float32 holds exactly, so that scaled duplicates are at distance 0, not at summation noise.
 
@@ -11,29 +11,49 @@ Rounding once makes the value a property of the two samples and not of an order 
 float64 result that lies too close to the midpoint of two neighbours to tell is decided in exact
 rational arithmetic. The next pick is the sample with the largest minimum decision value to the
 labeled and the chosen ones, the lowest index among equals.
+
+The exponent e is that of `scale_exponent`, one for the pool and the labeled samples. A power of two
+changes no digit of a float32, so e has no effect unless squared distances leave its range: it puts
+the largest just below the end, so that none overflows and those of the smallest distances keep all
+digits down to 2^-63 2^-e, some 1e-35 of the largest element. Below that, and only there, they are
+rounded to multiples of 2^-149 4^-e, as float32 rounds near zero.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 TILE_BYTES = 16 << 20
 COSINE_STEP = 2.0**-23
+Compare = Callable[[NDArray, NDArray, Fraction], int]  # how an exact value lies to a threshold
 
 
-def decision_values(x: NDArray, y: NDArray, metric: str) -> NDArray[np.float32]:
+def scale_exponent(largest: float, columns: int) -> int:
+    """The largest e up to 126 for which rows have norms below 2^60 once multiplied by 2^e.
+
+    ``largest``: the largest magnitude of an element, of rows of so many ``columns``.
+    """
+    root = ((columns - 1).bit_length() + 1) // 2  # 2^root is at least the square root of columns
+    return min(126, 60 - root - math.frexp(largest)[1]) if largest > 0 else 0
+
+
+def decision_values(x: NDArray, y: NDArray, metric: str, exponent: int = 0) -> NDArray[np.float32]:
     """Decision values (rows,) float32 between each row of ``x`` (rows, d) and ``y`` (d,)."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     slack = (x.shape[-1] + 8) * 2.0**-52
     if metric == "euclidean":
         value = ((x - y) ** 2).sum(axis=-1)
-        low = (value * (1 - slack)).astype(np.float32)
-        high = (value * (1 + slack)).astype(np.float32)
-        compare = compare_euclidean
+        square = 4.0**exponent
+        low = (value * (1 - slack) * square).astype(np.float32)
+        high = (value * (1 + slack) * square).astype(np.float32)
+        compare: Compare = partial(compare_euclidean, unit=Fraction(4) ** -exponent)
     else:
-        value = 1 - (x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum())
+        norms = np.sqrt((x**2).sum(axis=-1)) * np.sqrt((y**2).sum())
+        value = 1 - (x * y).sum(axis=-1) / norms
         low = round_cosine(value - slack)
         high = round_cosine(value + slack)
         compare = compare_cosine
@@ -52,7 +72,7 @@ def nearer(
     high: np.float32,
     x: NDArray[np.float64],
     y: NDArray[np.float64],
-    compare: Callable[[NDArray, NDArray, Fraction], int],
+    compare: Compare,
 ) -> np.float32:
     """Whichever of two neighbours is nearer to the exact value of (x, y), the even one on a tie."""
     middle = (Fraction(float(low)) + Fraction(float(high))) / 2
@@ -63,8 +83,9 @@ def nearer(
     return high if side > 0 else low
 
 
-def compare_euclidean(x: NDArray, y: NDArray, threshold: Fraction) -> int:
-    """The sign of (exact squared distance - threshold)."""
+def compare_euclidean(x: NDArray, y: NDArray, threshold: Fraction, unit: Fraction) -> int:
+    """The sign of (exact squared distance - threshold), which counts units."""
+    threshold *= unit
     pairs = zip(x.tolist(), y.tolist(), strict=True)
     exact = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in pairs)
     return (exact > threshold) - (exact < threshold)
@@ -86,11 +107,13 @@ def tiles(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def cover(minimum: NDArray[np.float32], pool: NDArray, centers: NDArray, metric: str) -> None:
+def cover(
+    minimum: NDArray[np.float32], pool: NDArray, centers: NDArray, metric: str, exponent: int = 0
+) -> None:
     """Lower ``minimum`` (n,), in place, to the decision values between ``pool`` and ``centers``."""
     for center in centers:
         for tile in tiles(*pool.shape):
-            values = decision_values(pool[tile], center, metric)
+            values = decision_values(pool[tile], center, metric, exponent)
             np.minimum(minimum[tile], values, out=minimum[tile])
 
 
@@ -100,6 +123,7 @@ def farthest_first(
     minimum: NDArray[np.float32],
     *,
     metric: str = "euclidean",
+    exponent: int = 0,
     start: int | None = None,
     excluded: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], np.float32]:
@@ -116,6 +140,19 @@ def farthest_first(
         pick = start if step == 0 and start is not None else int(np.argmax(minimum))
         indices[step], values[step] = pick, minimum[pick]
         minimum[pick] = -np.inf
-        cover(minimum, pool, pool[pick : pick + 1], metric)
+        cover(minimum, pool, pool[pick : pick + 1], metric, exponent)
     left = minimum.max(initial=-np.inf)
     return indices, values, np.float32(max(left, 0))
+
+
+def assign(
+    pool: NDArray, centers: NDArray, metric: str = "euclidean", exponent: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first of the nearest centers of each row (n,), -1 without any, and the decision value."""
+    nearest = np.full(len(pool), -1, dtype=np.int64)
+    minimum = np.full(len(pool), np.inf, dtype=np.float32)
+    for at, center in enumerate(centers):
+        before = minimum.copy()
+        cover(minimum, pool, center[None], metric, exponent)
+        nearest[minimum < before] = at
+    return nearest, minimum

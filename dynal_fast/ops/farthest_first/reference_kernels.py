@@ -16,7 +16,7 @@ class ReferenceKernels:
         self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
 
     def points(self, rows: Rows, name: str) -> Points:
-        array, norms = as_numpy(rows.array), torch.empty(rows.size)
+        array, squares, largest = as_numpy(rows.array), np.empty(rows.size), 0.0
         for tile in reference.tiles(rows.size, rows.columns):
             with np.errstate(over="ignore"):
                 squared = (array[tile].astype(np.float64) ** 2).sum(axis=1)
@@ -24,8 +24,15 @@ class ReferenceKernels:
             if bad.any():
                 at = int(np.argmax(bad))
                 raise checks.bad_row(name, tile.start + at, float(squared[at]))
-            norms[tile] = torch.from_numpy(squared)
-        return Points(rows, norms, torch.empty(0, dtype=torch.float64))
+            squares[tile] = squared
+            largest = max(largest, float(np.abs(array[tile].astype(np.float64)).max()))
+        measured = torch.from_numpy(squares)
+        scales = torch.empty(0, dtype=torch.float64)
+        return Points(rows, measured.float(), scales, measured, largest)
+
+    def scaled(self, points: Points, exponent: int) -> Points:
+        norms = (points.squares * 4.0**exponent).float()
+        return points._replace(norms=norms, exponent=exponent)
 
     def distances(
         self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
@@ -53,6 +60,21 @@ class ReferenceKernels:
                 at = rows if first is None else rows[first <= position]
                 exact[at] = torch.minimum(exact[at], self.values(x, at, y, center))
 
+    def assign(
+        self,
+        x: Points,
+        y: Points,
+        groups: Groups,
+        ranks: torch.Tensor,
+        bound: torch.Tensor,
+        keys: torch.Tensor,
+    ) -> None:
+        for rows, centers in blocks(groups):
+            for center in centers.tolist():
+                values = self.values(x, rows, y, center)
+                found = (values.view(torch.int32).long() << 32) + int(ranks[center])
+                keys[rows] = torch.minimum(keys[rows], found)
+
     def traverse(
         self,
         x: Points,
@@ -75,7 +97,8 @@ class ReferenceKernels:
     def values(self, x: Points, rows: torch.Tensor, y: Points, center: int) -> torch.Tensor:
         """Decision values (rows,) float32 to one row of ``y``."""
         selected = as_numpy(x.rows.array)[rows.numpy()]
-        values = reference.decision_values(selected, as_numpy(y.rows.array)[center], self.metric)
+        other = as_numpy(y.rows.array)[center]
+        values = reference.decision_values(selected, other, self.metric, x.exponent)
         return torch.from_numpy(values)
 
 

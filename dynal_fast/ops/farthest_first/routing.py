@@ -12,7 +12,6 @@ from typing import Generic
 import torch
 
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
-from dynal_fast.ops.farthest_first.problem import Problem
 
 CLUSTERED_FROM = 512  # labeled samples from which clustering them pays
 # Measured at 150,000 x 512 with 25,000 labeled: few probes of large clusters win, on clustered and
@@ -30,18 +29,13 @@ ON_GPU = 8
 ROUTED, PROBED = -2, -1
 
 
-class LabeledSet(Generic[P]):
-    """The clustered labeled samples of one traversal."""
+class Centers(Generic[P]):
+    """Clustered samples to which distances are sought: the labeled ones of one traversal."""
 
-    def __init__(self, problem: Problem, kernels: Kernels[P], pool: P) -> None:
-        device = problem.pool.device
-        self.kernels, self.pool, self.points = kernels, pool, pool
-        self.members = torch.empty(0, dtype=torch.int32, device=device)
-        if problem.labeled is not None:
-            self.points = kernels.points(problem.labeled, "labeled")
-            self.members = torch.arange(problem.labeled.size, dtype=torch.int32, device=device)
-        elif problem.labeled_indices is not None:
-            self.members = problem.labeled_indices.to(device, torch.int32)
+    def __init__(self, kernels: Kernels[P], pool: P, points: P, members: torch.Tensor) -> None:
+        device = members.device
+        self.kernels, self.pool = kernels, pool
+        self.points, self.members = points, members  # rows of points (m,) int32
         self.size = len(self.members)
         self.clusters = 1
         if self.size >= CLUSTERED_FROM:
@@ -109,14 +103,27 @@ class LabeledSet(Generic[P]):
         if len(rows) == 0:
             return
         if self.size:
-            lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
-            gap = lower.sqrt() * (1 - MARGIN) - self.radius
-            reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)
-            cluster, at = (gap <= reach[:, None]).t().nonzero(as_tuple=True)
-            groups = self.groups(rows[at], cluster)
+            groups = self.reaching(rows, bound)
             self.kernels.refresh(self.pool, self.points, groups, None, bound, exact)
             bound[rows] = exact[rows]
         applied[rows] = 0
+
+    def assign(
+        self, rows: torch.Tensor, ranks: torch.Tensor, bound: torch.Tensor, keys: torch.Tensor
+    ) -> None:
+        """Lower the ``keys`` of rows to those of their nearest members (see ``Kernels.assign``)."""
+        if self.clusters > PROBES:
+            self.probe(rows, bound, PROBES)
+        groups = self.reaching(rows, bound)
+        self.kernels.assign(self.pool, self.points, groups, ranks, bound, keys)
+
+    def reaching(self, rows: torch.Tensor, bound: torch.Tensor) -> Groups:
+        """``rows`` with the clusters that may hold members within their ``bound``."""
+        lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
+        gap = lower.sqrt() * (1 - MARGIN) - self.radius
+        reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)
+        cluster, at = (gap <= reach[:, None]).t().nonzero(as_tuple=True)
+        return self.groups(rows[at], cluster)
 
     def groups(self, rows: torch.Tensor, cluster: torch.Tensor) -> Groups:
         """One group per cluster, of the ``rows`` given with a sorted cluster number each."""

@@ -5,7 +5,9 @@ here waits for the device except ``points`` (once, for bad rows), ``refresh`` an
 (once each, for their counts).
 """
 
-from functools import lru_cache
+import struct
+import warnings
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +55,9 @@ class TritonPoints(NamedTuple):
     norms: torch.Tensor  # (n,) float32: squared norms; cosine: inverse norms
     tails: torch.Tensor  # (n,) float32: what the matrix units may cut off of a row
     grains: torch.Tensor  # (n,) float32: a power of two that divides every element
+    largest: float  # the largest magnitude of an element
+    exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
+    filter_exponent: int = 0  # the filter multiplies rows by two to the power of this
 
 
 class TritonKernels:
@@ -64,21 +69,43 @@ class TritonKernels:
         self.rounding = reference.COSINE_STEP if self.cosine else 0.0
 
     def points(self, rows: Rows, name: str) -> TritonPoints:
-        array = rows.array if isinstance(rows.array, torch.Tensor) else torch.from_numpy(rows.array)
-        measured, first_bad = self.measure(array, rows.stride)
-        if (row := int(first_bad)) < len(array):
+        checks.check_contiguous(rows, name)
+        array = rows.array
+        if isinstance(array, np.ndarray):
+            with warnings.catch_warnings():  # of arrays that are read only, as this only reads
+                warnings.simplefilter("ignore")
+                array = torch.from_numpy(array)
+        measured, found = self.measure(array, rows.stride)
+        row, largest = found.tolist()
+        if row < len(array):
             raise checks.bad_row(name, row, float((array[row].double() ** 2).sum()))
-        return TritonPoints(rows, array, *measured)
+        norms, tails, grains = measured
+        return TritonPoints(rows, array, norms, tails, grains, float_of(largest))
 
-    def measure(self, array: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Norms, tails and grains (3, n) of ``array`` (n, d), and the first bad row or n (1,)."""
+    def scaled(self, points: TritonPoints, exponent: int) -> TritonPoints:
+        # A filter in float32 needs scaled rows only where their squared norms come near its ends.
+        filtered = 0 if 0 <= exponent <= 90 else exponent
+        if points.filter_exponent != filtered:
+            measured, _ = self.measure(points.array, points.rows.stride, filtered)
+            norms, tails, _ = measured
+            points = points._replace(norms=norms, tails=tails, filter_exponent=filtered)
+        return points._replace(exponent=0 if self.cosine else exponent)
+
+    def measure(
+        self, array: torch.Tensor, stride: int, exponent: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Norms, tails and grains (3, n) of ``array`` (n, d) times 2^exponent, and two int64.
+
+        They are the first bad row or n, and the bits of the largest magnitude as float64.
+        """
         n, d = array.shape
         measured = torch.empty((3, n), dtype=torch.float32, device=array.device)
-        bad = torch.full((1,), n, dtype=torch.int32, device=array.device)
+        found = torch.tensor([n, 0], device=array.device)
         if n:
+            scale = 2.0**exponent
             grid = (-(-n // 8),)
-            launch(measure, grid, array, stride, n, d, *measured, bad, self.cosine, 8, 128)
-        return measured, bad
+            launch(measure, grid, array, stride, n, d, *measured, found, scale, self.cosine, 8, 128)
+        return measured, found
 
     def distances(
         self, x: TritonPoints, rows: torch.Tensor, y: TritonPoints, centers: torch.Tensor
@@ -100,8 +127,42 @@ class TritonKernels:
         bound: torch.Tensor,
         exact: torch.Tensor,
     ) -> None:
-        device, capacity = exact.device, UNDECIDED
         reach = torch.minimum(bound, exact)
+        for row, center in self._decide_within(x, y, groups, reach, first=first, exact=exact):
+            exact[row] = min(float(exact[row]), self._value(x, row, y, center))
+
+    def assign(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        groups: Groups,
+        ranks: torch.Tensor,
+        bound: torch.Tensor,
+        keys: torch.Tensor,
+    ) -> None:
+        reach = bound.clone()
+        for row, center in self._decide_within(x, y, groups, reach, ranks=ranks, keys=keys):
+            value = torch.tensor([self._value(x, row, y, center)])
+            key = (int(value.view(torch.int32)) << 32) + int(ranks[center])
+            keys[row] = min(int(keys[row]), key)
+
+    def _decide_within(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        groups: Groups,
+        reach: torch.Tensor,
+        *,
+        first: torch.Tensor | None = None,
+        exact: torch.Tensor | None = None,
+        ranks: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
+    ) -> list[list[int]]:
+        """Decide pairs that may lie within ``reach``, into ``exact`` or ``keys``: those left open.
+
+        ``reach`` (n,) float32 is lowered to the upper bounds of the filter.
+        """
+        device, capacity = reach.device, UNDECIDED
         self._compare(x, y, groups, BOUND.value, bound=reach)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         pairs = torch.empty((2, PAIRS), dtype=torch.int32, device=device)
@@ -121,10 +182,13 @@ class TritonKernels:
             *pairs,
             found,
             PAIRS,
-            exact.view(torch.int32),
+            None if exact is None else exact.view(torch.int32),
             undecided,
             capacity,
             x.rows.columns,
+            2.0**x.exponent,
+            ranks,
+            keys,
             COSINE=self.cosine,
             BP=1,
             BK=128,
@@ -132,12 +196,12 @@ class TritonKernels:
             enable_fp_fusion=False,
         )
         left, count = undecided[0].tolist()
+        decide = partial(self.decide, x, y, groups, exact=exact, ranks=ranks, keys=keys)
         if count > PAIRS:
-            undecided, left = self.decide(x, y, groups, exact=exact)
+            undecided, left = decide()
         if left > capacity:
-            undecided, left = self.decide(x, y, groups, exact=exact, capacity=left)
-        for row, center in undecided[1 : 1 + left].tolist():
-            exact[row] = min(float(exact[row]), self._value(x, row, y, center))
+            undecided, left = decide(capacity=left)
+        return undecided[1 : 1 + left].tolist()
 
     def traverse(
         self,
@@ -198,7 +262,8 @@ class TritonKernels:
         found: torch.Tensor | None = None,
         pairs: torch.Tensor | tuple[None, None] = (None, None),
     ) -> None:
-        depth = 64 if x.array.element_size() == 2 else 32
+        depth = 64 if x.array.element_size() == y.array.element_size() == 2 else 32
+        raised = 0 if self.cosine else x.exponent - x.filter_exponent
         aligned = _aligned(x, y, depth)
         rows, columns, warps = FILTER_TILE[mode] if aligned else UNALIGNED_TILE
         work = _work(groups, rows, columns, 2 * _processors(x.array.device))
@@ -220,6 +285,8 @@ class TritonKernels:
             work.to(x.array.device, non_blocking=True),
             first,
             x.rows.columns,
+            2.0**x.filter_exponent,
+            2.0**raised,
             None if bound is None else bound.view(torch.int32),
             lower,
             upper,
@@ -229,7 +296,8 @@ class TritonKernels:
             PAIRS,
             MODE=mode,
             COSINE=self.cosine,
-            OPERAND=_operand(x.array.dtype),
+            OPERAND=_operand(x.array.dtype, y.array.dtype),
+            SCALED=x.filter_exponent != 0,
             EVEN=aligned,
             BM=rows,
             BN=columns,
@@ -246,10 +314,12 @@ class TritonKernels:
         *,
         exact: torch.Tensor | None = None,
         block: torch.Tensor | None = None,
+        ranks: torch.Tensor | None = None,
+        keys: torch.Tensor | None = None,
         capacity: int = UNDECIDED,
         wait: bool = True,
     ) -> tuple[torch.Tensor, int]:
-        """Decide every pair, into ``exact`` or ``block``: those still open, and how many."""
+        """Decide every pair, into ``exact``, ``keys`` or ``block``: those open, and how many."""
         device = x.array.device
         rows, columns = EXACT_TILE
         if block is None:
@@ -277,6 +347,9 @@ class TritonKernels:
             undecided,
             capacity,
             x.rows.columns,
+            2.0**x.exponent,
+            ranks,
+            keys,
             STORE=block is not None,
             COSINE=self.cosine,
             BM=rows,
@@ -292,14 +365,19 @@ class TritonKernels:
         """One decision value in rational arithmetic."""
         one = x.array[row].double().cpu().numpy()
         other = y.array[center].double().cpu().numpy()
-        return float(reference.decision_values(one[None], other, self.metric)[0])
+        return float(reference.decision_values(one[None], other, self.metric, x.exponent)[0])
 
 
-def _operand(dtype: torch.dtype) -> tl.dtype:
+def float_of(bits: int) -> float:
+    """The float64 that has these bits."""
+    return float(struct.unpack("d", struct.pack("q", bits))[0])
+
+
+def _operand(dtype: torch.dtype, other: torch.dtype) -> tl.dtype:
     """What the matrix units take; the interpreter has no bfloat16 arithmetic."""
-    if dtype == torch.float16:
+    if dtype == other == torch.float16:
         return tl.float16
-    if dtype == torch.bfloat16 and not interpreted(compare):
+    if dtype == other == torch.bfloat16 and not interpreted(compare):
         return tl.bfloat16
     return tl.float32
 

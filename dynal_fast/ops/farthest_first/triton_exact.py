@@ -84,7 +84,7 @@ def long_product(a, a_error, b, b_error):
 
 
 @triton.jit
-def settle_euclidean(x, y, d, grain, BK: tl.constexpr):
+def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
     """The squared distance of two rows, rounded once to float32, and whether that is certain."""
     total, error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
     for k in range(0, d, BK):
@@ -95,6 +95,8 @@ def settle_euclidean(x, y, d, grain, BK: tl.constexpr):
         total, error = add_product(total, error, gap, gap)
         error += 2 * gap * gap_error
     value, rest = fold(total, error)
+    tie = value < grain * grain * 9007199254740992.0
+    value, rest = value * scale * scale, rest * scale * scale
     nearest = value.to(tl.float32)
     bits = nearest.to(tl.int32, bitcast=True)
     above = (bits + 1).to(tl.float32, bitcast=True).to(tl.float64)
@@ -103,7 +105,6 @@ def settle_euclidean(x, y, d, grain, BK: tl.constexpr):
     under = (value - (nearest.to(tl.float64) + below) * 0.5) + rest
     size = (d + 8).to(tl.float64)
     slack = size * size * 4.930380657631324e-32 * value  # 2^-104
-    tie = value < grain * grain * 9007199254740992.0
     open_ = ((tl.abs(over) <= slack) | ((tl.abs(under) <= slack) & (bits > 0))) & (tie == 0)
     bits = tl.where(tie, bits, tl.where(over > slack, bits + 1, bits))
     bits = tl.where((tie == 0) & (under < -slack) & (bits > 0), bits - 1, bits)
@@ -145,17 +146,18 @@ def settle_cosine(x, y, d, BK: tl.constexpr):
     over = cosine_excess(dot, dot_error, scale, scale_error, up)
     under = cosine_excess(dot, dot_error, scale, scale_error, down)
     open_ = (tl.abs(over) <= slack) | (tl.abs(under) <= slack)
+    open_ = open_ | (scale < 1.1829462e-271)  # 2^-900: its error underflows
     steps = tl.where(over > slack, steps + 1, tl.where(under < -slack, steps - 1, steps))
     return (steps * 1.1920928955078125e-07).to(tl.float32), open_
 
 
 @triton.jit
-def settle(x, y, d, grain, COSINE: tl.constexpr):
+def settle(x, y, d, grain, scale, COSINE: tl.constexpr):
     """The decision value of two rows, and whether it is still open."""
     if COSINE:
         value, open_ = settle_cosine(x, y, d, 128)
     else:
-        value, open_ = settle_euclidean(x, y, d, grain, 128)
+        value, open_ = settle_euclidean(x, y, d, grain, scale, 128)
     return value, open_
 
 
@@ -206,6 +208,9 @@ def decide_pairs(
     undecided,  # (1 + undecided_capacity, 2) int32
     undecided_capacity,
     d,
+    scale,  # its square multiplies squared distances
+    ranks,  # (m,) int32 or None
+    keys,  # (n,) int64 or None: instead of `exact`, (bits of the value << 32) + rank
     COSINE: tl.constexpr,
     BP: tl.constexpr,
     BK: tl.constexpr,
@@ -234,11 +239,13 @@ def decide_pairs(
             tl.load(x_grains + row, inside, 1), tl.load(y_grains + center, inside, 1)
         ).to(tl.float64)
         if COSINE:
-            value = 1 - value / tl.sqrt(tl.where(inside, own * other, 1.0))
+            lengths = tl.sqrt(tl.where(inside, own, 1.0)) * tl.sqrt(tl.where(inside, other, 1.0))
+            value = 1 - value / lengths
             low, high = round_both(value, slack, COSINE)
         else:
             certain = value < grain * grain * 9007199254740992.0  # 2^53
-            low, high = round_both(value, tl.where(certain, 0.0, slack * value), COSINE)
+            doubt = tl.where(certain, 0.0, slack * value)
+            low, high = round_both(value * scale * scale, doubt * scale * scale, COSINE)
         left = tl.where(inside & (low != high), lane, NONE)
         at = tl.min(left, 0)
         while at < NONE:
@@ -246,7 +253,7 @@ def decide_pairs(
             center_at = tl.sum(tl.where(lane == at, center, 0), 0)
             grain_at = tl.sum(tl.where(lane == at, grain, 0.0), 0)
             settled, open_ = settle(
-                x + row_at * x_stride, y + center_at * y_stride, d, grain_at, COSINE
+                x + row_at * x_stride, y + center_at * y_stride, d, grain_at, scale, COSINE
             )
             if open_:
                 report(undecided, undecided_capacity, row_at.to(tl.int32), center_at.to(tl.int32))
@@ -254,7 +261,12 @@ def decide_pairs(
             low = tl.where(lane == at, settled, low)
             left = tl.where(lane == at, NONE, left)
             at = tl.min(left, 0)
-        tl.atomic_min(exact + row, low.to(tl.int32, bitcast=True), mask=inside)
+        bits = low.to(tl.int32, bitcast=True)
+        if keys is None:
+            tl.atomic_min(exact + row, bits, mask=inside)
+        else:
+            rank = tl.load(ranks + center, inside, 0)
+            tl.atomic_min(keys + row, (bits.to(tl.int64) << 32) + rank, mask=inside)
 
 
 @triton.jit
@@ -298,6 +310,9 @@ def decide_tiles(
     undecided,  # (1 + undecided_capacity, 2) int32
     undecided_capacity,
     d,
+    scale,  # its square multiplies squared distances
+    ranks,  # (m,) int32 or None
+    keys,  # (n,) int64 or None: instead of `exact`, (bits of the value << 32) + rank
     STORE: tl.constexpr,
     COSINE: tl.constexpr,
     BM: tl.constexpr,
@@ -335,8 +350,9 @@ def decide_tiles(
         grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center)[None, :]).to(tl.float64)
         total = own[:, None] + other[None, :]
         certain = total < grain * grain * 2251799813685248.0  # 2^51
-        slack = tl.where(certain, 0.0, slack * total)
-        low, high = round_both(total - 2 * dots, slack, COSINE)
+        doubt = tl.where(certain, 0.0, slack * total)
+        value = (total - 2 * dots) * scale * scale
+        low, high = round_both(value, doubt * scale * scale, COSINE)
     if STORE:  # a row is no neighbour of itself
         same = row[:, None] == center[None, :]
         low, high = tl.where(same, 0.0, low), tl.where(same, 0.0, high)
@@ -353,6 +369,7 @@ def decide_tiles(
             y + center_at * y_stride,
             d,
             grain_at.to(tl.float64),
+            scale,
             COSINE,
         )
         if open_:
@@ -366,5 +383,9 @@ def decide_tiles(
         tl.store(block + position[:, None] * size + place[None, :], low, kept)
         tl.store(block + place[None, :] * size + position[:, None], low, kept)
     else:
-        best = tl.min(tl.where(kept, low, float("inf")), 1)
-        tl.atomic_min(exact + row, best.to(tl.int32, bitcast=True), mask=inside)
+        bits = tl.where(kept, low, float("inf")).to(tl.int32, bitcast=True)
+        if keys is None:
+            tl.atomic_min(exact + row, tl.min(bits, 1), mask=inside)
+        else:
+            key = (bits.to(tl.int64) << 32) + tl.load(ranks + center)[None, :]
+            tl.atomic_min(keys + row, tl.min(key, 1), mask=inside)

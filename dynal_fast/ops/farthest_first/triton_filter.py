@@ -12,6 +12,7 @@ IEEE arithmetic at worst: each addition is granted 2^-22 of the sum of magnitude
     | |x - y|^2 - (s - 2 x'.y') | <= 2 (r_x |y| + |x| r_y) + (d + 16) 2^-22 s + (d + 16) 2^-124
 
 where 16 covers the float32 roundings of norms and sums, and the last term products that underflow.
+Rows whose squared norms come near the ends of float32 are multiplied by a power of two first.
 Cosine divides by |x||y|: ``r_x / |x| + r_y / |y| + (d + 64) 2^-21``, its rounding to 2^-23
 included; rows shorter than 2^-50 are granted everything. For float32 rows the whole is about
 1.6e-3 s / 2.
@@ -30,7 +31,7 @@ BOUND = tl.constexpr(0)  # lower `bound` to the least upper bound of each row
 DISTANCES = tl.constexpr(1)  # store both bounds
 COLLECT = tl.constexpr(2)  # list the pairs whose lower bound is within `bound`
 
-MAX_SQUARED_NORM = tl.constexpr((2.0**24 - 1) * 2.0**102)  # checks.MAX_SQUARED_NORM
+MAX_SQUARED_NORM = tl.constexpr(2.0**252)  # checks.MAX_SQUARED_NORM
 LARGEST = tl.constexpr((2.0**24 - 1) * 2.0**104)  # the largest float32
 
 
@@ -57,7 +58,8 @@ def measure(
     norms,  # (n,) float32: |x|^2; cosine: 1 / |x|
     tails,  # (n,) float32: |x - x'|; cosine: |x - x'| / |x|
     grains,  # (n,) float32: every element is an integer times this power of two, or 0
-    bad,  # (1,) int32: the first row that cannot be compared
+    found,  # (2,) int64: the first row that cannot be compared, the bits of the largest magnitude
+    scale,  # what rows are multiplied by before all this
     COSINE: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
@@ -68,20 +70,24 @@ def measure(
     squares = tl.zeros((BM,), tl.float64)
     residues = tl.zeros((BM,), tl.float64)
     grain = tl.full((BM,), float("inf"), tl.float64)
+    largest = tl.zeros((BM,), tl.int64)
     for k in range(0, d, BK):
         column = k + tl.arange(0, BK)
         value = tl.load(start + column, inside[:, None] & (column < d), 0)
-        exact = value.to(tl.float64)
+        exact = value.to(tl.float64) * scale
+        largest = tl.maximum(largest, tl.max(tl.abs(exact).to(tl.int64, bitcast=True), 1))
         squares += tl.sum(exact * exact, 1)
-        if value.dtype == tl.float32 or value.dtype == tl.float64:
-            seen = value.to(tl.float32).to(tl.int32, bitcast=True) & -8192
+        if value.dtype != tl.float16 and value.dtype != tl.bfloat16:
+            seen = exact.to(tl.float32).to(tl.int32, bitcast=True) & -8192
             residue = exact - seen.to(tl.float32, bitcast=True).to(tl.float64)
             residues += tl.sum(residue * residue, 1)
         grain = tl.minimum(grain, tl.min(lowest_bit(exact), 1))
     unusable = (squares <= MAX_SQUARED_NORM) == 0
     if COSINE:
         unusable = unusable | (squares < 1e-280)  # checks.MIN_COSINE_SQUARED_NORM
-    tl.atomic_min(bad + tl.zeros((BM,), tl.int32), row, mask=inside & unusable)
+    none = tl.zeros((BM,), tl.int32)
+    tl.atomic_min(found + none, row.to(tl.int64), mask=inside & unusable)
+    tl.atomic_max(found + 1, tl.max(tl.where(inside, largest, 0), 0))
     # Up by 2^-20 for the rounding of all this, and what hardware may flush to zero.
     length = tl.sqrt(squares)
     tail = tl.sqrt(residues) * (1 + 9.5367431640625e-07) + d * 1.1754943508222875e-38
@@ -95,6 +101,16 @@ def measure(
         tl.store(norms + row, squares.to(tl.float32), inside)
         tl.store(tails + row, tail.to(tl.float32), inside)
     tl.store(grains + row, grain.to(tl.float32), inside)
+
+
+@triton.jit
+def operand(value, scale, OPERAND: tl.constexpr, SCALED: tl.constexpr):
+    """What the matrix units see of elements."""
+    if SCALED:
+        if value.dtype != tl.float64:
+            value = value.to(tl.float32)
+        value = value * scale
+    return value.to(OPERAND)
 
 
 @triton.jit(
@@ -130,6 +146,8 @@ def compare(
     work,  # (programs, 4) int32: the slice of rows and the slice of centers of each program
     first,  # (R,) int32 or None: COLLECT leaves out the centers before this position
     d,
+    scale,  # what rows are multiplied by, with SCALED; norms and tails are those of such rows
+    raised,  # what distances are multiplied by, twice
     bound,  # (n,) float32 bits
     lower_out,  # (R, C) float32
     upper_out,  # (R, C) float32
@@ -141,6 +159,7 @@ def compare(
     MODE: tl.constexpr,
     COSINE: tl.constexpr,
     OPERAND: tl.constexpr,  # what the matrix units take
+    SCALED: tl.constexpr,
     EVEN: tl.constexpr,  # d is a multiple of BK
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -178,7 +197,7 @@ def compare(
             else:
                 a = tl.load(start + (k + column), (k + column < d)[None, :], 0)
                 b = tl.load(center_at + (k + column), (k + column < d)[None, :], 0)
-            a, b = a.to(OPERAND), b.to(OPERAND)
+            a, b = operand(a, scale, OPERAND, SCALED), operand(b, scale, OPERAND, SCALED)
             dots = tl.dot(a, tl.trans(b), dots, input_precision="tf32")
         other, other_tail = tl.load(y_norms + center), tl.load(y_tails + center)
         if COSINE:
@@ -190,6 +209,7 @@ def compare(
             middle = total - 2 * dots
             error = 2.001953125 * (tail[:, None] * reach_of[None, :] + length[:, None] * other_tail)
             error += (d + 16) * 2.384185791015625e-07 * total + (d + 16) * 4.70197740328915e-38
+            middle, error = middle * raised * raised, error * raised * raised
         if MODE == BOUND:
             upper = tl.where(there[None, :], tl.maximum(middle + error, 0), LARGEST)
             best = tl.minimum(best, tl.min(upper, 1))
