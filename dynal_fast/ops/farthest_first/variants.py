@@ -34,7 +34,8 @@ def variants() -> Iterator[Variant]:
 
 def _points(dtype: torch.dtype, d: int, rows: int) -> triton.TritonPoints:
     array = torch.zeros(rows, d, dtype=dtype)
-    return triton.TritonPoints(checks.as_rows(array, "pool"), array, *torch.ones(3, rows), 1.0)
+    norms, tails, grains = torch.ones(3, rows)
+    return triton.TritonPoints(checks.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
