@@ -148,6 +148,25 @@ def test_cod_survives_checkpoints_merges_and_subsets_of_every_kind():
     assert used.state_dict()["latest_output"].isnan().all()
 
 
+@pytest.mark.parametrize("output_dtype", [torch.float32, torch.float16])
+def test_cod_of_a_merge_belongs_to_the_last_output(output_dtype):
+    """The later tracker, begun anew within a cycle, has nothing of its own to compare with."""
+    first, second = draw(2), draw(4, seed=1)
+    stats, later, whole = (PoolStats(N, C, ("cod",), output_dtype=output_dtype) for _ in range(3))
+    for tracker in (stats, whole):
+        train(tracker, first).begin_cycle()
+    train(whole, second)
+    train(stats, second[:2])
+    with later.observe(1, partial=True):
+        later.update(IDS[2:], second[3][2:])
+    stats.merge(later)
+    tolerance = 1e-6 if output_dtype == torch.float32 else 2e-3
+    want = whole.score("cod")
+    torch.testing.assert_close(stats.score("cod")[2:], want[2:], rtol=0, atol=tolerance)
+    early = (second[1].softmax(1) - first[1].softmax(1)).norm(dim=1)
+    torch.testing.assert_close(stats.score("cod")[:2], early[:2], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("schedule", "epochs"),
     [
