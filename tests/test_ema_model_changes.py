@@ -427,3 +427,14 @@ def test_num_updates_of_any_integer_kind_is_taken(count):
     teacher = EMATeacher(network())
     teacher.load_state_dict({**teacher.state_dict(), "num_updates": count})
     assert teacher.num_updates == 3
+
+
+@pytest.mark.parametrize("buffers", ["copy", "average", "keep"])
+def test_an_expanded_buffer_gets_memory_of_its_own(buffers):
+    model = nn.Linear(2, 2)
+    model.register_buffer("shift", torch.ones(1).expand(3))
+    teacher = EMATeacher(model, 0.0, buffers=buffers)
+    model.shift = torch.arange(3.0)
+    teacher.update()
+    want = [1.0, 1.0, 1.0] if buffers == "keep" else [0.0, 1.0, 2.0]
+    assert teacher.model.shift.tolist() == want

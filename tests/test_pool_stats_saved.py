@@ -171,3 +171,17 @@ def test_a_checkpoint_from_before_the_end_could_be_unknown():
     other.load_state_dict(saved(stats))
     torch.testing.assert_close(other.score("margin"), stats.score("margin"))
     assert "instead of" not in repr(other)
+
+
+@pytest.mark.parametrize("schedules", [{}, {"cod": EveryEpoch(2)}])
+def test_a_state_without_its_latest_output_is_refused(schedules):
+    """The next cycle would compare with the output of the cycle before."""
+    stats = PoolStats(N, C, ("margin", "cod"), schedules=schedules)
+    with stats.observe(1):
+        stats.update(range(N), torch.randn(N, C))
+    state = saved(stats)
+    del state["latest_output"]
+    other = PoolStats(N, C, ("margin", "cod"), schedules=schedules)
+    with pytest.raises(ValueError, match="state_dict lacks 'latest_output'"):
+        other.load_state_dict(state)
+    assert other.score("margin").isnan().all()

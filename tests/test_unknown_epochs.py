@@ -1,6 +1,7 @@
 """Trainings that do not know when they end: max_steps, early stopping, a stream."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from dynal_fast import Epochs, EveryEpoch, FromEpoch, LastEpochs, PoolStats
 from dynal_fast.acquisition.scores import SCORES
+
+pytestmark = pytest.mark.filterwarnings("ignore:num_epochs is None")
 
 N, C = 7, 4
 IDS = torch.arange(N)
@@ -145,6 +148,25 @@ def test_cod_survives_checkpoints_merges_and_subsets_of_every_kind():
     assert used.state_dict()["latest_output"].isnan().all()
 
 
+@pytest.mark.parametrize("output_dtype", [torch.float32, torch.float16])
+def test_cod_of_a_merge_belongs_to_the_last_output(output_dtype):
+    """The later tracker, begun anew within a cycle, has nothing of its own to compare with."""
+    first, second = draw(2), draw(4, seed=1)
+    stats, later, whole = (PoolStats(N, C, ("cod",), output_dtype=output_dtype) for _ in range(3))
+    for tracker in (stats, whole):
+        train(tracker, first).begin_cycle()
+    train(whole, second)
+    train(stats, second[:2])
+    with later.observe(1, partial=True):
+        later.update(IDS[2:], second[3][2:])
+    stats.merge(later)
+    tolerance = 1e-6 if output_dtype == torch.float32 else 2e-3
+    want = whole.score("cod")
+    torch.testing.assert_close(stats.score("cod")[2:], want[2:], rtol=0, atol=tolerance)
+    early = (second[1].softmax(1) - first[1].softmax(1)).norm(dim=1)
+    torch.testing.assert_close(stats.score("cod")[:2], early[:2], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("schedule", "epochs"),
     [
@@ -210,6 +232,35 @@ def test_the_error_after_an_early_stop_names_the_cure(name):
         PoolStats(N, C, (name,)).select(name, 2)
 
 
+@pytest.mark.parametrize("name", ["margin", "prediction_stability"])
+@pytest.mark.parametrize("schedule", [FromEpoch(50), Epochs({50})])
+@pytest.mark.parametrize("num_epochs", [None, 60])
+def test_the_cure_for_a_schedule_that_starts_late_is_to_start_earlier(name, schedule, num_epochs):
+    stats = PoolStats(N, C, (name, "label_dispersion"), schedules={name: schedule})
+    train(stats, draw(3), num_epochs)
+    with pytest.raises(ValueError, match=r"none of these epochs came.*Give it earlier epochs") as e:
+        stats.select(name, 2)
+    assert "num_epochs=None" not in str(e.value)
+
+
+def test_who_forgets_the_number_of_epochs_is_told_what_changes():
+    """Statistics over epochs get another value; those of the last output do not."""
+    stats = PoolStats(N, C, ("prediction_stability", "margin", "label_dispersion"))
+    with pytest.warns(UserWarning, match=r"None: prediction_stability observes EveryEpoch") as said:
+        train(stats, draw(3))
+    assert len(said) == 1
+    assert "margin" not in str(said[0].message)
+    stats.begin_cycle()
+    with pytest.warns(UserWarning, match=r"not LastEpochs\(n=5, interval=1\)\. Pass num_epochs"):
+        train(stats, draw(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(PoolStats(N, C, ("margin", "cod", "label_dispersion")), draw(2))
+        train(PoolStats(N, C, ("prediction_stability",)), draw(2), 2)
+        chosen = {"prediction_stability": EveryEpoch()}
+        train(PoolStats(N, C, ("prediction_stability",), schedules=chosen), draw(2))
+
+
 def test_some_of_the_last_epochs_are_not_all_of_them():
     stats = train(PoolStats(N, C, ("prediction_stability",)), draw(8), 10)
     with pytest.warns(UserWarning, match=r"epoch 8 of 10: 3 of 5 epochs.*FromEpoch"):
@@ -224,7 +275,7 @@ def test_what_libraries_have_for_unknown_is_refused_with_the_cure(num_epochs):
             call(1, num_epochs)
 
 
-@pytest.mark.parametrize("num_epochs", [3.0, float("inf"), "3"])
+@pytest.mark.parametrize("num_epochs", [3.0, float("inf"), "3", True])
 def test_a_number_of_epochs_is_an_integer(num_epochs):
     with pytest.raises(TypeError, match=r"num_epochs must be an integer.*num_epochs=None"):
         PoolStats(N, C, ("margin",)).observes(1, num_epochs)

@@ -107,12 +107,14 @@ def candidate_ids(candidates: Tensor | None, n: int, device: torch.device) -> Te
 
 
 def integer(name: str, value: Any) -> int:
-    """Return ``value`` as an int, of whatever integer type it is.
+    """Return ``value`` as an int, of whatever integer type it is; a bool is none.
 
     >>> integer("b", torch.tensor(3))
     3
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None

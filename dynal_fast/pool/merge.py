@@ -59,6 +59,9 @@ def _merge_rows(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         replace_known(a[earlier], b["output"])
         if "latest_output" in b:
             replace_known(a[latest], b["latest_output"])
+            squares = (a[latest].float() - a["output"].float()).square().sum(dim=1)
+            alone = b["cycle_discrepancy"].isnan()  # it had no earlier output to compare with
+            _replace(a["cycle_discrepancy"], squares, alone & ~b["latest_output"][:, 0].isnan())
     for name in LATEST_WINS:
         if name in a:
             _replace(a[name], b[name], ~b[name].isnan())

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dynal_fast.acquisition.top import first_ids
-from dynal_fast.pool.schedule import LastEpochs, Schedule
+from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.tracked import KEEPS_LAST, part_of
 
 Epoch = tuple[int, int | None]  # the epoch, and how many there are, None if unknown
@@ -42,7 +42,7 @@ def reason(
     if not bool(observed.any()) and last is not None:
         return (
             f"{what}: it observes {schedule}, and none of these epochs came; the last one was "
-            f"epoch {last[0]}{'' if last[1] is None else f' of {last[1]}'}. {_cure(name)}"
+            f"epoch {last[0]}{'' if last[1] is None else f' of {last[1]}'}. {_cure(name, schedule)}"
         )
     return f"{what}: {first_ids(unobserved)}; observe them or leave them out of candidates"
 
@@ -58,7 +58,7 @@ def stopped_early(name: str, schedule: Schedule, last: Epoch | None) -> str | No
     came = [e for e in wanted if e <= epoch]
     return (
         f"{name} observes {schedule}, but training stands at epoch {epoch} of {num_epochs}: "
-        f"{len(came)} of {len(wanted)} epochs were observed. {_cure(name)}"
+        f"{len(came)} of {len(wanted)} epochs were observed. {_cure(name, schedule)}"
     )
 
 
@@ -67,8 +67,11 @@ def _backwards(schedule: LastEpochs, num_epochs: int) -> list[int]:
     return [num_epochs - i * schedule.interval for i in range(n)]
 
 
-def _cure(name: str) -> str:
-    if part_of(name) in KEEPS_LAST:
+def _cure(name: str, schedule: Schedule) -> str:
+    keeps_last = part_of(name) in KEEPS_LAST
+    if without_end(schedule, keeps_last) == schedule:  # it does not wait for the end
+        return f"Give it earlier epochs: schedules={{{name!r}: FromEpoch(start, interval)}}"
+    if keeps_last:
         return (
             "Where training may stop early, pass num_epochs=None: every epoch is observed then, "
             f"and the last one counts (or give schedules={{{name!r}: EveryEpoch()}})"

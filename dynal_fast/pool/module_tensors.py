@@ -120,6 +120,9 @@ def deep_copy(model: nn.Module) -> nn.Module:
             f"model cannot be deep-copied: a copy shares {shared} with it. Its __deepcopy__ must "
             "copy every parameter and buffer"
         )
+    for tensor in copies.buffers.values():
+        if tensor.layout is torch.strided and 0 in tensor.stride():  # expanded: not to be written
+            tensor.data = tensor.contiguous()
     return copied
 
 

@@ -75,7 +75,8 @@ def observe_pool(
         The tracker, a ``PoolStats``, on the model's device.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
-        stability paper), or ``None`` where that is not known.
+        stability paper). ``None`` where that is not known: the default schedules then observe every
+        epoch, a pass over the pool each (see ``PoolStats.begin_pass``).
     ids
         Where else a batch has its ids: the key of a dict, such as ``"idx"``, or the position in a
         tuple, such as 1 or -1. Of the other parts, the first is the inputs, and further ones, such
@@ -234,8 +235,6 @@ def evaluating(*models: nn.Module | None) -> Iterator[None]:
 
 
 def _checked_passes(mc_passes: Any) -> int:
-    if isinstance(mc_passes, bool):
-        raise TypeError(f"mc_passes must be an integer, got {mc_passes}")
     passes = integer("mc_passes", mc_passes)
     if passes < 0:
         raise ValueError(f"mc_passes must be 0 (evaluation mode) or more, got {passes}")

@@ -30,6 +30,7 @@ from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.state import PoolState, Tensors
 from dynal_fast.pool.tracked import (
+    KEEPS_LAST,
     check_without_end,
     checked_schedules,
     checked_track,
@@ -179,6 +180,12 @@ class PoolStats:
         ValueError
             No tracked statistic observes this epoch, ``num_epochs`` is no number of epochs (some
             libraries have -1 or 2^63 - 1 for None), or a schedule cannot do without it.
+
+        Warns
+        -----
+        UserWarning
+            At the first pass of a cycle without ``num_epochs``, which statistics over epochs
+            observe others than they would with it. A schedule that needs no end is not replaced.
         """
         self._check_between_passes("begin_pass")
         if not self.observes(epoch, num_epochs):
@@ -189,8 +196,11 @@ class PoolStats:
             )
         if self._state.passes >= MAX_PASSES:
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
+        replaced_before = self._state.replaced
         self._due = self._state.begin_pass(*_checked_epoch(epoch, num_epochs))
         self._partial = partial
+        if not replaced_before:
+            self._warn_of_replaced()
 
     def update(self, sample_ids: Any, logits: Any, teacher_logits: Any = None) -> None:
         """Fold a batch into every statistic that observes this pass, in place.
@@ -323,7 +333,9 @@ class PoolStats:
     def begin_cycle(self) -> None:
         """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay.
 
-        ``cod`` compares with the last output of each sample before this call.
+        ``cod`` compares with the last output of each sample before this call. Only where its
+        schedule has one epoch of a cycle of known length, for which one output is kept, it compares
+        with the pass before: do not observe that epoch twice.
         """
         self._check_between_passes("begin_cycle")
         self._last = None
@@ -527,6 +539,19 @@ class PoolStats:
         if name not in self.track:
             raise ValueError(f"{name!r} is not tracked: track={self.track}")
         return name
+
+    def _warn_of_replaced(self) -> None:
+        """Say which statistics over epochs get another value, for want of an end."""
+        replaced = {n: s for n, s in self._state.replaced.items() if part_of(n) not in KEEPS_LAST}
+        if replaced:
+            used = ", ".join(
+                f"{n} observes {s}, not {self.schedules[n]}" for n, s in replaced.items()
+            )
+            warnings.warn(
+                f"num_epochs is None: {used}. Pass num_epochs where it is known; otherwise choose "
+                "a schedule that needs no end, such as FromEpoch(start, interval) or EveryEpoch()",
+                stacklevel=3,
+            )
 
     def _due_sets(self) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
         if self._due is None:

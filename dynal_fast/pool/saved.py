@@ -10,7 +10,8 @@ from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.pool_stats import DROPPED, LOGIT_LIMIT, MAX_PASSES, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, check_tensor
 from dynal_fast.pool.merge import slices
-from dynal_fast.pool.schedule import Schedule
+from dynal_fast.pool.schedule import EveryEpoch, Schedule
+from dynal_fast.pool.tracked import in_force
 
 # How often a part observed each sample.
 COUNTERS = {
@@ -83,6 +84,8 @@ def check_saved(
     for key, tensor in saved.items():
         _check_tensor(key, tensor, mine)
     _check_schedules(saved["schedules"], mine["schedules"])
+    if bool(saved.get("unknown_end", False)):
+        _check_latest_output(saved, parts)
     passes, label_passes = int(saved["passes"]), saved["label_passes"].tolist()
     if not 0 <= passes <= MAX_PASSES:
         raise ValueError(f"passes must be between 0 and {MAX_PASSES}, got {passes}")
@@ -112,6 +115,14 @@ def _check_names(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> Non
             f"state_dict lacks {sorted(lacking)} and has unexpected "
             f"{sorted(unexpected, key=str)}: were track and schedules the same?"
         )
+
+
+def _check_latest_output(saved: Mapping[str, Tensor], parts: list[dict[str, Schedule]]) -> None:
+    """Passes without an end that observe every epoch keep two outputs."""
+    for k, schedules in enumerate(parts):
+        every = "cycle" in schedules and in_force("cycle", schedules["cycle"], None) == EveryEpoch()
+        if every and key_of("latest_output", k) not in saved:
+            raise ValueError(f"state_dict lacks {key_of('latest_output', k)!r}")
 
 
 def _check_tensor(key: str, tensor: Tensor, mine: Mapping[str, Tensor]) -> None:
