@@ -26,6 +26,9 @@ from dynal_fast.ops.pool_stats.triton_rows import (
 # weight (C, width) and bias (C,) or None. The width is no constant: loops over it are not unrolled.
 Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
 
+# A row of so many classes fills the registers: what is kept once per sample is loaded after it.
+FULL_TILE = tl.constexpr(4096)
+
 # What changes within a pass, the last batch being smaller and ids a view: no kernel is compiled
 # again for it.
 VARYING = {
@@ -136,8 +139,9 @@ def update_whole_rows(
     )
 
     top, label, second, finite = tile_statistics(x, valid, state.logit_count)
-    label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
-    old_sums = load_sums(state, samples, in_range)
+    if TILE < FULL_TILE:
+        label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
+        old_sums = load_sums(state, samples, in_range)
     p = exponentials(x, top, valid)
     total = tl.sum(p, 1)
     p = p * (1.0 / total)[:, None]
@@ -173,6 +177,9 @@ def update_whole_rows(
         1.0 / counts.to(tl.float32),
         1.0 / logit_counts.to(tl.float32),
     )
+    if TILE >= FULL_TILE:
+        label_count = load_label_count(state, samples, label, write, NUM_CLASSES)
+        old_sums = load_sums(state, samples, write)
     finish_rows(
         state,
         samples,
