@@ -2,6 +2,7 @@
 
 import weakref
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,7 +55,11 @@ class Allocations:
     rounding = 0.0
 
     def points(self, rows, name):
-        return torch.empty(3, rows.size)  # norms, tails, grains
+        measured = torch.empty(3, rows.size)  # norms, tails, grains
+        return SimpleNamespace(rows=rows, largest=1.0, measured=measured)
+
+    def scaled(self, points, exponent):
+        return points
 
     def distances(self, x, rows, y, centers):
         return tuple(torch.empty(2, len(rows), len(centers)).uniform_())

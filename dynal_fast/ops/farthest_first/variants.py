@@ -25,13 +25,17 @@ def variants() -> Iterator[Variant]:
     for metric, dtype, d in KINDS:
         name = f"farthest_first {metric} {str(dtype).removeprefix('torch.')} d={d}"
         yield Variant(name, partial(_primitives, metric, dtype, d))
+    for metric, dtype in (("euclidean", torch.float32), ("cosine", torch.float64)):
+        name = f"farthest_first assign and scale, {metric} {str(dtype).removeprefix('torch.')}"
+        yield Variant(name, partial(_assign, metric, dtype))
     for size in (20, 4096):
         yield Variant(f"farthest_first head of {size}", partial(_head, size))
 
 
 def _points(dtype: torch.dtype, d: int, rows: int) -> triton.TritonPoints:
     array = torch.zeros(rows, d, dtype=dtype)
-    return triton.TritonPoints(checks.as_rows(array, "pool"), array, *torch.ones(3, rows))
+    norms, tails, grains = torch.ones(3, rows)
+    return triton.TritonPoints(checks.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
@@ -45,6 +49,14 @@ def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
         kernels.refresh(points, points, groups, first, values, values)
     kernels.decide(points, points, groups, exact=values)
     kernels.traverse(points, ids, 0, values, ids, values)
+
+
+def _assign(metric: str, dtype: torch.dtype) -> None:
+    kernels, points = triton.TritonKernels(metric), _points(dtype, 64, ROWS)
+    points = kernels.scaled(points, 120)  # far from the usual scale, so that the filter multiplies
+    ids, keys = torch.arange(ROWS, dtype=torch.int32), torch.zeros(ROWS, dtype=torch.int64)
+    kernels.assign(points, points, Groups.one(ids, ids), ids, torch.ones(ROWS), keys)
+    kernels.decide(points, points, Groups.one(ids, ids), ranks=ids, keys=keys)
 
 
 def _head(size: int) -> None:
