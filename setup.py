@@ -111,7 +111,9 @@ class BuildExtension(build_ext):
             source.write_text(
                 "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
             )
-            command = [*self.compiler.compiler_so_cxx, "-fopenmp", str(source)]
+            # setuptools before 72 compiles C++ with what it has for C
+            compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
+            command = [*compiler, "-fopenmp", str(source)]
             command = [part for part in command if part not in {"-c", "-fPIC"}]
             command += ["-o", f"{folder}/probe"]
             try:

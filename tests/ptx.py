@@ -180,10 +180,22 @@ class Ranges:
             if kind == "shl":
                 return Range(a.low * 2**by, a.high * 2**by, a.bits << by).tight()
             return Range(a.low // 2**by, a.high // 2**by, a.bits >> by).tight()
+        if name.startswith("bfe.u") and a.low >= 0 and len(ranges) == 3:
+            start, length = b.constant, ranges[2].constant
+            if start is not None and length is not None:
+                return self._field(a, start, length)
         if kind in ("mul", "mad") and ".lo" in name and a.low >= 0 and b.low >= 0:
             product = Range(a.low * b.low, a.high * b.high)
             return product if kind == "mul" else product + ranges[2]
         return EVERYTHING
+
+    def _field(self, value: Range, start: int, length: int) -> Range:
+        """The ``length`` bits of a value from bit ``start`` on."""
+        mask = 2**length - 1
+        low, high = value.low // 2**start, value.high // 2**start
+        if high <= mask:  # nothing is cut off
+            return Range(low, high, value.bits >> start & mask).tight()
+        return Range(0, mask, value.bits >> start & mask).tight()
 
     def _selected(self, operands: list[str]) -> Range | None:
         """One of two values, each as far as the comparison that selects it allows."""

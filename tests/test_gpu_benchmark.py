@@ -20,20 +20,25 @@ if sys.platform != "linux":
     pytest.skip("the run's processes are watched as Linux has it", allow_module_level=True)
 
 from benchmarks.gpu import (
+    build,
     guard,
     kernels,
     lines,
     plan,
+    processes,
     races,
     record,
     rehearsal,
     table,
     targets,
+    timing,
     warm_share,
 )
 from benchmarks.gpu import run as gpu_run
 from benchmarks.gpu.figures.certificate import shortfall
 from benchmarks.gpu.figures.farthest_first import baseline, clustered
+from benchmarks.gpu.gate import kernel as gate_kernel
+from benchmarks.gpu.gate import pool_stats as gate_pool_stats
 from benchmarks.gpu.gate.drawing import drawing
 from benchmarks.gpu.gate.errors import between, near
 from benchmarks.gpu.gate.plants import SPOILED, swizzled
@@ -123,6 +128,8 @@ def test_rehearsal(tmp_path):
     assert len(shown) <= table.LIMIT
     assert all(name[:51] in shown for name in found["figures"])
     assert all(line in said for line in rehearsal.LEFT_OUT)
+    # all of it is within the last 12,000 characters, whatever else there was to say
+    assert finished.stdout.rpartition("written to")[0].endswith(shown)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -428,6 +435,32 @@ def test_what_cannot_run_without_a_kernel_is_named():
         assert {name for row in needs for name in row} <= set(kernels.KERNELS)
 
 
+@pytest.mark.parametrize(
+    ("last", "status"), [("update_whole_rows", "agrees"), ("update_long_rows", "not run")]
+)
+def test_every_case_of_a_check_has_to_run_the_kernel(monkeypatch, tmp_path, last, status):
+    checks = [{"wrong": 0, "error": 0.0, "ran": [name]} for name in ("update_whole_rows", last)]
+    monkeypatch.setattr(gate_kernel, "checks_of", lambda job, kernel: checks)
+    found = gate_kernel._checked(Job(tmp_path, "cpu"), "update-whole", "")
+    assert found["status"] == status
+
+
+def test_the_cuda_kernel_takes_what_its_check_tracks(monkeypatch):
+    from dynal_fast.ops.pool_stats import STATE, cuda
+
+    monkeypatch.setattr(cuda, "runs_on", lambda device: True)
+    monkeypatch.setattr(
+        cuda,
+        "_extension",
+        lambda: SimpleNamespace(pool_stats_head_fits=lambda classes, width: True),
+    )
+    state = {name: torch.zeros(1) for name in gate_pool_stats.LIGHT}
+    rows = torch.zeros(130, 104, dtype=torch.float16)
+    assert cuda.fits(rows, rows, rows[:, 0].contiguous(), state)
+    assert {"output", "class_m2", "previous_output"} <= set(state)
+    assert set(gate_pool_stats.CYCLE) == {n for n in STATE if STATE[n].part == "cycle"}
+
+
 def test_a_kernel_is_refused_until_the_gate_finds_it_right():
     def said(kernel, status):
         return {"kind": "kernel", "kernel": kernel, "status": status}
@@ -509,3 +542,61 @@ def test_the_certificate_finds_a_pick_that_falls_short():
         assert shortfall(pool, swapped, rows)["wrong"] > 0
         picks[4] = picks[2]
         assert shortfall(pool, picks, rows)["error"] == math.inf
+
+
+@pytest.mark.parametrize("head_start", [False, True])
+def test_the_host_has_launched_a_graph_before_its_time_begins(monkeypatch, tmp_path, head_start):
+    happened = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            happened.append("event")
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 1.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: happened.append("sleep"))
+    job = Job(tmp_path, "cuda")
+    timing.times(job, lambda: happened.append("call"), 1, 0, head_start=head_start)
+    assert happened == ["sleep"] * head_start + ["event", "call", "event"]
+
+
+def test_processes_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    command = [sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]
+    tasks = [
+        processes.Task("a", command, 60),
+        processes.Task("b", command, 60, {"OMP_NUM_THREADS": "7"}),
+    ]
+    said = {e.name: e.output.strip() for e in processes.run_all(tasks, 5, time.monotonic() + 60)}
+    assert said == {"a": "3", "b": "7"}
+
+
+def test_the_build_reads_no_metadata(monkeypatch, tmp_path):
+    """Setuptools before 77 refuses what pyproject.toml says of the license."""
+    from pybind11.setup_helpers import ParallelCompile
+    from setuptools import Distribution
+
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(ParallelCompile, "install", lambda self: None)
+    ran = []
+
+    def run_path(path, run_name):
+        Distribution().parse_config_files()
+        ran.append(sys.argv[0])
+
+    monkeypatch.setattr(build.runpy, "run_path", run_path)
+    build.build()
+    assert ran == ["setup.py"]

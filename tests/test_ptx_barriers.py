@@ -103,12 +103,18 @@ def test_ranges_of_addresses():
         add.s32 %r10, %r9, %r6;
         add.s32 %r11, %r11, 4;
         ld.param.b32 %r12, [kernel_param_0];
+        bfe.u32 %r13, %r10, 4, 14;
+        bfe.u32 %r14, %r10, 4, 3;
+        bfe.s32 %r15, %r10, 4, 3;
         """
     )
     assert ranges.of("%r6")[:2] == (0, 31 * 512 + 56)
     assert ranges.of("%r7")[:2] == (0, 2)
     assert ranges.of("%r10 + 64")[:2] == (64, 2 * 16384 + 31 * 512 + 56 + 64)
     assert ranges.of("%r12 + 4")[1] == float("inf")
+    assert ranges.of("%r13")[:2] == (0, (2 * 16384 + 31 * 512 + 56) // 16)
+    assert ranges.of("%r14")[:2] == (0, 3)
+    assert ranges.of("%r15")[0] == -float("inf")
 
 
 def test_control_flow_that_is_not_followed_is_an_error():

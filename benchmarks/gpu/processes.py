@@ -46,12 +46,13 @@ def part(job: Job, module: str, *arguments: str, name: str = "") -> list[str]:
 def run_all(tasks: list[Task], at_once: int, deadline: float) -> Iterator[Ended]:
     """Run them in order, ``at_once`` at a time, until ``deadline`` of the monotonic clock."""
     waiting, running = list(tasks), []
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))  # else each takes all cores
     while waiting or running:
         now = time.monotonic()
         while waiting and len(running) < at_once and now < deadline:
             task = waiting.pop(0)
             output = tempfile.TemporaryFile()  # noqa: SIM115 - until the process ends
-            environment = {**os.environ, **(task.environment or {})}
+            environment = {"OMP_NUM_THREADS": threads, **os.environ, **(task.environment or {})}
             try:
                 process = guard.start(
                     task.command, stdout=output, stderr=subprocess.STDOUT, env=environment

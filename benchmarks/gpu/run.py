@@ -211,12 +211,12 @@ def main() -> None:
             run.stop(process)
         run.note({"kind": "part", "part": "the run", "outcome": f"interrupted by {error}"})
     found = run.write()
-    print(table.of(found), flush=True)
     problems = rehearsal.problems(found) if options.rehearse else record.problems(found)
+    for problem in problems:  # before the table: the last 12,000 characters are kept, all of it
+        print(f"PROBLEM: {problem}")
     if options.rehearse:
         print("\n".join(rehearsal.LEFT_OUT))
-    for problem in problems:
-        print(f"PROBLEM: {problem}")
+    print(table.of(found), flush=True)
     print(f"written to {run.output} after {time.monotonic() - run.begin:.0f} s", flush=True)
     raise SystemExit(1 if problems else 0)
 

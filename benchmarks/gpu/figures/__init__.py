@@ -63,7 +63,7 @@ def measured(
         return line
     line["peak_bytes"] = timing.peak_bytes(job, call)
     timed = timing.captured(job, call) if graph else call
-    values = timing.times(job, timed, repeats, warm_up)
+    values = timing.times(job, timed, repeats, warm_up, head_start=graph)
     line |= summary(values) | with_bound(statistics.median(values), bound) | details
     try:
         line["error"] = error(timed)

@@ -104,7 +104,10 @@ class TritonKernels:
         if n:
             scale = 2.0**exponent
             grid = (-(-n // 8),)
-            launch(measure, grid, array, stride, n, d, *measured, found, scale, self.cosine, 8, 128)
+            sizes = self.cosine, 8, 128
+            launch(
+                measure, grid, array, stride, n, d, *measured, found, scale, *sizes, registers=255
+            )
         return measured, found
 
     def distances(
