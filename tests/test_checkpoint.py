@@ -128,7 +128,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
         ({"protocol": Protocol(12, False, 7, 3)}, "protocol.budget is 6 there and 7 here"),
         ({"strategy": "margin"}, "strategy is 'cod' there and 'margin' here"),
         ({"schedules": {"cod": "every"}}, "schedules.cod is None there and 'every' here"),
-        ({"seed": 1}, "initial_weights is "),
+        ({"seed": 1}, "seed is 0 there and 1 here"),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, changes, difference):

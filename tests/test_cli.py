@@ -161,6 +161,8 @@ def test_a_full_disk_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
         (["run", "-o", "x", "--data", "mnist", "--data-root", "/nowhere"], "/nowhere"),
         (["run", "-o", "x", "--model", "transformer"], "got 'transformer'"),
         (["run", "-o", "x", "--device", "abacus"], "abacus"),
+        (["run", "-o", "x", "--device", "meta"], "device 'meta' cannot be used"),
+        (["run", "-o", "x", "--data-root", "y"], "digits does not take root"),
         (["run", "-o", "x", "--initial", "2000"], "at most the 1297 samples, got 2100"),
         (["run", "-o", "x", "missing.toml"], "config file missing.toml: No such file"),
         (["plot", "/nowhere"], "/nowhere holds no finished results"),

@@ -75,7 +75,7 @@ def changed(folder, name, *path, value=None, remove=False):
         (("runs", 0, "initial"), [-1], r"initial\[0\] must be at least 0"),
         (("runs", 0, "cycles"), [], r"runs\[0\].cycles must be a list of at least one"),
         (("runs",), [], r"it holds no run"),
-        (("runs",), {}, r"runs must be a list"),
+        (("runs",), {}, r"runs must be a list of tables, got"),
         (("samples",), 9, r"must be of the 9 samples, got 9"),
         (("samples",), -9, r"samples must be at least 1"),
         (("metric",), "", r"metric must be a name"),
@@ -96,6 +96,7 @@ def test_what_no_run_writes_is_named_by_file_and_key(folder, capsys, path, value
         assert main([*command, str(folder)]) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
+        assert err.count("results.json") == 1, err
     assert not (folder / "report").exists()
     assert not list(folder.glob("learning_curves.*"))
 

@@ -51,7 +51,7 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageData
         One of ``READERS``.
     root
         The folder that holds the data set, in the layout in which it is published or in a subfolder
-        with its name. Not needed for ``digits``, which scikit-learn brings along.
+        with its name. Not for ``digits``, which scikit-learn brings along.
     **options
         What the reader takes beside the root: ``verify`` (check official checksums, on by default),
         ``image_size`` and ``cache_dir`` for some.
@@ -59,7 +59,8 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageData
     Raises
     ------
     ValueError
-        The name is unknown, the root is missing, or the reader does not take an option.
+        The name is unknown, the root is missing or not needed, or the reader does not take an
+        option.
     DatasetNotFoundError
         A file is missing; the message says which, where it was looked for, and where the data set's
         home is.
@@ -77,6 +78,8 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageData
         takes = ", ".join(sorted(accepted - {"root"})) or "none"
         raise ValueError(f"{name} does not take {', '.join(unknown)}; its options: {takes}")
     if "root" not in accepted:
+        if root is not None:
+            raise ValueError(f"{name} does not take root, got {str(root)!r}")
         return reader(**options)
     advice = f" {SOURCES[name].how_to_get}" if name in SOURCES else ""
     if root is None:

@@ -4,7 +4,7 @@ The official batches are pickles of dictionaries that hold byte strings, integer
 NumPy array. A pickle is a program for a small machine: it may name any importable function and call
 it, and a few bytes of it may stand for a list of lists of lists that no memory holds. The machine
 here knows plain data alone. It resolves five names, none of them to the real thing, and lets lists
-hold no lists, so that what it returns is no larger than the pickle, however it is walked.
+hold no lists, so that no list that it returns has more items than the pickle has bytes.
 """
 
 import pickle

@@ -25,9 +25,12 @@ def checked_device(device: str | torch.device) -> torch.device:
         The name is none, or the device is not on this machine.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
+    if found.type == "meta":
+        raise ValueError("device 'meta' cannot be used: its tensors hold no values")
+    return found
 
 
 @contextmanager

@@ -262,6 +262,8 @@ def _described(hint: Any) -> str:
         inner = arguments[0]
         while typing.get_origin(inner) is Annotated:
             inner = typing.get_args(inner)[0]
+        if dataclasses.is_dataclass(inner):
+            return "a list of tables"
         return f"a list of {getattr(inner, '__name__', 'values')}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a table"

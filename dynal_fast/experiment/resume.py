@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState
 
 CHECKPOINT = "checkpoint.safetensors"
+_DERIVED = {"input_shape", "labels", "sha256", "initial_weights"}  # of the data and the model
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ def _check_configuration(experiment: "ActiveLearningExperiment", facts: _Facts) 
     ours, theirs = experiment.configuration, facts.configuration
     if "sha256" not in theirs:  # format 1: it says less
         ours = {key: value for key, value in ours.items() if key in theirs}
-    difference = first_difference(ours, theirs)
+    # What somebody chose says more than what follows from it.
+    mine, other = ({k: v for k, v in each.items() if k not in _DERIVED} for each in (ours, theirs))
+    difference = first_difference(mine, other) or first_difference(ours, theirs)
     if not difference:
         return
     if difference.startswith("threads "):

@@ -139,12 +139,7 @@ def _read(path: Path) -> _Part:
         raise ValueError(f"{path}: no such run")
     timings = results.with_name(results.name.replace("results", "timings"))
     has_timings = timings != results and timings.exists()
-    try:
-        grid = GridResult.read(results, timings if has_timings else None)
-    except ValueError as error:
-        raise ValueError(f"{results} is not a result of `dynal-fast run`: {error}") from error
-    if not grid.strategies():
-        raise ValueError(f"{results} is not a result of `dynal-fast run`: it holds no run")
+    grid = GridResult.read(results, timings if has_timings else None)
     own = results.parent if results.name == RESULTS else results.with_suffix("")
     return _Part(path, own.resolve().name, own, grid)
 
