@@ -60,9 +60,9 @@ def test_distances_never_increase_and_end_at_the_radius(problem):
 def test_cover_radius_is_within_twice_the_best(problem, k):
     pool, _, _ = problem
     k = min(k, len(pool))
-    distance = np.array(
-        [reference.decision_values(pool, center, "euclidean") for center in pool], np.float64
-    )
+    exponent = reference.scale_exponent(float(np.abs(pool).max()), pool.shape[1])
+    values = [reference.decision_values(pool, center, "euclidean", exponent) for center in pool]
+    distance = np.array(values, np.float64) * 4.0**-exponent
     best = min(
         np.sqrt(distance[list(centers)].min(axis=0).max())
         for centers in itertools.combinations(range(len(pool)), k)
