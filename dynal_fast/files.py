@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -93,7 +94,7 @@ def regular_target(path: str | Path) -> Path:
     Raises
     ------
     ValueError
-        Something else than a regular file is there.
+        Something else than a regular file is there, or an open file of a process: /dev/stdout.
     OSError
         Links lead in a circle, there is no such folder, or it or the file is read-only.
     """
@@ -108,11 +109,26 @@ def regular_target(path: str | Path) -> Path:
             if not stat.S_ISREG(mode):
                 kind = _KINDS.get(stat.S_IFMT(mode), "something else")
                 raise ValueError(f"cannot write {path}: it is {kind}, not a regular file")
+            if _is_open_file(path):  # a new file in its place would lose what others write there
+                raise ValueError(f"cannot write {path}: it is an open file, not one by its name")
             needed.append(target)
         for there in needed:
             if not os.access(there, os.W_OK):
                 raise PermissionError(errno.EACCES, f"{there} is read-only")
     return target
+
+
+def _is_open_file(path: str | Path) -> bool:
+    """Whether links lead through the descriptors of a process, as /dev/stdout does."""
+    while True:
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder)
+        path = os.path.join(folder, name)
+        if re.fullmatch(r"/proc/\d+(/task/\d+)?/fd", folder):
+            return True
+        if not os.path.islink(path):
+            return False
+        path = os.path.join(folder, os.readlink(path))
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -287,6 +287,27 @@ def test_more_than_the_memory_is_refused_before_it_is_taken(files, monkeypatch):
         assert load_embeddings(files[name]).array.shape == (50, 6)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.npy", {"key": "x"}, "has no keys"),
+        ("a.csv", {"key": "x"}, "has no keys"),
+        ("list.parquet", {"key": "x"}, "has no keys"),
+        ("a.pt", {"key": "x"}, "has no keys"),
+        ("a.npy", {"columns": ["e*"]}, "is no table"),
+        ("a.npz", {"columns": ["e*"]}, "is no table"),
+        ("a.pt", {"columns": ["e*"]}, "is no table"),
+        ("a.safetensors", {"columns": ["e*"]}, "is no table"),
+        ("a.npy", {"header": True}, "is no text"),
+        ("a.npz", {"header": False}, "is no text"),
+        ("list.parquet", {"header": True}, "is no text"),
+        ("dataset", {"header": True}, "is no text"),
+    ],
+)
+def test_an_option_that_says_nothing_about_a_file_is_refused(files, name, options, message):
+    assert message in refused(files[name], **options)
+
+
 def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     for name, begin in (("b.npy", 20), ("a.npy", 0), ("c.npy", 49)):
         np.save(tmp_path / name, MATRIX[begin : {20: 49, 0: 20, 49: 50}[begin]])

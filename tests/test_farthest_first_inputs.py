@@ -302,3 +302,23 @@ def test_gaussian_rows_as_a_broadcast_view():
     rows = np.broadcast_to(gaussian(1, 5), (9, 5))
     assert farthest_first(rows, 3).indices.tolist() == [0, 1, 2]
     assert farthest_first(torch.ones(1, 5).expand(9, 5), 3).indices.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.eye(1, 30, dtype=np.uint8)[0],
+        np.zeros(30, dtype=np.int64),
+        torch.ones(30, dtype=torch.uint8),
+        [0, 1] * 15,
+        np.eye(30, 1, dtype=np.int8),
+    ],
+)
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_ids(mask):
+    pool = np.arange(60.0).reshape(30, 2)
+    with pytest.raises(ValueError, match="labeled holds a 0 or 1 for each of the 30 pool samples"):
+        farthest_first(pool, 3, labeled=mask)
+    with pytest.raises(ValueError, match="picks holds a 0 or 1 for each"):
+        assign_to_picks(pool, mask)
+    assert farthest_first(pool, 1, labeled=[0, 1]).indices.tolist() == [29]
+    assert farthest_first(pool[:2], 0, labeled=[0, 1]).radius == 0

@@ -110,6 +110,25 @@ def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, kind):
 
 
 @posix
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux names open files in /proc")
+@pytest.mark.parametrize(
+    "name", ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/thread-self/fd/{}", "link"]
+)
+def test_an_open_file_is_refused_and_keeps_what_it_holds(tmp_path, name):
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        file.write("before\n")
+        file.flush()
+        path = Path(name.format(file.fileno()))
+        if name == "link":
+            path = tmp_path / "link"
+            path.symlink_to(f"/dev/fd/{file.fileno()}")
+        with pytest.raises(ValueError, match="it is an open file"):
+            write_atomically(path, b"new")
+        file.write("after\n")
+    assert log.read_text() == "before\nafter\n"
+
+
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/full", "/dev/zero"])
 def test_a_device_is_refused_by_name(device):
     with pytest.raises(ValueError, match=f"cannot write {device}: it is a device"):

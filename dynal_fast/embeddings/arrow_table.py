@@ -91,6 +91,8 @@ def _table(
     wanted: Wanted,
     rows: int | None = None,
 ) -> Source:
+    wanted.check_no_key(path)
+    wanted.check_no_header(path)
     with parsing(path, what):
         names = list(schema.names)
         try:

@@ -21,6 +21,8 @@ Header = tuple[tuple[int, ...], bool, np.dtype, int]  # shape, column by column,
 
 def open_npy(path: Path, wanted: Wanted) -> Source:
     """Open a .npy file; its rows are memory-mapped."""
+    wanted.check_no_key(path)
+    wanted.check_no_columns(path)
     with parsing(path, "a .npy array"), open(path, "rb") as file:
         shape, by_column, stored, offset = _header(file)
     dtype = checked_dtype(stored, path)
@@ -39,6 +41,7 @@ def open_npy(path: Path, wanted: Wanted) -> Source:
 
 def open_npz(path: Path, wanted: Wanted) -> Source:
     """Open the array of an .npz archive that ``wanted.key`` names, or its only one."""
+    wanted.check_no_columns(path)
     with parsing(path, "an .npz archive"), zipfile.ZipFile(path) as archive:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         headers = {}

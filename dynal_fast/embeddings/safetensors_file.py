@@ -28,6 +28,7 @@ LONGEST_HEADER = 10**8  # as in the format's own library
 
 def open_safetensors(path: Path, wanted: Wanted) -> Source:
     """Open the tensor that ``wanted.key`` names, or the only one."""
+    wanted.check_no_columns(path)
     size = path.stat().st_size
     with parsing(path, "safetensors"), open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -26,6 +26,22 @@ class Wanted:
     columns: Sequence[str] | None = None
     header: bool | None = None
 
+    def check_no_key(self, path: Path) -> None:
+        """Refuse a key for a file whose arrays have no names."""
+        if self.key is not None:
+            raise FileError(f"{path} has no keys: leave --key (key=) out")
+
+    def check_no_columns(self, path: Path) -> None:
+        """Refuse what only a table has for a file of arrays."""
+        if self.columns is not None:
+            raise FileError(f"{path} is no table: leave --columns (columns=) out")
+        self.check_no_header(path)
+
+    def check_no_header(self, path: Path) -> None:
+        """Refuse what only a table in text has."""
+        if self.header is not None:
+            raise FileError(f"{path} is no text: leave --header and --no-header (header=) out")
+
 
 @dataclass(frozen=True)
 class Source:

@@ -59,6 +59,7 @@ class _Layout:
 
 def open_text(path: Path, wanted: Wanted) -> Source:
     """Open a table of numbers in text."""
+    wanted.check_no_key(path)
     with parsing(path, "a text table"):
         layout = _Layout(path, wanted.header)
         if layout.width > 1 and layout.delimiter != " " and not layout.body:

@@ -16,6 +16,7 @@ def open_torch(path: Path, wanted: Wanted) -> Source:
     """Open a .pt or .pth file: a tensor, or the one of a dictionary that ``wanted.key`` names."""
     import torch
 
+    wanted.check_no_columns(path)
     with parsing(path, "a tensor that torch.save wrote"):
         mapped = zipfile.is_zipfile(path)  # torch < 1.6 wrote another format
         with warnings.catch_warnings():
@@ -35,8 +36,8 @@ def open_torch(path: Path, wanted: Wanted) -> Source:
             lambda name: f"{tuple(tensors[name].shape)} {tensors[name].dtype}",
         )
         found = tensors[name]
-    elif wanted.key is not None:
-        raise FileError(f"{path} has no keys: it holds a {type(found).__name__}")
+    else:
+        wanted.check_no_key(path)
     if isinstance(found, np.ndarray):
         found = torch.from_numpy(found)
     if not isinstance(found, torch.Tensor):

@@ -46,9 +46,9 @@ def farthest_first(
     Learning over the Long Tail"; known in active learning as greedy k-center or core-set
     selection. The result is exact and the same on every device, for any number of threads:
     distances are compared after rounding once to float32, ties go to the lowest index, whatever the
-    scale of the values (see ``dynal_fast.ops.farthest_first.reference``). Indices are always
-    distinct; once only exact duplicates of labeled and picked samples remain they follow at
-    distance 0, by index.
+    scale of the values (see ``dynal_fast.ops.farthest_first.reference``); only distances below some
+    1e-35 of the largest element lose digits and may tie at 0. Indices are always distinct; once
+    only exact duplicates of labeled and picked samples remain they follow at distance 0, by index.
 
     Parameters
     ----------

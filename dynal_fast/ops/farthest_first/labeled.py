@@ -69,6 +69,11 @@ def as_pool_indices(array: Any, n: int, name: str) -> torch.Tensor:
             f"{name} with one axis must hold integer pool indices, got {array.dtype}; embeddings "
             "of labeled samples have two axes (samples, dimensions)"
         )
+    if len(array) == n > 2 and ((array == 0) | (array == 1)).all():
+        raise ValueError(
+            f"{name} holds a 0 or 1 for each of the {n} pool samples: a mask has to be boolean, "
+            "convert it with .astype(bool) or .bool()"
+        )
     outside = array[(array < 0) | (array >= n)]
     if outside.size:
         raise ValueError(f"{name} holds pool index {outside[0]}, outside [0, {n})")
