@@ -231,7 +231,8 @@ def test_what_fits(classes, width, fits):
     state = {"mean": torch.zeros(1, classes, device=DEVICE)}
     assert cuda.fits(features, weight, None, state) == fits
     assert not cuda.fits(features.float(), weight.float(), None, state)
-    assert not cuda.fits(features, weight, None, {**state, "logit_mean": state["mean"]})
+    for other in ("logit_count", "latest_output"):  # of which the kernel knows nothing
+        assert not cuda.fits(features, weight, None, {**state, other: state["mean"]})
     shifted = torch.zeros(width + 1, dtype=torch.float16, device=DEVICE)[1:].reshape(1, width)
     assert not cuda.fits(shifted, weight, None, state)
     bias = torch.zeros(classes + 1, dtype=torch.float16, device=DEVICE)[1:]
