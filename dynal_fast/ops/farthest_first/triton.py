@@ -41,7 +41,7 @@ FILTER_TILE = {
     DISTANCES.value: (128, 64, 8),
     COLLECT.value: (64, 64, 8),
 }
-UNALIGNED_TILE = (64, 64, 8)
+SMALL_TILE = (64, 64, 8)
 EXACT_TILE = (32, 32)  # and of exact decision values
 PAIRS = 1 << 20  # pairs that one refresh lists; if there are more, it decides all
 UNDECIDED = 4096  # pairs that rational arithmetic is expected to settle at most
@@ -268,7 +268,8 @@ class TritonKernels:
         depth = 64 if x.array.element_size() == y.array.element_size() == 2 else 32
         raised = 0 if self.cosine else x.exponent - x.filter_exponent
         aligned = _aligned(x, y, depth)
-        rows, columns, warps = FILTER_TILE[mode] if aligned else UNALIGNED_TILE
+        scaled = x.filter_exponent != 0  # takes registers that a large tile has not left
+        rows, columns, warps = FILTER_TILE[mode] if aligned and not scaled else SMALL_TILE
         work = _work(groups, rows, columns, 2 * _processors(x.array.device))
         if len(work) == 0:
             return
@@ -300,7 +301,7 @@ class TritonKernels:
             MODE=mode,
             COSINE=self.cosine,
             OPERAND=_operand(x.array.dtype, y.array.dtype),
-            SCALED=x.filter_exponent != 0,
+            SCALED=scaled,
             EVEN=aligned,
             BM=rows,
             BN=columns,
