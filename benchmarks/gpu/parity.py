@@ -26,7 +26,9 @@ def run(job: Job) -> Lines:
     if importlib.util.find_spec("pytest") is None:
         yield {"kind": "parity", "failed_to_run": "pytest is not installed"}
         return
-    environment = {**os.environ, "DYNAL_GPU_RESULTS": str(job.output)}
+    # A rehearsal that a worker of pytest-xdist started is no worker itself.
+    inherited = {name: os.environ[name] for name in os.environ if "PYTEST_XDIST" not in name}
+    environment = {**inherited, "DYNAL_GPU_RESULTS": str(job.output)}
     code = subprocess.run(command(job), cwd=ROOT, env=environment).returncode
     if code > 1:  # 1: tests failed, of which there are lines
         yield {"kind": "parity", "failed_to_run": f"pytest ended with {code}"}
