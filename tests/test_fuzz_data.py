@@ -133,7 +133,7 @@ def fuzz(contents: dict[str, bytes], folder: Path, read: Callable[[], object], s
         (folder / name).write_bytes(damaged(contents[name], random))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's and SciPy's, of oddities
+                warnings.simplefilter("ignore")  # Pillow warns of oddities
                 read()
         except (DatasetCorruptError, DatasetNotFoundError):
             refused += 1
