@@ -27,7 +27,7 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 	$(BIN)/dynal-fast demo --output demo
 
 test: $(STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
 	DYNAL_FAST_FUZZ=$(CASES) $(BIN)/python -m pytest -n auto tests/test_fuzz_*.py
