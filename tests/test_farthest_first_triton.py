@@ -64,7 +64,7 @@ def small_blocks(monkeypatch):
         "PROBES": 1,
         "MORE_PROBES": 1,
         "TILE": 64,
-        "CHUNK": 80,
+        "CHUNK": 30,
     }.items():
         monkeypatch.setattr(routing, name, value)
 
