@@ -1,7 +1,7 @@
 // Bindings of what is compiled for GPUs: addresses on the device and a stream in.
 #include <pybind11/pybind11.h>
 
-#include "../pool_stats_arguments.h"
+#include "../pool_stats/arguments.h"
 #include "pool_stats_head.h"
 
 namespace py = pybind11;

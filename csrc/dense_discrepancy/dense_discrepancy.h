@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "pool_stats.h"
+#include "../pool_stats/pool_stats.h"
 
 namespace dynal {
 namespace dense_discrepancy {

@@ -1,7 +1,7 @@
 // The rows of a batch, as the samples that an update works on together.
 #pragma once
 
-#include "pool_stats_layout.inl"
+#include "layout.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

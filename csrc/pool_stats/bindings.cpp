@@ -1,7 +1,7 @@
 #include <pybind11/pybind11.h>
 
+#include "arguments.h"
 #include "pool_stats.h"
-#include "pool_stats_arguments.h"
 
 namespace py = pybind11;
 using namespace dynal::pool_stats;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "cpu.h"
-#include "worker.h"
+#include "../common/cpu.h"
+#include "../common/worker.h"
 
 namespace dynal {
 
