@@ -23,7 +23,7 @@ PYBIND11_MODULE(_cuda, m) {
         batch.rows = rows;
         batch.ids = pointer<const void>(ids);
         batch.id_bytes = id_bytes;
-        batch.dtype = static_cast<Float>(dtype);
+        batch.dtype = static_cast<dynal::Dtype>(dtype);
         batch.head = head_of(linear);
         py::gil_scoped_release release;
         hopper::update_from_features(state, batch, pointer<void>(stream));
