@@ -7,7 +7,7 @@ BENCH  := $(VENV)-bench
 MINUTES ?= 45
 GPU_OUTPUT ?= build/gpu
 CASES ?= 5000
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp csrc/cuda/*)
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test fuzz lint format bench bench-kernels gpu gpu-rehearsal dist clean

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "cpu.h"
+#include "../common/cpu.h"
 
 namespace dynal {
 namespace farthest_first {

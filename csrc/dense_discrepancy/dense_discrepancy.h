@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "pool_stats.h"
+#include "../common/dtype.h"
 
 namespace dynal {
 namespace dense_discrepancy {
@@ -14,7 +14,7 @@ namespace dense_discrepancy {
 struct Maps {
   const void* logits;
   const void* other;
-  pool_stats::Float dtype;  // of both, not f64
+  Dtype dtype;  // of both: float32, float16 or bfloat16
   int64_t classes, pixels;
 };
 

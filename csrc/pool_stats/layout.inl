@@ -9,8 +9,8 @@
 
 #include <cstdint>
 
+#include "../common/vector.inl"
 #include "pool_stats.h"
-#include "pool_stats_vector.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "cpu.h"
-#include "worker.h"
+#include "../common/cpu.h"
+#include "../common/worker.h"
 
 namespace dynal {
 

@@ -5,8 +5,8 @@
 // Dot Product", Dot2), and where even that leaves a doubt, without any rounding.
 #pragma once
 
-#include "farthest_first_integer.inl"
-#include "farthest_first_rows.inl"
+#include "integer.inl"
+#include "rows.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

@@ -28,7 +28,7 @@ inline int64_t tile_rows(int64_t classes) {
 
 // Panel p of the weights becomes (width + 1, kHeadClasses), zero beyond the last class: the bias,
 // then one row per feature. `line` has room for width floats.
-inline void pack_panel(const Head& head, Float dtype, int64_t classes, int64_t p, float* packed,
+inline void pack_panel(const Head& head, Dtype dtype, int64_t classes, int64_t p, float* packed,
                        float* line) {
   float* panel = packed + p * (head.width + 1) * kHeadClasses;
   for (int64_t j = 0; j < kHeadClasses; ++j) {
@@ -75,7 +75,7 @@ inline void multiply(const float* features, int64_t width, const float* panel, f
 }
 
 // Logits (rows, classes) of the rows from `begin` on; `floats` has room for their features.
-inline void apply_head(const Head& head, const float* packed, Float dtype, int64_t classes,
+inline void apply_head(const Head& head, const float* packed, Dtype dtype, int64_t classes,
                        int64_t begin, int64_t rows, float* floats, float* logits) {
   const int64_t width = head.width;
   to_floats(row_of(head.features, dtype, begin, width), dtype, rows * width, floats);
@@ -98,8 +98,8 @@ int64_t pool_stats_packed(int64_t classes, int64_t width) {
 }
 
 // Pack the panels that fall to one of `threads`; `line` has room for the head's width.
-void pool_stats_pack(const pool_stats::Head& head, pool_stats::Float dtype, int64_t classes,
-                     int thread, int threads, float* packed, float* line) {
+void pool_stats_pack(const pool_stats::Head& head, Dtype dtype, int64_t classes, int thread,
+                     int threads, float* packed, float* line) {
   for (int64_t p = thread; p < stats::panels(classes); p += threads) {
     stats::pack_panel(head, dtype, classes, p, packed, line);
   }
@@ -121,7 +121,7 @@ void pool_stats_head_rows(const pool_stats::State& state, const pool_stats::Batc
     pool_stats::Batch tile = batch;
     tile.rows = end - row < most ? end - row : most;
     tile.ids = static_cast<const char*>(batch.ids) + row * batch.id_bytes;
-    tile.dtype = pool_stats::Float::f32;
+    tile.dtype = Dtype::float32;
     tile.logits = logits;
     stats::apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
     if (teacher_packed) {

@@ -1,6 +1,6 @@
 // The update of the pool statistics, for one instruction set.
-#include "pool_stats_gather.inl"
-#include "pool_stats_softmax.inl"
+#include "gather.inl"
+#include "softmax.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {
@@ -243,4 +243,4 @@ void pool_stats_rows(const pool_stats::State& state, const pool_stats::Batch& ba
 }  // namespace DYNAL_ISA
 }  // namespace dynal
 
-#include "pool_stats_head.inl"
+#include "head.inl"

@@ -1,7 +1,7 @@
 // The dense discrepancy, for one instruction set: block by block of pixels, with a pixel in each
 // lane. Each logit is read once.
+#include "../pool_stats/gather.inl"
 #include "dense_discrepancy.h"
-#include "pool_stats_gather.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

@@ -33,9 +33,14 @@ void bind_farthest_first(py::module_& parent) {
   py::class_<Points>(m, "Points")
       .def(py::init([](uintptr_t data, int64_t row_bytes, int64_t column_bytes, int dtype,
                        bool swapped, bool in_place, uintptr_t norms, uintptr_t scales) {
-             return Points{
-                 at<const char>(data), row_bytes,         column_bytes, dtype, swapped, in_place,
-                 at<float>(norms),     at<double>(scales)};
+             return Points{at<const char>(data),
+                           row_bytes,
+                           column_bytes,
+                           static_cast<dynal::Dtype>(dtype),
+                           swapped,
+                           in_place,
+                           at<float>(norms),
+                           at<double>(scales)};
            }),
            py::arg("data"), py::arg("row_bytes"), py::arg("column_bytes"), py::arg("dtype"),
            py::arg("swapped"), py::arg("in_place"), py::arg("norms"), py::arg("scales"));

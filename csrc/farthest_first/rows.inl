@@ -37,25 +37,7 @@ inline T number(T value) {
 }
 
 // Whether only float64 holds the values of a type; of 64-bit integers those up to 2^53 (checks.py).
-inline bool is_wide(const Points& points) { return points.dtype >= farthest_first::float64; }
-
-inline int64_t item_bytes(int dtype) {
-  switch (dtype) {
-    case farthest_first::uint8:
-    case farthest_first::int8:
-      return 1;
-    case farthest_first::float32:
-    case farthest_first::int32:
-    case farthest_first::uint32:
-      return 4;
-    case farthest_first::float64:
-    case farthest_first::int64:
-    case farthest_first::uint64:
-      return 8;
-    default:
-      return 2;
-  }
-}
+inline bool is_wide(const Points& points) { return points.dtype >= Dtype::float64; }
 
 template <typename Source, typename Target>
 inline void convert_row(const char* source, const Points& points, int64_t columns, Target* target) {
@@ -84,9 +66,9 @@ inline void convert_row(const char* source, const Points& points, int64_t column
 }
 
 template <typename T>
-constexpr int kStored = farthest_first::float32;
+constexpr Dtype kStored = Dtype::float32;
 template <>
-constexpr int kStored<double> = farthest_first::float64;
+constexpr Dtype kStored<double> = Dtype::float64;
 
 // Row `row` where it lies, if that is as an array of T, or converted into the buffer.
 template <typename T>
@@ -96,37 +78,37 @@ inline const T* exact_row(const Space& space, const Points& points, int64_t row,
   T* target = static_cast<T*>(buffer);
   const int64_t columns = space.columns;
   switch (points.dtype) {
-    case farthest_first::float16:
+    case Dtype::float16:
       convert_row<Half>(source, points, columns, target);
       break;
-    case farthest_first::bfloat16:
+    case Dtype::bfloat16:
       convert_row<Bfloat>(source, points, columns, target);
       break;
-    case farthest_first::uint8:
+    case Dtype::uint8:
       convert_row<uint8_t>(source, points, columns, target);
       break;
-    case farthest_first::int8:
+    case Dtype::int8:
       convert_row<int8_t>(source, points, columns, target);
       break;
-    case farthest_first::uint16:
+    case Dtype::uint16:
       convert_row<uint16_t>(source, points, columns, target);
       break;
-    case farthest_first::int16:
+    case Dtype::int16:
       convert_row<int16_t>(source, points, columns, target);
       break;
-    case farthest_first::float32:
+    case Dtype::float32:
       convert_row<float>(source, points, columns, target);
       break;
-    case farthest_first::float64:
+    case Dtype::float64:
       convert_row<double>(source, points, columns, target);
       break;
-    case farthest_first::uint32:
+    case Dtype::uint32:
       convert_row<uint32_t>(source, points, columns, target);
       break;
-    case farthest_first::int32:
+    case Dtype::int32:
       convert_row<int32_t>(source, points, columns, target);
       break;
-    case farthest_first::uint64:
+    case Dtype::uint64:
       convert_row<uint64_t>(source, points, columns, target);
       break;
     default:

@@ -1,5 +1,5 @@
 // The softmax of samples, with what the scores of a single output need of it.
-#include "pool_stats_layout.inl"
+#include "layout.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

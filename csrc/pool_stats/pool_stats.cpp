@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "cpu.h"
-#include "worker.h"
+#include "../common/cpu.h"
+#include "../common/worker.h"
 
 namespace dynal {
 
@@ -14,8 +14,8 @@ namespace dynal {
   void pool_stats_rows(const pool_stats::State&, const pool_stats::Batch&, const uint8_t* status, \
                        int64_t begin, int64_t end, float* scratch);                               \
   int64_t pool_stats_packed(int64_t classes, int64_t width);                                      \
-  void pool_stats_pack(const pool_stats::Head&, pool_stats::Float, int64_t classes, int thread,   \
-                       int threads, float* packed, float* line);                                  \
+  void pool_stats_pack(const pool_stats::Head&, Dtype, int64_t classes, int thread, int threads,  \
+                       float* packed, float* line);                                               \
   int64_t pool_stats_head_scratch(int64_t classes, int64_t width);                                \
   void pool_stats_head_rows(const pool_stats::State&, const pool_stats::Batch&,                   \
                             const uint8_t* status, int64_t begin, int64_t end,                    \

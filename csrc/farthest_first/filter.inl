@@ -1,5 +1,7 @@
 // Farthest-first: the filter. Tiles of a float32 matrix product with the minimum fused behind it,
 // so that no block of distances is ever stored; what the filter cannot tell is decided exactly.
+#pragma once
+
 #include <cstdint>
 
 #include "farthest_first.h"
@@ -19,8 +21,8 @@ using farthest_first::Space;
 }  // namespace DYNAL_ISA
 }  // namespace dynal
 
-#include "farthest_first_exact.inl"
-#include "farthest_first_tile.inl"
+#include "exact.inl"
+#include "tile.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

@@ -1,20 +1,19 @@
 // The rows of a batch, as the samples that an update works on together.
 #pragma once
 
-#include "pool_stats_layout.inl"
+#include "layout.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {
 namespace stats {
 
 using pool_stats::Batch;
-using pool_stats::Float;
 using pool_stats::State;
 
 // float16 or bfloat16.
-inline void halves_to_floats(const uint16_t* from, Float dtype, int64_t n, float* to) {
+inline void halves_to_floats(const uint16_t* from, Dtype dtype, int64_t n, float* to) {
   int64_t i = 0;
-  if (dtype == Float::f16) {
+  if (dtype == Dtype::float16) {
     for (; i + kLanes <= n; i += kLanes) store(to + i, load(from + i));
     if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
     return;
@@ -25,10 +24,10 @@ inline void halves_to_floats(const uint16_t* from, Float dtype, int64_t n, float
   }
 }
 
-inline void to_floats(const char* from, Float dtype, int64_t n, float* to) {
-  if (dtype == Float::f64) {
+inline void to_floats(const char* from, Dtype dtype, int64_t n, float* to) {
+  if (dtype == Dtype::float64) {
     for (int64_t i = 0; i < n; ++i) to[i] = (float)reinterpret_cast<const double*>(from)[i];
-  } else if (dtype == Float::f32) {
+  } else if (dtype == Dtype::float32) {
     __builtin_memcpy(to, from, n * 4);
   } else {
     halves_to_floats(reinterpret_cast<const uint16_t*>(from), dtype, n, to);
@@ -36,8 +35,8 @@ inline void to_floats(const char* from, Float dtype, int64_t n, float* to) {
 }
 
 // A row of logits of another type becomes float32 at `x`. Returns what was taken off.
-inline float convert_row(const void* logits, Float dtype, int64_t classes, float* x) {
-  if (dtype == Float::f64) {
+inline float convert_row(const void* logits, Dtype dtype, int64_t classes, float* x) {
+  if (dtype == Dtype::float64) {
     const double* from = static_cast<const double*>(logits);
     double top = from[0];
     bool finite = true;
@@ -56,11 +55,9 @@ inline float convert_row(const void* logits, Float dtype, int64_t classes, float
   return 0;
 }
 
-inline int64_t bytes_of(Float dtype) {
-  return dtype == Float::f64 ? 8 : dtype == Float::f32 ? 4 : 2;
-}
+inline int64_t bytes_of(Dtype dtype) { return kItemBytes[static_cast<int>(dtype)]; }
 
-inline const char* row_of(const void* array, Float dtype, int64_t row, int64_t columns) {
+inline const char* row_of(const void* array, Dtype dtype, int64_t row, int64_t columns) {
   return static_cast<const char*>(array) + row * columns * bytes_of(dtype);
 }
 
@@ -136,9 +133,9 @@ struct Gather {
 
 // Point the samples at their logits, converted where that is needed. The lanes of a tile beyond the
 // last sample repeat the first.
-inline void take_logits(Samples& samples, Float dtype, int64_t classes, float* converted) {
+inline void take_logits(Samples& samples, Dtype dtype, int64_t classes, float* converted) {
   for (int s = 0; s < samples.count; ++s) {
-    if (dtype == Float::f32) {
+    if (dtype == Dtype::float32) {
       samples.x[s] = reinterpret_cast<const float*>(samples.source[s]);
       samples.shift[s] = 0;
     } else {

@@ -1,5 +1,5 @@
 // Farthest-first: what must be known of every row before anything is compared.
-#include "farthest_first_rows.inl"
+#include "filter.inl"
 
 namespace dynal {
 namespace DYNAL_ISA {

@@ -137,7 +137,7 @@ inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t beg
 // Ask for rows that are packed next while the present ones are multiplied.
 inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
                           int64_t count) {
-  const int64_t size = item_bytes(points.dtype);
+  const int64_t size = kItemBytes[static_cast<int>(points.dtype)];
   if (points.column_bytes != size) return;
   const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
   for (int64_t i = 0; i < count; ++i) {

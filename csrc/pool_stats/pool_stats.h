@@ -6,10 +6,10 @@
 
 #include <cstdint>
 
+#include "../common/dtype.h"
+
 namespace dynal {
 namespace pool_stats {
-
-enum class Float : int { f32 = 0, f16 = 1, bf16 = 2, f64 = 3 };
 
 constexpr int32_t kNonFinite = 1;
 constexpr int32_t kDuplicate = 2;
@@ -59,7 +59,7 @@ struct Batch {
   int64_t rows;
   const void* ids;  // (rows) of id_bytes each
   int id_bytes;
-  Float dtype;                 // of logits, or of features, weight and bias
+  Dtype dtype;                 // of logits, or of features, weight and bias
   const void* logits;          // (rows, classes), null with a head
   const void* teacher_logits;  // (rows, classes) or null
   Head head, teacher_head;     // no features: not used

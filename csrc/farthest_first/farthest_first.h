@@ -3,24 +3,10 @@
 
 #include <cstdint>
 
+#include "../common/dtype.h"
+
 namespace dynal {
 namespace farthest_first {
-
-// Those that float32 holds exactly come first.
-enum Dtype : int {
-  float16,
-  bfloat16,
-  uint8,
-  int8,
-  uint16,
-  int16,
-  float32,
-  float64,
-  uint32,
-  int32,
-  uint64,
-  int64,
-};
 
 // How distances are measured, and how the filter sees a row, in float32:
 //   euclidean  (x[k] - mean[k]) * scale, scale = 2^exponent, in which decision values are, too
@@ -41,7 +27,7 @@ struct Space {
 struct Points {
   const char* data;                 // (rows, columns)
   int64_t row_bytes, column_bytes;  // from one to the next, of any sign
-  int dtype;
+  Dtype dtype;
   bool swapped;    // in the other byte order
   bool in_place;   // a row is an aligned array
   float* norms;    // (rows,): squared norms of the rows as the filter sees them

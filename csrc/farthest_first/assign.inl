@@ -1,5 +1,7 @@
 // Farthest-first: the nearest center of each row, as a key: the bits of the decision value, which
 // is not negative, above the rank of the center, so that the lowest key is the answer.
+#include "filter.inl"
+
 namespace dynal {
 namespace DYNAL_ISA {
 namespace {

@@ -1,7 +1,7 @@
 #include <pybind11/pybind11.h>
 
+#include "arguments.h"
 #include "pool_stats.h"
-#include "pool_stats_arguments.h"
 
 namespace py = pybind11;
 using namespace dynal::pool_stats;
@@ -20,7 +20,7 @@ void bind_pool_stats(py::module_& m) {
         batch.rows = rows;
         batch.ids = pointer<const void>(ids);
         batch.id_bytes = id_bytes;
-        batch.dtype = static_cast<Float>(dtype);
+        batch.dtype = static_cast<dynal::Dtype>(dtype);
         batch.logits = pointer<const void>(logits);
         batch.teacher_logits = pointer<const void>(teacher_logits);
         call(tracker, classes, batch, threads);
@@ -34,7 +34,7 @@ void bind_pool_stats(py::module_& m) {
         batch.rows = rows;
         batch.ids = pointer<const void>(ids);
         batch.id_bytes = id_bytes;
-        batch.dtype = static_cast<Float>(dtype);
+        batch.dtype = static_cast<dynal::Dtype>(dtype);
         batch.head = head_of(linear);
         batch.teacher_head = head_of(teacher);
         call(tracker, classes, batch, threads);

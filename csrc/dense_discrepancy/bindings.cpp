@@ -11,7 +11,7 @@ void bind_dense_discrepancy(py::module_& m) {
          int threads) {
         const dynal::dense_discrepancy::Maps maps = {
             reinterpret_cast<const void*>(logits), reinterpret_cast<const void*>(other),
-            static_cast<dynal::pool_stats::Float>(dtype), classes, pixels};
+            static_cast<dynal::Dtype>(dtype), classes, pixels};
         return dynal::dense_discrepancy::mean_squared_distance(maps, threads);
       },
       py::call_guard<py::gil_scoped_release>(),
