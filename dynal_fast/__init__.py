@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dynal_fast._version import __version__
 
 if TYPE_CHECKING:
-    from dynal_fast.acquisition.registry import register_strategy
-    from dynal_fast.acquisition.top import top_b
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Assignment,
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
         PoolStats,
         observe_pool,
     )
+    from dynal_fast.pool.top import top_b
+    from dynal_fast.strategies.registry import register_strategy
 
 _HOMES = {
     "Assignment": "dynal_fast.ops.farthest_first",
@@ -49,8 +49,8 @@ _HOMES = {
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "load_embeddings": "dynal_fast.embeddings.load",
     "observe_pool": "dynal_fast.pool",
-    "register_strategy": "dynal_fast.acquisition.registry",
-    "top_b": "dynal_fast.acquisition.top",
+    "register_strategy": "dynal_fast.strategies.registry",
+    "top_b": "dynal_fast.pool.top",
     "verify_traversal": "dynal_fast.ops.farthest_first",
 }
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b
-from dynal_fast.acquisition.registry import SelectionContext, get_strategy
-from dynal_fast.acquisition.scores import SCORES, cod, label_dispersion
 from dynal_fast.pool.schedule import Epochs
+from dynal_fast.pool.scores import SCORES, cod, label_dispersion
+from dynal_fast.strategies.registry import SelectionContext, get_strategy
 
 N, C = 31, 6
 NAMES = (*SCORES, "random")

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
 from dynal_fast.experiment.data import SampleSet
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
+from dynal_fast.pool.scores import ALIASES, SCORES
 
 OBSERVATION_BATCH = 512
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, IterableDataset
 
-from dynal_fast.acquisition.top import integer
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.positions import batch_sizes
+from dynal_fast.pool.top import integer
 
 POSITION = "position"
 ITSELF = (lambda self: self).__code__.co_code

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
-from dynal_fast.acquisition.top import candidate_ids, first_ids, integer, top_b
 from dynal_fast.ops.pool_stats import (
     BACKENDS,
     DROPPED,
@@ -28,7 +26,9 @@ from dynal_fast.pool import missing
 from dynal_fast.pool.batch import as_floats, as_ids
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.schedule import Schedule
+from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.pool.state import PoolState, Tensors
+from dynal_fast.pool.top import candidate_ids, first_ids, integer, top_b
 from dynal_fast.pool.tracked import (
     KEEPS_LAST,
     check_without_end,
@@ -47,7 +47,7 @@ class PoolStats:
     num_samples, num_classes
         N and C. Sample ids are 0..N-1.
     track
-        Names of the scores wanted (`dynal_fast.acquisition.scores`); only what they need is
+        Names of the scores wanted (`dynal_fast.pool.scores`); only what they need is
         allocated, and only they can be scored. ``"random"`` needs nothing.
     schedules
         Per name, which epochs it observes. By default (``tracked.DEFAULT_SCHEDULES``) dynamics
@@ -354,7 +354,7 @@ class PoolStats:
         name
             One of ``track``.
         options
-            Of the score's function in `dynal_fast.acquisition.scores`; for ``"random"`` a
+            Of the score's function in `dynal_fast.pool.scores`; for ``"random"`` a
             ``generator``.
         """
         name = self._tracked(name)

@@ -6,13 +6,13 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.scores import SCORES
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
+from dynal_fast.pool.scores import SCORES
 from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]

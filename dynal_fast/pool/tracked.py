@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
 from dynal_fast.ops.pool_stats import REQUIRED, STATE
 from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule, without_end
+from dynal_fast.pool.scores import ALIASES, SCORES
 
 DEFAULT_SCHEDULES: dict[str, Schedule] = {
     "prediction_stability": LastEpochs(5),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dynal_fast.acquisition.scores import ALIASES
+from dynal_fast.pool.scores import ALIASES
 from dynal_fast.report.analyses import (
     Array,
     highest_losses_found,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
-from dynal_fast.acquisition.top import top_b
+from dynal_fast.pool.top import top_b
+from dynal_fast.strategies.registry import Select, SelectionContext, register_strategy
 
 Batch = Callable[[Tensor], Tensor]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.context import SelectionContext as SelectionContext
+from dynal_fast.strategies.strategy import SelectionContext as SelectionContext
 
 NEEDS = ("embeddings", "mc_dropout", "committee", "oracle", "independent_model")
 SELECTS_FROM = ("unlabeled", "labeled")
@@ -159,7 +159,7 @@ def get_strategy(name: str) -> Strategy:
     """Return the strategy of that name or alias.
 
     ``"NAME+farthest_first"`` shortlists by the strategy NAME and picks farthest first from the
-    shortlist: :func:`~dynal_fast.acquisition.combined.diversified`.
+    shortlist: :func:`~dynal_fast.strategies.hybrid.diversified`.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def get_strategy(name: str) -> Strategy:
     """
     first, plus, second = name.rpartition("+")
     if plus and name not in _REGISTRY and get_strategy(second).name == "farthest_first":
-        return combined.diversified(get_strategy(first))
+        return hybrid.diversified(get_strategy(first))
     if name not in _REGISTRY:
         known = ", ".join(strategy.name for strategy in strategies())
         raise ValueError(f"unknown strategy {name!r}; known: {known}; NAME+farthest_first")
@@ -329,6 +329,6 @@ def _farthest_first(context: SelectionContext) -> Tensor:
 
 
 # Strategies made of several parts register themselves.
-from dynal_fast.acquisition import combined as combined  # noqa: E402
-from dynal_fast.acquisition import committee as committee  # noqa: E402
-from dynal_fast.acquisition import vaal as vaal  # noqa: E402
+from dynal_fast.strategies import committee as committee  # noqa: E402
+from dynal_fast.strategies import hybrid as hybrid  # noqa: E402
+from dynal_fast.strategies import vaal as vaal  # noqa: E402

@@ -6,15 +6,15 @@ import math
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.registry import (
+from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
+from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.strategies.coreset import MAX_PAIRS, NODE_LIMIT, robust_k_center
+from dynal_fast.strategies.registry import (
     SelectionContext,
     Strategy,
     check_selects_from,
     register_strategy,
 )
-from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
-from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first.checks import Array
 
 SHORTLIST = 10.0
 
@@ -36,7 +36,7 @@ def diversified(strategy: Strategy) -> Strategy:
     ValueError
         ``strategy`` does not select from unlabeled samples, or has an option ``shortlist`` itself.
 
-    >>> from dynal_fast.acquisition.registry import get_strategy
+    >>> from dynal_fast.strategies.registry import get_strategy
     >>> bald = diversified(get_strategy("bald"))
     >>> bald.name, bald.needs, dict(bald.options)
     ('bald+farthest_first', ('mc_dropout', 'embeddings'), {'shortlist': 10.0})
@@ -257,7 +257,7 @@ def _tod_code(context: SelectionContext) -> Tensor:
     (section 4.2). In the first cycle that is an independent, untrained network and the samples with
     the lowest scores are taken, where the paper takes the highest.
     """
-    from dynal_fast.acquisition.top import top_b
+    from dynal_fast.pool.top import top_b
 
     scores = context.stats.score("cod", form="tod_code")
     sign = -1 if context.cycle == 0 else 1

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.pool.observe import evaluating
+from dynal_fast.evaluating import evaluating
 
 if TYPE_CHECKING:
-    from dynal_fast.acquisition.registry import Strategy
     from dynal_fast.pool import PoolStats
+    from dynal_fast.strategies.registry import Strategy
 
 
 @dataclass

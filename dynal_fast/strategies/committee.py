@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
 from dynal_fast.pool import PoolStats, observe_pool
+from dynal_fast.strategies.registry import Select, SelectionContext, register_strategy
 
 MEMBERS = 5  # as in Beluch et al., "The Power of Ensembles for Active Learning", CVPR 2018
 COMMITTEE_SCORES = ("vote_entropy", "consensus_kl")

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynal_fast.acquisition import robust_k_center as module
-from dynal_fast.acquisition.robust_k_center import robust_k_center
+from dynal_fast.strategies import coreset as module
+from dynal_fast.strategies.coreset import robust_k_center
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,0 +1,1 @@
+"""Acquisition strategies: what a strategy is, the registry, the built-in ones."""
