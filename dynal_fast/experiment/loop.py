@@ -287,7 +287,7 @@ class ActiveLearningExperiment:
             observe_seconds += state.observer.begin_cycle(compared, pool, first=cycle == 0)
         trainer = Trainer(state.model, self.training, self.device, state.objective)
         teacher = None
-        if selects and "emaod" in self.strategy.tracks:
+        if selects and self.strategy.needs_teacher:
             teacher = EMATeacher(state.model, self.training.ema_alpha)
             teacher.attach(trainer.optimizer)
         recorder = None

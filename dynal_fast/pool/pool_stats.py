@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynal_fast._deprecated import renamed_argument
 from dynal_fast.ops.pool_stats import (
     BACKENDS,
     DROPPED,
@@ -28,7 +29,7 @@ from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.pool.state import PoolState, Tensors
-from dynal_fast.pool.top import candidate_ids, first_ids, integer, top_b
+from dynal_fast.pool.top import candidate_ids, first_ids, integer, top_k
 from dynal_fast.pool.tracked import (
     KEEPS_LAST,
     check_without_end,
@@ -50,7 +51,7 @@ class PoolStats:
         Names of the scores wanted (`dynal_fast.pool.scores`); only what they need is
         allocated, and only they can be scored. ``"random"`` needs nothing.
     schedules
-        Per name, which epochs it observes. By default (``tracked.DEFAULT_SCHEDULES``) dynamics
+        Per name, which epochs it observes. By default (``SCORES[name].schedule``) dynamics
         observe the last 5 epochs or every epoch, scores of a single output the last. Statistics
         that share a tensor but not a schedule get one each, for a second kernel call per batch.
         Where the number of epochs is unknown, see ``begin_pass``.
@@ -363,22 +364,23 @@ class PoolStats:
         tensors, score = self._state.of(name), SCORES[name]
         return score.function(*(tensors[tensor] for tensor in score.tensors), **options)
 
+    @renamed_argument("b", "k")
     def select(
         self,
         name: str,
-        b: int,
+        k: int,
         candidates: Tensor | None = None,
         generator: torch.Generator | None = None,
         ties: str = "random",
         **options: Any,
     ) -> Tensor:
-        """Return the ids of the ``b`` samples with the highest score, (b,) int64, best first.
+        """Return the ids of the ``k`` samples with the highest score, (k,) int64, best first.
 
         Parameters
         ----------
         name, options
             As for ``score``.
-        b
+        k
             How many.
         candidates
             Ids (m,) or a mask (N,) bool; by default every sample that was not dropped.
@@ -391,7 +393,7 @@ class PoolStats:
         ------
         ValueError
             A candidate was dropped or has no score (with its id and the reason: it was never
-            observed, the epochs that are observed never came, or too few did), or ``top_b``
+            observed, the epochs that are observed never came, or too few did), or ``top_k``
             objects.
 
         Warns
@@ -419,8 +421,8 @@ class PoolStats:
         if score in self.schedules:
             stopped = missing.stopped_early(score, self.schedules[score], self._last)
             if stopped:
-                warnings.warn(stopped, stacklevel=2)
-        return top_b(scores, b, ids, generator, ties)
+                warnings.warn(stopped, stacklevel=3)
+        return top_k(scores, k, ids, generator, ties)
 
     # Samples
 

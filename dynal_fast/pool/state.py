@@ -85,7 +85,7 @@ class PoolState:
             return tensors[counter].to(torch.int32).amax(dim=1) > 0
         if counter is not None:
             return tensors[counter] > 0
-        if score == "cod":
+        if SCORES[score].compares_cycles:
             known = ~tensors["output"][:, 0].isnan()
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()

@@ -3,24 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from dynal_fast.ops.pool_stats import REQUIRED, STATE
-from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule, without_end
+from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, SCORES
 
-DEFAULT_SCHEDULES: dict[str, Schedule] = {
-    "prediction_stability": LastEpochs(5),
-    "prediction_stability_logits": LastEpochs(5),
-    "absolute_increase": LastEpochs(5),
-    "label_dispersion": EveryEpoch(),
-    "variation_ratio": EveryEpoch(),
-    "vote_entropy": EveryEpoch(),
-    "bald": EveryEpoch(),
-    "mean_std": EveryEpoch(),
-    "entropy": LastEpochs(1),
-    "least_confidence": LastEpochs(1),
-    "margin": LastEpochs(1),
-    "cod": LastEpochs(1),
-    "emaod": LastEpochs(1),
-}
 # Parts in which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
@@ -49,13 +34,13 @@ def checked_schedules(
             raise ValueError(
                 f"the schedule of {name} must have observes(epoch, num_epochs), got {schedule!r}"
             )
-    chosen = {**DEFAULT_SCHEDULES, **schedules}
-    return {name: chosen[name] for name in track if name in SCORES}
+    default = {name: SCORES[name].schedule for name in track if name in SCORES}
+    return {**default, **schedules}
 
 
 def part_of(score: str) -> str:
     """Return the part of the state that a score is computed from."""
-    return STATE[SCORES[ALIASES.get(score, score)].tensors[0]].part
+    return SCORES[ALIASES.get(score, score)].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
@@ -103,18 +88,20 @@ def plan(
 
     Returns, for each state, the schedule of its parts and the names of its tensors; and for each
     score the index of its state. There is always at least one state. The order of ``schedules``
-    does not matter, so that trackers can be merged and restored whatever the order of ``track``.
+    and of ``SCORES`` does not matter, so that trackers can be merged and restored whatever the
+    order of ``track``.
 
+    >>> from dynal_fast.pool.schedule import EveryEpoch
     >>> parts, tensors, home = plan({"bald": EveryEpoch(), "margin": LastEpochs(1)})
     >>> len(parts), sorted(tensors[0]), home
-    (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'bald': 0, 'margin': 0})
+    (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'margin': 0, 'bald': 0})
     >>> plan({"bald": EveryEpoch(), "prediction_stability": LastEpochs(5)})[2]
     {'prediction_stability': 0, 'bald': 1}
     """
     parts: list[dict[str, Schedule]] = [{}]
     tensors: list[set[str]] = [set()]
     home: dict[str, int] = {}
-    for score in (score for score in SCORES if score in schedules):
+    for score in sorted(schedules, key=_place):
         schedule = schedules[score]
         needed = SCORES[score].tensors
         part = part_of(score)
@@ -127,3 +114,8 @@ def plan(
         tensors[k].update(REQUIRED[part], needed)
         home[score] = k
     return parts, tensors, home
+
+
+def _place(score: str) -> tuple[bool, str]:
+    """A fixed order, on which the keys of saved states depend."""
+    return any(STATE[name].per_class for name in SCORES[score].tensors), score
