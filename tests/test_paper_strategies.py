@@ -11,7 +11,7 @@ from torch import nn
 
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
 from dynal_fast.pool.discrepancy import model_discrepancy, temporal_output_discrepancy
-from dynal_fast.pool.scores import vote_entropy
+from dynal_fast.pool.formulas import vote_entropy
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.hybrid import diversified, stratified_farthest_first
 from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strategy

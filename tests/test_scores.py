@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b, top_k
+from dynal_fast.pool.formulas import cod, label_dispersion
 from dynal_fast.pool.schedule import Epochs
-from dynal_fast.pool.scores import SCORES, cod, label_dispersion
+from dynal_fast.pool.scores import SCORES, Score
 from dynal_fast.strategies.registry import SelectionContext, get_strategy
 
 N, C = 31, 6
@@ -511,3 +512,12 @@ def test_earlier_names_still_work_and_warn():
         assert len(stats.select("random", b=2)) == 2
     with pytest.raises(TypeError, match="got both k and its old name b"):
         stats.select("random", k=2, b=2)
+
+
+def test_one_entry_in_the_table_adds_a_score(monkeypatch):
+    entry = Score(lambda last_top: -last_top, ("last_top",), EveryEpoch(), "a test's")
+    monkeypatch.setitem(SCORES, "lowest_top", entry)
+    stats = PoolStats(2, 2, ("lowest_top",))
+    with stats.observe(1, 2):  # EveryEpoch, not the last alone
+        stats.update([0, 1], torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+    assert stats.select("lowest_top", 1).tolist() == [0]

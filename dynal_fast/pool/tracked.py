@@ -2,15 +2,53 @@
 
 from collections.abc import Iterable, Mapping
 
-from dynal_fast.ops.pool_stats import REQUIRED, STATE
+from dynal_fast.ops.pool_stats import MAX_PASSES, REQUIRED, STATE
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, SCORES
+from dynal_fast.pool.top import integer
 
 # Parts in which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
+def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
+    """Return the two sizes of a tracker as integers, or raise what is wrong with them."""
+    num_samples = integer("num_samples", num_samples)
+    num_classes = integer("num_classes", num_classes)
+    if num_samples < 0:
+        raise ValueError(f"num_samples must not be negative, got {num_samples}")
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
+            "always 1, so no score could tell samples apart (for a binary classifier with one "
+            "output z, use 2 classes and the logits (0, z))"
+        )
+    return num_samples, num_classes
+
+
+def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
+    """Return the epoch and the number of epochs as integers, or raise what is wrong with them."""
+    epoch = integer("epoch", epoch)
+    if num_epochs is None:
+        if epoch < 1:
+            raise ValueError(f"epoch counts from 1, got {epoch}")
+        return epoch, None
+    unknown = "pass num_epochs=None where the number of epochs is unknown"
+    try:
+        num_epochs = integer("num_epochs", num_epochs)
+    except TypeError as error:
+        raise TypeError(f"{error}; {unknown}") from None
+    if not 1 <= num_epochs <= MAX_PASSES:
+        raise ValueError(f"num_epochs must be 1 to {MAX_PASSES}, got {num_epochs}; {unknown}")
+    if not 1 <= epoch <= num_epochs:
+        raise ValueError(
+            f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}; {unknown}"
+        )
+    return epoch, num_epochs
+
+
 def checked_track(track: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the scores to track, aliases resolved, or raise what is wrong."""
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
@@ -26,6 +64,7 @@ def checked_track(track: Iterable[str]) -> tuple[str, ...]:
 def checked_schedules(
     track: tuple[str, ...], schedules: Mapping[str, Schedule]
 ) -> dict[str, Schedule]:
+    """Return the schedule of each tracked score, or raise what is wrong with those given."""
     schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
     for name, schedule in schedules.items():
         if name not in track or name not in SCORES:
