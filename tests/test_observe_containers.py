@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from dynal_fast.pool.batches import map_tensors
+from dynal_fast.pool.containers import map_tensors
 from tests.observe_cases import (
     Encoding,
     Graphs,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynal_fast.evaluating import evaluating
-from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot, map_tensors
+from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
+from dynal_fast.pool.containers import map_tensors
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, logits_of, model_call
 from dynal_fast.pool.images import PoolImages
