@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.registry import SelectionContext, get_strategy
-from dynal_fast.acquisition.vaal import (
+from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
+from dynal_fast.strategies.registry import SelectionContext, get_strategy
+from dynal_fast.strategies.vaal import (
     Autoencoder,
     VAALSettings,
     adversarial_loss,
@@ -16,7 +17,6 @@ from dynal_fast.acquisition.vaal import (
     train_vaal,
     vaal,
 )
-from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

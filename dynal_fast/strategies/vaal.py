@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
-from dynal_fast.acquisition.top import top_b
+from dynal_fast.pool.top import top_k
+from dynal_fast.strategies.strategy import Select, SelectionContext
 
 Batch = Callable[[Tensor], Tensor]
 
@@ -244,14 +244,7 @@ def vaal(settings: VAALSettings | None = None) -> Select:
                     for _, batch in context.batches(unlabeled)
                 ]
         scores = context.scores["vaal"] = -torch.cat(odds)
-        least = top_b(scores, context.budget, generator=context.generator)
+        least = top_k(scores, context.budget, generator=context.generator)
         return unlabeled[least]
 
     return select
-
-
-register_strategy(
-    "vaal",
-    vaal(),
-    description="least like the labeled to a variational autoencoder's adversary (Sinha et al.)",
-)

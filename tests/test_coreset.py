@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynal_fast.acquisition import robust_k_center as module
-from dynal_fast.acquisition.robust_k_center import robust_k_center
+from dynal_fast.strategies import coreset, k_center_search
+from dynal_fast.strategies.coreset import robust_k_center
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -119,8 +119,8 @@ def test_the_nearest_is_exactly_the_nearest(kind):
         others = others[:2]
     elif kind == "all one":
         rows, others = torch.ones(700, 7).double(), torch.ones(90, 7).double()
-    want = module._distances(rows, others).amin(1).numpy()
-    np.testing.assert_array_equal(module._nearest(rows, others), want)
+    want = k_center_search.exact_distances(rows, others).amin(1).numpy()
+    np.testing.assert_array_equal(k_center_search.nearest_distances(rows, others), want)
 
 
 def test_the_bound_holds_for_centres_that_are_no_samples():
@@ -166,6 +166,11 @@ def test_a_limit_that_ends_the_search_is_named(limits, stopped):
     assert 0 < found.lower_bound < best.radius
 
 
+def set_clock(monkeypatch, ticks):
+    for module in (coreset, k_center_search):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+
+
 def test_a_clock_that_runs_out_at_any_moment_leaves_a_cover_and_a_bound(monkeypatch):
     pool, labeled = clustered()
     best = robust_k_center(pool, 6, labeled, outliers=4)
@@ -173,7 +178,7 @@ def test_a_clock_that_runs_out_at_any_moment_leaves_a_cover_and_a_bound(monkeypa
     found = []
     for limit in itertools.count(1):
         ticks = itertools.count()
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))  # noqa: B023
+        set_clock(monkeypatch, ticks)
         result = robust_k_center(pool, 6, labeled, outliers=4, time_limit=limit)
         check(result, *exact, 4, best.radius)
         found.append(result)
@@ -191,7 +196,7 @@ def test_a_clock_that_runs_out_at_any_moment_leaves_a_cover_and_a_bound(monkeypa
 def test_pairs_are_listed_against_the_clock(monkeypatch):
     pool = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     ticks = itertools.count()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    set_clock(monkeypatch, ticks)
     monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: pytest.fail("a program was built"))
     found = robust_k_center(pool, 10, max_pairs=10**7, time_limit=3)  # there are four blocks
     assert found.stopped == "time_limit"

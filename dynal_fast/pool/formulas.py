@@ -1,11 +1,10 @@
-"""Scores from the tensors of the pool statistics. Higher is more informative, always.
+"""The formulas of the scores: functions of the tensors of the pool statistics.
 
-Each function takes tensors whose first axis is the pool and returns (N,) float32; a sample that was
-never observed scores NaN. The tensors are those of :mod:`dynal_fast.ops.pool_stats`.
+Each takes tensors of `dynal_fast.ops.pool_stats`, whose first axis is the pool, and returns float32
+``(samples,)``: higher is more informative, and a sample that was never observed scores NaN.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -197,33 +196,6 @@ def emaod(teacher_discrepancy: Tensor) -> Tensor:
     tensor([0.5000])
     """
     return teacher_discrepancy.sqrt()
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score and the state tensors it is computed from, in the order of its arguments."""
-
-    function: Callable[..., Tensor]
-    tensors: tuple[str, ...]
-
-
-SCORES: dict[str, Score] = {
-    "prediction_stability": Score(prediction_stability, ("count", "m2")),
-    "prediction_stability_logits": Score(prediction_stability_logits, ("logit_count", "logit_m2")),
-    "absolute_increase": Score(absolute_increase, ("increase_count", "increase_sum")),
-    "label_dispersion": Score(label_dispersion, ("label_counts",)),
-    "variation_ratio": Score(variation_ratio, ("label_counts",)),
-    "vote_entropy": Score(vote_entropy, ("label_counts",)),
-    "bald": Score(bald, ("count", "mean", "entropy_sum")),
-    "mean_std": Score(mean_std, ("count", "class_m2")),
-    "entropy": Score(entropy, ("last_entropy",)),
-    "least_confidence": Score(least_confidence, ("last_top",)),
-    "margin": Score(margin, ("last_margin",)),
-    "cod": Score(cod, ("cycle_discrepancy",)),
-    "emaod": Score(emaod, ("teacher_discrepancy",)),
-}
-# The mean over members of KL(p_t || mean p) is H(mean p) - mean H(p_t): BALD's formula.
-ALIASES = {"softmax_response": "least_confidence", "consensus_kl": "bald"}
 
 
 def _by_rows(function: Callable[..., Tensor], *tensors: Tensor, elements: int = 2**16) -> Tensor:

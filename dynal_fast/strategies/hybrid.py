@@ -1,4 +1,4 @@
-"""Strategies made of several parts: hybrids, strata, compression, CoreSet, the oracle, tod-code."""
+"""Farthest-first as a part: after a shortlist, within classes, for compression."""
 
 import dataclasses
 import math
@@ -6,15 +6,10 @@ import math
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.registry import (
-    SelectionContext,
-    Strategy,
-    check_selects_from,
-    register_strategy,
-)
-from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.strategies.registry import check_selects_from
+from dynal_fast.strategies.strategy import SelectionContext, Strategy
 
 SHORTLIST = 10.0
 
@@ -36,7 +31,7 @@ def diversified(strategy: Strategy) -> Strategy:
     ValueError
         ``strategy`` does not select from unlabeled samples, or has an option ``shortlist`` itself.
 
-    >>> from dynal_fast.acquisition.registry import get_strategy
+    >>> from dynal_fast.strategies.registry import get_strategy
     >>> bald = diversified(get_strategy("bald"))
     >>> bald.name, bald.needs, dict(bald.options)
     ('bald+farthest_first', ('mc_dropout', 'embeddings'), {'shortlist': 10.0})
@@ -53,7 +48,7 @@ def diversified(strategy: Strategy) -> Strategy:
         if not factor >= 1:
             raise ValueError(f"{context.strategy.name}.shortlist must be at least 1, got {factor}")
         size = math.floor(min(factor * context.budget, len(context.candidates)))
-        # What it reports and ranks by is of the shortlist, not of the picks.
+        # The first step's report and scores are about the shortlist, not about the picks.
         first_step = dataclasses.replace(context, budget=size, report={}, scores={})
         shortlist = strategy.select(first_step).cpu()
         traversal = farthest_first(
@@ -72,6 +67,7 @@ def diversified(strategy: Strategy) -> Strategy:
         aliases=(),
         options={**strategy.options, "shortlist": SHORTLIST},
         selects_from=("unlabeled",),
+        ranks_by=None,
     )
 
 
@@ -143,13 +139,8 @@ def equal_shares(sizes: list[int], budget: int) -> list[int]:
     return shares
 
 
-@register_strategy(
-    "farthest_first_stratified",
-    description="farthest-first within each pseudo-label class (long tail, sections 3 and 6)",
-    needs=("embeddings",),
-    aliases=("ff_stratified",),
-)
-def _stratified(context: SelectionContext) -> Tensor:
+def select_stratified(context: SelectionContext) -> Tensor:
+    """Pick the samples of `stratified_farthest_first` by the model's embeddings and predictions."""
     picks = stratified_farthest_first(
         context.embeddings(context.candidates),
         context.predicted_labels(context.candidates),
@@ -160,14 +151,7 @@ def _stratified(context: SelectionContext) -> Tensor:
     return context.candidates[picks]
 
 
-@register_strategy(
-    "farthest_first_compress",
-    description="what a compression keeps: farthest-first in each class (long tail, Algorithm 1)",
-    needs=("embeddings",),
-    aliases=("ff_comp",),
-    selects_from=("labeled",),
-)
-def _compress(context: SelectionContext) -> Tensor:
+def select_compressed(context: SelectionContext) -> Tensor:
     """FF-Comp: Algorithm 1 and eq. 1 of "Deep Active Learning over the Long Tail", section 2.
 
     ``budget // classes`` samples of each class: farthest-first by the embeddings of the model that
@@ -181,84 +165,3 @@ def _compress(context: SelectionContext) -> Tensor:
         progress=False,
     )
     return context.labeled[kept.cpu()]
-
-
-@register_strategy(
-    "coreset",
-    description="robust k-center by mixed-integer search (Sener and Savarese, Algorithm 2)",
-    needs=("embeddings",),
-    aliases=("robust_k_center",),
-    options={
-        "outliers": 1e-4,  # a share of the samples, as in section 5 of the paper
-        "max_pairs": MAX_PAIRS,
-        "node_limit": NODE_LIMIT,
-        "time_limit": 0.0,  # none
-    },
-)
-def _coreset(context: SelectionContext) -> Tensor:
-    """Robust k-center; the radius, its bound and what ended the search go into the results.
-
-    With the default limits programs of a few thousand samples are solved; a pool of tens of
-    thousands ends at ``max_pairs`` with farthest-first's picks, unless that option is raised or
-    ``protocol.subset`` leaves fewer candidates.
-    """
-    options = context.strategy.options
-    count = len(context.candidates) + len(context.labeled)
-    found = robust_k_center(
-        context.embeddings(context.candidates),
-        context.budget,
-        context.embeddings(context.labeled),
-        outliers=round(options["outliers"] * count),
-        max_pairs=int(options["max_pairs"]),
-        node_limit=int(options["node_limit"]),
-        time_limit=options["time_limit"] or math.inf,
-    )
-    context.report |= {
-        "radius": found.radius,
-        "greedy_radius": found.greedy_radius,
-        "lower_bound": found.lower_bound,
-        "optimal": found.optimal,
-        "stopped": found.stopped,
-    }
-    return context.candidates[found.indices]
-
-
-@register_strategy(
-    "oracle",
-    description="analysis only: the misclassified, by their labels (label dispersion, 3.2)",
-    needs=("oracle",),
-)
-def _oracle(context: SelectionContext) -> Tensor:
-    """Pick misclassified samples at random; when there are no more, others.
-
-    The oracle of "When Deep Learners Change Their Mind", sections 3.2 and 4.1: it uses the ground
-    truth and queries what the model gets wrong, so that its accuracy on the queries is 0 (Fig. 3).
-    """
-    order = torch.randperm(len(context.candidates), generator=context.generator)
-    ids = context.candidates
-    wrong = context.predicted_labels(ids) != context.true_labels(ids)
-    context.scores["oracle"] = wrong.float()
-    ids, wrong = ids[order], wrong[order]
-    return torch.cat([ids[wrong], ids[~wrong]])[: context.budget]
-
-
-@register_strategy(
-    "tod_code",
-    description="COD as its authors' code has it: the lowest in cycle 0, the highest later",
-    tracks=("cod",),
-    needs=("independent_model",),
-    aliases=("tod-code",),
-)
-def _tod_code(context: SelectionContext) -> Tensor:
-    """Cyclic output discrepancy (eq. 5) as github.com/siyuhuang/TOD computes and sorts it.
-
-    Of "Semi-Supervised Active Learning with Temporal Output Discrepancy": half the sum over classes
-    of the squared difference of the softmax outputs, against the model at the end of the last cycle
-    (section 4.2). In the first cycle that is an independent, untrained network and the samples with
-    the lowest scores are taken, where the paper takes the highest.
-    """
-    from dynal_fast.acquisition.top import top_b
-
-    scores = context.stats.score("cod", form="tod_code")
-    sign = -1 if context.cycle == 0 else 1
-    return top_b(sign * scores, context.budget, context.candidates, context.generator)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.pool.observe import evaluating
+from dynal_fast.evaluating import evaluating
 
 
 def temporal_output_discrepancy(logits: Tensor, earlier_logits: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import Select, SelectionContext, register_strategy
 from dynal_fast.pool import PoolStats, observe_pool
+from dynal_fast.strategies.strategy import Select, SelectionContext
 
 MEMBERS = 5  # as in Beluch et al., "The Power of Ensembles for Active Learning", CVPR 2018
 COMMITTEE_SCORES = ("vote_entropy", "consensus_kl")
@@ -62,7 +62,7 @@ def committee_stats(
     return stats
 
 
-def _by_committee(score: str) -> Select:
+def most_disagreed(score: str) -> Select:
     def select(context: SelectionContext) -> Tensor:
         """Pick what separately trained models disagree on most; see :func:`committee_stats`.
 
@@ -76,20 +76,3 @@ def _by_committee(score: str) -> Select:
         )
 
     return select
-
-
-register_strategy(
-    "query_by_committee",
-    _by_committee("vote_entropy"),
-    description="vote entropy of separately trained models (Dagan and Engelson)",
-    needs=("committee",),
-    aliases=("qbc",),
-    options={"members": MEMBERS},
-)
-register_strategy(
-    "query_by_committee_kl",
-    _by_committee("consensus_kl"),
-    description="mean divergence of separately trained models from their consensus (McCallum)",
-    needs=("committee",),
-    options={"members": MEMBERS},
-)
