@@ -45,7 +45,7 @@ format: $(STAMP) ## rewrite the sources in the project's format
 
 bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, docs/benchmarks.md, README
 	$(BENCH)/bin/dynal-fast bench --full --minutes $(MINUTES) -o benchmarks/results
-	$(BENCH)/bin/python -m dynal_fast.bench.page
+	$(BENCH)/bin/python -m benchmarks.pages.results
 
 # An environment of its own: the other libraries want other versions than the tests.
 $(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)

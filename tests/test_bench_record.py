@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.pages import results as page
 from dynal_fast import files
-from dynal_fast.bench import page, suites
+from dynal_fast.bench import suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
 from dynal_fast.bench.competitors import OURS

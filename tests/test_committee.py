@@ -12,7 +12,7 @@ from dynal_fast.experiment import selection as selection_module
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.selection import trained_member
 from dynal_fast.models import build_model
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

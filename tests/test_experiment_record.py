@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.bench import experiment_claims as claims
-from dynal_fast.bench import experiment_page as page
-from dynal_fast.bench.experiment_record import (
+from benchmarks.pages import claims
+from benchmarks.pages import experiments as page
+from benchmarks.pages.experiment_record import (
     PORTIONS,
     ExperimentRecord,
     RunRecord,
@@ -23,7 +23,7 @@ from dynal_fast.experiment import RunConfig
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.config import merge_tables
 from dynal_fast.experiment.grid import run_grid
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 
 ROOT = Path(__file__).parent.parent
 

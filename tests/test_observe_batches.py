@@ -24,7 +24,7 @@ from torch.utils.data import (
 from dynal_fast import PoolImages, PoolStats, observe_pool
 from dynal_fast.pool import forward
 from dynal_fast.pool.batches import map_tensors
-from tests.observe_cases import Images, Recorder, run
+from tests.cases.observe import Images, Recorder, run
 
 N = 11
 X = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from dynal_fast.acquisition.discrepancy import model_discrepancy, temporal_outpu
 from dynal_fast.acquisition.registry import SelectionContext, Strategy, get_strategy
 from dynal_fast.acquisition.scores import vote_entropy
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

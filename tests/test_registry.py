@@ -16,7 +16,7 @@ from dynal_fast.acquisition.registry import (
     unregister_strategy,
 )
 from dynal_fast.experiment import ActiveLearningExperiment
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

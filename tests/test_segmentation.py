@@ -27,7 +27,7 @@ from dynal_fast.experiment.segmentation import (
     iou_of,
 )
 from dynal_fast.experiment.training import evaluate
-from tests.street_scenes import HEIGHT, WIDTH, write_streets
+from tests.cases.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

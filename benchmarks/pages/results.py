@@ -1,6 +1,6 @@
 """The results page and the README's table, made from the records: no figure is typed by hand.
 
-``python -m dynal_fast.bench.page`` in the source tree rewrites both from ``benchmarks/results``.
+``python -m benchmarks.pages.results`` in the source tree rewrites both from ``benchmarks/results``.
 """
 
 import json
@@ -26,7 +26,7 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 INTRODUCTION = """# Benchmarks
 
-Made by `python -m dynal_fast.bench.page` from the records in `benchmarks/results`; `dynal-fast
+Made by `python -m benchmarks.pages.results` from the records in `benchmarks/results`; `dynal-fast
 bench` measures the same on your machine. Every row is measured in a fresh process: the median of
 the repetitions with their range, and the peak of memory beyond the inputs. `≈` marks figures
 extrapolated from a smaller run. *Exactness* compares picks with the exact traversal (the share of

@@ -1,6 +1,6 @@
 """The page of the recorded experiments, made from their records: no figure is typed by hand.
 
-``python -m dynal_fast.bench.experiment_page`` in the source tree rewrites ``docs/experiments.md``
+``python -m benchmarks.pages.experiments`` in the source tree rewrites ``docs/experiments.md``
 from ``benchmarks/results/experiments``.
 """
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dynal_fast.bench.experiment_claims import (
+from benchmarks.pages.claims import (
     CODE,
     CONTINUED,
     DIVERSIFIED,
@@ -19,7 +19,7 @@ from dynal_fast.bench.experiment_claims import (
     Records,
     claims_table,
 )
-from dynal_fast.bench.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
+from benchmarks.pages.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from dynal_fast.bench.table import markdown_table
 from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
 from dynal_fast.files import write_atomically
@@ -48,8 +48,8 @@ ABOUT = {
 }
 INTRODUCTION = """# Experiments
 
-Made by `python -m dynal_fast.bench.experiment_page` from the records in
-`benchmarks/results/experiments`; `python -m dynal_fast.bench.experiment_record RUN NAME` makes a
+Made by `python -m benchmarks.pages.experiments` from the records in
+`benchmarks/results/experiments`; `python -m benchmarks.pages.experiment_record RUN NAME` makes a
 record of an output folder. Accuracies are on the test set in percent, mean ± sample standard
 deviation over seeds. Every strategy of a seed starts from the same labeled samples and the same
 weights, so differences are taken seed by seed.
