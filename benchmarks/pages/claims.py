@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.pages.experiment_record import ExperimentRecord
-from dynal_fast.bench.table import markdown_table
+from benchmarks.pages.markers import markdown_table
 from dynal_fast.experiment.results import mean_and_deviation
 
 Records = Mapping[str, ExperimentRecord]
