@@ -19,7 +19,7 @@ from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first import checks, heads, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
-from tests.farthest_first_cases import bootstrap, clustered, gaussian, lattice, small_cases
+from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
 
 CASES = small_cases()
 

@@ -21,7 +21,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
 )
 from dynal_fast.ops.pool_stats import reference as reference_kernels
-from tests.pool_stats_tracker import TYPICAL, Tracker, draw
+from tests.cases.pool_stats_tensors import TYPICAL, Tracker, draw
 from tests.triton_device import DEVICE
 
 ROOT = Path(__file__).parent.parent

@@ -1,11 +1,11 @@
-"""The kernel variants of farthest-first that must compile (`dynal_fast.ops.ahead_of_time`)."""
+"""The kernel variants of farthest-first that must compile (`benchmarks.ahead_of_time`)."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from dynal_fast.ops.ahead_of_time import Variant
+from benchmarks.ahead_of_time.compile import Variant
 from dynal_fast.ops.farthest_first import checks, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dynal_fast.bench.experiment_record import ExperimentRecord
-from dynal_fast.bench.table import markdown_table
+from benchmarks.pages.experiment_record import ExperimentRecord
+from benchmarks.pages.markers import markdown_table
 from dynal_fast.experiment.results import mean_and_deviation
 
 Records = Mapping[str, ExperimentRecord]

@@ -1,6 +1,6 @@
 """What is kept of a finished experiment under ``benchmarks/results/experiments``: figures, no ids.
 
-``python -m dynal_fast.bench.experiment_record RUN NAME`` in the source tree makes
+``python -m benchmarks.pages.experiment_record RUN NAME`` in the source tree makes
 ``benchmarks/results/experiments/NAME.json`` of an output folder of ``dynal-fast run``.
 """
 

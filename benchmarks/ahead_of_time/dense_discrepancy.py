@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from dynal_fast.ops.ahead_of_time import Variant
+from benchmarks.ahead_of_time.compile import Variant
 from dynal_fast.ops.dense_discrepancy import triton
 
 

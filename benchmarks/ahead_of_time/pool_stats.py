@@ -1,11 +1,11 @@
-"""The kernel variants of the pool statistics that must compile (`dynal_fast.ops.ahead_of_time`)."""
+"""The kernel variants of the pool statistics that must compile (`benchmarks.ahead_of_time`)."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from dynal_fast.ops.ahead_of_time import Variant
+from benchmarks.ahead_of_time.compile import Variant
 from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STATE, triton
 
 BATCH, SAMPLES, WIDTH = 64, 256, 768

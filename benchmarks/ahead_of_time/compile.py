@@ -1,6 +1,6 @@
 """Compile kernels for GPUs that are not there, and read what they will use.
 
-``python -m dynal_fast.ops.ahead_of_time`` prints registers, shared memory and spills of every
+``python -m benchmarks.ahead_of_time`` prints registers, shared memory and spills of every
 kernel variant for every architecture. It needs Triton and no GPU: the public operations are called
 on CPU tensors as a GPU run would call them, and instead of being launched each kernel is compiled
 for the target with the specialisation that Triton's own launcher derives from the arguments. In a
@@ -35,9 +35,9 @@ ARCHITECTURES = tuple(
 )
 # The modules whose `variants()` yields the variants that must compile.
 KERNEL_MODULES = (
-    "dynal_fast.ops.farthest_first.variants",
-    "dynal_fast.ops.pool_stats.variants",
-    "dynal_fast.ops.dense_discrepancy.variants",
+    "benchmarks.ahead_of_time.farthest_first",
+    "benchmarks.ahead_of_time.pool_stats",
+    "benchmarks.ahead_of_time.dense_discrepancy",
 )
 
 
