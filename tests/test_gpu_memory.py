@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dynal_fast.ops.farthest_first import checks, heads, routing
-from dynal_fast.ops.farthest_first.problem import Problem
+from dynal_fast.ops.farthest_first import contract, heads, routing
+from dynal_fast.ops.farthest_first.contract import Problem
 
 LIMIT = 512e6
 N, LABELED, PICKS = 150_000, 25_000, 4_000
@@ -103,7 +103,7 @@ def test_farthest_first(labeled, monkeypatch):
     for name in ("TILE", "CHUNK"):  # as on a GPU
         monkeypatch.setattr(routing, name, getattr(routing, name) * routing.ON_GPU)
     torch.manual_seed(0)
-    rows = [checks.as_rows(torch.zeros(size, 1), "pool") for size in (N, labeled)]
+    rows = [contract.as_rows(torch.zeros(size, 1), "pool") for size in (N, labeled)]
     problem = Problem(
         pool=rows[0],
         k=PICKS,

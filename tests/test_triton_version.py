@@ -10,7 +10,7 @@ import torch
 from dynal_fast import _triton
 from dynal_fast.info import info
 from dynal_fast.ops import dense_discrepancy, pool_stats
-from dynal_fast.ops.farthest_first import backends, checks
+from dynal_fast.ops.farthest_first import backends, contract
 
 
 def loads_dense_discrepancy():
@@ -18,7 +18,7 @@ def loads_dense_discrepancy():
 
 
 def loads_farthest_first():
-    rows = checks.as_rows(torch.zeros(2, 3), "pool")
+    rows = contract.as_rows(torch.zeros(2, 3), "pool")
     return backends.BACKENDS[backends.DEFAULTS["cuda"]](rows, "euclidean")
 
 

@@ -14,7 +14,7 @@ from dynal_fast.acquisition.registry import (
 )
 from dynal_fast.acquisition.robust_k_center import MAX_PAIRS, NODE_LIMIT, robust_k_center
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.ops.farthest_first.contract import Array
 
 SHORTLIST = 10.0
 

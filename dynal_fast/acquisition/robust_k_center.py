@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.farthest_first import farthest_first
-from dynal_fast.ops.farthest_first.checks import as_rows
+from dynal_fast.ops.farthest_first.contract import as_rows
 
 MAX_PAIRS = 200_000  # a program of so many takes seconds
 NODE_LIMIT = 100

@@ -8,20 +8,20 @@ import torch
 
 from dynal_fast._triton import require_triton
 from dynal_fast.ops.farthest_first import reference
-from dynal_fast.ops.farthest_first.checks import Rows
-from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
-from dynal_fast.ops.farthest_first.heads import HeadTraversal
-from dynal_fast.ops.farthest_first.kernels import Kernels, P, Points, on_one_scale
-from dynal_fast.ops.farthest_first.nearest import Nearest
-from dynal_fast.ops.farthest_first.problem import (
+from dynal_fast.ops.farthest_first.contract import (
     Answer,
     Backend,
     Cover,
     Covered,
     Problem,
     Reached,
+    Rows,
     Solve,
 )
+from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
+from dynal_fast.ops.farthest_first.heads import HeadTraversal
+from dynal_fast.ops.farthest_first.kernels import Kernels, P, Points, on_one_scale
+from dynal_fast.ops.farthest_first.nearest import Nearest
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
 
