@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from dynal_fast._triton import require_triton
-from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.dense_discrepancy import cpu, reference
+from dynal_fast.ops.dense_discrepancy.contract import check_maps
 
 __all__ = ["BACKENDS", "dense_discrepancy"]
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _triton() -> Callable[[Tensor, Tensor], Tensor]:
@@ -71,7 +69,7 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     >>> dense_discrepancy(logits, other)  # (0 + 0.5) / 2
     tensor([0.2500])
     """
-    _check(logits, other)
+    check_maps(logits, other)
     if backend is None:
         return torch.ops.dynal_fast.dense_discrepancy(logits, other)
     if backend not in BACKENDS:
@@ -79,25 +77,6 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     if backend == "cpu" and not logits.is_cpu:
         raise ValueError(f'backend "cpu" needs tensors on the CPU, got {logits.device}')
     return BACKENDS[backend]()(logits, other)
-
-
-def _check(logits: Tensor, other: Tensor) -> None:
-    for name, tensor in (("logits", logits), ("other", other)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        check_addressable(name, tensor)
-        if tensor.ndim != 4 or tensor.shape[1] < 2 or 0 in tensor.shape[2:]:
-            raise ValueError(
-                f"{name} must be (batch, classes >= 2, height, width), got {tuple(tensor.shape)}"
-            )
-        if tensor.dtype not in DTYPES:
-            raise ValueError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}")
-        if not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous; pass {name}.contiguous()")
-    for attribute in ("shape", "dtype", "device"):
-        mine, theirs = getattr(logits, attribute), getattr(other, attribute)
-        if mine != theirs:
-            raise ValueError(f"other must have the {attribute} of logits: {mine}, got {theirs}")
 
 
 def _register() -> None:

@@ -54,7 +54,8 @@ from torch import Tensor
 
 from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
 from dynal_fast.ops.pool_stats.contract import STATE
-from dynal_fast.ops.pool_stats.triton_kernels import Source, update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.triton_kernels import update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.triton_logits import Source
 from dynal_fast.ops.pool_stats.triton_rows import State
 from dynal_fast.ops.pool_stats.triton_split import STATISTICS, SUMS, update_split_rows
 
