@@ -123,7 +123,7 @@ def test_farthest_first(labeled, monkeypatch):
 def test_update_from_features(num_classes, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed")
     from dynal_fast.ops.ahead_of_time import compiling_for
-    from dynal_fast.ops.pool_stats import variants
+    from dynal_fast.ops.pool_stats import Head, variants
     from dynal_fast.ops.pool_stats.triton import update_from_features
 
     launched = []
@@ -135,7 +135,7 @@ def test_update_from_features(num_classes, monkeypatch):
     tracker = variants._tracker(num_classes, "typical")
     ids = torch.arange(N)
     with compiling_for("sm_90"), LiveBytes() as live:
-        update_from_features(ids, features, weight, None, None, None, None, *tracker)
+        update_from_features(ids, Head(features, weight, None), None, tracker)
     assert len(launched) == 1
     tiles = -(-num_classes // 128)
     assert 32 * tiles * N <= live.peak < LIMIT

@@ -23,12 +23,12 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_checked,
     pool_stats_update_from_features,
 )
-from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_batch, is_ready
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, Tracker, check_batch, is_ready
 from dynal_fast.pool import missing
 from dynal_fast.pool.batch import as_floats, as_ids
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.schedule import Schedule
-from dynal_fast.pool.state import PoolState, Tensors
+from dynal_fast.pool.state import PoolState
 from dynal_fast.pool.tracked import (
     KEEPS_LAST,
     check_without_end,
@@ -122,7 +122,7 @@ class PoolStats:
         asked_for = {ALIASES.get(name, name) for name in schedules or {}}
         self._asked_for = {name: self.schedules[name] for name in asked_for}
         self._state = PoolState(num_samples, num_classes, self.schedules, output_dtype, self.device)
-        self._due: list[tuple[tuple[Tensor, Tensor], Tensors]] | None = None
+        self._due: list[Tracker] | None = None
         self._partial = False
         self._last: tuple[int, int | None] | None = None  # the epoch last asked about
 
@@ -233,15 +233,9 @@ class PoolStats:
             if teacher_logits is not None:
                 teacher_logits = as_floats("teacher_logits", teacher_logits)
             check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
-        for guard, tensors in due:
+        for tracker in due:
             pool_stats_update_checked(
-                sample_ids,
-                logits,
-                teacher_logits,
-                self._state.pass_stamp,
-                *guard,
-                tensors,
-                backend=self.backend,
+                sample_ids, logits, teacher_logits, tracker, backend=self.backend
             )
 
     def update_from_features(
@@ -284,7 +278,7 @@ class PoolStats:
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
                 f"got {tuple(weight.shape)}"
             )
-        for guard, tensors in due:
+        for tracker in due:
             pool_stats_update_from_features(
                 sample_ids,
                 features,
@@ -293,9 +287,7 @@ class PoolStats:
                 teacher_features,
                 teacher_weight,
                 teacher_bias,
-                self._state.pass_stamp,
-                *guard,
-                tensors,
+                *tracker,
                 backend=self.backend,
             )
 
@@ -310,7 +302,7 @@ class PoolStats:
             seen more than once, ids out of range or dropped and, unless the pass is partial,
             samples not seen.
         """
-        (stamp, unknown_ids), tensors = self._due_sets()[0]
+        _, stamp, unknown_ids, tensors = self._due_sets()[0]
         self._due = None
         current = STAMP_STEP * self._state.passes
         wrong = (stamp > current) if self._partial else (stamp != current)
@@ -553,7 +545,7 @@ class PoolStats:
                 stacklevel=3,
             )
 
-    def _due_sets(self) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
+    def _due_sets(self) -> list[Tracker]:
         if self._due is None:
             raise RuntimeError("no pass is open: use `with stats.observe(epoch, num_epochs):`")
         return self._due

@@ -13,26 +13,32 @@ import torch
 from torch import Tensor
 
 from dynal_fast._triton import require_triton
+from dynal_fast.ops.backends import Backends, register
 from dynal_fast.ops.dense_discrepancy import cpu, reference
 from dynal_fast.ops.dense_discrepancy.contract import check_maps
 
 __all__ = ["BACKENDS", "dense_discrepancy"]
 
 
-def _triton() -> Callable[[Tensor, Tensor], Tensor]:
+Implementation = Callable[[Tensor, Tensor], Tensor]
+
+
+def _triton() -> Implementation:
     require_triton()
     from dynal_fast.ops.dense_discrepancy import triton
 
     return triton.dense_discrepancy
 
 
-# name -> loader of the implementation
-BACKENDS: dict[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]] = {
-    "reference": lambda: reference.dense_discrepancy,
-    "cpu": lambda: cpu.dense_discrepancy,
-    "triton": _triton,
-}
-DEVICE_BACKEND = {"cpu": "cpu", "cuda": "triton"}
+BACKENDS: Backends[Implementation] = Backends(
+    {
+        "reference": lambda: reference.dense_discrepancy,
+        "cpu": lambda: cpu.dense_discrepancy,
+        "triton": _triton,
+    },
+    defaults={"cpu": "cpu", "cuda": "triton"},
+    devices={"cpu": ("cpu",)},
+)
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = None) -> Tensor:
@@ -72,23 +78,17 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     check_maps(logits, other)
     if backend is None:
         return torch.ops.dynal_fast.dense_discrepancy(logits, other)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {backend!r}")
-    if backend == "cpu" and not logits.is_cpu:
-        raise ValueError(f'backend "cpu" needs tensors on the CPU, got {logits.device}')
-    return BACKENDS[backend]()(logits, other)
+    BACKENDS.check(backend, logits.device)
+    return BACKENDS.load(backend)(logits, other)
 
 
-def _register() -> None:
-    operator = "dynal_fast::dense_discrepancy"
-    torch.library.define(operator, "(Tensor logits, Tensor other) -> Tensor")
-    torch.library.register_fake(
-        operator, lambda logits, other: logits.new_empty(len(logits), dtype=torch.float32)
-    )
-    for device, backend in DEVICE_BACKEND.items():
-        torch.library.impl(
-            operator, device, lambda logits, other, load=BACKENDS[backend]: load()(logits, other)
-        )
+def _operator(backend: str) -> Implementation:
+    return lambda logits, other: BACKENDS.load(backend)(logits, other)
 
 
-_register()
+register(
+    "dense_discrepancy",
+    "(Tensor logits, Tensor other) -> Tensor",
+    lambda logits, other: logits.new_empty(len(logits), dtype=torch.float32),
+    {device: _operator(backend) for device, backend in BACKENDS.defaults.items()},
+)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
-from dynal_fast.ops.farthest_first.backends import choose
+from dynal_fast.ops.farthest_first.backends import BACKENDS, choose
 from dynal_fast.ops.farthest_first.contract import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
@@ -125,7 +126,7 @@ def farthest_first(
         start=_first_pick(start, generator, rows.size, candidates),
     )
     with Progress(count, progress, "farthest-first", "pick") as bar:
-        solve = choose(backend, rows.device)(rows, metric)
+        solve = choose(backend, rows.device).traverse(rows, metric)
         return _traversal(solve(problem, bar.reach), metric)
 
 
@@ -218,7 +219,7 @@ def farthest_first_compress(
     if count < len(distinct):
         raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
     kept: list[torch.Tensor] = []
-    solve = choose(backend, rows.device)(rows, metric)
+    solve = choose(backend, rows.device).traverse(rows, metric)
     share = count // max(len(distinct), 1)
     with Progress(len(distinct) * share, progress, "FF-Comp", "pick") as bar:
         for label in distinct:
@@ -254,12 +255,9 @@ def _operator_shapes(
     )
 
 
-def _register() -> None:
-    operator = "dynal_fast::farthest_first"
-    arguments = "Tensor pool, SymInt k, Tensor? labeled, str metric, int? start"
-    torch.library.define(operator, f"({arguments}) -> (Tensor, Tensor, Tensor)")
-    torch.library.register_fake(operator, _operator_shapes)
-    torch.library.impl(operator, ("cpu", "cuda"), _operator)
-
-
-_register()
+register(
+    "farthest_first",
+    "(Tensor pool, SymInt k, Tensor? labeled, str metric, int? start) -> (Tensor, Tensor, Tensor)",
+    _operator_shapes,
+    dict.fromkeys(BACKENDS.defaults, _operator),
+)

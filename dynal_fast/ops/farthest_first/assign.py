@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dynal_fast.ops.farthest_first import contract
-from dynal_fast.ops.farthest_first.backends import choose_cover
+from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.contract import Cover, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
@@ -79,7 +79,7 @@ def assign_to_picks(
         chosen = torch.cat([labeled_indices, chosen])
     cover = Cover(rows, labeled_rows, chosen, metric)
     with Progress(rows.size, progress, "assign", "sample") as bar:
-        nearest, values, exponent = choose_cover(backend, rows.device)(cover, bar.reach)
+        nearest, values, exponent = choose(backend, rows.device).assign(cover, bar.reach)
     distances = values if metric == "cosine" else as_distances(values, exponent)
     return Assignment(
         pick=torch.where(nearest >= before, nearest - before, -1),

@@ -103,11 +103,8 @@ def as_distances(values: torch.Tensor, exponent: int) -> torch.Tensor:
     return (values.double().sqrt() * 2.0**-exponent).float()
 
 
-# A backend calls reached(picks so far) now and then; it may raise KeyboardInterrupt.
+# A backend calls reached(picks or samples so far) now and then; it may raise KeyboardInterrupt.
 Reached = Callable[[int], None]
-Solve = Callable[[Problem, Reached], Answer]
-# A backend looks at every row of a pool once, for a metric, and then solves problems of that pool.
-Backend = Callable[[Rows, str], Solve]
 
 
 def as_rows(value: Any, name: str) -> Rows:

@@ -10,6 +10,14 @@ import triton.language as tl
 Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
 
 
+def logits_source(logits):  # (batch, C), or None
+    return Source(logits, None, None, 0)
+
+
+def head_source(head):  # contract.Head, or None
+    return Source(None, None, None, 0) if head is None else Source(*head, head.features.shape[1])
+
+
 @triton.jit
 def add_products(
     x,  # (rows, classes) float32
