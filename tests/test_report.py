@@ -8,7 +8,6 @@ import xml.etree.ElementTree
 
 import pytest
 
-from dynal_fast.experiment.measure import Measurement
 from dynal_fast.experiment.results import (
     CycleResult,
     CycleTiming,
@@ -16,6 +15,7 @@ from dynal_fast.experiment.results import (
     RunResult,
     mean_and_deviation,
 )
+from dynal_fast.measured import Measurement
 from dynal_fast.report.curves import draw_learning_curves, spread
 from dynal_fast.report.table import accuracy_table, cost_table, learning_curve
 from dynal_fast.report.write import write_report

@@ -8,7 +8,6 @@ import pytest
 
 from dynal_fast.cli import main
 from dynal_fast.experiment.chance import chance_note, least_meaningful, near_chance
-from dynal_fast.experiment.measure import Measurement
 from dynal_fast.experiment.results import (
     CycleResult,
     CycleTiming,
@@ -16,6 +15,7 @@ from dynal_fast.experiment.results import (
     RunResult,
     mean_and_deviation,
 )
+from dynal_fast.measured import Measurement
 from dynal_fast.report.write import write_report
 from tests.test_report import GRID, run
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
-from dynal_fast.experiment.plain import Count, checked
 from dynal_fast.experiment.training import predict
+from dynal_fast.plain import Count, checked
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.strategy import SelectionContext
 

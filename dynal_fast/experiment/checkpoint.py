@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from dynal_fast.experiment.config import canonical_json
-from dynal_fast.experiment.plain import Between, checked, shown, table
 from dynal_fast.files import remove_leftovers, write_atomically
+from dynal_fast.plain import Between, checked, shown, table
 
 FORMAT = 2  # of checkpoints and recordings; the first had no checksum
 _BLANK = "0" * 64  # in the place of the checksum while it is computed

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dynal_fast.experiment.plain import (
+from dynal_fast.plain import (
     Between,
     Count,
     NotNegative,

@@ -25,7 +25,6 @@ from dynal_fast.experiment.determinism import (
     deterministic_algorithms,
     machine,
 )
-from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
 from dynal_fast.experiment.observation import PoolObserver, parsed_schedules
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
@@ -33,6 +32,7 @@ from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.selection import selection_context
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.training import Trainer, evaluate
+from dynal_fast.measured import measured
 from dynal_fast.models import SEGMENTATION
 from dynal_fast.pool import EMATeacher
 from dynal_fast.pool.mc_dropout import dropout_layers

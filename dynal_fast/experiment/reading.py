@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dynal_fast.experiment.config import RunConfig
-from dynal_fast.experiment.plain import (
+from dynal_fast.experiment.results import CycleTiming, GridResult, RunResult
+from dynal_fast.plain import (
     Between,
     checked,
     hints_of,
@@ -18,7 +19,6 @@ from dynal_fast.experiment.plain import (
     shown,
     table,
 )
-from dynal_fast.experiment.results import CycleTiming, GridResult, RunResult
 
 LONGEST_NAME = 200  # characters: strategies name folders
 

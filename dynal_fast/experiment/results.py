@@ -13,8 +13,8 @@ from typing import Any
 
 from dynal_fast._version import __version__
 from dynal_fast.experiment.chance import near_chance
-from dynal_fast.experiment.measure import Measurement
-from dynal_fast.experiment.plain import (
+from dynal_fast.measured import Measurement
+from dynal_fast.plain import (
     Count,
     NotNegative,
     Positive,

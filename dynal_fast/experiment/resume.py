@@ -14,9 +14,9 @@ from dynal_fast.experiment.analysis import recorded_cycles
 from dynal_fast.experiment.checkpoint import Checkpoint, check_layout, first_difference, prefixed
 from dynal_fast.experiment.config import canonical_json
 from dynal_fast.experiment.determinism import machine, numerics, weights_digest
-from dynal_fast.experiment.plain import build
 from dynal_fast.experiment.reading import check_cycles
 from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.plain import build
 
 if TYPE_CHECKING:
     from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState

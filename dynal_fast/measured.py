@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dynal_fast.experiment.plain import Count, NotNegative
+from dynal_fast.plain import Count, NotNegative
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
