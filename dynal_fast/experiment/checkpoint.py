@@ -20,6 +20,7 @@ from dynal_fast.experiment.config import canonical_json
 from dynal_fast.files import remove_leftovers, write_atomically
 from dynal_fast.plain import Between, checked, shown, table
 
+CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 2  # of checkpoints and recordings; the first had no checksum
 _BLANK = "0" * 64  # in the place of the checksum while it is computed
 _CHECKSUM = re.compile(rb'(?<=\\"checksum\\":\\")[0-9a-f]{64}(?=\\")')
