@@ -8,13 +8,8 @@ import xml.etree.ElementTree
 
 import pytest
 
-from dynal_fast.experiment.results import (
-    CycleResult,
-    CycleTiming,
-    GridResult,
-    RunResult,
-    mean_and_deviation,
-)
+from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
 from dynal_fast.measured import Measurement
 from dynal_fast.report.curves import draw_learning_curves, spread
 from dynal_fast.report.table import accuracy_table, cost_table, learning_curve

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from dynal_fast.experiment.data import ExperimentData, Oracle, SampleSet, load_data
     from dynal_fast.experiment.grid import run_grid
     from dynal_fast.experiment.loop import ActiveLearningExperiment
-    from dynal_fast.experiment.results import GridResult, RunResult
+    from dynal_fast.experiment.results import GridResult
+    from dynal_fast.experiment.runs import RunResult
 
 _HOMES = {
     "ActiveLearningExperiment": "loop",
@@ -22,7 +23,7 @@ _HOMES = {
     "Oracle": "data",
     "Protocol": "config",
     "RunConfig": "config",
-    "RunResult": "results",
+    "RunResult": "runs",
     "SampleSet": "data",
     "Training": "config",
     "load_data": "data",

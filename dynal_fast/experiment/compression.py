@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from dynal_fast.experiment.loop import ActiveLearningExperiment
-from dynal_fast.experiment.results import CycleResult, CycleTiming
+from dynal_fast.experiment.runs import CycleResult, CycleTiming
 from dynal_fast.experiment.selection import selection_context
 from dynal_fast.experiment.state import RunState
 from dynal_fast.experiment.training import Trainer, evaluate

@@ -12,7 +12,8 @@ from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.determinism import checked_device
 from dynal_fast.experiment.loop import ActiveLearningExperiment
-from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
+from dynal_fast.experiment.results import GridResult
+from dynal_fast.experiment.runs import REFERENCE, RunResult
 from dynal_fast.strategies.registry import Strategy, get_strategy
 from dynal_fast.threads import checked_threads
 

@@ -17,7 +17,7 @@ from dynal_fast.experiment.determinism import (
     deterministic_algorithms,
     machine,
 )
-from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.selection import selection_context
 from dynal_fast.experiment.semi_supervised import Objective
 from dynal_fast.experiment.state import RunSetup, RunState, unlabeled

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dynal_fast.experiment.config import RunConfig
-from dynal_fast.experiment.results import CycleTiming, GridResult, RunResult
+from dynal_fast.experiment.runs import CycleTiming, Grid, RunResult
 from dynal_fast.plain import (
     Between,
     checked,
@@ -23,7 +23,7 @@ from dynal_fast.plain import (
 LONGEST_NAME = 200  # characters: strategies name folders
 
 
-def read_grid(results_file: Path, timings_file: Path | None) -> GridResult:
+def read_grid(results_file: Path, timings_file: Path | None) -> Grid:
     """Read what ``GridResult.save`` wrote, and the timings where there is a file of them.
 
     Raises
@@ -84,7 +84,7 @@ def _table_of(path: Path, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a result of `dynal-fast run`: {error}") from error
 
 
-def _grid(results: Mapping[str, Any]) -> GridResult:
+def _grid(results: Mapping[str, Any]) -> Grid:
     for key in ("configuration", "runs"):
         if key not in results:
             raise ValueError(f"{key} is missing")
@@ -92,10 +92,10 @@ def _grid(results: Mapping[str, Any]) -> GridResult:
     configuration = partly(RunConfig, results["configuration"], "configuration")
     if not results["runs"] and isinstance(results["runs"], list):
         raise ValueError("it holds no run")
-    hints = hints_of(GridResult)
+    hints = hints_of(Grid)
     known = ("runs", "metric", "samples", "test_samples", "chance")
     values = {key: checked(results[key], hints[key], key) for key in known if key in results}
-    grid = GridResult(configuration, **values)
+    grid = Grid(configuration, **values)
     _check_runs(grid)
     return grid
 
@@ -116,7 +116,7 @@ def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def _check_runs(grid: GridResult) -> None:
+def _check_runs(grid: Grid) -> None:
     seen: dict[tuple[str, int], int] = {}
     classes: dict[int, str] = {}
     for i, run in enumerate(grid.runs):
@@ -163,7 +163,7 @@ class _Timed:
     cycles: list[CycleTiming]
 
 
-def _with_timings(grid: GridResult, timings: Mapping[str, Any]) -> GridResult:
+def _with_timings(grid: Grid, timings: Mapping[str, Any]) -> Grid:
     for key in ("environment", "runs"):
         if key not in timings:
             raise ValueError(f"{key} is missing")

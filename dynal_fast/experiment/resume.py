@@ -12,7 +12,7 @@ from dynal_fast.experiment.analysis import recorded_cycles
 from dynal_fast.experiment.checkpoint import Checkpoint, check_layout, first_difference, prefixed
 from dynal_fast.experiment.determinism import machine
 from dynal_fast.experiment.reading import check_cycles
-from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
 from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.plain import build
 

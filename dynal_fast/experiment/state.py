@@ -24,7 +24,7 @@ from dynal_fast.experiment.determinism import (
 )
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
 from dynal_fast.experiment.observation import PoolObserver, parsed_schedules
-from dynal_fast.experiment.results import CycleResult, CycleTiming
+from dynal_fast.experiment.runs import CycleResult, CycleTiming
 from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.models import SEGMENTATION

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Sequence
 
-from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.report.html import NOTHING, both_widths, legend, missing, section, table
 from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Experiment, Method
