@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from dynal_fast._version import __version__
 from dynal_fast.bench.command import add_bench
 from dynal_fast.embeddings.command import add_select
-from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
+from dynal_fast.experiment.config import Protocol, RunConfig, Training
+from dynal_fast.experiment.tables import merge_tables, read_config
 from dynal_fast.report.command import add_demo_2d, add_report
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynal_fast.experiment.config import canonical_json
+from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.files import remove_leftovers, write_atomically
 from dynal_fast.plain import Between, checked, shown, table
 

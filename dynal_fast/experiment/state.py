@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dynal_fast._version import __version__
 from dynal_fast.data.inflate import PoolView, inflated_view
 from dynal_fast.experiment.checkpoint import CHECKPOINT, RandomStreams, own_random_state
-from dynal_fast.experiment.config import Protocol, Schedule, Training, canonical_json
+from dynal_fast.experiment.config import Protocol, Schedule, Training
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.determinism import (
     checked_device,
@@ -27,6 +27,7 @@ from dynal_fast.experiment.observation import PoolObserver, parsed_schedules
 from dynal_fast.experiment.runs import CycleResult, CycleTiming
 from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
+from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.models import SEGMENTATION
 from dynal_fast.pool.mc_dropout import dropout_layers
 from dynal_fast.strategies.registry import Select, Strategy, as_strategy, check_selects_from

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dynal_fast.experiment.config import RunConfig, canonical_json, merge_tables
+from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.results import RESULTS, GridResult
 from dynal_fast.experiment.runs import RunResult
+from dynal_fast.experiment.tables import canonical_json, merge_tables
 
 # What two parts of one experiment may differ in: which runs there are, and how they were run.
 _OF_A_PART = {"strategies", "seeds", "reference", "analysis", "preset"}
