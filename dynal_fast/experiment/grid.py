@@ -15,7 +15,6 @@ from dynal_fast.experiment.loop import ActiveLearningExperiment
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.experiment.runs import REFERENCE, RunResult
 from dynal_fast.strategies.registry import Strategy, get_strategy
-from dynal_fast.threads import checked_threads
 
 OnEpoch = Callable[[str, int], None]
 SELECTING = ", selecting"
@@ -66,7 +65,7 @@ def run_grid(
     if len(names) < len(config.strategies):
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
     if config.threads:
-        torch.set_num_threads(checked_threads(config.threads))
+        torch.set_num_threads(config.threads)
     if data is None:
         device = checked_device(config.device)
         cache, share = config.data_cache, config.scale
