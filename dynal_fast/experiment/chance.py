@@ -1,4 +1,4 @@
-"""Which models ended near chance, so that nobody compares strategies by them."""
+"""Which models ended near chance: their accuracies do not compare strategies."""
 
 import math
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a run is: the protocol, the training and the grid of strategies and seeds, checked once.
+"""The configuration of runs: protocol, training, and the grid of strategies and seeds.
 
 Nothing here imports torch, so that the command line can show its options at once.
 """
@@ -278,7 +278,7 @@ class RunConfig:
 
 
 def _check_keys(cls: Any, values: Mapping[str, Any], prefix: str = "") -> None:
-    """Refuse unknown keys, with what may have been meant."""
+    """Refuse unknown keys and suggest the closest known one."""
     hints = typing.get_type_hints(cls)
     for key, value in values.items():
         if key not in hints:

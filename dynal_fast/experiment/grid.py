@@ -1,4 +1,4 @@
-"""A grid of strategies and seeds: each run in its own folder, the results gathered in one."""
+"""Run a grid of strategies and seeds: each run in its own folder, all results in one file."""
 
 import dataclasses
 from collections.abc import Callable

@@ -22,7 +22,7 @@ LEAST_EPOCHS, LEAST_BATCH, LEAST_STEPS = 10, 16, 400
 
 @dataclass(frozen=True)
 class Preset:
-    """A protocol, where it is written down, and what the paper does not say."""
+    """A protocol, where the paper states it, and what was chosen where the paper is silent."""
 
     values: dict[str, Any]
     source: str

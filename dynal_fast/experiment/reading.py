@@ -1,6 +1,6 @@
-"""Results as they are read: every value is checked here, so that reports can rely on them.
+"""Read results and check every value, so that reports can rely on them.
 
-Files are edited by hand, cut short, and written by other versions. An error names the file and the
+Files get edited by hand, truncated, and written by other versions. An error names the file and the
 key, what it must be and what it is.
 """
 
@@ -20,7 +20,7 @@ from dynal_fast.plain import (
     table,
 )
 
-LONGEST_NAME = 200  # characters: strategies name folders
+LONGEST_NAME = 200  # characters: the name of a strategy is also that of a folder
 
 
 def read_grid(results_file: Path, timings_file: Path | None) -> Grid:
@@ -101,7 +101,9 @@ def _grid(results: Mapping[str, Any]) -> Grid:
 
 
 def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
-    """Return a table of which some keys are a dataclass's; those of other versions may be there.
+    """Return a table whose keys, where a dataclass has them too, are checked against its hints.
+
+    Keys of other versions may be there.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run gives: results that are the same on every repeat, and timings, kept apart."""
+"""The files of a grid: results, the same on every repeat, and timings, in a file of their own."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ class GridResult(Grid):
 
     @property
     def protocol_note(self) -> str:
-        """Whose protocol this is, and every size in which it departs from it; empty if nobody's."""
+        """The preset that was run and every departure from it; empty without a preset."""
         preset = self.configuration.get("preset")
         if not preset:
             return ""
@@ -75,8 +75,8 @@ class GridResult(Grid):
     def results_csv(self) -> str:
         """One line for each training: strategy, seed, cycle, labeled, accuracy, loss and steps.
 
-        Its column ``protocol`` is :attr:`protocol_note`: no line of a shrunk run passes for the
-        paper's own.
+        Its column ``protocol`` is :attr:`protocol_note`, so that no line of a shrunk run is taken
+        for the paper's own.
         """
         text, note = io.StringIO(), self.protocol_note
         writer = csv.writer(text, lineterminator="\n")

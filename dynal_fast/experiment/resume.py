@@ -1,4 +1,4 @@
-"""What a run keeps after every cycle, and how it goes on: checked before anything of it is used."""
+"""Save a run after every cycle, and resume it from a checkpoint that was checked whole first."""
 
 import dataclasses
 import warnings
@@ -69,7 +69,7 @@ def save(setup: RunSetup, state: RunState) -> None:
 def restore(setup: RunSetup, state: RunState) -> None:
     """Go on from the checkpoint in the experiment's directory, if there is one.
 
-    A run that goes on with other hardware warns: it may round otherwise.
+    A run that is resumed on other hardware warns: its results may round differently.
 
     Raises
     ------
@@ -113,9 +113,9 @@ def _facts(setup: RunSetup, checkpoint: Checkpoint) -> _Facts:
 
 def _check_configuration(setup: RunSetup, facts: _Facts) -> None:
     ours, theirs = setup.configuration, facts.configuration
-    if "sha256" not in theirs:  # format 1: it says less
+    if "sha256" not in theirs:  # format 1 had fewer keys
         ours = {key: value for key, value in ours.items() if key in theirs}
-    # What somebody chose says more than what follows from it.
+    # Name a setting that the user chose rather than a value derived from it.
     mine, other = ({k: v for k, v in each.items() if k not in _DERIVED} for each in (ours, theirs))
     difference = first_difference(mine, other) or first_difference(ours, theirs)
     if not difference:
@@ -169,7 +169,7 @@ def _checked_labeled(setup: RunSetup, cycles: list[CycleResult], labeled: Tensor
 
 
 def _check_recordings(setup: RunSetup, cycles: list[CycleResult]) -> None:
-    """Refuse ``analysis`` where a cycle is over that was not recorded: only training records."""
+    """Refuse ``analysis`` if a finished cycle was not recorded: it cannot be recorded later."""
     if not setup.analysis or setup.path is None:
         return
     folder = setup.path.parent

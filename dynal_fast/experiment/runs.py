@@ -1,4 +1,4 @@
-"""The values that runs give: cycles, their timings, runs, and a grid of them."""
+"""The results of cycles, of runs, and of a grid of runs, as values."""
 
 import platform
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class CycleResult:
     Raises
     ------
     ValueError
-        A value is not finite, a count or a share is none; the message names it.
+        A value is not finite, or out of range; the message names it.
     """
 
     cycle: Count

@@ -1,4 +1,4 @@
-"""What the loop shows a strategy: the candidates, the model, and passes over them on demand."""
+"""The context that the loop gives to a strategy: candidates, model, and passes on demand."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def selection_context(
     budget
         The number of picks.
     recorder
-        Gets the statistics that the strategy asks for.
+        Also records the statistics that the strategy asks for.
     """
     data, model, device = setup.data, state.model, setup.device
     needs, subset = setup.strategy.needs, setup.protocol.subset
@@ -104,8 +104,8 @@ def selection_context(
 def trained_member(setup: RunSetup, state: RunState, member: int) -> nn.Module:
     """Return a further model of the cycle, trained on the labeled samples alone.
 
-    Its initial weights, the order of its batches and its dropout belong to the seed of the run, the
-    cycle and the number of the member, so that a run that goes on trains the same ones.
+    Its initial weights, the order of its batches and its dropout depend on the seed of the run, the
+    cycle and the number of the member alone, so a resumed run trains the same members.
 
     Raises
     ------

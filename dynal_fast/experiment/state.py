@@ -1,4 +1,4 @@
-"""A run: what it is told, which stays, and what changes from cycle to cycle."""
+"""A run: its setup, which is fixed, and its state, which changes from cycle to cycle."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ class RunState:
 
 
 class RunSetup:
-    """What one run is told: its arguments, checked, and what follows from them.
+    """The fixed part of a run: its checked arguments, and what is derived from them.
 
     The parameters are those of :class:`~dynal_fast.experiment.loop.ActiveLearningExperiment`.
     """
@@ -94,7 +94,7 @@ class RunSetup:
         self.analysis = analysis
         if data.segments:
             check_segmentation(self.strategy, self.protocol, self.training, analysis)
-        # One label map is as large as thousands of labels: as many images as train together.
+        # A label map is as large as thousands of labels: no larger batches than in training.
         self.batch = self.training.batch_size if data.segments else EVALUATION_BATCH
         self.device = checked_device(device)
         self.path = Path(directory) / CHECKPOINT if directory is not None else None
@@ -134,7 +134,7 @@ class RunSetup:
         return json.loads(canonical_json(values))
 
     def originals(self, ids: Tensor) -> Tensor:
-        """Return the samples of the data set that entries of the pool show."""
+        """Return the sample of the data set that each entry of the pool is a copy of."""
         return ids if self.view is None else self.view.original_ids[ids]
 
     def initial_model(self, purpose: str = "model") -> nn.Module:
@@ -171,7 +171,7 @@ class RunSetup:
         return SEGMENTATION.get(self.model_name) if self.data.segments else None
 
     def finished(self, cycles: list[CycleResult]) -> bool:
-        """Whether all cycles ran, or the error fell as far as asked (the long-tail paper)."""
+        """Whether all cycles ran, or the error fell by ``protocol.error_reduction``."""
         wanted = self.protocol.error_reduction
         reached = bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
         return reached or len(cycles) > self.protocol.selections

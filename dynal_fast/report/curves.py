@@ -30,8 +30,8 @@ def draw_learning_curves(
     """Write ``name.png`` and ``name.svg`` and return their paths.
 
     One line for each strategy: the mean test accuracy over seeds against the number of labeled
-    samples, with one standard deviation as a band; a dashed line for training on all labels. Below,
-    whose protocol it is and in what the run departs from it.
+    samples, with one standard deviation as a band; a dashed line for training on all labels. The
+    note below names the preset and every departure from it.
     """
     import io
 

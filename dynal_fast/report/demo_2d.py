@@ -1,4 +1,4 @@
-"""The page of ``dynal-fast demo-2d``: what the methods ask for in the plane, and their numbers."""
+"""The page of ``dynal-fast demo-2d``: which points the methods label, and the results."""
 
 import dataclasses
 import itertools
