@@ -468,7 +468,7 @@ def test_another_machine_is_said(half, monkeypatch):
     from dynal_fast.experiment import resume
 
     monkeypatch.setattr(resume, "machine", lambda device: "an abacus")
-    with pytest.warns(UserWarning, match="goes on with an abacus after .*: results may differ"):
+    with pytest.warns(UserWarning, match="is resumed on an abacus after .*: results may differ"):
         experiment(half.parent).run()
     assert Checkpoint.load(half).facts["machines"][1:] == ["an abacus"]
     monkeypatch.undo()

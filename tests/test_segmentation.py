@@ -176,7 +176,7 @@ def test_cod_compares_with_the_model_at_the_end_of_the_last_cycle(data, retrain)
             return seconds
 
     run = experiment(data, "cod", protocol=Protocol(4, False, 2, 2, retrain))
-    run._observer = lambda: Watched(data.samples, ("cod",), 4)
+    run.observer = lambda: Watched(data.samples, ("cod",), 4)
     run.run()
     assert len(models) == len(compared) == 2
     initial = run.initial_model().state_dict()

@@ -20,7 +20,8 @@ from torch import Tensor
 from dynal_fast.bench.record import commit, read_record, write_record
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.config import RunConfig
-from dynal_fast.experiment.data import Oracle, load_data
+from dynal_fast.experiment.data import load_data
+from dynal_fast.experiment.oracle import Oracle
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.experiment.runs import RunResult
 from dynal_fast.report.analyses import informativeness, loss_by_rank

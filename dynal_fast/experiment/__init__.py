@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dynal_fast.experiment.compression import CompressionExperiment
     from dynal_fast.experiment.config import Protocol, RunConfig, Training
-    from dynal_fast.experiment.data import ExperimentData, Oracle, SampleSet, load_data
+    from dynal_fast.experiment.data import ExperimentData, load_data
     from dynal_fast.experiment.grid import run_grid
     from dynal_fast.experiment.loop import ActiveLearningExperiment
+    from dynal_fast.experiment.oracle import Oracle
     from dynal_fast.experiment.results import GridResult
     from dynal_fast.experiment.runs import RunResult
+    from dynal_fast.experiment.samples import SampleSet
     from dynal_fast.experiment.tables import read_config
 
 _HOMES = {
@@ -21,11 +23,11 @@ _HOMES = {
     "CompressionExperiment": "compression",
     "ExperimentData": "data",
     "GridResult": "results",
-    "Oracle": "data",
+    "Oracle": "oracle",
     "Protocol": "config",
     "RunConfig": "config",
     "RunResult": "runs",
-    "SampleSet": "data",
+    "SampleSet": "samples",
     "Training": "config",
     "load_data": "data",
     "read_config": "tables",

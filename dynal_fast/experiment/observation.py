@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
-from dynal_fast.experiment.data import SampleSet
+from dynal_fast.experiment.samples import SampleSet
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
 from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
 

@@ -96,7 +96,7 @@ def restore(setup: RunSetup, state: RunState) -> None:
             check_layout(state.objective.state(), objective, "objective")
             state.objective.restore(objective)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be gone on from: {error}") from error
+        raise ValueError(f"{path} cannot be resumed: {error}") from error
     state.labeled, state.targets = labeled, setup.data.oracle.label(labeled)
     state.cycles, state.timings = facts.cycles, facts.timings
     _follow_machine(setup, state, facts)
@@ -188,7 +188,7 @@ def _follow_machine(setup: RunSetup, state: RunState, facts: _Facts) -> None:
         return
     if state.machines:
         warnings.warn(
-            f"{setup.path} goes on with {here} after {state.machines[-1]}: results may differ "
+            f"{setup.path} is resumed on {here} after {state.machines[-1]}: results may differ "
             "in their last bits from those of one machine",
             stacklevel=2,
         )

@@ -103,7 +103,7 @@ def class_ious(
     Parameters
     ----------
     samples
-        A :class:`~dynal_fast.experiment.data.SampleSet`; its sample i has the label map i.
+        A :class:`~dynal_fast.experiment.samples.SampleSet`; its sample i has the label map i.
     """
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     with evaluating(model), torch.no_grad():

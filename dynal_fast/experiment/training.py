@@ -11,7 +11,8 @@ from torch.nn import functional
 from dynal_fast.data.augment import Augmentation
 from dynal_fast.evaluating import evaluating
 from dynal_fast.experiment.config import Training
-from dynal_fast.experiment.data import ExperimentData, SampleSet
+from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.samples import SampleSet
 from dynal_fast.experiment.segmentation import LabelMaps, class_ious
 from dynal_fast.experiment.semi_supervised import Objective
 
