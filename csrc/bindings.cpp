@@ -9,7 +9,7 @@ namespace py = pybind11;
 
 void bind_dense_discrepancy(py::module_& m);
 void bind_farthest_first(py::module_& parent);
-void bind_pool_stats(py::module_& m);
+void bind_pool_stats(py::module_& parent);
 
 PYBIND11_MODULE(_C, m) {
   m.doc() =

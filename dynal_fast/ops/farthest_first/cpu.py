@@ -52,7 +52,12 @@ class CpuKernels:
             end = min(begin + step, rows.size)
             measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
             self.native.measure(
-                self._space(0), native, begin, end, measures.ctypes.data, kernel_threads()
+                space=self._space(0),
+                points=native,
+                begin=begin,
+                end=end,
+                measures=measures.ctypes.data,
+                threads=kernel_threads(),
             )
             squared, centered = measures[:, 0], measures[:, 1]
             bad = checks.bad_squared_norms(squared, self.metric)
@@ -78,26 +83,11 @@ class CpuKernels:
         groups = Groups.one(rows, centers)  # must outlive the call, which sees addresses only
         lower = torch.empty(len(rows), len(centers))
         upper = torch.empty_like(lower)
-        self._in_shares(
-            self.native.distances,
-            self._space(x.exponent),
-            self._points(x),
-            self._points(y),
-            self._groups(groups),
-            lower.data_ptr(),
-            upper.data_ptr(),
-        )
+        self._in_shares(self.native.distances, x, y, groups, lower=lower, upper=upper)
         return lower, upper
 
     def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
-        self._in_shares(
-            self.native.bound,
-            self._space(x.exponent),
-            self._points(x),
-            self._points(y),
-            self._groups(groups),
-            bound.data_ptr(),
-        )
+        self._in_shares(self.native.bound, x, y, groups, bound=bound)
 
     def refresh(
         self,
@@ -108,16 +98,7 @@ class CpuKernels:
         bound: torch.Tensor,
         exact: torch.Tensor,
     ) -> None:
-        self._in_shares(
-            self.native.refresh,
-            self._space(x.exponent),
-            self._points(x),
-            self._points(y),
-            self._groups(groups),
-            0 if first is None else first.data_ptr(),
-            bound.data_ptr(),
-            exact.data_ptr(),
-        )
+        self._in_shares(self.native.refresh, x, y, groups, first=first, bound=bound, exact=exact)
 
     def assign(
         self,
@@ -128,22 +109,27 @@ class CpuKernels:
         bound: torch.Tensor,
         keys: torch.Tensor,
     ) -> None:
-        self._in_shares(
-            self.native.assign,
-            self._space(x.exponent),
-            self._points(x),
-            self._points(y),
-            self._groups(groups),
-            ranks.data_ptr(),
-            bound.data_ptr(),
-            keys.data_ptr(),
-        )
+        self._in_shares(self.native.assign, x, y, groups, ranks=ranks, bound=bound, keys=keys)
 
-    def _in_shares(self, primitive: Callable[..., int], *arguments: object) -> None:
+    def _in_shares(
+        self,
+        primitive: Callable[..., int],
+        x: Points,
+        y: Points,
+        groups: Groups,
+        **arrays: torch.Tensor | None,
+    ) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
+        pairs = {
+            "space": self._space(x.exponent),
+            "x": self._points(x),
+            "y": self._points(y),
+            "groups": self._groups(groups),
+        }
+        addresses = {name: 0 if a is None else a.data_ptr() for name, a in arrays.items()}
         unit, threads = 0, kernel_threads()
         while unit != self.native.DONE:
-            unit = primitive(*arguments, unit, WORK, threads)
+            unit = primitive(**pairs, **addresses, unit=unit, work=WORK, threads=threads)
 
     def traverse(
         self,
@@ -157,45 +143,47 @@ class CpuKernels:
         count, done = 0, False
         while not done:
             more, done = self.native.traverse(
-                self._space(x.exponent),
-                self._points(x),
-                head.data_ptr(),
-                len(head),
-                outside,
-                exact.data_ptr(),
-                picks[count:].data_ptr(),
-                values[count:].data_ptr(),
-                len(picks) - count,
-                WORK,
-                kernel_threads(),
+                space=self._space(x.exponent),
+                x=self._points(x),
+                head=head.data_ptr(),
+                count=len(head),
+                outside=outside,
+                exact=exact.data_ptr(),
+                picks=picks[count:].data_ptr(),
+                values=values[count:].data_ptr(),
+                limit=len(picks) - count,
+                work=WORK,
+                threads=kernel_threads(),
             )
             count += more
         return count
 
     def _space(self, exponent: int) -> object:
         cosine = self.metric == "cosine"
-        return self.native.Space(self.columns, cosine, self.mean.data_ptr(), exponent)
+        return self.native.Space(
+            columns=self.columns, cosine=cosine, mean=self.mean.data_ptr(), exponent=exponent
+        )
 
     def _points(self, points: Points) -> object:
         rows = points.rows
         item = rows.dtype.itemsize
         aligned = rows.address % item == 0 and rows.row_bytes % item == 0
         return self.native.Points(
-            rows.address,
-            rows.row_bytes,
-            rows.column_bytes,
-            dtypes.code(rows.dtype),
-            rows.swapped,
-            aligned and rows.column_bytes == item and not rows.swapped,
-            points.norms.data_ptr(),
-            points.scales.data_ptr(),
+            data=rows.address,
+            row_bytes=rows.row_bytes,
+            column_bytes=rows.column_bytes,
+            dtype=dtypes.code(rows.dtype),
+            swapped=rows.swapped,
+            in_place=aligned and rows.column_bytes == item and not rows.swapped,
+            norms=points.norms.data_ptr(),
+            scales=points.scales.data_ptr(),
         )
 
     def _groups(self, groups: Groups) -> object:
         return self.native.Groups(
-            len(groups.row_ends),
-            groups.rows.data_ptr(),
-            groups.row_ends.data_ptr(),
-            groups.centers.data_ptr(),
-            groups.center_ends.data_ptr(),
+            count=len(groups.row_ends),
+            rows=groups.rows.data_ptr(),
+            row_ends=groups.row_ends.data_ptr(),
+            centers=groups.centers.data_ptr(),
+            center_ends=groups.center_ends.data_ptr(),
         )

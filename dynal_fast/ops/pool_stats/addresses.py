@@ -1,10 +1,12 @@
-"""Tensors of an update as the compiled kernels take them: addresses and sizes."""
+"""A tracker and a head as the compiled kernels take them: structs of addresses and sizes.
+
+``native`` is the module that has the structs, ``_C.pool_stats`` or ``_cuda``.
+"""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
-
-from dynal_fast.ops.pool_stats.contract import STATE
 
 
 def row_address(tensor: Tensor, row: int) -> int:
@@ -12,25 +14,36 @@ def row_address(tensor: Tensor, row: int) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def head_addresses(
-    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int = 0
-) -> tuple[int, int, int, int]:
+def native_head(
+    native: Any, features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int = 0
+) -> Any:
+    """The head that is applied to the features from row ``first`` on, None without a head."""
     if features is None or weight is None:
-        return 0, 0, 0, 0
-    address = 0 if bias is None else bias.data_ptr()
-    return row_address(features, first), weight.data_ptr(), address, features.shape[1]
+        return None
+    return native.Head(
+        features=row_address(features, first),
+        weight=weight.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+        width=features.shape[1],
+    )
 
 
-def tracker_addresses(
-    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, state: Mapping[str, Tensor]
-) -> tuple[object, ...]:
+def native_tracker(
+    native: Any,
+    classes: int,
+    pass_stamp: Tensor,
+    stamp: Tensor,
+    unknown_ids: Tensor,
+    state: Mapping[str, Tensor],
+) -> Any:
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
-    return (
-        pass_stamp.data_ptr(),
-        stamp.data_ptr(),
-        len(stamp),
-        unknown_ids.data_ptr(),
-        [state[name].data_ptr() if name in state else 0 for name in STATE],
-        state["label_counts"].element_size() if "label_counts" in state else 0,
-        outputs[0].element_size() if outputs else 0,
+    return native.Tracker(
+        samples=len(stamp),
+        classes=classes,
+        pass_stamp=pass_stamp.data_ptr(),
+        stamp=stamp.data_ptr(),
+        unknown_ids=unknown_ids.data_ptr(),
+        tensors={name: tensor.data_ptr() for name, tensor in state.items()},
+        label_bytes=state["label_counts"].element_size() if "label_counts" in state else 0,
+        output_bytes=outputs[0].element_size() if outputs else 0,
     )

@@ -7,9 +7,9 @@ from torch import Tensor
 from dynal_fast._extension import load
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import (
-    head_addresses,
+    native_head,
+    native_tracker,
     row_address,
-    tracker_addresses,
 )
 from dynal_fast.threads import kernel_threads
 
@@ -26,21 +26,18 @@ def update_tensors(
     state: Mapping[str, Tensor],
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
-    classes = logits.shape[1]
-    update = load().pool_stats_update
-    tracker = tracker_addresses(pass_stamp, stamp, unknown_ids, state)
+    native, classes = load().pool_stats, logits.shape[1]
+    tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
     for first, rows in _slices(len(sample_ids), classes):
-        update(
-            row_address(sample_ids, first),
-            sample_ids.element_size(),
-            rows,
-            classes,
-            dtypes.code(logits.dtype),
-            row_address(logits, first),
-            0 if teacher_logits is None else row_address(teacher_logits, first),
-            tracker,
-            kernel_threads(),
+        batch = native.Batch(
+            rows=rows,
+            ids=row_address(sample_ids, first),
+            id_bytes=sample_ids.element_size(),
+            dtype=dtypes.code(logits.dtype),
+            logits=row_address(logits, first),
+            teacher_logits=0 if teacher_logits is None else row_address(teacher_logits, first),
         )
+        native.update(tracker, batch, kernel_threads())
 
 
 def update_tensors_from_features(
@@ -57,21 +54,18 @@ def update_tensors_from_features(
     state: Mapping[str, Tensor],
 ) -> None:
     """Fold a batch of features into the state through a linear head."""
-    classes = len(weight)
-    update = load().pool_stats_update_from_features
-    tracker = tracker_addresses(pass_stamp, stamp, unknown_ids, state)
+    native, classes = load().pool_stats, len(weight)
+    tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
     for first, rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
-        update(
-            row_address(sample_ids, first),
-            sample_ids.element_size(),
-            rows,
-            classes,
-            dtypes.code(features.dtype),
-            head_addresses(features, weight, bias, first),
-            head_addresses(teacher_features, teacher_weight, teacher_bias, first),
-            tracker,
-            kernel_threads(),
+        batch = native.Batch(
+            rows=rows,
+            ids=row_address(sample_ids, first),
+            id_bytes=sample_ids.element_size(),
+            dtype=dtypes.code(features.dtype),
+            head=native_head(native, features, weight, bias, first),
+            teacher_head=native_head(native, teacher_features, teacher_weight, teacher_bias, first),
         )
+        native.update(tracker, batch, kernel_threads())
 
 
 def _slices(rows: int, cost: int) -> list[tuple[int, int]]:

@@ -47,7 +47,7 @@ from torch import Tensor
 
 from dynal_fast._extension import load_cuda
 from dynal_fast.ops import dtypes
-from dynal_fast.ops.pool_stats.addresses import head_addresses, tracker_addresses
+from dynal_fast.ops.pool_stats.addresses import native_head, native_tracker
 from dynal_fast.ops.pool_stats.contract import STATE
 
 SMALLEST = 129  # classes: fewer are one block's, and a row then fits in one program's registers
@@ -69,17 +69,17 @@ def update_from_features(
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, by the kernel that is made for them."""
     if teacher_features is None and fits(features, weight, bias, state):
+        native = _extension()
+        tracker = native_tracker(native, len(weight), pass_stamp, stamp, unknown_ids, state)
+        batch = native.Batch(
+            rows=len(sample_ids),
+            ids=sample_ids.data_ptr(),
+            id_bytes=sample_ids.element_size(),
+            dtype=dtypes.code(features.dtype),
+            head=native_head(native, features, weight, bias),
+        )
         with torch.cuda.device_of(features):
-            _extension().pool_stats_update_from_features(
-                sample_ids.data_ptr(),
-                sample_ids.element_size(),
-                len(sample_ids),
-                len(weight),
-                dtypes.code(features.dtype),
-                head_addresses(features, weight, bias),
-                tracker_addresses(pass_stamp, stamp, unknown_ids, state),
-                _stream(features.device),
-            )
+            native.pool_stats_update_from_features(tracker, batch, _stream(features.device))
         return
     from dynal_fast.ops.pool_stats import triton
 
