@@ -1,6 +1,7 @@
 """A tracker and a head as the compiled kernels take them: structs of addresses and sizes.
 
-``native`` is the module that has the structs, ``_C.pool_stats`` or ``_cuda``.
+``native`` is the module that has the structs of ``csrc/pool_stats/structs.h``: ``_C.pool_stats`` or
+``_cuda``. They are made once a call, without keywords, which would take twice as long.
 """
 
 from collections.abc import Mapping
@@ -20,11 +21,9 @@ def native_head(
     """The head that is applied to the features from row ``first`` on, None without a head."""
     if features is None or weight is None:
         return None
+    bias_address = 0 if bias is None else bias.data_ptr()
     return native.Head(
-        features=row_address(features, first),
-        weight=weight.data_ptr(),
-        bias=0 if bias is None else bias.data_ptr(),
-        width=features.shape[1],
+        row_address(features, first), weight.data_ptr(), bias_address, features.shape[1]
     )
 
 
@@ -38,12 +37,12 @@ def native_tracker(
 ) -> Any:
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
     return native.Tracker(
-        samples=len(stamp),
-        classes=classes,
-        pass_stamp=pass_stamp.data_ptr(),
-        stamp=stamp.data_ptr(),
-        unknown_ids=unknown_ids.data_ptr(),
-        tensors={name: tensor.data_ptr() for name, tensor in state.items()},
-        label_bytes=state["label_counts"].element_size() if "label_counts" in state else 0,
-        output_bytes=outputs[0].element_size() if outputs else 0,
+        stamp.shape[0],
+        classes,
+        pass_stamp.data_ptr(),
+        stamp.data_ptr(),
+        unknown_ids.data_ptr(),
+        {name: tensor.data_ptr() for name, tensor in state.items()},
+        state["label_counts"].element_size() if "label_counts" in state else 0,
+        outputs[0].element_size() if outputs else 0,
     )

@@ -30,12 +30,12 @@ def update_tensors(
     tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
     for first, rows in _slices(len(sample_ids), classes):
         batch = native.Batch(
-            rows=rows,
-            ids=row_address(sample_ids, first),
-            id_bytes=sample_ids.element_size(),
-            dtype=dtypes.code(logits.dtype),
-            logits=row_address(logits, first),
-            teacher_logits=0 if teacher_logits is None else row_address(teacher_logits, first),
+            rows,
+            row_address(sample_ids, first),
+            sample_ids.element_size(),
+            dtypes.code(logits.dtype),
+            row_address(logits, first),
+            0 if teacher_logits is None else row_address(teacher_logits, first),
         )
         native.update(tracker, batch, kernel_threads())
 
@@ -58,10 +58,10 @@ def update_tensors_from_features(
     tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
     for first, rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
         batch = native.Batch(
-            rows=rows,
-            ids=row_address(sample_ids, first),
-            id_bytes=sample_ids.element_size(),
-            dtype=dtypes.code(features.dtype),
+            rows,
+            row_address(sample_ids, first),
+            sample_ids.element_size(),
+            dtypes.code(features.dtype),
             head=native_head(native, features, weight, bias, first),
             teacher_head=native_head(native, teacher_features, teacher_weight, teacher_bias, first),
         )
