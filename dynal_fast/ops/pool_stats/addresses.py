@@ -4,10 +4,11 @@
 ``_cuda``. They are made once a call, without keywords, which would take twice as long.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from dynal_fast.ops.pool_stats.contract import Head, Tracker
 
 
 def row_address(tensor: Tensor, row: int) -> int:
@@ -15,26 +16,19 @@ def row_address(tensor: Tensor, row: int) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def native_head(
-    native: Any, features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int = 0
-) -> Any:
+def native_head(native: Any, head: Head | None, first: int = 0) -> Any:
     """The head that is applied to the features from row ``first`` on, None without a head."""
-    if features is None or weight is None:
+    if head is None:
         return None
+    features, weight, bias = head
     bias_address = 0 if bias is None else bias.data_ptr()
     return native.Head(
         row_address(features, first), weight.data_ptr(), bias_address, features.shape[1]
     )
 
 
-def native_tracker(
-    native: Any,
-    classes: int,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
-) -> Any:
+def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
+    pass_stamp, stamp, unknown_ids, state = tracker
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
     return native.Tracker(
         stamp.shape[0],

@@ -1,7 +1,5 @@
 """``pool_stats_update`` on the CPU: the compiled kernel, given addresses."""
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from dynal_fast._extension import load
@@ -11,23 +9,18 @@ from dynal_fast.ops.pool_stats.addresses import (
     native_tracker,
     row_address,
 )
+from dynal_fast.ops.pool_stats.contract import Head, Tracker
 from dynal_fast.threads import kernel_threads
 
 MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
 
 
-def update_tensors(
-    sample_ids: Tensor,
-    logits: Tensor,
-    teacher_logits: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+def update(
+    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
     native, classes = load().pool_stats, logits.shape[1]
-    tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
+    native_state = native_tracker(native, classes, tracker)
     for first, rows in _slices(len(sample_ids), classes):
         batch = native.Batch(
             rows,
@@ -37,35 +30,25 @@ def update_tensors(
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
         )
-        native.update(tracker, batch, kernel_threads())
+        native.update(native_state, batch, kernel_threads())
 
 
-def update_tensors_from_features(
-    sample_ids: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_features: Tensor | None,
-    teacher_weight: Tensor | None,
-    teacher_bias: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+def update_from_features(
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """Fold a batch of features into the state through a linear head."""
-    native, classes = load().pool_stats, len(weight)
-    tracker = native_tracker(native, classes, pass_stamp, stamp, unknown_ids, state)
-    for first, rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
+    native, classes = load().pool_stats, len(head.weight)
+    native_state = native_tracker(native, classes, tracker)
+    for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
         batch = native.Batch(
             rows,
             row_address(sample_ids, first),
             sample_ids.element_size(),
-            dtypes.code(features.dtype),
-            head=native_head(native, features, weight, bias, first),
-            teacher_head=native_head(native, teacher_features, teacher_weight, teacher_bias, first),
+            dtypes.code(head.features.dtype),
+            head=native_head(native, head, first),
+            teacher_head=native_head(native, teacher, first),
         )
-        native.update(tracker, batch, kernel_threads())
+        native.update(native_state, batch, kernel_threads())
 
 
 def _slices(rows: int, cost: int) -> list[tuple[int, int]]:

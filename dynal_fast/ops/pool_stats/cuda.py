@@ -48,54 +48,35 @@ from torch import Tensor
 from dynal_fast._extension import load_cuda
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import native_head, native_tracker
-from dynal_fast.ops.pool_stats.contract import STATE
+from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
 
 SMALLEST = 129  # classes: fewer are one block's, and a row then fits in one program's registers
 MAX_ROWS = 2**31 - 64  # their numbers are coordinates of copies
 
 
 def update_from_features(
-    sample_ids: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_features: Tensor | None,
-    teacher_weight: Tensor | None,
-    teacher_bias: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, by the kernel that is made for them."""
-    if teacher_features is None and fits(features, weight, bias, state):
+    if teacher is None and fits(*head, tracker.state):
         native = _extension()
-        tracker = native_tracker(native, len(weight), pass_stamp, stamp, unknown_ids, state)
         batch = native.Batch(
-            rows=len(sample_ids),
-            ids=sample_ids.data_ptr(),
-            id_bytes=sample_ids.element_size(),
-            dtype=dtypes.code(features.dtype),
-            head=native_head(native, features, weight, bias),
+            len(sample_ids),
+            sample_ids.data_ptr(),
+            sample_ids.element_size(),
+            dtypes.code(head.features.dtype),
+            head=native_head(native, head),
         )
-        with torch.cuda.device_of(features):
-            native.pool_stats_update_from_features(tracker, batch, _stream(features.device))
+        with torch.cuda.device_of(head.features):
+            native.pool_stats_update_from_features(
+                native_tracker(native, len(head.weight), tracker),
+                batch,
+                _stream(head.features.device),
+            )
         return
     from dynal_fast.ops.pool_stats import triton
 
-    triton.update_from_features(
-        sample_ids,
-        features,
-        weight,
-        bias,
-        teacher_features,
-        teacher_weight,
-        teacher_bias,
-        pass_stamp,
-        stamp,
-        unknown_ids,
-        state,
-    )
+    triton.update_from_features(sample_ids, head, teacher, tracker)
 
 
 def fits(
