@@ -1,5 +1,5 @@
-// Bindings only bind: take raw addresses and sizes, release the GIL, forward. The Python side of
-// each operation has checked dtype, shape, contiguity and device before an address gets here.
+// Bindings only bind: they take addresses and sizes, release the GIL and forward. The Python side
+// of each operation has checked dtype, shape, contiguity and device.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
