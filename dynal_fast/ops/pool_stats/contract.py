@@ -1,4 +1,4 @@
-"""What one update of the pool statistics reads and writes: tensors, stamps, checks."""
+"""What one update of the pool statistics reads and writes, and the checks of it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ DUPLICATE = 2
 DROPPED = 2**31 - 1
 MAX_PASSES = DROPPED // STAMP_STEP - 1
 
-# Where logits are counted, a row with one beyond +-2^40 counts as not finite: the squares that
-# logit_m2 adds up could leave float32. Below, 2^19 classes in each of MAX_PASSES passes cannot.
+# With logit_count, a row with a logit beyond +-2^40 counts as not finite, lest logit_m2 overflow
+# float32. Up to 2^40 it cannot, with 2^19 classes in each of MAX_PASSES passes.
 LOGIT_LIMIT = 2.0**40
 
-# unknown_ids[0] counts them, the rest holds the first few.
+# unknown_ids[0] is their number, the rest holds the first few.
 MAX_UNKNOWN_IDS = 15
 
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor of the state: the part it belongs to, its axes, dtype and fresh value.
+    """One tensor of the state: its part, axes, dtypes and initial value.
 
-    ``kept``: it outlives ``begin_cycle``.
+    ``kept``: ``begin_cycle`` does not reset it.
     """
 
     part: str
@@ -47,7 +47,7 @@ _INT = (torch.int32,)
 _FLOAT = (torch.float32,)
 _NAN = float("nan")
 
-# The order is that of the operator's arguments.
+# In the order of the operator's arguments.
 STATE: dict[str, StateTensor] = {
     "count": StateTensor("probabilities", False, _INT, 0),
     "mean": StateTensor("probabilities", True, _FLOAT, 0),
@@ -69,7 +69,7 @@ STATE: dict[str, StateTensor] = {
     "last_top": StateTensor("last", False, _FLOAT, _NAN),
     "last_margin": StateTensor("last", False, _FLOAT, _NAN),
 }
-# What a part cannot be updated without; its other tensors are optional.
+# What each part needs; its other tensors are optional.
 REQUIRED = {
     "probabilities": ("count", "mean"),
     "logits": ("logit_count", "logit_mean", "logit_m2"),
@@ -150,7 +150,7 @@ def is_ready(
     num_classes: int | None,
     device: torch.device,
 ) -> bool:
-    """Whether a batch is what the kernels take, at less cost than `check_batch`, which says why."""
+    """Whether the kernels take a batch: `check_batch`, faster and without a reason."""
     if torch.compiler.is_compiling() or num_classes is None:
         return False
     if type(sample_ids) is not Tensor or sample_ids.dtype not in ID_DTYPES:
@@ -179,7 +179,7 @@ def _is_ready(logits: object, shape: tuple[int, int], device: torch.device) -> b
 
 
 def _lies_at_its_address(tensor: Tensor, device: torch.device) -> bool:
-    """`check_addressable` and more, of a tensor of a dtype that is real and not quantized."""
+    """`check_addressable` and more, for a tensor of a real dtype that is not quantized."""
     return (
         tensor.data_ptr() != 0
         and tensor.is_contiguous()
@@ -195,7 +195,7 @@ def check_batch(
     num_classes: int | None,
     device: torch.device,
 ) -> None:
-    """Raise ``ValueError`` unless the batch is what the kernels take: nothing is converted."""
+    """Raise ``ValueError`` unless the kernels take the batch as it is."""
     check_ids(sample_ids, device)
     rows = len(sample_ids)
     check_tensor("logits", logits)
