@@ -6,7 +6,7 @@ The host waits for the device once in each of ``points`` (for bad rows), ``refre
 
 import struct
 import warnings
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from dynal_fast.ops.farthest_first.triton_filter import (
     measure,
 )
 from dynal_fast.ops.farthest_first.triton_traverse import traverse
+from dynal_fast.ops.farthest_first.triton_work import cut, upper_tiles
 from dynal_fast.ops.launch import interpreted, launch
 
 HEAD = 4096  # rows in a head (README.md)
@@ -263,7 +264,7 @@ class TritonKernels(Kernels[TritonPoints]):
         aligned = _aligned(x, y, depth)
         scaled = x.filter_exponent != 0  # needs registers that a large tile leaves no room for
         rows, columns, warps = FILTER_TILE[mode] if aligned and not scaled else SMALL_TILE
-        work = _work(groups, rows, columns, 2 * _processors(x.array.device))
+        work = cut(groups, rows, columns, 2 * _processors(x.array.device))
         if len(work) == 0:
             return
         launch(
@@ -320,9 +321,9 @@ class TritonKernels(Kernels[TritonPoints]):
         device = x.array.device
         rows, columns = EXACT_TILE
         if block is None:
-            work = _work(groups, rows, columns, None).to(device, non_blocking=True)
+            work = cut(groups, rows, columns, None).to(device, non_blocking=True)
         else:
-            work = _upper_tiles(len(groups.rows), device)
+            work = upper_tiles(len(groups.rows), EXACT_TILE, device)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         origin = groups.centers[y.norms[groups.centers].argmin(0, keepdim=True)]
         launch(
@@ -390,43 +391,3 @@ def _processors(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).multi_processor_count
     return 1
-
-
-@lru_cache(maxsize=2)  # most heads of a traversal have one size; making this takes 1 ms
-def _upper_tiles(size: int, device: torch.device) -> Tensor:
-    """The work of a symmetric block: its tiles on and above the diagonal."""
-    rows = torch.arange(size)
-    work = _work(Groups.one(rows, rows), *EXACT_TILE, None)
-    return work[work[:, 3] > work[:, 0]].to(device)
-
-
-def _work(groups: Groups, rows: int, columns: int, programs: int | None) -> Tensor:
-    """Cut all groups into work: start and end of rows and of centers, (programs, 4) int32.
-
-    A program takes up to ``rows`` rows, and a multiple of ``columns`` centers that gives about
-    ``programs`` programs, or one for each tile of rows if that is more. None: one tile each.
-    """
-    row_ends, center_ends = groups.row_ends.numpy(), groups.center_ends.numpy()
-    row_starts = np.concatenate([[0], row_ends[:-1]])
-    center_starts = np.concatenate([[0], center_ends[:-1]])
-    row_tiles = -(-(row_ends - row_starts) // rows)
-    center_tiles = -(-(center_ends - center_starts) // columns)
-    row_tiles[center_tiles == 0] = 0
-    splits = center_tiles if programs is None else -(-programs // max(int(row_tiles.sum()), 1))
-    run = -(-center_tiles // np.maximum(splits, 1)) * columns  # centers of one program
-    runs = -(-(center_ends - center_starts) // np.maximum(run, 1))
-    count = row_tiles * runs
-    group = np.repeat(np.arange(len(count)), count)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
-    row = row_starts[group] + place // runs[group] * rows
-    center = center_starts[group] + place % runs[group] * run[group]
-    work = np.stack(
-        [
-            row,
-            np.minimum(row + rows, row_ends[group]),
-            center,
-            np.minimum(center + run[group], center_ends[group]),
-        ],
-        axis=1,
-    )
-    return torch.from_numpy(work.astype(np.int32))
