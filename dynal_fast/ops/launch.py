@@ -52,7 +52,7 @@ def interpreted(kernel: Any) -> bool:
 
 
 def compiling_only() -> bool:
-    """Whether kernels are being compiled for a GPU that is not there, and not run."""
+    """Whether kernels are compiled for a GPU that is not there (``benchmarks.ahead_of_time``)."""
     return getattr(driver._active, "is_absent", False)
 
 

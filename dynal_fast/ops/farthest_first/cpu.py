@@ -7,26 +7,12 @@ import torch
 from torch import Tensor
 
 from dynal_fast import _extension
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.threads import kernel_threads
 
-# Dtype in csrc/farthest_first.h.
-DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.float32,
-    torch.float64,
-    torch.uint32,
-    torch.int32,
-    torch.uint64,
-    torch.int64,
-)
 SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
@@ -65,7 +51,7 @@ class CpuKernels(Kernels[Points]):
         step = max(1, WORK // 64 // self.columns)
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
-            measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first.h
+            measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
             self.native.measure(
                 self._space(0), native, begin, end, measures.ctypes.data, kernel_threads()
             )
@@ -187,7 +173,7 @@ class CpuKernels(Kernels[Points]):
             rows.address,
             rows.row_bytes,
             rows.column_bytes,
-            DTYPES.index(rows.dtype),
+            dtypes.code(rows.dtype),
             rows.swapped,
             aligned and rows.column_bytes == item and not rows.swapped,
             points.norms.data_ptr(),

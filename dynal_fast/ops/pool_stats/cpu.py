@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from dynal_fast._extension import load
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import (
-    DTYPE_CODES,
     head_addresses,
     row_address,
     tracker_addresses,
@@ -28,7 +28,7 @@ def update(
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[logits.dtype],
+            dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
             addresses,
@@ -49,7 +49,7 @@ def update_from_features(
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[head.features.dtype],
+            dtypes.code(head.features.dtype),
             head_addresses(head, first),
             head_addresses(teacher, first),
             addresses,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load_cuda
-from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES, head_addresses, tracker_addresses
+from dynal_fast.ops import dtypes
+from dynal_fast.ops.pool_stats.addresses import head_addresses, tracker_addresses
 from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
 
 SMALLEST = 129  # classes; rows of fewer fit in one program's registers, in Triton
@@ -30,7 +31,7 @@ def update_from_features(
                 sample_ids.element_size(),
                 len(sample_ids),
                 len(head.weight),
-                DTYPE_CODES[head.features.dtype],
+                dtypes.code(head.features.dtype),
                 head_addresses(head),
                 tracker_addresses(tracker),
                 _stream(head.features.device),
