@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.farthest_first.arrays import Array, as_array, check_exact_integers
 
-INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-DTYPES = {
-    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", *INTEGERS)
-}
-ON_CPU_ONLY = ("torch.uint16", "torch.uint32", "torch.uint64")  # torch has few kernels for them
+DTYPES = {dtypes.name(dtype): dtype for dtype in dtypes.DTYPES}
+INTEGERS = tuple(name for name, dtype in DTYPES.items() if not dtype.is_floating_point)
+ON_CPU_ONLY = ("uint16", "uint32", "uint64")  # torch has few kernels for them
 METRICS = ("euclidean", "cosine")
 
 
@@ -128,7 +127,7 @@ def as_rows(value: Any, name: str) -> Rows:
         strides, swapped = array.strides, not array.dtype.isnative
     else:
         array = array.view(torch.uint8) if array.dtype == torch.bool else array
-        dtype, swapped = DTYPES.get(str(array.dtype).removeprefix("torch.")), False
+        dtype, swapped = DTYPES.get(dtypes.name(array.dtype)), False
         device, address = array.device, array.data_ptr()
         strides = tuple(stride * array.itemsize for stride in array.stride())
     if dtype is None:
@@ -136,7 +135,7 @@ def as_rows(value: Any, name: str) -> Rows:
             f"{name} must be float16, bfloat16, float32, float64 or integers, got {array.dtype}; "
             "convert it, for example with .astype('float32') or .float()"
         )
-    if str(dtype) in ON_CPU_ONLY and device.type != "cpu":
+    if dtypes.name(dtype) in ON_CPU_ONLY and device.type != "cpu":
         raise ValueError(
             f"{name} must hold signed integers or bytes on {device.type}, got {dtype}; convert it "
             "with .to(torch.int64)"

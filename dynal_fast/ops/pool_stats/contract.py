@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -300,9 +301,9 @@ def _check_placed(name: str, tensor: Tensor, device: torch.device) -> None:
         )
 
 
-def _alternatives(dtypes: Iterable[torch.dtype]) -> str:
-    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+def _alternatives(accepted: Iterable[torch.dtype]) -> str:
+    return " or ".join(map(dtypes.name, accepted))
 
 
 def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)} {dtypes.name(tensor.dtype)}"
