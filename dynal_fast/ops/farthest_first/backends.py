@@ -8,10 +8,10 @@ import torch
 
 from dynal_fast._triton import require_triton
 from dynal_fast.ops.backends import Backends
-from dynal_fast.ops.farthest_first import reference
+from dynal_fast.ops.farthest_first import heads, reference
 from dynal_fast.ops.farthest_first.contract import Answer, Cover, Covered, Problem, Reached, Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
-from dynal_fast.ops.farthest_first.heads import HEAD, HeadTraversal
+from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.nearest import Nearest
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
@@ -68,7 +68,7 @@ def _triton() -> Implementation:
 
 
 def _reference_heads() -> Implementation:
-    return exact(lambda pool, metric: ReferenceKernels(metric), lambda pool: HEAD)
+    return exact(lambda pool, metric: ReferenceKernels(metric), lambda pool: heads.HEAD)
 
 
 def _reference() -> Implementation:

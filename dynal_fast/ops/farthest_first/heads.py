@@ -38,12 +38,9 @@ def keys(values: Tensor, rows: Tensor) -> Tensor:
 class HeadTraversal(Generic[P]):
     """One traversal: what is known of each pool row, and the picks so far."""
 
-    def __init__(
-        self, problem: Problem, kernels: Kernels[P], pool: P, head: int | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, kernels: Kernels[P], pool: P, head: int) -> None:
         device, n = problem.pool.device, problem.pool.size
-        self.problem, self.kernels = problem, kernels
-        self.head = HEAD if head is None else head
+        self.problem, self.kernels, self.head = problem, kernels, head
         labeled = None
         if problem.labeled is not None:
             labeled = kernels.points(problem.labeled, "labeled")
