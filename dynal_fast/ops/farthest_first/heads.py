@@ -89,7 +89,7 @@ class HeadTraversal(Generic[P]):
     def force(self, row: int) -> None:
         """Make ``row`` the first pick, whatever its value."""
         pick = torch.tensor([row], dtype=torch.int32, device=self.bound.device)
-        self.labeled.compare(pick, self.bound, self.exact, self.applied)
+        self.labeled.make_exact(pick, self.bound, self.exact, self.applied)
         self.picks[0], self.values[0] = pick[0], self.exact[row]
         self.bound[row] = -math.inf
         self.count = 1
@@ -107,7 +107,7 @@ class HeadTraversal(Generic[P]):
         if duplicates:
             self.take_duplicates()
             return
-        self.labeled.seed(head, self.bound, self.exact, self.applied)
+        self.labeled.promote(head, self.bound, self.exact, self.applied)
         applied, order = torch.sort(self.applied[head])
         head = head[order]
         sizes = torch.stack([(applied < 0).sum(), (applied < self.count).sum()])

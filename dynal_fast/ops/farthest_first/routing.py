@@ -66,13 +66,13 @@ class Centers(Generic[P]):
         for chunk in candidates.split(self.chunk):
             self.probe(chunk, bound, min(PROBES, self.clusters))
 
-    def seed(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
+    def promote(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
         """Take each of ``rows`` one step on: from routed to probed, from probed to exact."""
         if self.size == 0:
             return
         for step in rows.split(self.tile):
             progress = applied[step]
-            self.compare(step[progress == PROBED], bound, exact, applied)
+            self.make_exact(step[progress == PROBED], bound, exact, applied)
             routed = step[progress == ROUTED]
             if len(routed):
                 self.probe(routed, bound, min(PROBES + MORE_PROBES, self.clusters))
@@ -91,7 +91,7 @@ class Centers(Generic[P]):
         groups = self.groups(rows[order // probes], cluster)
         self.kernels.bound(self.pool, self.points, groups, bound)
 
-    def compare(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
+    def make_exact(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
         """Make ``rows`` exact for the whole labeled set; no pick is applied yet."""
         if len(rows) == 0:
             return
