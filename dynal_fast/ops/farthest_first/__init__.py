@@ -90,7 +90,7 @@ def farthest_first(
         An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
         ``labeled``; values so large or so small that distances leave the range of float32, or
         integers beyond 2^53; a zero row with the cosine metric. The message names the argument,
-        the row, and what mends it.
+        the row, and the fix.
     ImportError
         The pool is on a CUDA device, and Triton is missing or too old.
 

@@ -80,7 +80,7 @@ class Traversal(NamedTuple):
     radius: float
 
 
-class Cover(NamedTuple):
+class AssignmentProblem(NamedTuple):
     """An assignment; all is checked but the values of the embeddings."""
 
     pool: Rows  # (n, d)
@@ -89,7 +89,7 @@ class Cover(NamedTuple):
     metric: str
 
 
-class Covered(NamedTuple):
+class AssignmentAnswer(NamedTuple):
     """The position of the nearest center of each row, -1 where there is none."""
 
     nearest: torch.Tensor  # (n,) int64

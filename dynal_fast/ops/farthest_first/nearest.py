@@ -6,7 +6,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from dynal_fast.ops.farthest_first.contract import Cover, Covered, Reached
+from dynal_fast.ops.farthest_first.contract import AssignmentAnswer, AssignmentProblem, Reached
 from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.routing import CHUNK, Centers
 
@@ -17,33 +17,33 @@ SHARE = 8  # so many times fewer rows at once than in `Centers`: each may need e
 class Nearest(Generic[P]):
     """One assignment: labeled rows are the first centers, then rows of the pool."""
 
-    def __init__(self, cover: Cover, kernels: Kernels[P]) -> None:
-        self.cover, self.kernels = cover, kernels
-        pool, labeled = kernels.points(cover.pool, "pool"), None
-        if cover.labeled is not None:
-            labeled = kernels.points(cover.labeled, "labeled")
-        self.pool, labeled, self.exponent = on_one_scale(kernels, cover.metric, pool, labeled)
+    def __init__(self, problem: AssignmentProblem, kernels: Kernels[P]) -> None:
+        self.problem, self.kernels = problem, kernels
+        pool, labeled = kernels.points(problem.pool, "pool"), None
+        if problem.labeled is not None:
+            labeled = kernels.points(problem.labeled, "labeled")
+        self.pool, labeled, self.exponent = on_one_scale(kernels, problem.metric, pool, labeled)
         self.sets: list[tuple[Centers[P], Tensor]] = []
         size = 0
         if labeled is not None:
             size = labeled.rows.size
             self.add(labeled, torch.arange(size), 0)
-        self.add(self.pool, cover.indices, size)
+        self.add(self.pool, problem.indices, size)
 
     def add(self, points: P, members: Tensor, rank: int) -> None:
         """Add centers, ranked from ``rank`` on; a row that is there twice keeps its first rank."""
         if len(members) == 0:
             return
-        device = self.cover.pool.device
+        device = self.problem.pool.device
         order = torch.arange(rank, rank + len(members), dtype=torch.int32)
         ranks = torch.full((points.rows.size,), 2**31 - 1, dtype=torch.int32)
         ranks.scatter_reduce_(0, members, order, "amin")
         rows = members.unique().to(device, torch.int32)
         self.sets.append((Centers(self.kernels, self.pool, points, rows), ranks.to(device)))
 
-    def run(self, reached: Reached) -> Covered:
+    def run(self, reached: Reached) -> AssignmentAnswer:
         """Assign every row, reporting the number of rows to ``reached``."""
-        n, device = self.cover.pool.size, self.cover.pool.device
+        n, device = self.problem.pool.size, self.problem.pool.device
         bound = torch.full((n,), math.inf, device=device)
         keys = torch.full((n,), NOBODY, dtype=torch.int64, device=device)
         step = min([CHUNK, *(max(1, centers.tile // SHARE) for centers, _ in self.sets)])
@@ -53,7 +53,7 @@ class Nearest(Generic[P]):
                 bound[rows] = torch.minimum(bound[rows], values_of(keys[rows]))
             reached(int(rows[-1]) + 1 if len(rows) else 0)
         nearest = torch.where(keys == NOBODY, -1, keys & 0xFFFFFFFF)
-        return Covered(nearest, values_of(keys), self.exponent)
+        return AssignmentAnswer(nearest, values_of(keys), self.exponent)
 
 
 def values_of(keys: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ class _Float64:
 
     @property
     def noise(self) -> float:
-        """An upper bound of the rounding error of a distance: below it, two count as equal."""
+        """How far two computed distances may differ that are equal: smaller gaps are ignored."""
         rounding = COSINE_STEP if self.metric == "cosine" else 0.0
         return (self.pool.columns + 8) * 2.0**-50 * self.norm + rounding
 
