@@ -2,8 +2,8 @@
 //
 // They decide the rare pairs that lie on a midpoint, or too close to it for double-double
 // arithmetic. A product of two doubles is an integer of 106 bits times a power of two of at least
-// 2^-2148, so nothing underflows. Rows have squared norms below 2^128 (checks.py), which bounds the
-// highest digit.
+// 2^-2148, so nothing underflows. Rows have squared norms below 2^128 (contract.py), which bounds
+// the highest digit.
 #pragma once
 
 #include <cstdint>

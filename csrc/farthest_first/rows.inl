@@ -42,7 +42,7 @@ inline T number(T value) {
   return value;
 }
 
-// Whether the values need float64. Integers of 64 bits are at most 2^53 (checks.py).
+// Whether the values need float64. Integers of 64 bits are at most 2^53 (contract.py).
 inline bool is_wide(const Points& points) { return points.dtype >= Dtype::float64; }
 
 template <typename Source, typename Target>

@@ -12,7 +12,7 @@ from dynal_fast.ops.pool_stats.contract import Head, Tracker
 
 
 def row_address(tensor: Tensor, row: int) -> int:
-    """The address of a row of a contiguous tensor; no slice is made, which takes longer."""
+    """The address of a row of a contiguous tensor, without the cost of a slice."""
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
