@@ -25,6 +25,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 
 default_role = "py:obj"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88
@@ -66,33 +67,35 @@ class OptionTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         cls = getattr(config, self.arguments[0])
         rows = [
-            f"| `{field.name}` | `{_default(field)}` | {field.metadata['help']} |"
+            f"| `{field.name}` | {_default(field)} | {field.metadata['help']} |"
             for field in dataclasses.fields(cls)
             if "help" in field.metadata
         ]
         return self.parse_text_to_nodes("\n".join(["| | default | |", "|---|---|---|", *rows]))
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[Any]) -> str:
     made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
+    value = field.default if made is dataclasses.MISSING else made()
+    return f"`{value}`" if value not in ("", [], {}) else "none"
 
 
 def by_last_name(
     app: Sphinx, environment: BuildEnvironment, node: pending_xref, content: nodes.Element
 ) -> nodes.Node | None:
-    """Resolve ``dynal_fast.pool.schedule.LastEpochs``, or its last part, to where it is documented.
-
-    Names are documented where users import them, and annotations hold where they are defined.
-    """
+    """Resolve a name such as ``PoolStats`` in another module's docstring, if it is the only one."""
     python = environment.domains["py"]
     last = node["reftarget"].split(".")[-1]
-    found = [name for name, *_ in python.get_objects() if name.split(".")[-1] == last]
-    if node.get("refdomain") != "py" or len(set(found)) != 1:
+    found = {
+        name
+        for name, *_, priority in python.get_objects()
+        if priority >= 0 and name.split(".")[-1] == last
+    }
+    if node.get("refdomain") != "py" or len(found) != 1:
         return None
     assert app.builder is not None
     return python.resolve_xref(
-        environment, node["refdoc"], app.builder, "obj", found[0], node, content
+        environment, node["refdoc"], app.builder, "obj", found.pop(), node, content
     )
 
 
