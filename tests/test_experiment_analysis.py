@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.acquisition.registry import Strategy
 from dynal_fast.experiment import ActiveLearningExperiment
 from dynal_fast.experiment.analysis import recorded
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from dynal_fast.strategies.registry import Strategy
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,7 @@ from dynal_fast import (
     verify_traversal,
 )
 from dynal_fast.ops.farthest_first import cpu, heads, reference, routing
-from tests.farthest_first_cases import clustered, expected, gaussian, lattice, small_cases
+from tests.cases.farthest_first import clustered, expected, gaussian, lattice, small_cases
 
 CASES = small_cases()
 EXACT_BACKENDS = ["cpu", "reference-heads"]

@@ -122,8 +122,8 @@ def test_farthest_first(labeled, monkeypatch):
 @pytest.mark.parametrize("num_classes", [1000, 2048])
 def test_update_from_features(num_classes, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed")
-    from dynal_fast.ops.ahead_of_time import compiling_for
-    from dynal_fast.ops.pool_stats import variants
+    from benchmarks.ahead_of_time import pool_stats as variants
+    from benchmarks.ahead_of_time.compile import compiling_for
     from dynal_fast.ops.pool_stats.triton import update_from_features
 
     launched = []

@@ -10,7 +10,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
     reference,
 )
-from tests.pool_stats_tracker import TYPICAL, Tracker, draw
+from tests.cases.pool_stats_tensors import TYPICAL, Tracker, draw
 from tests.triton_device import DEVICE, INTERPRETED, needs_triton
 
 pytestmark = needs_triton

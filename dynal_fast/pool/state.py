@@ -6,13 +6,13 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.scores import SCORES
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
+from dynal_fast.pool.scores import SCORES
 from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]
@@ -85,7 +85,7 @@ class PoolState:
             return tensors[counter].to(torch.int32).amax(dim=1) > 0
         if counter is not None:
             return tensors[counter] > 0
-        if score == "cod":
+        if SCORES[score].compares_cycles:
             known = ~tensors["output"][:, 0].isnan()
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()

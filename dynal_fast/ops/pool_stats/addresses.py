@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from dynal_fast.ops.pool_stats.contract import STATE
-
-DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 
 
 def row_address(tensor: Tensor, row: int) -> int:

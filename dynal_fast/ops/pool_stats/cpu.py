@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from dynal_fast._extension import load
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import (
-    DTYPE_CODES,
     head_addresses,
     row_address,
     tracker_addresses,
@@ -35,7 +35,7 @@ def update_tensors(
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[logits.dtype],
+            dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
             tracker,
@@ -66,7 +66,7 @@ def update_tensors_from_features(
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[features.dtype],
+            dtypes.code(features.dtype),
             head_addresses(features, weight, bias, first),
             head_addresses(teacher_features, teacher_weight, teacher_bias, first),
             tracker,

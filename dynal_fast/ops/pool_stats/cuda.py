@@ -46,7 +46,8 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load_cuda
-from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES, head_addresses, tracker_addresses
+from dynal_fast.ops import dtypes
+from dynal_fast.ops.pool_stats.addresses import head_addresses, tracker_addresses
 from dynal_fast.ops.pool_stats.contract import STATE
 
 SMALLEST = 129  # classes: fewer are one block's, and a row then fits in one program's registers
@@ -74,7 +75,7 @@ def update_from_features(
                 sample_ids.element_size(),
                 len(sample_ids),
                 len(weight),
-                DTYPE_CODES[features.dtype],
+                dtypes.code(features.dtype),
                 head_addresses(features, weight, bias),
                 tracker_addresses(pass_stamp, stamp, unknown_ids, state),
                 _stream(features.device),
