@@ -40,7 +40,7 @@ def prediction_stability_logits(
 def absolute_increase(increase_count: Tensor, increase_sum: Tensor) -> Tensor:
     """Sum over consecutive observed epochs of the length of the change of the softmax output.
 
-    Eq. 5 of the prediction stability paper, an ablation: sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|.
+    Eq. 5 of the prediction stability paper, an ablation: ``sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|``.
     Eq. 3 writes its sum over classes out and eq. 5 has none, so the bars are read as the length
     (L2 norm) of the vector. 0 after one observation.
 

@@ -564,11 +564,11 @@ unknown'
     def merge(self, other: "PoolStats") -> "PoolStats":
         """Add what another tracker of the same pool observed, as if it had followed here.
 
-        Moments are combined by the parallel form of Welford's update (Chan et al.),
+        Moments are combined by the parallel form of Welford's update (Chan et al.)::
 
-            M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b),
+            M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b)
 
-        so the two may have observed the same samples or different ones. Counts of labels add. Of
+        So the two may have observed the same samples or different ones. Counts of labels add. Of
         values that describe one output (``cod``, ``emaod``, entropy, ...), the other's are taken
         where it has them. ``absolute_increase`` lacks the step between the two. A sample that is
         dropped in one is dropped.
@@ -676,7 +676,7 @@ unknown'
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What is tracked and when, as text: what the tensors of `state_dict` do not say."""
+        """What is tracked and when, as text, which the tensors of `state_dict` do not say."""
         described = replaced.description(self.schedules, self._state.replaced)
         return {"track": " ".join(self.track), "schedules": described}
 
