@@ -41,6 +41,7 @@ nitpick_ignore_regex = [  # of other projects, whose indices lie elsewhere on th
 ]
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = "dynal_fast"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

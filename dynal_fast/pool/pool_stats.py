@@ -33,12 +33,12 @@ class PoolStats:
     """Learning dynamics and uncertainty of every pool sample, updated in place batch by batch.
 
     A few numbers per sample stand for all of its outputs: after each observed epoch the moments of
-    its softmax outputs p are updated by Welford's method,
+    its softmax outputs p are updated by Welford's method::
 
         mean_t = mean_{t-1} + (p_t - mean_{t-1}) / t
-        M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c,
+        M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c
 
-    the predicted label is counted, and so on, as the tracked scores need. In this class N is the
+    The predicted label is counted, and so on, as the tracked scores need. In this class N is the
     number of samples, C that of classes and B that of a batch.
 
     Parameters
