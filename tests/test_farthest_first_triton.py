@@ -16,7 +16,7 @@ if not RUNS:
     )
 
 from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first import checks, heads, reference, routing, triton
+from dynal_fast.ops.farthest_first import contract, heads, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
@@ -230,7 +230,7 @@ def test_rows_that_are_not_contiguous_are_refused():
 
 
 def points(kernels, array, name="pool"):
-    return kernels.points(checks.as_rows(on_device(array), name), name)
+    return kernels.points(contract.as_rows(on_device(array), name), name)
 
 
 def refreshed(pool, centers, metric="euclidean"):
@@ -293,7 +293,7 @@ def test_primitives_equal_the_definition(name, metric):
     for where in ("cpu", DEVICE):
         picks = torch.zeros(len(head), dtype=torch.int32, device=where)
         arguments.append((head.to(where), outside, want.to(where).clone(), picks, picks.float()))
-    count = slow.traverse(slow.points(checks.as_rows(pool, "pool"), "pool"), *arguments[0])
+    count = slow.traverse(slow.points(contract.as_rows(pool, "pool"), "pool"), *arguments[0])
     assert kernels.traverse(x, *arguments[1]) == count
     for a, b in zip(arguments[0][2:], arguments[1][2:], strict=True):
         assert torch.equal(a, b.cpu())

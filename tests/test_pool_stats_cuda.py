@@ -17,6 +17,8 @@ from dynal_fast.ops.pool_stats import (
     NON_FINITE,
     STAMP_STEP,
     STATE,
+    Head,
+    contract,
     cuda,
     pool_stats_update_from_features,
 )
@@ -91,7 +93,8 @@ def update(tracker, ids, features, weight, bias):
         tracker.state,
         backend="cuda",
     )
-    reference_kernels.update_tensors_from_features(ids, *inputs, *tracker.want_guard, tracker.want)
+    want = contract.Tracker(*tracker.want_guard, tracker.want)
+    reference_kernels.update_from_features(ids, Head(features, weight, bias), None, want)
 
 
 def run(num_classes, names, dtype, *, rows, width, passes=2, bias=True, bad=True, **options):

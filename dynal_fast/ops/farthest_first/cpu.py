@@ -7,8 +7,8 @@ import torch
 
 from dynal_fast import _extension
 from dynal_fast.ops import dtypes
-from dynal_fast.ops.farthest_first import checks, heads, reference
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first import contract, heads, reference
+from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
 from dynal_fast.threads import kernel_threads
 
@@ -55,10 +55,10 @@ class CpuKernels:
                 self._space(0), native, begin, end, measures.ctypes.data, kernel_threads()
             )
             squared, centered = measures[:, 0], measures[:, 1]
-            bad = checks.bad_squared_norms(squared, self.metric)
+            bad = contract.bad_squared_norms(squared, self.metric)
             if bad.any():
                 at = int(np.argmax(bad))
-                raise checks.bad_row(name, begin + at, float(squared[at]))
+                raise contract.bad_row(name, begin + at, float(squared[at]))
             largest = max(largest, float(measures[:, 2].max()))
             measured[begin:end] = torch.from_numpy(squared if self.metric == "cosine" else centered)
         if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
