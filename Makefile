@@ -43,13 +43,9 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
 
-docs: $(VENV)/.docs ## build the documentation in build/docs, warnings as errors, without network
+docs: $(STAMP) ## build the documentation in build/docs, warnings as errors, without network
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "open build/docs/index.html"
-
-$(VENV)/.docs: $(STAMP) pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[docs]'
-	touch $@
 
 bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, tables of the pages
 	$(BENCH)/bin/dynal-fast bench --full --minutes $(MINUTES) -o benchmarks/results

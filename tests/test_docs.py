@@ -26,7 +26,7 @@ REGISTRIES = (
     registry._REGISTRY,
     data.READERS,
     data.SOURCES,
-    dense_discrepancy.BACKENDS,
+    dense_discrepancy.BACKENDS.loaders,
 )
 
 
