@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import data, strategies
+from dynal_fast import PoolStats, data, strategies
 from dynal_fast.ops import dense_discrepancy
 from dynal_fast.pool import scores
+from dynal_fast.report.write import CONTENTS
 from dynal_fast.strategies import registry
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,35 @@ def test_every_score_and_strategy_is_in_the_guide():
     guide = (DOCS / "guide" / "scores.md").read_text()
     named = [*scores.SCORES, *(strategy.name for strategy in strategies.strategies())]
     assert [name for name in named if f"`{name}`" not in guide] == []
+
+
+def test_bytes_of_the_scores_are_those_of_a_tracker():
+    """The column ``bytes`` of the guide, for C classes, beside what is allocated."""
+    classes, samples = 7, 1000
+    rows = re.findall(
+        r"^\| `(\w+)`[^|]*\|[^|]*\|[^|]*\| ((?:\d )?C(?: \+ \d)?|4)\b.*\|$",
+        (DOCS / "guide" / "scores.md").read_text(),
+        re.M,
+    )
+    assert {name for name, _ in rows} == set(scores.SCORES)
+    for name, formula in rows:
+        said = eval(formula.replace(" C", " * C"), {"C": classes})
+        kept = PoolStats(samples, classes, track=(name,)).nbytes()
+        assert said * samples == kept["total"] - kept["stamps"], name
+
+
+def test_figures_on_the_hardware_page_are_recorded_ones():
+    table = (DOCS / "hardware.md").read_text().split("## On a CPU")[1].split("## On a GPU")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([\d.]+ m?s) \| ([\d.]+ MB)? ?\|$", table, re.M)
+    benchmarks = (DOCS / "benchmarks.md").read_text()
+    assert len(rows) >= 5
+    figures = [figure for row in rows for figure in row[1:] if figure]
+    assert [figure for figure in figures if f"| {figure} |" not in benchmarks] == []
+
+
+def test_every_section_of_a_report_is_explained():
+    guide = (DOCS / "guide" / "report.md").read_text()
+    assert [title for _, title in CONTENTS if f"\n| {title} |" not in guide] == []
 
 
 def test_every_public_name_is_in_the_reference():
