@@ -4,6 +4,7 @@ Warnings are errors, and a link or a reference that leads nowhere is a warning.
 """
 
 import dataclasses
+import os
 from typing import Any
 
 from docutils import nodes
@@ -33,6 +34,8 @@ python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_use_param = False
 napoleon_use_rtype = False
+
+os.environ["COLUMNS"] = "80"  # of the help texts, on every machine
 
 nitpicky = True
 nitpick_ignore_regex = [  # of other projects, whose indices lie elsewhere on the network

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -104,6 +105,18 @@ def test_figures_on_the_hardware_page_are_recorded_ones():
 def test_every_section_of_a_report_is_explained():
     guide = (DOCS / "guide" / "report.md").read_text()
     assert [title for _, title in CONTENTS if f"\n| {title} |" not in guide] == []
+
+
+def test_links_lead_somewhere():
+    """Those between pages are checked by the site's build; no test asks the network."""
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")):
+        for link in re.findall(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)", page.read_text()):
+            target = urlsplit("".join(link))
+            if target.scheme:
+                assert target.scheme == "https", page
+                assert "." in target.netloc, page
+            elif target.path:
+                assert (page.parent / target.path).exists(), (page, target.path)
 
 
 def test_every_public_name_is_in_the_reference():
