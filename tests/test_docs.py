@@ -132,6 +132,7 @@ def test_every_public_name_is_in_the_reference():
     not all(importlib.util.find_spec(name) for name in ("sphinx", "furo", "myst_parser")),
     reason="needs the docs extra: make docs",
 )
+@pytest.mark.slow
 def test_site_builds_without_a_warning_and_asks_for_nothing(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
     built = subprocess.run([*command, DOCS, tmp_path], cwd=ROOT, capture_output=True, text=True)
