@@ -14,8 +14,8 @@ def prediction_stability(count: Tensor, m2: Tensor, unbiased: bool = False) -> T
     """Sum over classes of the variance of the softmax output over the observed epochs.
 
     Eq. 3 of "Sequential-based active learning: prediction stability". The paper does not say which
-    variance: the population's (M2 / T) by default, the sample's (M2 / (T - 1), NaN for T = 1) with
-    ``unbiased``; where all samples have the same T they rank alike.
+    variance: by default the population's, M2 / T; with ``unbiased`` the sample's, M2 / (T - 1),
+    which is NaN for T = 1. If all samples have the same T, both rank alike.
 
     >>> prediction_stability(torch.tensor([2, 0]), torch.tensor([0.5, 0.0]))
     tensor([0.2500,    nan])
@@ -41,8 +41,8 @@ def absolute_increase(increase_count: Tensor, increase_sum: Tensor) -> Tensor:
     """Sum over consecutive observed epochs of the length of the change of the softmax output.
 
     Eq. 5 of the prediction stability paper, an ablation: sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|.
-    Eq. 3 writes its sum over classes out and eq. 5 has none, so the bars are read as the length
-    (L2 norm) of the vector. 0 after one observation.
+    Eq. 3 has an explicit sum over classes and eq. 5 has none, so we read the bars as the L2 norm.
+    0 after one observation.
 
     >>> absolute_increase(torch.tensor([3, 0]), torch.tensor([0.7, 0.0]))
     tensor([0.7000,    nan])
@@ -66,14 +66,14 @@ def label_dispersion(label_counts: Tensor) -> Tensor:
         outside_mode = (total - label_counts.amax(dim=1)).float()
         return outside_mode / total.where(total > 0, torch.nan)
 
-    return _by_rows(rows, label_counts, elements=2**19)  # of one temporary: fewer, larger steps
+    return _by_rows(rows, label_counts, elements=2**19)  # one temporary: larger slices fit
 
 
 def variation_ratio(label_counts: Tensor) -> Tensor:
     """1 - f_x / T over Monte Carlo dropout passes instead of epochs.
 
     Freeman 1965, as in Gal et al., "Deep Bayesian Active Learning with Image Data". The formula is
-    that of `label_dispersion`; what differs is which passes are observed.
+    that of `label_dispersion`, over other passes.
 
     >>> variation_ratio(torch.tensor([[3, 1, 0]], dtype=torch.uint8))
     tensor([0.2500])
@@ -148,7 +148,7 @@ def entropy(last_entropy: Tensor) -> Tensor:
 
 
 def least_confidence(last_top: Tensor) -> Tensor:
-    """1 - max_c p_c of the last observed output; softmax response (SR) ranks by the same number.
+    """1 - max_c p_c of the last observed output, as softmax response (SR) ranks.
 
     Lewis and Gale, "A Sequential Algorithm for Training Text Classifiers"; SR as in Geifman and
     El-Yaniv, "Deep Active Learning over the Long Tail".
@@ -162,8 +162,8 @@ def least_confidence(last_top: Tensor) -> Tensor:
 def margin(last_margin: Tensor) -> Tensor:
     """Minus the difference of the two largest p of the last observed output; at most 0.
 
-    Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated rather than
-    subtracted from 1, which would round the smallest margins, those that matter, to one value.
+    Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated, not
+    subtracted from 1, which would round the smallest margins, those that are picked, to one value.
 
     >>> margin(torch.tensor([0.25]))
     tensor([-0.2500])
@@ -199,9 +199,9 @@ def emaod(teacher_discrepancy: Tensor) -> Tensor:
 
 
 def _by_rows(function: Callable[..., Tensor], *tensors: Tensor, elements: int = 2**16) -> Tensor:
-    """Apply ``function`` to slices of the first axis: no temporary of the size of the state.
+    """Apply ``function`` to slices of the first axis, so that temporaries stay small.
 
-    A slice has ``elements`` of the widest tensor, or is one row.
+    A slice holds ``elements`` elements of the widest tensor, or one row.
     """
     rows = len(tensors[0])
     columns = max(tensor[:1].numel() for tensor in tensors)

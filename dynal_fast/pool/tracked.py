@@ -7,7 +7,7 @@ from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.pool.top import integer
 
-# Parts in which each observation replaces the one before.
+# Parts of which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
@@ -78,12 +78,12 @@ def checked_schedules(
 
 
 def part_of(score: str) -> str:
-    """Return the part of the state that a score is computed from."""
+    """Return the part of the state from which a score or alias is computed."""
     return SCORES[ALIASES.get(score, score)].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
-    """Return the schedule that a part follows: another one where the end is unknown."""
+    """Return the schedule that a part follows, which differs if ``num_epochs`` is None."""
     return schedule if num_epochs is not None else without_end(schedule, part in KEEPS_LAST)
 
 
@@ -93,7 +93,7 @@ def observes(part: str, schedule: Schedule, epoch: int, num_epochs: int | None) 
     Raises
     ------
     ValueError
-        A schedule of the user's own cannot do without ``num_epochs``.
+        A user's own schedule fails on ``num_epochs=None``.
     """
     try:
         return bool(in_force(part, schedule, num_epochs).observes(epoch, num_epochs))
@@ -104,12 +104,12 @@ def observes(part: str, schedule: Schedule, epoch: int, num_epochs: int | None) 
 
 
 def check_without_end(schedules: Mapping[str, Schedule]) -> None:
-    """Check that schedules that were asked for can be followed where the end is unknown.
+    """Check that the schedules that were given can be followed without ``num_epochs``.
 
     Raises
     ------
     ValueError
-        One counts back from the last epoch and adds its observations up.
+        One counts back from the last epoch and belongs to a statistic over several epochs.
     """
     for name, schedule in schedules.items():
         if isinstance(schedule, LastEpochs) and part_of(name) not in KEEPS_LAST:
@@ -123,10 +123,10 @@ def check_without_end(schedules: Mapping[str, Schedule]) -> None:
 def plan(
     schedules: Mapping[str, Schedule],
 ) -> tuple[list[dict[str, Schedule]], list[set[str]], dict[str, int]]:
-    """Spread the parts over states, so that none has a part on two schedules.
+    """Spread the scores over sets of tensors, so that each part of a set has one schedule.
 
-    Returns, for each state, the schedule of its parts and the names of its tensors; and for each
-    score the index of its state. There is always at least one state. The order of ``schedules``
+    Returns, for each set, the schedules of its parts and the names of its tensors; and for each
+    score the index of its set. There is always at least one set. The order of ``schedules``
     and of ``SCORES`` does not matter, so that trackers can be merged and restored whatever the
     order of ``track``.
 
