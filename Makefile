@@ -7,7 +7,7 @@ BENCH  := $(VENV)-bench
 MINUTES ?= 45
 GPU_OUTPUT ?= build/gpu
 CASES ?= 5000
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp csrc/cuda/*)
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test fuzz lint format bench bench-kernels gpu gpu-rehearsal dist clean
@@ -27,7 +27,7 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 	$(BIN)/dynal-fast demo --output demo
 
 test: $(STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
 	DYNAL_FAST_FUZZ=$(CASES) $(BIN)/python -m pytest -n auto tests/test_fuzz_*.py
@@ -43,9 +43,9 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
 
-bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, docs/benchmarks.md, README
+bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, tables of the pages
 	$(BENCH)/bin/dynal-fast bench --full --minutes $(MINUTES) -o benchmarks/results
-	$(BENCH)/bin/python -m dynal_fast.bench.page
+	$(BENCH)/bin/python -m benchmarks.pages
 
 # An environment of its own: the other libraries want other versions than the tests.
 $(BENCH)/.installed: pyproject.toml setup.py constraints.txt $(NATIVE)

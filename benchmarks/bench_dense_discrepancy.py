@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
-from tests.dense_discrepancy_cases import DTYPES, SHAPES, maps, spoiled
+from tests.cases.dense_discrepancy import DTYPES, SHAPES, maps, spoiled
 
 SHAPE = (2, 19, max(1, int(512 * SCALE)), 1024)
 COPY, PLAIN, COMPILED = "copy of one map", "plain torch", "torch.compile"

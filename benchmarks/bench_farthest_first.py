@@ -19,7 +19,7 @@ from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors import Size, method_for
 from dynal_fast.bench.exactness import judge_picks
 from dynal_fast.bench.suites import FROM_NOTHING, HEADLINE, WORST
-from tests.farthest_first_cases import small_cases
+from tests.cases.farthest_first import small_cases
 
 YARDSTICK, LOOP = "one torch.mm (yardstick)", "BLAS loop"
 TENTH = "BLAS loop, a tenth of the picks"  # all of them take minutes

@@ -21,7 +21,7 @@ from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE
 from dynal_fast.bench.cases import StatisticsCase
 from dynal_fast.bench.competitors.ours import Fused
 from dynal_fast.bench.competitors.statistics import InPlace, compiled, copy_from_memory
-from tests.pool_stats_cases import TYPICAL, Tracker, assert_same, batches
+from tests.cases.pool_stats import TYPICAL, Tracker, assert_same, batches
 
 COPY, PLAIN, COMPILED = "copy of as many bytes", "plain torch", "torch.compile"
 RACE = (COPY, PLAIN, COMPILED, OURS)

@@ -14,8 +14,8 @@ if INTERPRETED:
 
 import triton.language as tl  # noqa: E402
 
-from dynal_fast.ops import ahead_of_time  # noqa: E402
-from dynal_fast.ops.ahead_of_time import ARCHITECTURES, compile_variant, variants  # noqa: E402
+from benchmarks.ahead_of_time import compile as ahead_of_time  # noqa: E402
+from benchmarks.ahead_of_time.compile import ARCHITECTURES, compile_variant, variants  # noqa: E402
 
 VARIANTS = {variant.name: variant for variant in variants()}
 # The versions that the kernels are tuned under; another may keep a few registers in memory, which

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dynal_fast import _extension, assign_to_picks, farthest_first
 from dynal_fast.ops.farthest_first import nearest, reference, routing
-from tests.farthest_first_cases import clustered, gaussian, lattice, small_cases
+from tests.cases.farthest_first import clustered, gaussian, lattice, small_cases
 from tests.test_farthest_first_properties import problems
 
 ROOT = Path(__file__).parent.parent

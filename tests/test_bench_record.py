@@ -1,4 +1,4 @@
-"""The benchmark's command line, record, table, picture and page."""
+"""The benchmark's command line, record, table and picture."""
 
 import argparse
 import dataclasses
@@ -12,18 +12,15 @@ import numpy as np
 import pytest
 
 from dynal_fast import files
-from dynal_fast.bench import page, suites
+from dynal_fast.bench import suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
 from dynal_fast.bench.competitors import OURS
 from dynal_fast.bench.record import (
     SCHEMA,
-    Growth,
     Measurement,
     Record,
     Split,
-    file_name,
-    new_record,
 )
 from dynal_fast.bench.table import (
     full_text,
@@ -34,43 +31,9 @@ from dynal_fast.bench.table import (
     split_row,
     text_table,
 )
+from tests.cases.bench_records import STATISTICS, TRAVERSAL, a_record, a_record_of_statistics
 
 ROOT = Path(__file__).parent.parent
-TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
-STATISTICS = StatisticsCase(150, 7, 4)
-
-
-def a_record():
-    record = new_record("dynal-fast bench", 2, "cpu")
-    case = as_record(TRAVERSAL)
-    exact = {"agreement": 1.0, "radius_ratio": 1.0}
-    record.add(
-        Measurement(
-            case,
-            OURS,
-            [0.1, 0.2, 0.3],
-            2e6,
-            "test",
-            exactness={"certified": True, "near_ties": 0, "gaps": 0, "largest_gap": 0.0},
-        )
-    )
-    record.add(Measurement(case, "BLAS loop", [2.0], 3e6, "test", exactness=exact))
-    record.add(Measurement(case, "torch.cdist loop", unavailable="no"))
-    record.growth.append(Growth("farthest-first", "n", "d 3", [1, 10], [0.5, 5.0], 1.0, 0.5))
-    record.splits.append(Split("one cycle", OURS, {"train": 1.0, "pick": 0.25}, 1e6))
-    return record
-
-
-def a_record_of_statistics(of=STATISTICS):
-    record = new_record("dynal-fast bench", 2, "cpu")
-    case = as_record(of)
-    passes = {OURS: [0.003, 0.002, 0.009], "copy": [0.0015], "torch, in place": [0.024, 0.024]}
-    for method, seconds in passes.items():
-        record.add(Measurement(case, method, [0.1], 2e6, pass_seconds=seconds))
-    record.measurements[2].extrapolated = "extrapolated from up to 2 epochs"
-    record.add(Measurement(case, "torch, full history", [0.4], 3e6))
-    record.add(Measurement(case, "torch.compile, in place", unavailable="no", note="slow"))
-    return record
 
 
 @pytest.mark.parametrize(
@@ -362,35 +325,3 @@ def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
     record = Record.load(path)
     assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
     assert record.measurements[1].exactness["agreement"] == 1
-
-
-def test_the_readme_and_the_results_page_are_made_from_the_records():
-    records = page.load_records(ROOT)
-    assert records
-    readme = (ROOT / "README.md").read_text()
-    assert page.with_block(readme, page.readme_block(*records[0])) == readme
-    assert page.results_page(records) == (ROOT / "docs" / "benchmarks.md").read_text()
-    for name, record in records:
-        assert record.commit
-        assert not record.commit.endswith("-dirty")
-        assert (ROOT / name).name == file_name(record)
-
-
-def test_the_page_of_a_record(tmp_path):
-    record = a_record()
-    text = page.results_page([("benchmarks/results/record.json", record)])
-    assert f"### {TRAVERSAL.title()}" in text
-    assert "| BLAS loop | 2 s |  | 10 | 3 MB | exact |  |" in text
-    assert "../benchmarks/results/record.png" in text
-    record.save(tmp_path / "benchmarks" / "results" / "a.json")
-    (tmp_path / "benchmarks" / "results" / "other.json").write_text("{}")
-    (tmp_path / "README.md").write_text(f"before {page.BEGIN}{page.END} after")
-    page.write(tmp_path)
-    assert record.device in (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert (tmp_path / "README.md").read_text().startswith(f"before {page.BEGIN}\n")
-    headline = suites.STATISTICS[1]
-    block = page.readme_block("record.json", a_record_of_statistics(headline))
-    assert f"| {headline.title()} | time | × ours | a pass | × ours | peak memory |" in block
-    assert "| **dynal_fast** | 100 ms | 1 | 3 ms | 1 | 2 MB |  |" in block
-    with pytest.raises(ValueError, match="no block between"):
-        page.with_block("nothing", "new")

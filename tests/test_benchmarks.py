@@ -11,7 +11,7 @@ import torch
 from benchmarks import bench_dense_discrepancy, bench_farthest_first, bench_pool_stats
 from dynal_fast.bench.cases import StatisticsCase
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
-from tests.dense_discrepancy_cases import maps
+from tests.cases.dense_discrepancy import maps
 
 ROOT = Path(__file__).parents[1]
 SMALL_PASS = bench_pool_stats.Pass(StatisticsCase(300, 7, epochs=2), "shuffled")

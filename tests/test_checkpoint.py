@@ -16,7 +16,7 @@ from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
 from dynal_fast.experiment.checkpoint import Checkpoint, RandomStreams, own_random_state
 from dynal_fast.experiment.grid import run_grid
 from dynal_fast.files import write_atomically
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,7 +30,7 @@ import torch
 import torch._dynamo  # as the optimizers do: once, and not in every child
 from dynal_fast import files
 from dynal_fast.experiment.grid import run_grid
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 
 torch.set_num_threads(1)
 retrain, folder, *points = sys.argv[1:]

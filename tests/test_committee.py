@@ -12,7 +12,7 @@ from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.selection import trained_member
 from dynal_fast.models import build_model
 from dynal_fast.strategies.registry import Strategy, get_strategy
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from dynal_fast.experiment.training import Trainer
 from dynal_fast.report.compression import samples_needed
 from dynal_fast.report.write import write_report
 from dynal_fast.strategies.registry import Strategy, get_strategy, register_strategy
-from tests.experiment_cases import TRAINING, blobs, grid_config
+from tests.cases.experiment import TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

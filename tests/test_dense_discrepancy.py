@@ -3,7 +3,7 @@ import torch
 
 from dynal_fast._extension import load
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
-from tests.dense_discrepancy_cases import DTYPES, SHAPES, maps, spoiled
+from tests.cases.dense_discrepancy import DTYPES, SHAPES, maps, spoiled
 
 NATIVE = load()
 BLOCKS = [(2, 19, 23, 41), (1, 3, 64, 65)]  # many blocks of pixels, and a part of one

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
-from tests.dense_discrepancy_cases import DTYPES, SHAPES, maps, spoiled
+from tests.cases.dense_discrepancy import DTYPES, SHAPES, maps, spoiled
 from tests.triton_device import DEVICE, needs_triton
 
 pytestmark = needs_triton

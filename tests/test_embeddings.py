@@ -15,7 +15,7 @@ import torch
 from dynal_fast import farthest_first, load_embeddings
 from dynal_fast.embeddings import source
 from dynal_fast.embeddings.columns import choose_columns
-from tests.embedding_files import (
+from tests.cases.embedding_files import (
     MATRIX,
     NAMES,
     arrow_table,

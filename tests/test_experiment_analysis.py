@@ -9,7 +9,7 @@ import torch
 from dynal_fast.experiment import ActiveLearningExperiment
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.strategies.registry import Strategy
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

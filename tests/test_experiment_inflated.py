@@ -5,7 +5,7 @@ import torch
 
 from dynal_fast.data import load
 from dynal_fast.experiment import ActiveLearningExperiment, ExperimentData, Protocol, Training
-from tests.experiment_cases import blobs
+from tests.cases.experiment import blobs
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.observation import parsed_schedules
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs
 from dynal_fast.strategies.registry import get_strategy, strategies
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs, grid_config
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dynal_fast import farthest_first, farthest_first_compress, verify_traversal
-from tests.farthest_first_cases import clustered
+from tests.cases.farthest_first import clustered
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LABELED = {

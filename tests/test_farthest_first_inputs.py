@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress, verify_traversal
 from dynal_fast.ops.farthest_first import arrays
-from tests.farthest_first_cases import clustered, expected, gaussian
+from tests.cases.farthest_first import clustered, expected, gaussian
 
 pd = pytest.importorskip("pandas", reason="pandas is not installed")
 pytestmark = pytest.mark.filterwarnings("error")

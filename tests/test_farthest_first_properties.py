@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from dynal_fast import farthest_first
 from dynal_fast.ops.farthest_first import reference
-from tests.farthest_first_cases import expected
+from tests.cases.farthest_first import expected
 
 # A coarse grid makes ties and duplicates common, the rest makes rounding matter.
 VALUES = st.one_of(

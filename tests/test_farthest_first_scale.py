@@ -8,7 +8,7 @@ import torch
 
 from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress, verify_traversal
 from dynal_fast.ops.farthest_first import reference
-from tests.farthest_first_cases import clustered, expected, gaussian, lattice
+from tests.cases.farthest_first import clustered, expected, gaussian, lattice
 
 BACKENDS = ["reference", "cpu", "reference-heads"]
 POOL, LABELED = clustered(60, 9), clustered(7, 9, seed=1)

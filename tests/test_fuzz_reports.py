@@ -20,7 +20,7 @@ from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.grid import run_grid
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.report.table import accuracy_table, cost_table
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

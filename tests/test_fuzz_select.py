@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dynal_fast import cli
-from tests.embedding_files import write_all
+from tests.cases.embedding_files import write_all
 
 pytest.importorskip("pyarrow")
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from dynal_fast import EMATeacher, PoolImages, PoolStats, observe_pool
 from dynal_fast.pool import PoolObservationError
-from tests.observe_cases import Images, Recorder, run
+from tests.cases.observe import Images, Recorder, run
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -13,7 +13,7 @@ from torch.utils.data import (
 )
 
 from dynal_fast import PoolImages
-from tests.observe_cases import (
+from tests.cases.observe import (
     ORDER,
     Graphs,
     Images,

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from dynal_fast.pool.containers import map_tensors
-from tests.observe_cases import (
+from tests.cases.observe import (
     Encoding,
     Graphs,
     Keywords,

@@ -11,7 +11,7 @@ from torch.utils.data import (
 )
 
 from dynal_fast.pool import forward
-from tests.observe_cases import (
+from tests.cases.observe import (
     ORDER,
     Encoding,
     Keywords,

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from dynal_fast import EMATeacher, PoolStats, observe_pool
 from dynal_fast.pool import PoolObservationError
 from dynal_fast.pool.mc_dropout import dropout_layers
-from tests.observe_cases import Images, Recorder, run
+from tests.cases.observe import Images, Recorder, run
 
 PASSES = 3
 
@@ -354,7 +354,7 @@ def test_what_cannot_be_switched_on_is_named(name):
     ) as got:
         run(model, pool(), mc_passes=2)
     assert len(got) == 1
-    assert got[0].filename.endswith("observe_cases.py")  # who called observe_pool
+    assert got[0].filename.endswith("cases/observe.py")  # who called observe_pool
 
 
 def test_many_are_cut_short():

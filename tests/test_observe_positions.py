@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from dynal_fast import PoolStats, observe_pool
-from tests.observe_cases import (
+from tests.cases.observe import (
     Linear,
     N,
     Named,

@@ -15,7 +15,7 @@ from dynal_fast.pool.formulas import vote_entropy
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.hybrid import diversified, stratified_farthest_first
 from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strategy
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

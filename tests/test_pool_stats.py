@@ -8,7 +8,7 @@ import torch
 
 from dynal_fast import _extension
 from dynal_fast.ops.pool_stats import DROPPED, DUPLICATE, NON_FINITE, STATE, pool_stats_update
-from tests.pool_stats_cases import (
+from tests.cases.pool_stats import (
     CLASSES,
     DTYPES,
     TYPICAL,

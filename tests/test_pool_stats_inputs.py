@@ -10,7 +10,7 @@ from dynal_fast import PoolStats, farthest_first
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
 from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
-from tests.pool_stats_cases import Tracker
+from tests.cases.pool_stats import Tracker
 
 N, C = 5, 3
 LOGITS = torch.randn(N, C, generator=torch.Generator().manual_seed(0))

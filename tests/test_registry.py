@@ -16,7 +16,7 @@ from dynal_fast.strategies.registry import (
     strategies,
     unregister_strategy,
 )
-from tests.experiment_cases import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,7 +19,7 @@ from dynal_fast.report import markup
 from dynal_fast.report.markup import Markup, document, element, joined
 from dynal_fast.report.svg import Chart, Style, linear
 from dynal_fast.report.write import write_report
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

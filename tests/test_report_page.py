@@ -23,7 +23,7 @@ from dynal_fast.report.recorded import PORTIONS
 from dynal_fast.report.svg import COLOURS, MARKERS, linear, logarithmic, styles
 from dynal_fast.report.write import CONTENTS, write_report
 from tests.browser import flaws, needs_browser
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 from tests.report_pages import Page, sections_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ from dynal_fast.report.analyses import loss_by_rank
 from dynal_fast.report.recorded import PORTIONS, read_recorded
 from dynal_fast.report.runs import load_experiments, methods
 from dynal_fast.report.write import write_report
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 from tests.report_pages import Page, sections_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,8 +11,8 @@ from dynal_fast.experiment import RunConfig, run_grid
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.report.write import write_report
 from tests.browser import flaws, needs_browser
+from tests.cases.street_scenes import HEIGHT, WIDTH, write_streets
 from tests.report_pages import Page, sections_of
-from tests.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

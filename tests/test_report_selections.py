@@ -8,7 +8,7 @@ import pytest
 from dynal_fast.experiment.grid import run_grid
 from dynal_fast.report.write import write_report
 from tests.browser import flaws, needs_browser
-from tests.experiment_cases import blobs, grid_config
+from tests.cases.experiment import blobs, grid_config
 from tests.report_pages import Page, sections_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -27,7 +27,7 @@ from dynal_fast.experiment.segmentation import (
 )
 from dynal_fast.experiment.training import evaluate
 from dynal_fast.strategies.registry import SelectionContext, get_strategy
-from tests.street_scenes import HEIGHT, WIDTH, write_streets
+from tests.cases.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -213,7 +213,7 @@ def test_an_empty_text_is_no_choice(tmp_path, monkeypatch, capsys, arguments):
 
 
 def test_every_format_selects_the_same(tmp_path, capsys):
-    from tests.embedding_files import MATRIX, write_all
+    from tests.cases.embedding_files import MATRIX, write_all
 
     expected = farthest_first(MATRIX, 6).indices.tolist()
     for name, path in write_all(tmp_path).items():

@@ -15,7 +15,7 @@ from dynal_fast.experiment.semi_supervised import (
     unsupervised_loss,
 )
 from dynal_fast.models import embed
-from tests.experiment_cases import blobs
+from tests.cases.experiment import blobs
 
 # Plain NumPy, float64, as the paper writes them.
 

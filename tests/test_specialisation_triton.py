@@ -25,8 +25,8 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from dynal_fast import farthest_first
 from dynal_fast.ops.farthest_first import heads, routing
 from dynal_fast.ops.pool_stats import pool_stats_update, pool_stats_update_from_features
-from tests.farthest_first_cases import clustered
-from tests.pool_stats_tracker import TYPICAL, Tracker, draw
+from tests.cases.farthest_first import clustered
+from tests.cases.pool_stats_tensors import TYPICAL, Tracker, draw
 
 BACKEND = make_backend(GPUTarget("cuda", 90, 32))
 

@@ -89,7 +89,7 @@ def context_of(inputs, budget, epochs, seed=1):
 
 
 def test_what_is_unlike_the_labeled_is_picked():
-    picks = vaal(VAALSettings(latent=4, batch_size=32))(context_of(scattered(), 15, epochs=30))
+    picks = vaal(VAALSettings(latent=4, batch_size=32))(context_of(scattered(), 15, epochs=12))
     assert (picks >= 100).all()
 
 

@@ -1,4 +1,4 @@
-"""A record as text: aligned for the terminal, or as Markdown."""
+"""A record as text: the cells of its tables, and the tables aligned for the terminal."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -167,18 +167,6 @@ def text_table(record: Record, case: Case) -> str:
         for line in body
     ]
     return "\n".join([case.title(), *(f"  {line}" for line in lines)])
-
-
-def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Rows as a Markdown table.
-
-    >>> print(markdown_table(["a", "b"], [["1", "2"]]))
-    | a | b |
-    | --- | --- |
-    | 1 | 2 |
-    """
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def growth_rows(growth: Sequence[Growth]) -> list[tuple[str, ...]]:

@@ -52,7 +52,7 @@ def interpreted(kernel: Any) -> bool:
 
 
 def compiling_only() -> bool:
-    """Whether kernels are compiled for a GPU that is not there (``ops.ahead_of_time``)."""
+    """Whether kernels are compiled for a GPU that is not there (``benchmarks.ahead_of_time``)."""
     return getattr(driver._active, "is_absent", False)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dynal_fast.ops.pool_stats import (
     DROPPED,
@@ -16,10 +15,9 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_checked,
     pool_stats_update_from_features,
 )
-from dynal_fast.ops.pool_stats.contract import check_batch, is_ready
+from dynal_fast.ops.pool_stats.contract import Tracker, check_batch, is_ready
 from dynal_fast.pool.batch import as_floats, as_ids
 from dynal_fast.pool.errors import PoolObservationError
-from dynal_fast.pool.state import Tensors
 
 
 @dataclass
@@ -29,18 +27,14 @@ class OpenPass:
     Attributes
     ----------
     due
-        The sets of tensors that observe this pass, each with its stamps and unknown ids; at least
-        one.
-    pass_stamp
-        int32 ``(1,)``: the stamp of this pass.
+        What observes this pass, each with its stamps and tensors; at least one.
     number
         How many passes there were, this one included.
     partial
         Whether samples may stay unseen.
     """
 
-    due: list[tuple[tuple[Tensor, Tensor], Tensors]]
-    pass_stamp: Tensor
+    due: list[Tracker]
     number: int
     partial: bool
     num_classes: int
@@ -55,15 +49,9 @@ class OpenPass:
             if teacher_logits is not None:
                 teacher_logits = as_floats("teacher_logits", teacher_logits)
             check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
-        for guard, tensors in self.due:
+        for tracker in self.due:
             pool_stats_update_checked(
-                sample_ids,
-                logits,
-                teacher_logits,
-                self.pass_stamp,
-                *guard,
-                tensors,
-                backend=self.backend,
+                sample_ids, logits, teacher_logits, tracker, backend=self.backend
             )
 
     def update_from_features(
@@ -91,7 +79,7 @@ class OpenPass:
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
                 f"got {tuple(weight.shape)}"
             )
-        for guard, tensors in self.due:
+        for tracker in self.due:
             pool_stats_update_from_features(
                 sample_ids,
                 features,
@@ -100,9 +88,7 @@ class OpenPass:
                 teacher_features,
                 teacher_weight,
                 teacher_bias,
-                self.pass_stamp,
-                *guard,
-                tensors,
+                *tracker,
                 backend=self.backend,
             )
 
@@ -111,7 +97,7 @@ class OpenPass:
 
         This is the only point of a pass that waits for the device.
         """
-        (stamp, unknown_ids), tensors = self.due[0]
+        _, stamp, unknown_ids, tensors = self.due[0]
         current = STAMP_STEP * self.number
         wrong = (stamp > current) if self.partial else (stamp != current)
         wrong &= stamp != DROPPED

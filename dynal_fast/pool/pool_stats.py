@@ -224,7 +224,6 @@ unknown'
         due = self._state.begin_pass(*checked_epoch(epoch, num_epochs))
         self._open = OpenPass(
             due,
-            self._state.pass_stamp,
             self._state.passes,
             partial,
             self.num_classes,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES, Tracker
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
@@ -97,11 +97,9 @@ class PoolState:
         stamp = self.guards[self._home[score]][0]
         return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
 
-    def begin_pass(
-        self, epoch: int, num_epochs: int | None
-    ) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
-        """Begin a pass: return the guards and the observing tensors of each set that has some."""
-        due = []
+    def begin_pass(self, epoch: int, num_epochs: int | None) -> list[Tracker]:
+        """Begin a pass: return a tracker for each set of tensors that observes it."""
+        due, shared = [], []
         self.passes += 1
         self.unknown_end |= num_epochs is None
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
@@ -116,8 +114,9 @@ class PoolState:
                 self._make_room_for_labels(k)
             tensors = {n: t for n, t in self.tensors[k].items() if STATE[n].part in observing}
             self.guards[k][1].zero_()
-            due.append((self.guards[k], tensors))
-        _share([tensors for _, tensors in due])
+            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors))
+            shared.append(tensors)
+        _share(shared)
         return due
 
     def forget_dynamics(self) -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.farthest_first import farthest_first
-from dynal_fast.ops.farthest_first.checks import as_rows
+from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.strategies.k_center_search import (
     LimitError,
     RadiusSearch,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first.checks import Array
+from dynal_fast.ops.farthest_first.contract import Array
 from dynal_fast.strategies.registry import check_selects_from
 from dynal_fast.strategies.strategy import SelectionContext, Strategy
 

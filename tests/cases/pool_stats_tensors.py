@@ -1,0 +1,82 @@
+"""A tracker's tensors twice: for a kernel on its device, and for the float64 reference."""
+
+import torch
+
+from dynal_fast.ops.pool_stats import (
+    DROPPED,
+    MAX_UNKNOWN_IDS,
+    STAMP_STEP,
+    STATE,
+    contract,
+    reference,
+)
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
+from tests.triton_device import DEVICE
+
+TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
+
+
+class Tracker:
+    """The tensors of a tracker, on the device for the kernel and in float64 for the reference."""
+
+    def __init__(self, n, num_classes, names, output_dtype=torch.float32, labels=torch.uint8):
+        self.state, self.want = {}, {}
+        for name in names:
+            spec = STATE[name]
+            shape = (n, num_classes) if spec.per_class else (n,)
+            dtype = spec.dtypes[0]
+            if spec.dtypes == OUTPUT_DTYPES:
+                dtype = output_dtype
+            if name == "label_counts":
+                dtype = labels
+            self.state[name] = torch.full(shape, spec.fresh, dtype=dtype, device=DEVICE)
+            want = torch.full(shape, spec.fresh, dtype=dtype)
+            self.want[name] = want.double() if want.is_floating_point() else want
+        self.guard = (
+            torch.zeros(1, dtype=torch.int32, device=DEVICE),
+            torch.zeros(n, dtype=torch.int32, device=DEVICE),
+            torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=DEVICE),
+        )
+        self.want_guard = tuple(tensor.cpu().clone() for tensor in self.guard)
+
+    def begin_pass(self, number):
+        for tensor in (self.guard[0], self.want_guard[0]):
+            tensor.fill_(STAMP_STEP * number)
+
+    def drop(self, sample):
+        for tensor in (self.guard[1], self.want_guard[1]):
+            tensor[sample] = DROPPED
+
+    def expect(self, ids, logits, teacher_logits=None):
+        want = contract.Tracker(*self.want_guard, self.want)
+        reference.update(ids, logits, teacher_logits, want)
+
+    def check(self, rtol=1e-5, atol=2e-6):
+        assert torch.equal(self.guard[1].cpu(), self.want_guard[1])
+        unknown, want = self.guard[2].cpu(), self.want_guard[2]
+        assert unknown[0] == want[0]
+        assert unknown[1:].sort().values.tolist() == want[1:].sort().values.tolist()
+        for name, tensor in self.state.items():
+            got, want = tensor.cpu(), self.want[name]
+            if not tensor.is_floating_point():
+                assert torch.equal(got.long(), want.long()), name
+                continue
+            half = tensor.dtype == torch.float16 or "output" in self.halved(name)
+            torch.testing.assert_close(
+                got.double(),
+                want,
+                rtol=2**-10 if half else rtol,
+                atol=2**-11 if half else atol,
+                equal_nan=True,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+
+    def halved(self, name):
+        """The tensor that a discrepancy was measured to, when it is kept in float16."""
+        source = {"cycle_discrepancy": "output", "increase_sum": "previous_output"}.get(name)
+        return source if source and self.state[source].dtype == torch.float16 else ""
+
+
+def draw(rows, num_classes, dtype, seed, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(rows, num_classes, generator=generator)).to(dtype)
