@@ -31,7 +31,7 @@ class DRND22(nn.Module):
     Every convolution but the last is followed by batch normalisation and ReLU. 15,890,499
     parameters for 19 classes (16.4 million with ImageNet's 1,000, as published). The weights are
     He et al.'s (2015); the published results start from a network trained on ImageNet instead.
-    There is no fully-connected layer, so :func:`dynal_fast.models.embed` needs
+    There is no fully-connected layer, so `dynal_fast.models.embed` needs
     ``head="classifier"``.
 
     Parameters

@@ -79,7 +79,7 @@ def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
     inputs
         What the model takes, usually ``(batch, channels, height, width)``.
     head
-        As in :func:`penultimate`.
+        As in `penultimate`.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
     Raises
     ------
     ValueError
-        As in :func:`penultimate`, or the embedding is not one vector for each sample.
+        As in `penultimate`, or the embedding is not one vector for each sample.
 
     >>> embed(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(5, 4)).shape
     torch.Size([5, 3])

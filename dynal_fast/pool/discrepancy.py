@@ -41,7 +41,7 @@ def model_discrepancy(
     earlier: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """Return sample ids and :func:`temporal_output_discrepancy` of two models on their inputs.
+    """Return sample ids and the `temporal_output_discrepancy` of two models on their inputs.
 
     If ``earlier`` is the model at the end of the last cycle, this is COD without stored outputs:
     one more forward pass over the pool instead of a (samples, classes) array.

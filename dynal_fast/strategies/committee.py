@@ -64,7 +64,7 @@ def committee_stats(
 
 def most_disagreed(score: str) -> Select:
     def select(context: SelectionContext) -> Tensor:
-        """Pick what separately trained models disagree on most; see :func:`committee_stats`.
+        """Pick what separately trained models disagree on most; see `committee_stats`.
 
         Networks of one architecture, trained on all labeled samples from different random weights:
         the ensembles of Beluch et al., "The Power of Ensembles for Active Learning in Image
