@@ -56,7 +56,7 @@ def watching_dropout(model: nn.Module, layers: Mapping[str, nn.Module]) -> Itera
     idle.extend(calls.idle)
     for name, layer in layers.items():
         owner = owners[name]
-        # Attention may use only the rate of its dropout layer, and pass it to torch's function.
+        # Attention may take the rate of its dropout layer and pass it to torch's function.
         if name not in ran and owner in ran and model.get_submodule(owner) not in calls.acting:
             idle.append(f"{called(name, layer)} did not run")
 

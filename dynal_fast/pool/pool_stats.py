@@ -440,7 +440,7 @@ unknown'
         ------
         ValueError
             A candidate was dropped, or it has no score: the message names the ids and the reason,
-            such as that no epoch of the schedule came. Or an argument is none that `top_k` takes.
+            such as that no epoch of the schedule came. Or `top_k` refuses an argument.
 
         Warns
         -----

@@ -12,7 +12,7 @@ KEEPS_LAST = ("cycle", "teacher", "last")
 
 
 def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
-    """Return the two sizes of a tracker as integers, or raise what is wrong with them."""
+    """Return the two sizes of a tracker as integers, checked."""
     num_samples = integer("num_samples", num_samples)
     num_classes = integer("num_classes", num_classes)
     if num_samples < 0:
@@ -27,7 +27,7 @@ def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
 
 
 def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
-    """Return the epoch and the number of epochs as integers, or raise what is wrong with them."""
+    """Return the epoch and the number of epochs as integers, checked."""
     epoch = integer("epoch", epoch)
     if num_epochs is None:
         if epoch < 1:
@@ -48,7 +48,7 @@ def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
 
 
 def checked_track(track: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the scores to track, aliases resolved, or raise what is wrong."""
+    """Return the names of the scores to track, checked, aliases resolved."""
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
@@ -64,7 +64,7 @@ def checked_track(track: Iterable[str]) -> tuple[str, ...]:
 def checked_schedules(
     track: tuple[str, ...], schedules: Mapping[str, Schedule]
 ) -> dict[str, Schedule]:
-    """Return the schedule of each tracked score, or raise what is wrong with those given."""
+    """Return the schedule of each tracked score: those given, checked, else its default."""
     schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
     for name, schedule in schedules.items():
         if name not in track or name not in SCORES:

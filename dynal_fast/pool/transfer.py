@@ -13,7 +13,7 @@ from dynal_fast.pool.containers import map_tensors
 def on_device(batches: Iterable[Any], device: torch.device, channels_last: bool) -> Iterator[Any]:
     """Yield the batches in order on ``device``, 4-D tensors as channels-last if asked.
 
-    On a CUDA device a batch may be used on the stream that is current when it is asked for.
+    On a CUDA device each batch is ready for the stream that is current when it is requested.
     """
     place = functools.partial(_place, device=device, channels_last=channels_last)
     ahead: tuple[Any, torch.cuda.Event] | None = None
