@@ -63,7 +63,7 @@ constexpr int64_t shared_bytes(int64_t width, int stages) {
          sizeof(Shared);
 }
 
-static_assert(stages_for(768) == 7, "less, and copies come too late: see ops/pool_stats/cuda.py");
+static_assert(stages_for(768) == 7, "less, and copies come too late: see ops/pool_stats/README.md");
 
 struct Parameters {
   State state;

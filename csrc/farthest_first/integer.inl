@@ -2,7 +2,7 @@
 //
 // For the rare pairs that lie so close to a midpoint, or on it, that double-double arithmetic
 // leaves a doubt. A product of two doubles is an integer of 106 bits times a power of two that is
-// at least 2^-2148, so that nothing underflows. Rows have squared norms below 2^128 (checks.py),
+// at least 2^-2148, so that nothing underflows. Rows have squared norms below 2^128 (contract.py),
 // which ends the number above.
 #pragma once
 

@@ -36,7 +36,8 @@ inline T number(T value) {
   return value;
 }
 
-// Whether only float64 holds the values of a type; of 64-bit integers those up to 2^53 (checks.py).
+// Whether only float64 holds the values of a type; of 64-bit integers those up to 2^53
+// (contract.py).
 inline bool is_wide(const Points& points) { return points.dtype >= Dtype::float64; }
 
 template <typename Source, typename Target>

@@ -1,6 +1,6 @@
-"""``dense_discrepancy`` on the CPU: the compiled kernel, given addresses, image by image.
+"""``dense_discrepancy`` on the CPU: a call of the compiled kernel for each image.
 
-Ctrl-C has to wait for one image.
+Ctrl-C is seen between images.
 """
 
 import torch

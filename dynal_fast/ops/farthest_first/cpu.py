@@ -1,45 +1,46 @@
-"""The primitives on the CPU: the compiled kernels of ``csrc/farthest_first/``."""
+"""The primitives in C++: calls of the compiled kernels (``csrc/farthest_first/``)."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dynal_fast import _extension
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Rows
-from dynal_fast.ops.farthest_first.kernels import Groups, Points
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.threads import kernel_threads
 
-SAMPLED = 1024  # rows whose mean centers the data for the filter
-HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
-HEAD_BYTES = 2**26  # of a head's rows, which a call packs anew, at most
-WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen in between
+SAMPLED = 1024  # rows whose mean the filter subtracts
+HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
+HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
+WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen between calls
 
 
 def head_rows(columns: int) -> int:
-    """Rows in a head. Where samples lie dense, as they do in few dimensions, a pick spoils many."""
+    """Rows in a head: more in few dimensions, where one pick lowers many bounds."""
     return max(1, min(max(heads.HEAD, HEAD_VALUES // columns), HEAD_BYTES // 4 // columns))
 
 
-class CpuKernels:
-    """See ``kernels.Kernels``."""
+class CpuKernels(Kernels[Points]):
+    """On the CPU, with the compiled extension."""
 
     def __init__(self, pool: Rows, metric: str) -> None:
         self.metric, self.columns = metric, pool.columns
         self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
         self.native = _extension.load().farthest_first
-        # The filter's error grows with the norms, and distances do not change with the origin.
-        # Which rows are sampled changes the filter's speed, never a result.
+        # The filter subtracts this mean, as its error grows with the norms. Which rows are sampled
+        # affects its speed, never a result.
         self.mean = torch.zeros(pool.columns)
         if metric == "euclidean" and pool.size:
             step = -(-pool.size // SAMPLED)
             sample = pool.array[::step]
-            if isinstance(sample, torch.Tensor):
+            if isinstance(sample, Tensor):
                 self.mean = sample.to(torch.float64).mean(dim=0).float()
             else:
-                with np.errstate(all="ignore"):  # bad values are reported by `points`
+                with np.errstate(all="ignore"):  # `points` reports bad values
                     self.mean = torch.from_numpy(sample.mean(axis=0, dtype=np.float64)).float()
             self.mean.nan_to_num_(0, 0, 0)
 
@@ -73,9 +74,9 @@ class CpuKernels:
         return points
 
     def distances(
-        self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        groups = Groups.one(rows, centers)  # must outlive the call, which sees addresses only
+        self, x: Points, rows: Tensor, y: Points, centers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        groups = Groups.one(rows, centers)  # must outlive the call, which gets addresses
         lower = torch.empty(len(rows), len(centers))
         upper = torch.empty_like(lower)
         self._in_shares(
@@ -89,7 +90,7 @@ class CpuKernels:
         )
         return lower, upper
 
-    def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
+    def bound(self, x: Points, y: Points, groups: Groups, bound: Tensor) -> None:
         self._in_shares(
             self.native.bound,
             self._space(x.exponent),
@@ -104,9 +105,9 @@ class CpuKernels:
         x: Points,
         y: Points,
         groups: Groups,
-        first: torch.Tensor | None,
-        bound: torch.Tensor,
-        exact: torch.Tensor,
+        first: Tensor | None,
+        bound: Tensor,
+        exact: Tensor,
     ) -> None:
         self._in_shares(
             self.native.refresh,
@@ -120,13 +121,7 @@ class CpuKernels:
         )
 
     def assign(
-        self,
-        x: Points,
-        y: Points,
-        groups: Groups,
-        ranks: torch.Tensor,
-        bound: torch.Tensor,
-        keys: torch.Tensor,
+        self, x: Points, y: Points, groups: Groups, ranks: Tensor, bound: Tensor, keys: Tensor
     ) -> None:
         self._in_shares(
             self.native.assign,
@@ -140,19 +135,13 @@ class CpuKernels:
         )
 
     def _in_shares(self, primitive: Callable[..., int], *arguments: object) -> None:
-        """Call a primitive until nothing is left to do, ``WORK`` at a time."""
+        """Call a primitive with ``WORK`` at a time until it is done."""
         unit, threads = 0, kernel_threads()
         while unit != self.native.DONE:
             unit = primitive(*arguments, unit, WORK, threads)
 
     def traverse(
-        self,
-        x: Points,
-        head: torch.Tensor,
-        outside: int,
-        exact: torch.Tensor,
-        picks: torch.Tensor,
-        values: torch.Tensor,
+        self, x: Points, head: Tensor, outside: int, exact: Tensor, picks: Tensor, values: Tensor
     ) -> int:
         count, done = 0, False
         while not done:

@@ -1,4 +1,4 @@
-"""Tensors of an update as the compiled kernels take them: addresses and sizes."""
+"""Tensors as the compiled kernels take them: addresses and sizes."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
 
 
 def row_address(tensor: Tensor, row: int) -> int:
-    """The address of a row of a contiguous tensor; no slice is made, which takes longer."""
+    """The address of a row of a contiguous tensor, without the cost of a slice."""
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 

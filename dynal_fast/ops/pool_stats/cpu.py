@@ -12,7 +12,7 @@ from dynal_fast.ops.pool_stats.addresses import (
 from dynal_fast.ops.pool_stats.contract import Head, Tracker
 from dynal_fast.threads import kernel_threads
 
-MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
+MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
 
 
 def update(
