@@ -16,7 +16,8 @@ import torch
 from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE, scaled
 from dynal_fast import assign_to_picks, farthest_first, verify_traversal
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import Size, method_for
+from dynal_fast.bench.competitors import method_for
+from dynal_fast.bench.competitors.base import Size
 from dynal_fast.bench.exactness import judge_picks
 from dynal_fast.bench.suites import FROM_NOTHING, HEADLINE, WORST
 from tests.cases.farthest_first import small_cases

@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dynal_fast import farthest_first
 from dynal_fast.bench import end_to_end, fresh_process, growth, suites, worker
 from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.competitors import (
+from dynal_fast.bench.competitors import methods
+from dynal_fast.bench.competitors.base import (
     OURS,
     Method,
     Size,
     Streamed,
-    methods,
     per_epoch,
     statistics,
 )

@@ -15,7 +15,7 @@ from dynal_fast import files
 from dynal_fast.bench import suites
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import (
     SCHEMA,
     Measurement,

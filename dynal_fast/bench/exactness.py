@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import StatisticsCase
-from dynal_fast.bench.competitors import Size
+from dynal_fast.bench.competitors.base import Size
 from dynal_fast.ops.farthest_first import Traversal, farthest_first, verify_traversal
 
 ROWS_CHECKED = 1000

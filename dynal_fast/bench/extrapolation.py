@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from dynal_fast.bench.competitors import Size
+from dynal_fast.bench.competitors.base import Size
 
 Terms = Callable[[Size], Sequence[float]]
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, method_for
+from dynal_fast.bench.competitors import method_for
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Growth, Measurement
 

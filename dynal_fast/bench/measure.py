@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dynal_fast.bench.cases import Case, StatisticsCase, as_record
-from dynal_fast.bench.competitors import Method
+from dynal_fast.bench.competitors.base import Method
 from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.record import Measurement

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Record
 from dynal_fast.bench.table import pass_ratio, ratio, ratio_text
 from dynal_fast.files import write_atomically

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, methods
+from dynal_fast.bench.competitors import methods
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import CURVES, Curve, grow
 from dynal_fast.bench.inputs import cache_folder, data_folder

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 
 from dynal_fast.bench.cases import Case, StatisticsCase
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
 
 BUSY = 0.1  # share of the CPU taken by others from which a row says so

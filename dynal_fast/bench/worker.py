@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from dynal_fast.bench.cases import Case, StatisticsCase, from_record
-from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, method_for
+from dynal_fast.bench.competitors import method_for
+from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import (
     Limits,

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import BLOCK, Method, Size, per_block, per_labeled, per_pick
+from dynal_fast.bench.competitors.base import (
+    BLOCK,
+    Method,
+    Size,
+    per_block,
+    per_labeled,
+    per_pick,
+)
 
 Data = tuple[Tensor, Tensor | None]
 Run = Callable[[Size], np.ndarray]

@@ -8,7 +8,14 @@ from torch import Tensor
 from dynal_fast import EveryEpoch, PoolStats, Traversal
 from dynal_fast import farthest_first as traverse
 from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, per_epoch, per_pick
+from dynal_fast.bench.competitors.base import (
+    OURS,
+    Method,
+    Size,
+    Streamed,
+    per_epoch,
+    per_pick,
+)
 from dynal_fast.bench.competitors.statistics import stream
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TRACK, StatisticsCase
-from dynal_fast.bench.competitors import Method, Size, Streamed, per_epoch
+from dynal_fast.bench.competitors.base import Method, Size, Streamed, per_epoch
 
 Run = Callable[[Size], Any]
 Batches = Iterable[tuple[Tensor, Tensor]]  # of sample ids (batch,) and their logits
