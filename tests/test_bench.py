@@ -12,25 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dynal_fast import farthest_first
 from dynal_fast.bench import end_to_end, fresh_process, growth, suites, worker
 from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.competitors import methods
-from dynal_fast.bench.competitors.base import (
-    OURS,
-    Method,
-    Size,
-    Streamed,
-    per_epoch,
-    statistics,
-)
+from dynal_fast.bench.competitors import methods, statistics
+from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed, per_epoch
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import fit
 from dynal_fast.bench.inputs import EMBEDDINGS
 from dynal_fast.bench.measure import Settings, measure
-from dynal_fast.bench.record import (
-    Measurement,
-    new_record,
-)
+from dynal_fast.bench.record import Measurement, new_record
 from dynal_fast.bench.table import full_text, row
 from dynal_fast.bench.worker import full_size, measure_in_this_process
 from dynal_fast.experiment.measure import Measurement as StepMeasurement
