@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -29,3 +30,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_heap():
+    """``gc.collect()`` looks at what the tests make, not at all that torch and pytest hold."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
