@@ -12,6 +12,10 @@ def pytest_configure():
         threads = max(1, (os.cpu_count() or 1) // workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from tests.quick_interpreter import make_quick
+
+        make_quick()
 
 
 def pytest_collection_modifyitems(items):

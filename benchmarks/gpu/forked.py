@@ -14,13 +14,16 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-MODULES = ("benchmarks.gpu.guard", "benchmarks.gpu.part")
+MODULES = ("benchmarks.gpu.guard", "benchmarks.gpu.part", "pytest")
 _loaded = False
 
 
 def preload() -> None:
     """Import what the parts need; from now on they are forked."""
     global _loaded
+    from tests.quick_interpreter import make_quick  # imports Triton
+
+    make_quick()
     for module in ("warm_share", "figures.ceilings", "figures.head_cuda", "gate.plants"):
         importlib.import_module(f"benchmarks.gpu.{module}")
     _loaded = True
@@ -41,7 +44,7 @@ class Forked:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(command, stdout, env or {})
+            _become(command, stdout, env)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -72,7 +75,7 @@ class Forked:
             os.kill(self.pid, signum)
 
 
-def _become(command: list[str], stdout: Any, environment: Mapping[str, str]) -> NoReturn:
+def _become(command: list[str], stdout: Any, environment: Mapping[str, str] | None) -> NoReturn:
     """What a new process of that command would do."""
     code = 1
     try:
@@ -84,10 +87,11 @@ def _become(command: list[str], stdout: Any, environment: Mapping[str, str]) -> 
             signal.signal(signum, signal.SIG_DFL)
         for descriptor in (1, 2):
             os.dup2(stdout.fileno(), descriptor)
-        os.environ.update(environment)
+        if environment is not None:
+            os.environ.clear()
+            os.environ.update(environment)
         sys.argv = command[2:]
-        importlib.import_module(command[2]).main()
-        code = 0
+        code = importlib.import_module(command[2]).main() or 0
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         if isinstance(ending.code, str):

@@ -2,10 +2,10 @@
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.gpu import guard
 from benchmarks.gpu.job import Job, Lines
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,8 @@ def run(job: Job) -> Lines:
     # A rehearsal that a worker of pytest-xdist started is no worker itself.
     inherited = {name: os.environ[name] for name in os.environ if "PYTEST_XDIST" not in name}
     environment = {**inherited, "DYNAL_GPU_RESULTS": str(job.output)}
-    code = subprocess.run(command(job), cwd=ROOT, env=environment).returncode
+    process = guard.start(command(job), stdout=sys.stdout, cwd=ROOT, env=environment)
+    code = process.wait(job.seconds)
     if code > 1:  # 1: tests failed, of which there are lines
         yield {"kind": "parity", "failed_to_run": f"pytest ended with {code}"}
 
