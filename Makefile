@@ -7,7 +7,7 @@ BENCH  := $(VENV)-bench
 MINUTES ?= 45
 GPU_OUTPUT ?= build/gpu
 CASES ?= 5000
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inl csrc/isa/*.cpp csrc/cuda/*)
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test fuzz lint format bench bench-kernels gpu gpu-rehearsal dist clean
@@ -27,7 +27,7 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 	$(BIN)/dynal-fast demo --output demo
 
 test: $(STAMP) ## run the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
 	DYNAL_FAST_FUZZ=$(CASES) $(BIN)/python -m pytest -n auto tests/test_fuzz_*.py

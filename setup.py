@@ -31,6 +31,7 @@ ISA_FLAGS = {
     "avx2.cpp": AVX2_FLAGS,
     "avx512.cpp": [*AVX512_FLAGS, "-mprefer-vector-width=512"],
 }
+FOLDERS = (".", "common", "dense_discrepancy", "farthest_first", "pool_stats")  # and isa, cuda
 CUDA_FLAGS = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
 CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"]  # one a source
 COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
@@ -126,9 +127,10 @@ class BuildExtension(build_ext):
 
 
 def sources() -> list[str]:
-    files = sorted((ROOT / "csrc").glob("*.cpp")) + [ROOT / "csrc" / "isa" / "baseline.cpp"]
-    if X86_64:
-        files += [ROOT / "csrc" / "isa" / "avx2.cpp", ROOT / "csrc" / "isa" / "avx512.cpp"]
+    folders = (ROOT / "csrc" / name for name in FOLDERS)
+    files = [file for folder in folders for file in sorted(folder.glob("*.cpp"))]
+    names = ["baseline.cpp", *ISA_FLAGS] if X86_64 else ["baseline.cpp"]
+    files += [ROOT / "csrc" / "isa" / name for name in names]
     return [os.path.relpath(file, ROOT) for file in files]
 
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dynal_fast._version import __version__
 
 if TYPE_CHECKING:
-    from dynal_fast.acquisition.registry import register_strategy
-    from dynal_fast.acquisition.top import top_b
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Assignment,
@@ -31,6 +29,13 @@ if TYPE_CHECKING:
         PoolStats,
         observe_pool,
     )
+    from dynal_fast.pool.top import top_b, top_k
+    from dynal_fast.strategies import (
+        SelectionContext,
+        Strategy,
+        get_strategy,
+        register_strategy,
+    )
 
 _HOMES = {
     "Assignment": "dynal_fast.ops.farthest_first",
@@ -43,14 +48,18 @@ _HOMES = {
     "PoolImages": "dynal_fast.pool",
     "PoolObservationError": "dynal_fast.pool",
     "PoolStats": "dynal_fast.pool",
+    "SelectionContext": "dynal_fast.strategies",
+    "Strategy": "dynal_fast.strategies",
     "Traversal": "dynal_fast.ops.farthest_first",
     "assign_to_picks": "dynal_fast.ops.farthest_first",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
+    "get_strategy": "dynal_fast.strategies",
     "load_embeddings": "dynal_fast.embeddings.load",
     "observe_pool": "dynal_fast.pool",
-    "register_strategy": "dynal_fast.acquisition.registry",
-    "top_b": "dynal_fast.acquisition.top",
+    "register_strategy": "dynal_fast.strategies",
+    "top_b": "dynal_fast.pool.top",
+    "top_k": "dynal_fast.pool.top",
     "verify_traversal": "dynal_fast.ops.farthest_first",
 }
 
@@ -65,15 +74,19 @@ __all__ = [
     "PoolImages",
     "PoolObservationError",
     "PoolStats",
+    "SelectionContext",
+    "Strategy",
     "Traversal",
     "__version__",
     "assign_to_picks",
     "farthest_first",
     "farthest_first_compress",
+    "get_strategy",
     "load_embeddings",
     "observe_pool",
     "register_strategy",
     "top_b",
+    "top_k",
     "verify_traversal",
 ]
 

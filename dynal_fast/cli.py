@@ -326,8 +326,8 @@ def _show(grid: "GridResult", folder: Path) -> None:
 
 
 def _strategies(arguments: argparse.Namespace) -> None:
-    from dynal_fast.acquisition.combined import SHORTLIST
-    from dynal_fast.acquisition.registry import strategies
+    from dynal_fast.strategies.hybrid import SHORTLIST
+    from dynal_fast.strategies.registry import strategies
 
     listed = list(strategies())
     width = max(len(strategy.name) for strategy in listed)

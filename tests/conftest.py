@@ -19,6 +19,8 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
+    """Begin with the slow tests, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="no CUDA device")

@@ -27,7 +27,7 @@ void update_from_features(const State& state, const Batch& batch, void*) {
                           kClasses, kWeightDepth};
   for (int i = 0; i < clusters; ++i) {
     Cluster(i, clusters, p.blocks, kThreads, draw()).run([&] {
-      if (batch.dtype == Float::bf16) {
+      if (batch.dtype == Dtype::bfloat16) {
         update_from_features<Bf16>(p, features, weights);
       } else {
         update_from_features<F16>(p, features, weights);

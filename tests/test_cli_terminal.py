@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from dynal_fast.acquisition.registry import register_strategy, unregister_strategy
 from dynal_fast.cli import main
+from dynal_fast.strategies.registry import register_strategy, unregister_strategy
 
 pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.acquisition.registry import Strategy, get_strategy
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
 from dynal_fast.experiment import selection as selection_module
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.selection import trained_member
 from dynal_fast.models import build_model
+from dynal_fast.strategies.registry import Strategy, get_strategy
 from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.acquisition.registry import Strategy, get_strategy, register_strategy
 from dynal_fast.experiment import (
     ActiveLearningExperiment,
     CompressionExperiment,
@@ -17,6 +16,7 @@ from dynal_fast.experiment.grid import run_grid, total_epochs
 from dynal_fast.experiment.training import Trainer
 from dynal_fast.report.compression import samples_needed
 from dynal_fast.report.write import write_report
+from dynal_fast.strategies.registry import Strategy, get_strategy, register_strategy
 from tests.cases.experiment import TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dynal_fast.acquisition.registry import unregister_strategy
+from dynal_fast.strategies.registry import unregister_strategy
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.usefixtures("one_thread")

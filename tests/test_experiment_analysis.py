@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast.acquisition.registry import Strategy
 from dynal_fast.experiment import ActiveLearningExperiment
 from dynal_fast.experiment.analysis import recorded
+from dynal_fast.strategies.registry import Strategy
 from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

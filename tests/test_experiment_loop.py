@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.registry import get_strategy, strategies
 from dynal_fast.experiment import ActiveLearningExperiment, ExperimentData, Protocol, Training
 from dynal_fast.experiment.grid import run_grid, total_epochs
 from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.observation import parsed_schedules
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs
+from dynal_fast.strategies.registry import get_strategy, strategies
 from tests.cases.experiment import PROTOCOL, TRAINING, blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,7 +149,7 @@ def test_cod_compares_with_the_initial_model_and_then_with_the_last_cycle():
         unseen.append(context.candidates)
         return picks
 
-    from dynal_fast.acquisition.registry import Strategy
+    from dynal_fast.strategies.registry import Strategy
 
     unseen = []
     running = experiment(Strategy("record", record, tracks=("cod",)), data)
@@ -165,7 +165,7 @@ def test_cod_compares_with_the_initial_model_and_then_with_the_last_cycle():
 
 def test_dynamics_are_those_of_the_current_cycle():
     """Label dispersion of three epochs takes the values 0, 1/3 and 2/3 in every cycle."""
-    from dynal_fast.acquisition.registry import Strategy
+    from dynal_fast.strategies.registry import Strategy
 
     seen = []
 

@@ -291,7 +291,7 @@ def test_edges_of_k(backend):
         ({"pool": torch.empty(10, 3, device="meta")}, r"pool must be on one of .* got meta"),
         (
             {"pool": torch.empty(10, 3, device="meta"), "backend": "cpu"},
-            r"backend 'cpu' needs a pool on \('cpu',\), got meta",
+            r'backend "cpu" needs a pool on the CPU, got meta',
         ),
         ({"labeled": torch.empty(4, 3, device="meta")}, r"labeled must be on the pool's device"),
         ({"backend": "abacus"}, r"backend must be one of .* got 'abacus'"),

@@ -8,7 +8,7 @@ import torch
 
 from dynal_fast import _extension
 from dynal_fast.ops.farthest_first import cpu, heads, reference
-from dynal_fast.ops.farthest_first.checks import as_rows
+from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels

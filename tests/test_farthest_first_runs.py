@@ -72,19 +72,26 @@ def test_interrupt_is_seen_within_a_second_and_breaks_nothing():
         assert process.wait(timeout=60) == 0
 
 
-def peak_megabytes(*sizes: int) -> int:
-    """Return the least of three processes' peaks: what else happens in one only adds to it."""
+def peak_megabytes(limit: int, *sizes: int) -> int:
+    """Return a process's peak, of up to three if it is not below the limit.
+
+    What else happens in a process only adds to its peak.
+    """
     command = [sys.executable, "-c", MEASURED, *map(str, sizes)]
-    return min(int(subprocess.check_output(command, cwd=ROOT, text=True)) for _ in range(3))
+    peaks: list[int] = []
+    while len(peaks) < 3 and (not peaks or peaks[-1] >= limit):
+        peaks.append(int(subprocess.check_output(command, cwd=ROOT, text=True)))
+    return min(peaks)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_peak_memory_holds_no_matrix_of_distances_nor_a_copy_of_the_pool():
-    """A copy of the pool would take 59 MB, of the labeled set 39 MB; distances 9 GB."""
-    usual = peak_megabytes(60_000, 1_000, 100)
+    """A copy of the pool would take 59 MB, of the labeled set 39 MB; distances 240 MB or more."""
+    usual = peak_megabytes(45, 60_000, 1_000, 100)
     assert usual < 45
-    assert peak_megabytes(60_000, 40_000, 100) < usual + 25
-    assert peak_megabytes(60_000, 1_000, 4_000) < usual + 25
+    assert peak_megabytes(usual + 25, 20_000, 40_000, 100) < usual + 25
+    assert peak_megabytes(usual + 25, 60_000, 1_000, 1_000) < usual + 25
 
 
 def read_idx(name: str) -> np.ndarray:
@@ -97,10 +104,10 @@ def read_idx(name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def lenet_embeddings() -> np.ndarray:
-    """(60,000, 512) penultimate features of a LeNet trained briefly on the first 10,000 images."""
+    """(20,000, 512) penultimate features of a LeNet trained briefly on the first 4,000 images."""
     if not MNIST.exists():
         pytest.skip(f"no MNIST at {MNIST}; set DYNAL_FAST_DATA to the folder that holds mnist/")
-    images = torch.from_numpy(read_idx("train-images-idx3-ubyte.gz").copy())
+    images = torch.from_numpy(read_idx("train-images-idx3-ubyte.gz")[:20_000].copy())
     labels = torch.from_numpy(read_idx("train-labels-idx1-ubyte.gz").astype(np.int64))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -117,7 +124,7 @@ def lenet_embeddings() -> np.ndarray:
         )
         model = nn.Sequential(body, nn.Linear(512, 10))
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        for batch in torch.randperm(10_000).split(100):
+        for batch in torch.randperm(4_000).split(100):
             loss = nn.functional.cross_entropy(model(images[batch, None] / 255), labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -128,17 +135,17 @@ def lenet_embeddings() -> np.ndarray:
 
 @pytest.mark.slow
 def test_picks_on_lenet_embeddings_equal_the_reference(lenet_embeddings):
-    """50,000 in the pool, 10,000 labeled, 300 picks.
+    """15,000 in the pool, 5,000 labeled, 200 picks.
 
     The reference runs on the samples that can matter: those whose distance to the labeled set is
     at least that of its own last pick. The rest never come near, whatever is picked.
     """
-    labeled, pool = lenet_embeddings[:10_000], lenet_embeddings[10_000:]
-    got = farthest_first(pool, 300, labeled)
+    labeled, pool = lenet_embeddings[:5_000], lenet_embeddings[5_000:]
+    got = farthest_first(pool, 200, labeled)
     threshold = float(got.distances[-1]) ** 2
     matter = np.flatnonzero(float32_minimum(pool, labeled) >= 0.99 * threshold)
     minimum = exact_minimum(pool[matter], labeled)
-    indices, values, _ = reference.farthest_first(pool[matter], 300, minimum)
+    indices, values, _ = reference.farthest_first(pool[matter], 200, minimum)
     assert values[-1] > 0.999 * threshold  # so that the samples left out did not matter
     np.testing.assert_array_equal(got.indices.numpy(), matter[indices])
     np.testing.assert_array_equal(got.distances.numpy(), np.sqrt(values))

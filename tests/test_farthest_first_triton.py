@@ -16,7 +16,7 @@ if not RUNS:
     )
 
 from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first import checks, heads, reference, routing, triton
+from dynal_fast.ops.farthest_first import contract, heads, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
@@ -57,14 +57,14 @@ def case(name, metric):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that small pools need several heads, fronts, clusters and chunks."""
-    monkeypatch.setattr("dynal_fast.ops.farthest_first.triton.HEAD", 20)
-    monkeypatch.setattr(heads, "FRONT", 61)
+    monkeypatch.setattr("dynal_fast.ops.farthest_first.triton.HEAD", 12)
+    monkeypatch.setattr(heads, "FRONT", 33)
     for name, value in {
         "CLUSTERED_FROM": 16,
         "PROBES": 1,
         "MORE_PROBES": 1,
         "TILE": 64,
-        "CHUNK": 150,
+        "CHUNK": 30,
     }.items():
         monkeypatch.setattr(routing, name, value)
 
@@ -85,15 +85,15 @@ def test_equals_reference(name, metric):
 )
 def test_several_heads_fronts_and_clusters(name, metric):
     pool, labeled = case(name, metric)
-    assert_equals_reference(pool[:70], 25, labeled[:20], metric=metric)
+    assert_equals_reference(pool[:40], 15, labeled[:17], metric=metric)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("d", [33, 64])
 def test_every_dtype_is_taken_as_given(dtype, d):
-    assert_equals_reference(clustered(30, d), 25, clustered(9, d, seed=1), dtype)
+    assert_equals_reference(clustered(20, d), 15, clustered(9, d, seed=1), dtype)
     # Nothing but the last bits tells these apart.
-    assert_equals_reference(1 + 1e-9 * gaussian(20, d).astype(np.float64), 10, dtype=dtype)
+    assert_equals_reference(1 + 1e-9 * gaussian(14, d).astype(np.float64), 7, dtype=dtype)
 
 
 def test_labeled_indices_strides_start_and_edges():
@@ -194,12 +194,12 @@ def test_assignment_equals_the_reference(metric, monkeypatch):
 def test_a_power_of_two_changes_nothing(exponent, dtype):
     pool, labeled = (
         torch.from_numpy(np.ldexp(rows.astype(np.float64), exponent)).to(dtype)
-        for rows in (clustered(25, 17), clustered(5, 17, seed=1))
+        for rows in (clustered(14, 17), clustered(4, 17, seed=1))
     )
     for metric in ("euclidean", "cosine"):
-        want = farthest_first(pool, 15, labeled, metric=metric, backend="reference")
+        want = farthest_first(pool, 8, labeled, metric=metric, backend="reference")
         got = farthest_first(
-            pool.to(DEVICE), 15, labeled.to(DEVICE), metric=metric, backend="triton"
+            pool.to(DEVICE), 8, labeled.to(DEVICE), metric=metric, backend="triton"
         )
         assert torch.equal(got.indices.cpu(), want.indices)
         assert torch.equal(got.distances.cpu(), want.distances)
@@ -230,7 +230,7 @@ def test_rows_that_are_not_contiguous_are_refused():
 
 
 def points(kernels, array, name="pool"):
-    return kernels.points(checks.as_rows(on_device(array), name), name)
+    return kernels.points(contract.as_rows(on_device(array), name), name)
 
 
 def refreshed(pool, centers, metric="euclidean"):
@@ -267,7 +267,7 @@ def midpoints(dtype, tiny):
 def test_primitives_equal_the_definition(name, metric):
     """Bounds enclose, `refresh` and `traverse` decide as the reference on every kind of pool."""
     pool, labeled = case(name, metric)
-    pool, labeled = pool[:40], pool[-33:] if labeled is None or len(labeled) == 0 else labeled[:33]
+    pool, labeled = pool[:34], pool[-33:] if labeled is None or len(labeled) == 0 else labeled[:33]
     kernels, slow = triton.TritonKernels(metric), ReferenceKernels(metric)
     x, y = points(kernels, pool), points(kernels, labeled, "labeled")
     rows, centers = (
@@ -282,10 +282,10 @@ def test_primitives_equal_the_definition(name, metric):
     assert torch.equal(bound.cpu(), upper.amin(1))
     # Where no bound tells pairs apart, each is decided by itself, slowly when interpreted.
     minimum = torch.full((len(pool),), math.inf, device=DEVICE)
-    groups = Groups.one(rows[::2].contiguous(), centers[::3].contiguous())
-    kernels.refresh(x, y, groups, None, upper[:, ::3].amin(1).to(DEVICE), minimum)
-    np.testing.assert_array_equal(minimum[::2].cpu(), exact[::3, ::2].amin(0))
-    assert minimum[1::2].isinf().all()
+    groups = Groups.one(rows[::3].contiguous(), centers[::5].contiguous())
+    kernels.refresh(x, y, groups, None, upper[:, ::5].amin(1).to(DEVICE), minimum)
+    np.testing.assert_array_equal(minimum[::3].cpu(), exact[::5, ::3].amin(0))
+    assert minimum[1::3].isinf().all()
 
     head = rows[::2] if len(rows) > 3 else rows
     want, outside = exact.amin(0), int(heads.keys(exact.amin(0), rows.cpu()).median())
@@ -293,7 +293,7 @@ def test_primitives_equal_the_definition(name, metric):
     for where in ("cpu", DEVICE):
         picks = torch.zeros(len(head), dtype=torch.int32, device=where)
         arguments.append((head.to(where), outside, want.to(where).clone(), picks, picks.float()))
-    count = slow.traverse(slow.points(checks.as_rows(pool, "pool"), "pool"), *arguments[0])
+    count = slow.traverse(slow.points(contract.as_rows(pool, "pool"), "pool"), *arguments[0])
     assert kernels.traverse(x, *arguments[1]) == count
     for a, b in zip(arguments[0][2:], arguments[1][2:], strict=True):
         assert torch.equal(a, b.cpu())
@@ -301,28 +301,27 @@ def test_primitives_equal_the_definition(name, metric):
 
 def test_groups_and_centers_already_applied():
     """Each group only meets its own centers, and the first ones may be left out."""
-    pool, centers = clustered(300, 32), clustered(150, 32, seed=1)
+    pool, centers = clustered(160, 32), clustered(140, 32, seed=1)
     kernels = triton.TritonKernels("euclidean")
     x, y = points(kernels, pool), points(kernels, centers)
-    order = np.random.default_rng(0).permutation(300).astype(np.int32)
+    order = np.random.default_rng(0).permutation(160).astype(np.int32)
     groups = Groups(
         on_device(order),
-        torch.tensor([0, 130, 299, 299, 300]),
-        on_device(np.arange(150, dtype=np.int32)),
-        torch.tensor([3, 70, 149, 150, 150]),
+        torch.tensor([0, 70, 159, 159, 160]),
+        on_device(np.arange(140, dtype=np.int32)),
+        torch.tensor([3, 69, 139, 140, 140]),
     )
-    want = np.full(300, np.inf, np.float32)
-    want[order[:130]] = smallest(pool[order[:130]], centers[3:70])
-    want[order[130:299]] = smallest(pool[order[130:299]], centers[70:149])
-    exact = torch.full((300,), math.inf, device=DEVICE)
+    want = np.full(160, np.inf, np.float32)
+    want[order[:70]] = smallest(pool[order[:70]], centers[3:69])
+    want[order[70:159]] = smallest(pool[order[70:159]], centers[69:139])
+    exact = torch.full((160,), math.inf, device=DEVICE)
     kernels.refresh(x, y, groups, None, exact.clone(), exact)
     np.testing.assert_array_equal(exact.cpu(), want)
-    first = on_device(np.sort(np.arange(300, dtype=np.int32) % 130))
-    # Row i has met the first i % 130 centers, in increasing order, and may not meet them again.
-    first = np.sort(np.arange(300, dtype=np.int32) % 130)
-    met = [smallest(pool[[i]], centers[: first[i]])[0] for i in range(300)]
+    # Row i has met the first i % 70 centers, in increasing order, and may not meet them again.
+    first = np.sort(np.arange(160, dtype=np.int32) % 70)
+    met = [smallest(pool[[i]], centers[: first[i]])[0] for i in range(160)]
     exact = on_device(np.array(met))
-    rows = torch.arange(300, dtype=torch.int32, device=DEVICE)
+    rows = torch.arange(160, dtype=torch.int32, device=DEVICE)
     groups = Groups.one(rows, groups.centers)
     kernels.refresh(x, y, groups, on_device(first), exact.clone(), exact)
     np.testing.assert_array_equal(exact.cpu(), smallest(pool, centers))

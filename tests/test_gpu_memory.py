@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dynal_fast.ops.farthest_first import checks, heads, routing
-from dynal_fast.ops.farthest_first.problem import Problem
+from dynal_fast.ops.farthest_first import contract, heads, routing
+from dynal_fast.ops.farthest_first.contract import Problem
 
 LIMIT = 512e6
 N, LABELED, PICKS = 150_000, 25_000, 4_000
@@ -103,7 +103,7 @@ def test_farthest_first(labeled, monkeypatch):
     for name in ("TILE", "CHUNK"):  # as on a GPU
         monkeypatch.setattr(routing, name, getattr(routing, name) * routing.ON_GPU)
     torch.manual_seed(0)
-    rows = [checks.as_rows(torch.zeros(size, 1), "pool") for size in (N, labeled)]
+    rows = [contract.as_rows(torch.zeros(size, 1), "pool") for size in (N, labeled)]
     problem = Problem(
         pool=rows[0],
         k=PICKS,
@@ -124,6 +124,7 @@ def test_update_from_features(num_classes, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed")
     from benchmarks.ahead_of_time import pool_stats as variants
     from benchmarks.ahead_of_time.compile import compiling_for
+    from dynal_fast.ops.pool_stats import Head
     from dynal_fast.ops.pool_stats.triton import update_from_features
 
     launched = []
@@ -135,7 +136,7 @@ def test_update_from_features(num_classes, monkeypatch):
     tracker = variants._tracker(num_classes, "typical")
     ids = torch.arange(N)
     with compiling_for("sm_90"), LiveBytes() as live:
-        update_from_features(ids, features, weight, None, None, None, None, *tracker)
+        update_from_features(ids, Head(features, weight, None), None, tracker)
     assert len(launched) == 1
     tiles = -(-num_classes // 128)
     assert 32 * tiles * N <= live.peak < LIMIT

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_*_triton.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is that process")
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_under_the_interpreter(file):

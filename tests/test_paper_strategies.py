@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.combined import diversified, stratified_farthest_first
-from dynal_fast.acquisition.committee import committee_stats
-from dynal_fast.acquisition.discrepancy import model_discrepancy, temporal_output_discrepancy
-from dynal_fast.acquisition.registry import SelectionContext, Strategy, get_strategy
-from dynal_fast.acquisition.scores import vote_entropy
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training
+from dynal_fast.pool.discrepancy import model_discrepancy, temporal_output_discrepancy
+from dynal_fast.pool.formulas import vote_entropy
+from dynal_fast.strategies.committee import committee_stats
+from dynal_fast.strategies.hybrid import diversified, stratified_farthest_first
+from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strategy
 from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

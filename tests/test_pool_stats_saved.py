@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dynal_fast import EveryEpoch, PoolStats
-from dynal_fast.acquisition.scores import SCORES
 from dynal_fast.ops.pool_stats import DROPPED, STATE
+from dynal_fast.pool.scores import SCORES
 
 N, C = 6, 3
 EVERY = dict.fromkeys(SCORES, EveryEpoch())

@@ -6,6 +6,7 @@ import torch
 from dynal_fast.ops.pool_stats import (
     STAMP_STEP,
     STATE,
+    contract,
     pool_stats_update,
     pool_stats_update_from_features,
     reference,
@@ -235,10 +236,11 @@ def test_from_features(num_classes, names, dtype):
             tracker.state,
             backend="triton",
         )
-        reference.update_tensors_from_features(
+        rounded = [t if t is None or t.dtype != torch.float64 else t.float() for t in inputs]
+        reference.update_from_features(
             ids,
-            *(t if t is None or t.dtype != torch.float64 else t.float() for t in inputs),
-            *tracker.want_guard,
-            tracker.want,
+            contract.Head(*rounded[:3]),
+            contract.Head(*rounded[3:]) if teacher else None,
+            contract.Tracker(*tracker.want_guard, tracker.want),
         )
     tracker.check(rtol=5e-5, atol=1e-5)

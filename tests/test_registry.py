@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.registry import (
+from dynal_fast.experiment import ActiveLearningExperiment
+from dynal_fast.strategies.registry import (
     SelectionContext,
     as_strategy,
     get_strategy,
@@ -15,7 +16,6 @@ from dynal_fast.acquisition.registry import (
     strategies,
     unregister_strategy,
 )
-from dynal_fast.experiment import ActiveLearningExperiment
 from tests.cases.experiment import PROTOCOL, TRAINING, blobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b
-from dynal_fast.acquisition.registry import SelectionContext, get_strategy
-from dynal_fast.acquisition.scores import SCORES, cod, label_dispersion
+from dynal_fast import EveryEpoch, LastEpochs, PoolObservationError, PoolStats, top_b, top_k
+from dynal_fast.pool.formulas import cod, label_dispersion
 from dynal_fast.pool.schedule import Epochs
+from dynal_fast.pool.scores import SCORES, Score
+from dynal_fast.strategies.registry import SelectionContext, get_strategy
 
 N, C = 31, 6
 NAMES = (*SCORES, "random")
@@ -451,21 +452,21 @@ def test_sizes_are_integers():
         PoolStats(2.5, 2, ("margin",))
     with pytest.raises(TypeError, match=r"num_classes must be an integer, got 2\.5"):
         PoolStats(2, 2.5, ("margin",))
-    with pytest.raises(TypeError, match=r"b must be an integer, got 2\.0"):
-        top_b(torch.zeros(3), 2.0)
+    with pytest.raises(TypeError, match=r"k must be an integer, got 2\.0"):
+        top_k(torch.zeros(3), 2.0)
     assert PoolStats(np.int64(3), np.int32(2), ("margin",)).score("margin").shape == (3,)
-    assert len(top_b(torch.zeros(3), np.int64(2))) == 2
+    assert len(top_k(torch.zeros(3), np.int64(2))) == 2
 
 
 def test_ties_are_broken_fairly():
-    """All scores tie: each sample is taken with probability b / n, whatever its position."""
+    """All scores tie: each sample is taken with probability k / n, whatever its position."""
     scores, generator = torch.zeros(20), torch.Generator().manual_seed(0)
     taken = torch.zeros(20)
     for _ in range(2000):
-        taken[top_b(scores, 5, generator=generator)] += 1
+        taken[top_k(scores, 5, generator=generator)] += 1
     deviation = (taken - 500) / (2000 * 0.25 * 0.75) ** 0.5
     assert deviation.abs().max() < 4
-    assert top_b(scores, 5, ties="first").tolist() == [0, 1, 2, 3, 4]
+    assert top_k(scores, 5, ties="first").tolist() == [0, 1, 2, 3, 4]
 
 
 @settings(max_examples=60, deadline=None)
@@ -474,29 +475,49 @@ def test_ties_are_broken_fairly():
     data=st.data(),
     ties=st.sampled_from(["random", "first"]),
 )
-def test_top_b_is_exact(values, data, ties):
+def test_top_k_is_exact(values, data, ties):
     scores = torch.tensor(values, dtype=torch.float32)
     chosen = data.draw(st.lists(st.sampled_from(range(len(values))), min_size=1, unique=True))
-    b = data.draw(st.integers(0, len(chosen)))
-    best = top_b(scores, b, candidates=torch.tensor(chosen), ties=ties)
-    assert scores[best].tolist() == sorted((values[i] for i in chosen), reverse=True)[:b]
-    assert len(set(best.tolist())) == b
+    k = data.draw(st.integers(0, len(chosen)))
+    best = top_k(scores, k, candidates=torch.tensor(chosen), ties=ties)
+    assert scores[best].tolist() == sorted((values[i] for i in chosen), reverse=True)[:k]
+    assert len(set(best.tolist())) == k
     assert set(best.tolist()) <= set(chosen)
     if ties == "first":
-        assert best.tolist() == sorted(chosen, key=lambda i: (-values[i], i))[:b]
+        assert best.tolist() == sorted(chosen, key=lambda i: (-values[i], i))[:k]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"b": 4}, "b must be between 0 and the 3 candidates, got 4"),
-        ({"b": 1, "candidates": torch.tensor([3])}, r"candidates must be in \[0, 3\)"),
-        ({"b": 1, "candidates": torch.tensor([1, 1])}, "candidates must be distinct, got 1"),
-        ({"b": 1, "ties": "last"}, "ties must be 'random' or 'first'"),
+        ({"k": 4}, "k must be between 0 and the 3 candidates, got 4"),
+        ({"k": 1, "candidates": torch.tensor([3])}, r"candidates must be in \[0, 3\)"),
+        ({"k": 1, "candidates": torch.tensor([1, 1])}, "candidates must be distinct, got 1"),
+        ({"k": 1, "ties": "last"}, "ties must be 'random' or 'first'"),
     ],
 )
 def test_wrong_choices_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        top_b(torch.zeros(3), **options)
+        top_k(torch.zeros(3), **options)
     with pytest.raises(ValueError, match="1 candidates score NaN: 1"):
-        top_b(torch.tensor([0, float("nan")]), 1)
+        top_k(torch.tensor([0, float("nan")]), 1)
+
+
+def test_earlier_names_still_work_and_warn():
+    scores = torch.tensor([0.1, 0.9, 0.5])
+    with pytest.warns(DeprecationWarning, match="top_b is called top_k now"):
+        assert top_b(scores, b=2).tolist() == [1, 2]
+    stats = PoolStats(3, 2, ("random",))
+    with pytest.warns(DeprecationWarning, match=r"argument b of select\(\) is called k now"):
+        assert len(stats.select("random", b=2)) == 2
+    with pytest.raises(TypeError, match="got both k and its old name b"):
+        stats.select("random", k=2, b=2)
+
+
+def test_one_entry_in_the_table_adds_a_score(monkeypatch):
+    entry = Score(lambda last_top: -last_top, ("last_top",), EveryEpoch(), "a test's")
+    monkeypatch.setitem(SCORES, "lowest_top", entry)
+    stats = PoolStats(2, 2, ("lowest_top",))
+    with stats.observe(1, 2):  # EveryEpoch, not the last alone
+        stats.update([0, 1], torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+    assert stats.select("lowest_top", 1).tolist() == [0]

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dynal_fast.acquisition.registry import SelectionContext, get_strategy
 from dynal_fast.data.cityscapes import CLASSES
 from dynal_fast.experiment import (
     ActiveLearningExperiment,
@@ -27,6 +26,7 @@ from dynal_fast.experiment.segmentation import (
     iou_of,
 )
 from dynal_fast.experiment.training import evaluate
+from dynal_fast.strategies.registry import SelectionContext, get_strategy
 from tests.cases.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,29 +5,24 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from dynal_fast import _triton
 from dynal_fast.info import info
 from dynal_fast.ops import dense_discrepancy, pool_stats
-from dynal_fast.ops.farthest_first import backends, checks
+from dynal_fast.ops.farthest_first import backends
 
-
-def loads_dense_discrepancy():
-    return dense_discrepancy.BACKENDS[dense_discrepancy.DEVICE_BACKEND["cuda"]]()
-
-
-def loads_farthest_first():
-    rows = checks.as_rows(torch.zeros(2, 3), "pool")
-    return backends.BACKENDS[backends.DEFAULTS["cuda"]](rows, "euclidean")
-
-
+# The loaders themselves: what was loaded before, with the Triton that is there, is kept.
 LOADERS = {
-    "dense_discrepancy": loads_dense_discrepancy,
-    "farthest_first": loads_farthest_first,
-    "pool_stats": lambda: pool_stats.BACKENDS[pool_stats.DEVICE_BACKEND["cuda"]](),
-    "pool_stats in Triton alone": pool_stats.BACKENDS["triton"],
+    "dense_discrepancy": dense_discrepancy.BACKENDS.loaders["triton"],
+    "farthest_first": backends.BACKENDS.loaders["triton"],
+    "pool_stats": pool_stats.BACKENDS.loaders["cuda"],
+    "pool_stats in Triton alone": pool_stats.BACKENDS.loaders["triton"],
 }
+
+
+def test_every_operation_takes_triton_on_a_gpu():
+    for operation in (dense_discrepancy, backends, pool_stats):
+        assert operation.BACKENDS.defaults["cuda"] in ("triton", "cuda")
 
 
 @pytest.fixture(params=["3.0.0", "3.3.1", "3.4.0", "2.3.1+git1234"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dynal_fast import Epochs, EveryEpoch, FromEpoch, LastEpochs, PoolStats
-from dynal_fast.acquisition.scores import SCORES
+from dynal_fast.pool.scores import SCORES
 
 pytestmark = pytest.mark.filterwarnings("ignore:num_epochs is None")
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from dynal_fast.acquisition.registry import SelectionContext, get_strategy
-from dynal_fast.acquisition.vaal import (
+from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
+from dynal_fast.strategies.registry import SelectionContext, get_strategy
+from dynal_fast.strategies.vaal import (
     Autoencoder,
     VAALSettings,
     adversarial_loss,
@@ -16,7 +17,6 @@ from dynal_fast.acquisition.vaal import (
     train_vaal,
     vaal,
 )
-from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,7 +89,7 @@ def context_of(inputs, budget, epochs, seed=1):
 
 
 def test_what_is_unlike_the_labeled_is_picked():
-    picks = vaal(VAALSettings(latent=4, batch_size=32))(context_of(scattered(), 15, epochs=30))
+    picks = vaal(VAALSettings(latent=4, batch_size=32))(context_of(scattered(), 15, epochs=12))
     assert (picks >= 100).all()
 
 

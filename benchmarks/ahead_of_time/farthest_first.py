@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from benchmarks.ahead_of_time.compile import Variant
-from dynal_fast.ops.farthest_first import checks, triton
+from dynal_fast.ops.farthest_first import contract, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 
 ROWS = 256
@@ -35,7 +35,7 @@ def variants() -> Iterator[Variant]:
 def _points(dtype: torch.dtype, d: int, rows: int) -> triton.TritonPoints:
     array = torch.zeros(rows, d, dtype=dtype)
     norms, tails, grains = torch.ones(3, rows)
-    return triton.TritonPoints(checks.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
+    return triton.TritonPoints(contract.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:

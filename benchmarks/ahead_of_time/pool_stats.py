@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from benchmarks.ahead_of_time.compile import Variant
-from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STATE, triton
+from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STATE, Head, Tracker, triton
 
 BATCH, SAMPLES, WIDTH = 64, 256, 768
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
@@ -39,23 +39,20 @@ def variants() -> Iterator[Variant]:
 def _update(num_classes: int, tracked: str, dtype: torch.dtype) -> Variant:
     teacher = tracked == "everything"
     logits = torch.zeros(BATCH, num_classes, dtype=dtype)
-    call = partial(
-        triton.update, _ids(), logits, logits if teacher else None, *_tracker(num_classes, tracked)
-    )
+    tracker = _tracker(num_classes, tracked)
+    call = partial(triton.update, _ids(), logits, logits if teacher else None, tracker)
     return Variant(f"update C={num_classes} {_name(dtype)} {tracked}", call)
 
 
 def _update_from_features(num_classes: int, tracked: str, dtype: torch.dtype) -> Variant:
-    head = (
+    head = Head(
         torch.zeros(BATCH, WIDTH, dtype=dtype),
         torch.zeros(num_classes, WIDTH, dtype=dtype),
         torch.zeros(num_classes, dtype=dtype),
     )
-    teacher: tuple[torch.Tensor | None, ...] = (
-        head if tracked == "everything" else (None, None, None)
-    )
-    inputs = (_ids(), *head, *teacher, *_tracker(num_classes, tracked))
-    call = partial(triton.update_from_features, *inputs)  # type: ignore[arg-type]
+    teacher = head if tracked == "everything" else None
+    tracker = _tracker(num_classes, tracked)
+    call = partial(triton.update_from_features, _ids(), head, teacher, tracker)
     return Variant(f"update_from_features C={num_classes} {_name(dtype)} {tracked}", call)
 
 
@@ -63,15 +60,12 @@ def _ids() -> torch.Tensor:
     return torch.arange(BATCH)
 
 
-def _tracker(
-    num_classes: int, tracked: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Return pass stamp, stamps, unknown ids and state, as the operation takes them."""
+def _tracker(num_classes: int, tracked: str) -> Tracker:
     state = {}
     for name in (TRACKED | LIGHT)[tracked]:
         shape = (SAMPLES, num_classes) if STATE[name].per_class else (SAMPLES,)
         state[name] = torch.zeros(shape, dtype=STATE[name].dtypes[0])
-    return (
+    return Tracker(
         torch.zeros(1, dtype=torch.int32),
         torch.zeros(SAMPLES, dtype=torch.int32),
         torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64),

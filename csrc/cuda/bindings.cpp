@@ -1,7 +1,7 @@
 // Bindings of what is compiled for GPUs: addresses on the device and a stream in.
 #include <pybind11/pybind11.h>
 
-#include "../pool_stats_arguments.h"
+#include "../pool_stats/arguments.h"
 #include "pool_stats_head.h"
 
 namespace py = pybind11;
@@ -23,7 +23,7 @@ PYBIND11_MODULE(_cuda, m) {
         batch.rows = rows;
         batch.ids = pointer<const void>(ids);
         batch.id_bytes = id_bytes;
-        batch.dtype = static_cast<Float>(dtype);
+        batch.dtype = static_cast<dynal::Dtype>(dtype);
         batch.head = head_of(linear);
         py::gil_scoped_release release;
         hopper::update_from_features(state, batch, pointer<void>(stream));

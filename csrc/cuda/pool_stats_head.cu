@@ -131,7 +131,7 @@ void update_from_features(const State& state, const Batch& batch, void* stream) 
   if (batch.rows == 0) return;
   const Parameters p(state, batch, stages_for(batch.head.width));
   const auto where = static_cast<cudaStream_t>(stream);
-  if (batch.dtype == Float::bf16) {
+  if (batch.dtype == Dtype::bfloat16) {
     launch<Bf16>(p, batch, where);
   } else {
     launch<F16>(p, batch, where);

@@ -1,7 +1,7 @@
 // Pool statistics from features and a linear head, on Hopper.
 #pragma once
 
-#include "../pool_stats.h"
+#include "../pool_stats/pool_stats.h"
 
 namespace dynal {
 namespace pool_stats {

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "../pool_stats.h"
+#include "../pool_stats/pool_stats.h"
 #ifdef __CUDACC__
 #include "hopper.cuh"
 #else

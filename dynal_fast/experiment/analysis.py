@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dynal_fast.acquisition.context import SelectionContext
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.plain import Count, checked
 from dynal_fast.experiment.training import predict
 from dynal_fast.pool import PoolStats
+from dynal_fast.strategies.strategy import SelectionContext
 
 ANALYSIS = "analysis-{cycle}.safetensors"
 FOLLOWED = 256

@@ -7,12 +7,12 @@ import dataclasses
 import time
 from typing import Any
 
-from dynal_fast.acquisition.registry import checked_picks
 from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState
 from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.results import CycleResult, CycleTiming
 from dynal_fast.experiment.selection import selection_context
 from dynal_fast.experiment.training import Trainer, evaluate
+from dynal_fast.strategies.registry import checked_picks
 
 
 class CompressionExperiment(ActiveLearningExperiment):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dynal_fast.acquisition.registry import get_strategy
 from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.presets import PRESETS
+from dynal_fast.strategies.registry import get_strategy
 
 
 def departures(configuration: Mapping[str, Any], samples: int | None = None) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from dynal_fast.acquisition.registry import Strategy, get_strategy
 from dynal_fast.experiment.checkpoint import sole_run
 from dynal_fast.experiment.compression import CompressionExperiment
 from dynal_fast.experiment.config import Protocol, RunConfig
@@ -14,6 +13,7 @@ from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.determinism import checked_device
 from dynal_fast.experiment.loop import ActiveLearningExperiment
 from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
+from dynal_fast.strategies.registry import Strategy, get_strategy
 from dynal_fast.threads import checked_threads
 
 OnEpoch = Callable[[str, int], None]

@@ -13,13 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import (
-    Select,
-    Strategy,
-    as_strategy,
-    check_selects_from,
-    checked_picks,
-)
 from dynal_fast.data.inflate import PoolView, inflated_view
 from dynal_fast.experiment import resume
 from dynal_fast.experiment.analysis import AnalysisRecorder
@@ -43,6 +36,13 @@ from dynal_fast.experiment.training import Trainer, evaluate
 from dynal_fast.models import SEGMENTATION
 from dynal_fast.pool import EMATeacher
 from dynal_fast.pool.mc_dropout import dropout_layers
+from dynal_fast.strategies.registry import (
+    Select,
+    Strategy,
+    as_strategy,
+    check_selects_from,
+    checked_picks,
+)
 
 EVALUATION_BATCH = 512
 
@@ -287,7 +287,7 @@ class ActiveLearningExperiment:
             observe_seconds += state.observer.begin_cycle(compared, pool, first=cycle == 0)
         trainer = Trainer(state.model, self.training, self.device, state.objective)
         teacher = None
-        if selects and "emaod" in self.strategy.tracks:
+        if selects and self.strategy.needs_teacher:
             teacher = EMATeacher(state.model, self.training.ema_alpha)
             teacher.attach(trainer.optimizer)
         recorder = None

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from dynal_fast.evaluating import evaluating
 from dynal_fast.models import MODELS, SEGMENTATION, build_model, penultimate
-from dynal_fast.pool.observe import evaluating
 
 ModelFactory = Callable[[], nn.Module]
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
 from dynal_fast.experiment.data import SampleSet
 from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
+from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
 
 OBSERVATION_BATCH = 512
 
@@ -64,12 +64,13 @@ class PoolObserver:
     def begin_cycle(self, model: nn.Module, pool: Tensor, first: bool) -> float:
         """Start the dynamics anew; return the seconds it took.
 
-        Before the first training the initial model's output is recorded, since COD compares with
-        it in the first cycle (temporal output discrepancy, 4.2).
+        Scores that compare cycles compare with the initial model in the first one (temporal output
+        discrepancy, 4.2), so its output is recorded before the first training.
         """
         if self.stats is None:
             return 0.0
-        seconds = self.observe(model, pool, 1, 1) if first and "cod" in self.stats.track else 0.0
+        compares = any(score.compares_cycles for score in scores_named(self.stats.track))
+        seconds = self.observe(model, pool, 1, 1) if first and compares else 0.0
         self.stats.begin_cycle()
         return seconds
 
@@ -83,7 +84,7 @@ class PoolObserver:
     ) -> float:
         """Observe the samples ``pool`` if this epoch is wanted; return the seconds it took.
 
-        ``teacher`` is the averaged model that ``emaod`` compares with.
+        ``teacher`` is the averaged model, where a score compares with it.
         """
         if self.stats is None or not self.stats.observes(epoch, num_epochs):
             return 0.0

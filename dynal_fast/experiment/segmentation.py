@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import Strategy
-from dynal_fast.acquisition.scores import ALIASES
-from dynal_fast.acquisition.top import top_b
 from dynal_fast.data import LazyStack
 from dynal_fast.data.cityscapes import IGNORED
+from dynal_fast.evaluating import evaluating
 from dynal_fast.experiment.config import Protocol, Training
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
-from dynal_fast.pool.observe import evaluating
+from dynal_fast.pool.scores import ALIASES
+from dynal_fast.pool.top import top_k
+from dynal_fast.strategies.registry import Strategy
 
 VOID = -100  # what torch's cross-entropy ignores
 
@@ -198,12 +198,12 @@ class ImageScores:
     def select(
         self,
         name: str,
-        b: int,
+        k: int,
         candidates: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return the ids of the ``b`` candidates with the highest score, best first."""
-        return top_b(self.score(name), b, candidates, generator)
+        """Return the ids of the ``k`` candidates with the highest score, best first."""
+        return top_k(self.score(name), k, candidates, generator)
 
 
 class ImageObserver:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.committee import committee_stats
-from dynal_fast.acquisition.context import SelectionContext
 from dynal_fast.experiment.analysis import AnalysisRecorder
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.determinism import derived_seed
@@ -17,6 +15,8 @@ from dynal_fast.experiment.models import embed_samples
 from dynal_fast.experiment.observation import OBSERVATION_BATCH, mc_dropout_stats
 from dynal_fast.experiment.training import Trainer
 from dynal_fast.pool import PoolStats
+from dynal_fast.strategies.committee import committee_stats
+from dynal_fast.strategies.strategy import SelectionContext
 
 if TYPE_CHECKING:
     from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.acquisition.registry import SelectionContext, Strategy, get_strategy
 from dynal_fast.experiment.config import Protocol, Training
 from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.loop import ActiveLearningExperiment
+from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strategy
 
 METHODS = ("least_confidence", "farthest_first", "random")
 SAMPLES, TEST_SAMPLES, LABELED = 200, 2000, 30

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dynal_fast.data.augment import Augmentation
+from dynal_fast.evaluating import evaluating
 from dynal_fast.experiment.config import Training
 from dynal_fast.experiment.data import ExperimentData, SampleSet
 from dynal_fast.experiment.segmentation import LabelMaps, class_ious
 from dynal_fast.experiment.semi_supervised import Objective
-from dynal_fast.pool.observe import evaluating
 
 
 class Trainer:

@@ -19,7 +19,7 @@ class EMATeacher:
 
     This is eq. 6 of "Semi-Supervised Active Learning with Temporal Output Discrepancy". All
     weights of one dtype and device are updated in place by one multi-tensor operation. The
-    teacher is in evaluation mode and takes no gradients.
+    teacher is in evaluation mode, without gradients.
 
     Averages of float16 and bfloat16 weights are kept in float32 beside the teacher's own weights:
     at alpha = 0.999 a step is smaller than half a unit in the last place of such a weight and
@@ -28,21 +28,21 @@ class EMATeacher:
     Parameters
     ----------
     model
-        The model that trains. Every update looks its tensors up by their names, so that it may be
-        converted or moved, or load weights with ``assign=True``: the teacher takes over its dtypes
-        and devices. A parameter or buffer that is added, removed, or of another shape is an error.
-        Give the module itself, not its ``DistributedDataParallel`` wrapper.
+        The model that trains: the module itself, not its ``DistributedDataParallel`` wrapper. It
+        may later be converted or moved, or load weights with ``assign=True``: each update looks its
+        tensors up by name, and the teacher takes over their dtypes and devices. Adding, removing or
+        reshaping a parameter or buffer is an error at the next update.
     alpha
         The decay in [0, 1]; the paper uses 0.999.
     warm_up
         Use ``min(1 - 1/(t+1), alpha)`` at update t = 0, 1, ... instead: the first update copies
         the weights, and until alpha is reached the teacher is the plain mean of the weights so
-        far. The initial weights then carry no weight at all.
+        far. The initial weights then do not count at all.
     buffers
-        What an update does with buffers, such as the running statistics of batch normalisation:
-        ``"copy"`` takes the model's, which are averages already; ``"average"`` treats the
+        What an update does with buffers, such as the running statistics of batch normalisation.
+        ``"copy"`` takes the model's, which are averages already; ``"average"`` averages the
         floating-point and complex ones like weights and copies the others; ``"keep"`` leaves the
-        teacher's as they were when it was made or loaded.
+        teacher's unchanged.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class EMATeacher:
     Raises
     ------
     TypeError
-        ``model`` is no module, ``alpha`` no number, or ``warm_up`` no bool.
+        ``model`` is not a module, ``alpha`` not a number, or ``warm_up`` not a bool.
     ValueError
         ``alpha`` is outside [0, 1], ``buffers`` is not one of the three, or the model has no
         parameters, has some that are not initialised yet, or cannot be deep-copied.
@@ -97,13 +97,24 @@ class EMATeacher:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the teacher towards the model's present weights; nothing is synchronised.
+        """Move the teacher towards the model's weights: ``w_ema <- alpha w_ema + (1 - alpha) w``.
+
+        On a GPU this does not wait for the device.
 
         Raises
         ------
         ValueError
-            The model has other parameters or buffers than the teacher, or of other shapes; they are
-            named. The teacher is unchanged.
+            The model's parameters or buffers, which the message names, differ from the teacher's in
+            name or shape. The teacher is unchanged.
+
+        Examples
+        --------
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> teacher = EMATeacher(model, alpha=0.5)
+        >>> _ = nn.init.constant_(model.weight, 1.0), nn.init.constant_(teacher.model.weight, 0.0)
+        >>> teacher.update()
+        >>> teacher.model.weight.item()
+        0.5
         """
         ours, theirs = ModuleTensors(self.model), ModuleTensors(self._followed)
         layout = theirs.layout
@@ -131,7 +142,7 @@ class EMATeacher:
 
     @torch.no_grad()
     def _prepare(self, ours: ModuleTensors, theirs: ModuleTensors) -> None:
-        """Give the teacher the model's dtypes and devices, and sort out what is averaged."""
+        """Give the teacher the model's dtypes and devices; list what is averaged and copied."""
         check_same_tensors(ours, theirs, compare_buffers=self._buffers != "keep")
         averaged: dict[Any, list[str]] = {}
         self._copied = []
@@ -158,28 +169,51 @@ class EMATeacher:
     def attach(self, optimizer: Optimizer) -> None:
         """Update after every step of ``optimizer`` from now on.
 
-        A step that a gradient scaler skips is no step.
+        Steps that a gradient scaler skips are skipped here, too.
+
+        Parameters
+        ----------
+        optimizer
+            The one that trains the model.
 
         Raises
         ------
         RuntimeError
             The teacher is attached already: call `detach` first.
+
+        Examples
+        --------
+        >>> model = nn.Linear(1, 1)
+        >>> teacher, optimizer = EMATeacher(model), torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> teacher.attach(optimizer)
+        >>> optimizer.step()
+        >>> teacher.num_updates
+        1
         """
         if self._hook is not None:
             raise RuntimeError("the teacher is attached to an optimizer already; detach() it first")
         self._hook = optimizer.register_step_post_hook(lambda *_: self.update())
 
     def detach(self) -> None:
-        """Stop following the optimizer; without effect where the teacher is not attached."""
+        """Stop following the optimizer; does nothing if the teacher is not attached."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state as tensors: ``num_updates``, ``model.*``, and ``average.*``.
+        """Return the state as tensors, which share memory with the teacher.
 
-        The last are the float32 averages of the float16 and bfloat16 weights, and the averages of
-        buffers that the model's own state leaves out.
+        Returns
+        -------
+        dict of str to Tensor
+            ``num_updates``; ``model.*``, the state of the teacher's module; and ``average.*``, the
+            float32 averages of float16 and bfloat16 weights and the averages of buffers that the
+            module's state leaves out.
+
+        Examples
+        --------
+        >>> list(EMATeacher(nn.Linear(1, 1)).state_dict())
+        ['num_updates', 'model.weight', 'model.bias']
         """
         state = {"num_updates": torch.tensor(self.num_updates)}
         state.update({f"model.{name}": value for name, value in self.model.state_dict().items()})
@@ -187,7 +221,7 @@ class EMATeacher:
         return state
 
     def _averages(self) -> dict[str, Tensor]:
-        """Return the averages that the state of ``self.model`` does not hold."""
+        """Return the averages that are not in the state of ``self.model``."""
         ours, held = ModuleTensors(self.model), self.model.state_dict().keys()
         volatile = [
             name
@@ -199,16 +233,27 @@ class EMATeacher:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state that `state_dict` returned, in place.
+        """Restore what `state_dict` returned, in place; on an error the teacher is unchanged.
+
+        Parameters
+        ----------
+        state
+            What `state_dict` returned.
 
         Raises
         ------
         ValueError
-            A tensor is missing, there is one too many, or one is of a kind that would lose values;
-            it is named. Or ``num_updates`` is no whole number of at least 0. The teacher is
-            unchanged.
+            A tensor is missing, there is one too many, or its dtype cannot be converted without
+            loss; the message names it. Or ``num_updates`` is not a whole number of at least 0.
         RuntimeError
-            A tensor has another shape. The teacher is unchanged.
+            A tensor has another shape.
+
+        Examples
+        --------
+        >>> teacher, other = EMATeacher(nn.Linear(1, 1)), EMATeacher(nn.Linear(1, 1))
+        >>> other.load_state_dict(teacher.state_dict())
+        >>> torch.equal(other.model.weight, teacher.model.weight)
+        True
         """
         own = self.state_dict()
         if missing := sorted(own.keys() - state.keys()):
@@ -239,16 +284,16 @@ def _decay(alpha: Any) -> float:
 
 
 def _convert(ours: Tensor, like: Tensor, values: Tensor) -> None:
-    """Give a tensor of the teacher values in the dtype and on the device of the model's, in place.
+    """Move ``values`` into a tensor of the teacher, with the dtype and device of the model's.
 
-    Setting ``data`` keeps the tensor itself, as tied weights and recurrent layers need.
+    Setting ``data`` keeps the tensor object itself, which tied weights and recurrent layers need.
     """
     if (ours.dtype, ours.device) != (like.dtype, like.device):
         ours.data = values.to(like.device, like.dtype)
 
 
 def _count(name: str, value: Any) -> int:
-    """Return a number of the state that counts something."""
+    """Return a count out of a saved state as an int."""
     whole = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     is_whole = isinstance(whole, numbers.Integral) and not isinstance(whole, bool)
     if not is_whole or not 0 <= int(whole) < 2**63:
@@ -257,8 +302,8 @@ def _count(name: str, value: Any) -> int:
 
 
 def _check_takes(name: str, own: Any, given: Any) -> None:
-    """Raise unless a tensor of the state can be copied into the teacher's without a loss."""
-    if not isinstance(own, Tensor):  # extra state of a module, which alone knows what it takes
+    """Raise unless a tensor of the state can be copied into the teacher's without loss."""
+    if not isinstance(own, Tensor):  # a module's extra state, which the module checks itself
         return
     if not isinstance(given, Tensor):
         raise ValueError(f"state's {name} must be a tensor, got {type(given).__name__}")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dynal_fast.acquisition.top import first_ids
+from dynal_fast.pool.top import first_ids
 
 
 class PoolObservationError(ValueError):

@@ -3,22 +3,24 @@
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dynal_fast.acquisition.top import integer
-from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot, map_tensors
+from dynal_fast.evaluating import evaluating
+from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
+from dynal_fast.pool.containers import map_tensors
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, logits_of, model_call
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
+from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
 
-__all__ = ["PoolImages", "Tracker", "evaluating", "observe_pool"]
+__all__ = ["PoolImages", "Tracker", "observe_pool"]
 
 
 class Tracker(Protocol):
@@ -214,24 +216,6 @@ def observe_pool(
                         teacher_logits = logits_for(teacher_model, sample_ids, inputs)
                     stats.update(sample_ids, logits, teacher_logits)
     return True
-
-
-@contextmanager
-def evaluating(*models: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode; afterwards every submodule's flag as it was, of new ones their model's."""
-    given = [model for model in models if model is not None]
-    flags = {module: module.training for model in given for module in model.modules()}
-    roots = [(model, model.training) for model in given]
-    try:
-        for model in given:
-            model.eval()
-        yield
-    finally:
-        for model, flag in roots:
-            for module in model.modules():
-                flags.setdefault(module, flag)
-        for module, flag in flags.items():
-            module.training = flag
 
 
 def _checked_passes(mc_passes: Any) -> int:

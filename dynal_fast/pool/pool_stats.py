@@ -9,30 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
-from dynal_fast.acquisition.top import candidate_ids, first_ids, integer, top_b
-from dynal_fast.ops.pool_stats import (
-    BACKENDS,
-    DROPPED,
-    DUPLICATE,
-    LOGIT_LIMIT,
-    MAX_PASSES,
-    MAX_UNKNOWN_IDS,
-    NON_FINITE,
-    STAMP_STEP,
-    pool_stats_update_checked,
-    pool_stats_update_from_features,
-)
-from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES, check_batch, is_ready
-from dynal_fast.pool import missing
-from dynal_fast.pool.batch import as_floats, as_ids
-from dynal_fast.pool.errors import PoolObservationError
+from dynal_fast._deprecated import renamed_argument
+from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
+from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
+from dynal_fast.pool import missing, replaced
+from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
-from dynal_fast.pool.state import PoolState, Tensors
+from dynal_fast.pool.scores import ALIASES, SCORES
+from dynal_fast.pool.state import PoolState
+from dynal_fast.pool.top import candidate_ids, first_ids, top_k
 from dynal_fast.pool.tracked import (
-    KEEPS_LAST,
     check_without_end,
+    checked_epoch,
     checked_schedules,
+    checked_sizes,
     checked_track,
     observes,
     part_of,
@@ -40,24 +30,33 @@ from dynal_fast.pool.tracked import (
 
 
 class PoolStats:
-    """Learning dynamics and uncertainty of every pool sample, folded into a few numbers in place.
+    """Learning dynamics and uncertainty of every pool sample, updated in place batch by batch.
+
+    A few numbers per sample stand for all of its outputs: after each observed epoch the moments of
+    its softmax outputs p are updated by Welford's method,
+
+        mean_t = mean_{t-1} + (p_t - mean_{t-1}) / t
+        M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c,
+
+    the predicted label is counted, and so on, as the tracked scores need. In this class N is the
+    number of samples, C that of classes and B that of a batch.
 
     Parameters
     ----------
     num_samples, num_classes
-        N and C. Sample ids are 0..N-1.
+        N and C, which is at least 2. Sample ids are 0 .. N-1.
     track
-        Names of the scores wanted (`dynal_fast.acquisition.scores`); only what they need is
+        Names of the scores wanted (`dynal_fast.pool.scores.SCORES`). Only what they need is
         allocated, and only they can be scored. ``"random"`` needs nothing.
     schedules
-        Per name, which epochs it observes. By default (``tracked.DEFAULT_SCHEDULES``) dynamics
-        observe the last 5 epochs or every epoch, scores of a single output the last. Statistics
-        that share a tensor but not a schedule get one each, for a second kernel call per batch.
-        Where the number of epochs is unknown, see ``begin_pass``.
+        By name, the epochs that a score's statistic observes. By default dynamics observe the last
+        5 epochs or every epoch, and scores of a single output the last (``SCORES[name].schedule``).
+        Statistics that share a tensor but not a schedule get one tensor each, and each batch then
+        takes a second kernel call. If the number of epochs is unknown, see `begin_pass`.
     device
-        Where the state lives; logits must be there too.
+        Where the state is kept. Logits must be on the same device.
     output_dtype
-        float32, or float16 to halve the copy of the last output that ``cod`` and
+        float32, or float16 to halve the memory of the copy of the last output that ``cod`` and
         ``absolute_increase`` compare with.
     backend
         ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"`` instead of the one for the device.
@@ -98,44 +97,50 @@ class PoolStats:
         output_dtype: torch.dtype = torch.float32,
         backend: str | None = None,
     ) -> None:
-        num_samples = integer("num_samples", num_samples)
-        num_classes = integer("num_classes", num_classes)
-        if num_samples < 0:
-            raise ValueError(f"num_samples must not be negative, got {num_samples}")
-        if num_classes < 2:
-            raise ValueError(
-                f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
-                "always 1, so no score could tell samples apart (for a binary classifier with one "
-                "output z, use 2 classes and the logits (0, z))"
-            )
+        self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes)
         if output_dtype not in OUTPUT_DTYPES:
             raise ValueError(f"output_dtype must be one of {OUTPUT_DTYPES}, got {output_dtype}")
         if backend is not None and backend not in BACKENDS:
             raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {backend!r}")
-        self.num_samples = num_samples
-        self.num_classes = num_classes
         self.output_dtype = output_dtype
         self.backend = backend
         self.device = torch.empty(0, device=device).device
         self.track = checked_track(track)
         self.schedules = checked_schedules(self.track, schedules or {})
-        asked_for = {ALIASES.get(name, name) for name in schedules or {}}
-        self._asked_for = {name: self.schedules[name] for name in asked_for}
-        self._state = PoolState(num_samples, num_classes, self.schedules, output_dtype, self.device)
-        self._due: list[tuple[tuple[Tensor, Tensor], Tensors]] | None = None
-        self._partial = False
-        self._last: tuple[int, int | None] | None = None  # the epoch last asked about
+        given = {ALIASES.get(name, name) for name in schedules or {}}
+        self._given_schedules = {name: self.schedules[name] for name in given}
+        self._state = PoolState(
+            self.num_samples, self.num_classes, self.schedules, output_dtype, self.device
+        )
+        self._open: OpenPass | None = None
+        self._last: tuple[int, int | None] | None = None  # the last epoch given to observes()
 
     # Passes
 
     def observes(self, epoch: int, num_epochs: int | None = None) -> bool:
-        """Return whether any tracked statistic observes this epoch (from 1) of ``num_epochs``.
+        """Return whether any tracked statistic observes this epoch.
 
-        ``num_epochs`` is None where it is unknown, as in ``begin_pass``.
+        Parameters
+        ----------
+        epoch, num_epochs
+            The epoch, from 1, and how many there are; None if unknown, as in `begin_pass`.
+
+        Raises
+        ------
+        ValueError
+            ``epoch`` is not in 1 .. ``num_epochs``, or a schedule cannot do without it.
+        TypeError
+            One is not an integer.
+
+        Examples
+        --------
+        >>> stats = PoolStats(3, 2, track=("prediction_stability",))  # observes the last 5
+        >>> [epoch for epoch in range(1, 9) if stats.observes(epoch, 8)]
+        [4, 5, 6, 7, 8]
         """
-        epoch, num_epochs = _checked_epoch(epoch, num_epochs)
+        epoch, num_epochs = checked_epoch(epoch, num_epochs)
         if num_epochs is None:
-            check_without_end(self._asked_for)
+            check_without_end(self._given_schedules)
         self._last = epoch, num_epochs
         return any(observes(part_of(n), s, epoch, num_epochs) for n, s in self.schedules.items())
 
@@ -143,15 +148,24 @@ class PoolStats:
     def observe(
         self, epoch: int, num_epochs: int | None = None, partial: bool = False
     ) -> Iterator["PoolStats"]:
-        """Observe one pass over the pool: ``begin_pass`` before, ``end_pass`` after.
+        """Observe one pass over the pool: `begin_pass` on entry, `end_pass` on exit.
 
-        When the body raises, the pass is closed without the checks of ``end_pass``.
+        If the body raises, the pass is closed without the checks of `end_pass`. Parameters and
+        errors are those of the two.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("entropy",))
+        >>> with stats.observe(epoch=1, num_epochs=1):
+        ...     stats.update([0, 1], torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
+        >>> stats.score("entropy")
+        tensor([0.6931, 0.0012])
         """
         self.begin_pass(epoch, num_epochs, partial)
         try:
             yield self
         except BaseException:
-            self._due = None
+            self._open = None
             raise
         self.end_pass()
 
@@ -162,13 +176,13 @@ class PoolStats:
         ----------
         epoch, num_epochs
             The epoch, from 1 to ``num_epochs`` (N_e of eq. 4 in the prediction stability paper).
-            None where the training does not know when it ends (early stopping, ``max_steps``, a
+            None if the training does not know when it ends (early stopping, ``max_steps``, a
             stream). Scores of a single output then observe every epoch and keep the last, so that
-            the training may stop after any: each epoch costs one pass over the pool, and ``cod``
+            the training may stop after any: each epoch costs a pass over the pool, and ``cod``
             keeps a second (N, C) output, to compare every epoch with the last output before
-            ``begin_cycle``. Default schedules that count back from the end are replaced by
-            ``EveryEpoch()`` and ``EveryEpoch(s)`` by ``FromEpoch(s, s)``, which ``metadata``
-            says; an explicit ``LastEpochs`` of a statistic over epochs is refused: give it
+            `begin_cycle`. Default schedules that count back from the end are replaced by
+            ``EveryEpoch()``, and ``EveryEpoch(s)`` by ``FromEpoch(s, s)``, as `metadata` reports.
+            A ``LastEpochs`` that was given for a statistic over epochs is refused: give
             ``FromEpoch(start, interval)``.
         partial
             Samples may stay unseen.
@@ -178,14 +192,24 @@ class PoolStats:
         RuntimeError
             The previous pass was not ended.
         ValueError
-            No tracked statistic observes this epoch, ``num_epochs`` is no number of epochs (some
+            No tracked statistic observes this epoch, ``num_epochs`` is not a number of epochs (some
             libraries have -1 or 2^63 - 1 for None), or a schedule cannot do without it.
 
         Warns
         -----
         UserWarning
-            At the first pass of a cycle without ``num_epochs``, which statistics over epochs
-            observe others than they would with it. A schedule that needs no end is not replaced.
+            At the first pass of a cycle without ``num_epochs``: names the statistics over epochs
+            whose schedules are replaced.
+
+        Examples
+        --------
+        >>> stats = PoolStats(1, 2, track=("margin",))
+        >>> stats.begin_pass(epoch=3)  # nobody knows how many epochs follow
+        >>> stats.update([0], torch.tensor([[1.0, 1.0]]))
+        >>> stats.end_pass()
+        >>> stats.metadata["schedules"]
+        'margin: EveryEpoch(interval=1) instead of LastEpochs(n=1, interval=1), num_epochs being \
+unknown'
         """
         self._check_between_passes("begin_pass")
         if not self.observes(epoch, num_epochs):
@@ -197,10 +221,18 @@ class PoolStats:
         if self._state.passes >= MAX_PASSES:
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
         replaced_before = self._state.replaced
-        self._due = self._state.begin_pass(*_checked_epoch(epoch, num_epochs))
-        self._partial = partial
-        if not replaced_before:
-            self._warn_of_replaced()
+        due = self._state.begin_pass(*checked_epoch(epoch, num_epochs))
+        self._open = OpenPass(
+            due,
+            self._state.passes,
+            partial,
+            self.num_classes,
+            self.device,
+            self.backend,
+        )
+        warning = replaced.warning(self.schedules, self._state.replaced)
+        if warning and not replaced_before:
+            warnings.warn(warning, stacklevel=2)
 
     def update(self, sample_ids: Any, logits: Any, teacher_logits: Any = None) -> None:
         """Fold a batch into every statistic that observes this pass, in place.
@@ -209,7 +241,7 @@ class PoolStats:
         ----------
         sample_ids
             (B,) integers of any kind: a tensor, an array or a list, on any device. int64 and int32
-            tensors on the tracker's are taken as they are, others copied.
+            tensors on the tracker's device are read in place, others are copied.
         logits
             (B, C) float32, float16, bfloat16 or float64, on the tracker's device: a tensor or a
             NumPy array. A batch that is not contiguous is copied.
@@ -220,29 +252,22 @@ class PoolStats:
         Raises
         ------
         RuntimeError
-            Outside of a pass.
+            No pass is open.
         ValueError
-            A shape, dtype, device or layout is wrong. Bad rows are found by ``end_pass``.
+            A shape, dtype, device or layout is wrong. Bad rows are found by `end_pass`.
         TypeError
             An argument is none of the above.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("emaod",))
+        >>> logits, teacher_logits = torch.tensor([[60.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> with stats.observe(1, 1, partial=True):
+        ...     stats.update([1], logits, teacher_logits)
+        >>> stats.score("emaod")  # the distance of (1, 0) to (1/2, 1/2)
+        tensor([   nan, 0.7071])
         """
-        due = self._due_sets()
-        if not is_ready(sample_ids, logits, teacher_logits, self.num_classes, self.device):
-            sample_ids = as_ids(sample_ids, self.device)
-            logits = as_floats("logits", logits)
-            if teacher_logits is not None:
-                teacher_logits = as_floats("teacher_logits", teacher_logits)
-            check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
-        for guard, tensors in due:
-            pool_stats_update_checked(
-                sample_ids,
-                logits,
-                teacher_logits,
-                self._state.pass_stamp,
-                *guard,
-                tensors,
-                backend=self.backend,
-            )
+        self._pass().update(sample_ids, logits, teacher_logits)
 
     def update_from_features(
         self,
@@ -254,88 +279,91 @@ class PoolStats:
         teacher_weight: Any = None,
         teacher_bias: Any = None,
     ) -> None:
-        """Do ``update`` with ``logits = features @ weight.T + bias``, which are never stored.
+        """Do `update` with ``logits = features @ weight.T + bias``, which are never stored.
 
-        Cached features of a whole pool may come in one call, which on a GPU takes less time than
-        batches: each call reads the weights again.
+        On a GPU one call with the cached features of a whole pool is faster than batches, since
+        each call reads the weights again.
 
         Parameters
         ----------
+        sample_ids
+            As in `update`.
         features
-            (B, d) float32, float16, bfloat16 or float64; copied if they are not contiguous.
+            (B, d) float32, float16, bfloat16 or float64; copied if not contiguous.
         weight, bias
             (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``.
         teacher_features, teacher_weight, teacher_bias
-            The EMA teacher's, where ``emaod`` observes this pass. Its features are ``features``
-            again where only the head is averaged.
-        """
-        due = self._due_sets()
-        sample_ids = as_ids(sample_ids, self.device)
-        features, weight = as_floats("features", features), as_floats("weight", weight)
-        bias = None if bias is None else as_floats("bias", bias)
-        if teacher_features is not None:
-            teacher_features = as_floats("teacher_features", teacher_features)
-        if teacher_weight is not None:
-            teacher_weight = as_floats("teacher_weight", teacher_weight)
-        if teacher_bias is not None:
-            teacher_bias = as_floats("teacher_bias", teacher_bias)
-        if weight.shape[:1] != (self.num_classes,):
-            raise ValueError(
-                f"weight must be (classes, d) with classes = {self.num_classes}, "
-                f"got {tuple(weight.shape)}"
-            )
-        for guard, tensors in due:
-            pool_stats_update_from_features(
-                sample_ids,
-                features,
-                weight,
-                bias,
-                teacher_features,
-                teacher_weight,
-                teacher_bias,
-                self._state.pass_stamp,
-                *guard,
-                tensors,
-                backend=self.backend,
-            )
-
-    def end_pass(self) -> None:
-        """End the pass and look, for the first time, at what went wrong in it.
+            The EMA teacher's, where ``emaod`` observes this pass. If only the head is averaged, the
+            teacher's features are ``features`` again.
 
         Raises
         ------
-        PoolObservationError
-            With the ids, for rows with a non-finite logit (or, where
-            ``prediction_stability_logits`` observes, one beyond 2^40 in absolute value), samples
-            seen more than once, ids out of range or dropped and, unless the pass is partial,
-            samples not seen.
+        RuntimeError, ValueError, TypeError
+            As in `update`.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("margin",))
+        >>> head = torch.nn.Linear(3, 2)
+        >>> with torch.no_grad(), stats.observe(1, 1):
+        ...     stats.update_from_features([0, 1], torch.zeros(2, 3), head.weight, 0 * head.bias)
+        >>> stats.score("margin")
+        tensor([-0., -0.])
         """
-        (stamp, unknown_ids), tensors = self._due_sets()[0]
-        self._due = None
-        current = STAMP_STEP * self._state.passes
-        wrong = (stamp > current) if self._partial else (stamp != current)
-        wrong &= stamp != DROPPED
-        any_wrong, num_unknown = torch.stack([wrong.any().long(), unknown_ids[0]]).tolist()
-        if not any_wrong and not num_unknown:
-            return
-        wrong_ids = wrong.nonzero().squeeze(1).cpu()
-        stamps = stamp.cpu()[wrong_ids]
-        seen = stamps >= current
-        raise PoolObservationError(
-            wrong_ids[seen & (stamps & NON_FINITE > 0)],
-            wrong_ids[seen & (stamps & DUPLICATE > 0)],
-            wrong_ids[~seen],
-            unknown_ids[1 : 1 + min(num_unknown, MAX_UNKNOWN_IDS)].cpu(),
-            num_unknown,
-            LOGIT_LIMIT if "logit_count" in tensors else None,
+        self._pass().update_from_features(
+            sample_ids, features, weight, bias, teacher_features, teacher_weight, teacher_bias
         )
 
-    def begin_cycle(self) -> None:
-        """Forget the dynamics, for a model trained anew; the outputs that ``cod`` needs stay.
+    def end_pass(self) -> None:
+        """End the pass and report the rows that were bad and the samples that were not seen.
 
-        ``cod`` compares with the last output of each sample before this call. Only where its
-        schedule has one epoch of a cycle of known length, for which one output is kept, it compares
-        with the pass before: do not observe that epoch twice.
+        Until here nothing waits for the device.
+
+        Raises
+        ------
+        RuntimeError
+            No pass is open.
+        PoolObservationError
+            Names the ids of rows with a logit that is not finite (or, where
+            ``prediction_stability_logits`` observes, beyond 2^40 in absolute value), of samples
+            seen more than once, of rows with an id out of range or dropped and, unless the pass is
+            partial, of samples not seen. All other rows were folded in.
+
+        Examples
+        --------
+        >>> stats = PoolStats(3, 2, track=("margin",))
+        >>> stats.begin_pass(1, 1)
+        >>> stats.update([0, 0], torch.zeros(2, 2))
+        >>> stats.end_pass()
+        Traceback (most recent call last):
+        dynal_fast.pool.errors.PoolObservationError: 1 samples seen more than once: 0; \
+2 samples not seen (pass partial=True if that is meant): 1, 2
+        """
+        ended = self._pass()
+        self._open = None
+        ended.check()
+
+    def begin_cycle(self) -> None:
+        """Forget the dynamics, for a model trained anew, but keep the outputs that ``cod`` needs.
+
+        ``cod`` compares with the last output of each sample before this call. If its schedule has
+        one epoch of a cycle of known length, only one output is kept, and it compares with the pass
+        before: do not observe that epoch twice.
+
+        Raises
+        ------
+        RuntimeError
+            A pass is open.
+
+        Examples
+        --------
+        >>> stats = PoolStats(1, 2, track=("cod",))
+        >>> for logits in (torch.tensor([[60.0, 0.0]]), torch.tensor([[0.0, 0.0]])):
+        ...     stats.begin_cycle()
+        ...     with stats.observe(1, 1):
+        ...         stats.update([0], logits)
+        >>> stats.score("cod")  # the distance of (1/2, 1/2) to (1, 0), eq. 5
+        tensor([0.7071])
         """
         self._check_between_passes("begin_cycle")
         self._last = None
@@ -344,18 +372,33 @@ class PoolStats:
     # Scores
 
     def score(self, name: str, **options: Any) -> Tensor:
-        """Return a tracked score, (N,) float32: higher is more informative.
-
-        Samples that its statistic never observed, and dropped ones, score NaN; so do those with too
-        few observations: ``cod`` needs one in each of two cycles, ``unbiased`` variances need two.
+        """Return a tracked score, float32 (N,): higher is more informative.
 
         Parameters
         ----------
         name
             One of ``track``.
         options
-            Of the score's function in `dynal_fast.acquisition.scores`; for ``"random"`` a
-            ``generator``.
+            Of the score's function in `dynal_fast.pool.formulas`; for ``"random"`` a ``generator``.
+
+        Returns
+        -------
+        Tensor
+            float32 (N,). Dropped samples score NaN, and so do samples with too few observations:
+            most scores need one, ``cod`` one in each of two cycles, ``unbiased`` variances two.
+
+        Raises
+        ------
+        ValueError
+            The score is not tracked, or an option is out of range.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("least_confidence",))
+        >>> with stats.observe(1, 1, partial=True):
+        ...     stats.update([1], torch.tensor([[0.0, 0.0]]))
+        >>> stats.score("least_confidence")
+        tensor([   nan, 0.5000])
         """
         name = self._tracked(name)
         if name == "random":
@@ -363,43 +406,59 @@ class PoolStats:
         tensors, score = self._state.of(name), SCORES[name]
         return score.function(*(tensors[tensor] for tensor in score.tensors), **options)
 
+    @renamed_argument("b", "k")
     def select(
         self,
         name: str,
-        b: int,
+        k: int,
         candidates: Tensor | None = None,
         generator: torch.Generator | None = None,
         ties: str = "random",
         **options: Any,
     ) -> Tensor:
-        """Return the ids of the ``b`` samples with the highest score, (b,) int64, best first.
+        """Return the ids of the ``k`` samples with the highest score.
 
         Parameters
         ----------
         name, options
-            As for ``score``.
-        b
+            As in `score`.
+        k
             How many.
         candidates
-            Ids (m,) or a mask (N,) bool; by default every sample that was not dropped.
+            int (m,) ids or a bool (N,) mask; by default every sample that was not dropped.
         generator
             For ties and ``"random"``; torch's global one by default.
         ties
             ``"random"``, or ``"first"`` for the lowest id.
 
+        Returns
+        -------
+        Tensor
+            int64 (k,), best first.
+
         Raises
         ------
         ValueError
-            A candidate was dropped or has no score (with its id and the reason: it was never
-            observed, the epochs that are observed never came, or too few did), or ``top_b``
-            objects.
+            A candidate was dropped, or it has no score: the message names the ids and the reason,
+            such as that no epoch of the schedule came. Or an argument is none that `top_k` takes.
 
         Warns
         -----
         UserWarning
-            A statistic over the last epochs has seen some of them, and training has not ended.
+            A statistic over the last epochs has seen only some of them, as training has not ended.
+
+        Examples
+        --------
+        >>> stats = PoolStats(3, 2, track=("margin",))
+        >>> with stats.observe(1, 1):
+        ...     stats.update([0, 1, 2], torch.tensor([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0]]))
+        >>> stats.select("margin", 2)
+        tensor([0, 2])
+        >>> stats.select("margin", 1, candidates=torch.tensor([1, 2]))
+        tensor([2])
         """
-        if self._tracked(name) == "random":
+        score = self._tracked(name)
+        if score == "random":
             options = {"generator": generator, **options}
         if candidates is None:
             ids = self.remaining()
@@ -408,40 +467,88 @@ class PoolStats:
             dropped = ids[self._state.dropped[ids]]
             if len(dropped):
                 raise ValueError(f"{len(dropped)} candidates were dropped: {first_ids(dropped)}")
-        scores = self.score(name, **options)
+        scores = self.score(score, **options)
         without = ids[scores[ids].isnan()]
         if len(without):
-            score = self._tracked(name)
             observed, refused = self._state.observed(score), self._state.refused(score)
             schedule = self.schedules[score]
             raise ValueError(missing.reason(name, without, observed, refused, schedule, self._last))
-        score = self._tracked(name)
         if score in self.schedules:
             stopped = missing.stopped_early(score, self.schedules[score], self._last)
             if stopped:
-                warnings.warn(stopped, stacklevel=2)
-        return top_b(scores, b, ids, generator, ties)
+                warnings.warn(stopped, stacklevel=3)
+        return top_k(scores, k, ids, generator, ties)
 
     # Samples
 
     def remaining(self) -> Tensor:
-        """Return the ids of the samples that were not dropped, sorted int64."""
+        """Return the ids of the samples that were not dropped, int64, ascending.
+
+        Examples
+        --------
+        >>> stats = PoolStats(3, 2, track=("margin",))
+        >>> stats.drop([1])
+        >>> stats.remaining()
+        tensor([0, 2])
+        """
         return (~self._state.dropped).nonzero().squeeze(1)
 
-    def drop(self, sample_ids: Tensor) -> None:
-        """Take samples out of the pool for good, such as those that became labelled.
+    def drop(self, sample_ids: Any) -> None:
+        """Take samples out of the pool for good, such as those that became labeled.
 
         Ids keep their meaning and the tensors their size. A dropped sample scores NaN, cannot be
-        selected, and need not be seen by a pass; seeing it is an error.
+        selected and need not be seen by a pass; seeing it is an error.
+
+        Parameters
+        ----------
+        sample_ids
+            int (m,) distinct ids, or a bool (N,) mask.
+
+        Raises
+        ------
+        ValueError
+            An id is out of range or repeated.
+        RuntimeError
+            A pass is open.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("margin",))
+        >>> stats.drop(torch.tensor([0]))
+        >>> with stats.observe(1, 1):
+        ...     stats.update([1], torch.zeros(1, 2))
+        >>> stats.score("margin")
+        tensor([nan, -0.])
         """
         self._check_between_passes("drop")
         self._state.drop(candidate_ids(sample_ids, self.num_samples, self.device))
 
-    def subset(self, sample_ids: Tensor) -> "PoolStats":
+    def subset(self, sample_ids: Any) -> "PoolStats":
         """Return a smaller tracker that holds a copy of these samples only.
 
-        They are renumbered: sample j of it is ``sample_ids[j]`` of this one, or the j-th of a mask
-        (N,) bool. To keep the ids, use ``drop``, which frees no memory.
+        Parameters
+        ----------
+        sample_ids
+            int (m,) distinct ids, or a bool (N,) mask of m samples.
+
+        Returns
+        -------
+        PoolStats
+            Of m samples: its sample j is ``sample_ids[j]`` of this one, or the j-th of the mask. To
+            keep the ids, use `drop`, which frees no memory.
+
+        Raises
+        ------
+        ValueError
+            An id is out of range or repeated.
+        RuntimeError
+            A pass is open.
+
+        Examples
+        --------
+        >>> stats = PoolStats(3, 2, track=("margin",))
+        >>> stats.subset([2, 0]).num_samples
+        2
         """
         self._check_between_passes("subset")
         chosen = torch.as_tensor(sample_ids, device=self.device)
@@ -456,15 +563,40 @@ class PoolStats:
     def merge(self, other: "PoolStats") -> "PoolStats":
         """Add what another tracker of the same pool observed, as if it had followed here.
 
-        Moments are combined by the parallel form of Welford's update (Chan et al.), so the two may
-        have observed the same samples or different ones; counts of labels add. Of values that
-        describe one output (``cod``, ``emaod``, entropy, ...), the other's are taken where it has
-        them. ``absolute_increase`` lacks the step between the two. Dropped in one is dropped.
+        Moments are combined by the parallel form of Welford's update (Chan et al.),
+
+            M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b),
+
+        so the two may have observed the same samples or different ones. Counts of labels add. Of
+        values that describe one output (``cod``, ``emaod``, entropy, ...), the other's are taken
+        where it has them. ``absolute_increase`` lacks the step between the two. A sample that is
+        dropped in one is dropped.
+
+        Parameters
+        ----------
+        other
+            A tracker made with the same arguments; it is left as it is.
+
+        Returns
+        -------
+        PoolStats
+            This tracker, changed in place.
 
         Raises
         ------
         ValueError
-            The sizes, tracked names, schedules or output dtype differ.
+            The sizes, tracked names, schedules, output dtypes or devices differ.
+        RuntimeError
+            A pass is open in one of the two.
+
+        Examples
+        --------
+        >>> halves = [PoolStats(2, 2, track=("margin",)) for _ in range(2)]
+        >>> for sample, half in enumerate(halves):
+        ...     with half.observe(1, 1, partial=True):
+        ...         half.update([sample], torch.zeros(1, 2))
+        >>> halves[0].merge(halves[1]).score("margin")
+        tensor([-0., -0.])
         """
         self._check_between_passes("merge")
         other._check_between_passes("merge")
@@ -478,53 +610,80 @@ class PoolStats:
     # Memory and checkpoints
 
     def nbytes(self) -> dict[str, int]:
-        """Return the bytes of each part (``"labels"``, ...), ``"stamps"`` and ``"total"``."""
+        """Return the bytes of each part of the state (``"labels"``, ...), and the ``"total"``.
+
+        Examples
+        --------
+        >>> PoolStats(1000, 10, track=("label_dispersion",)).nbytes()
+        {'labels': 10000, 'stamps': 4128, 'total': 14128}
+        """
         return self._state.nbytes()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as plain tensors, which safetensors can store; they share memory.
 
-        Keys are the names of `dynal_fast.ops.pool_stats`, with ``.1``, ``.2`` ... where a second
-        schedule has its own; ``stamp``; ``passes``, the number of passes; ``label_passes``;
-        ``schedules``, the bytes of their description; and ``unknown_end`` if this cycle had a pass
-        without ``num_epochs``.
+        Returns
+        -------
+        dict of str to Tensor
+            The tensors of `dynal_fast.ops.pool_stats` by their names, with ``.1``, ``.2`` ... where
+            a second schedule has its own; ``stamp``; ``passes``, the number of passes;
+            ``label_passes``; ``schedules``, the bytes of their description; and ``unknown_end`` if
+            this cycle had a pass without ``num_epochs``.
+
+        Raises
+        ------
+        RuntimeError
+            A pass is open.
+
+        Examples
+        --------
+        >>> sorted(PoolStats(3, 2, track=("margin",)).state_dict())
+        ['label_passes', 'last_margin', 'passes', 'schedules', 'stamp']
         """
         self._check_between_passes("state_dict")
         return self._state.state_dict()
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what ``state_dict`` returned into a tracker made with the same arguments.
+        """Restore what `state_dict` returned into a tracker made with the same arguments.
+
+        Parameters
+        ----------
+        tensors
+            What `state_dict` returned, on any device.
 
         Raises
         ------
         ValueError
             Names, shapes or dtypes are not those of this tracker, or a count, a stamp or a value is
-            none that passes can leave behind. Nothing was changed then.
+            one that passes cannot leave behind. Nothing was changed then.
         TypeError
-            A value is no tensor.
+            A value is not a tensor.
+        RuntimeError
+            A pass is open.
+
+        Examples
+        --------
+        >>> stats, other = (PoolStats(1, 2, track=("margin",)) for _ in range(2))
+        >>> with stats.observe(1, 1):
+        ...     stats.update([0], torch.zeros(1, 2))
+        >>> other.load_state_dict(stats.state_dict())
+        >>> other.score("margin")
+        tensor([-0.])
         """
         self._check_between_passes("load_state_dict")
         self._state.load_state_dict(tensors)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the tensors do not say, as text: what is tracked and when."""
-        described = [
-            f"{name}: {s}"
-            if name not in replaced
-            else f"{name}: {replaced[name]} instead of {s}, num_epochs being unknown"
-            for replaced in [self._state.replaced]
-            for name, s in sorted(self.schedules.items())
-        ]
-        return {"track": " ".join(self.track), "schedules": "; ".join(described)}
+        """What is tracked and when, as text: what the tensors of `state_dict` do not say."""
+        described = replaced.description(self.schedules, self._state.replaced)
+        return {"track": " ".join(self.track), "schedules": described}
 
     def __repr__(self) -> str:
         return (
             f"PoolStats({self.num_samples}, {self.num_classes}, track={self.track}, "
             f"device={str(self.device)!r}): {self.nbytes()['total']:,} bytes"
-        ) + "".join(
-            f", {name} observes {used} instead of {self.schedules[name]}"
-            for name, used in self._state.replaced.items()
+            + replaced.note(self.schedules, self._state.replaced)
         )
 
     # Inside
@@ -535,49 +694,16 @@ class PoolStats:
         return scores.masked_fill(self._state.dropped, torch.nan)
 
     def _tracked(self, name: str) -> str:
-        name = ALIASES.get(name, name)
-        if name not in self.track:
-            raise ValueError(f"{name!r} is not tracked: track={self.track}")
-        return name
+        score = ALIASES.get(name, name)
+        if score not in self.track:
+            raise ValueError(f"{score!r} is not tracked: track={self.track}")
+        return score
 
-    def _warn_of_replaced(self) -> None:
-        """Say which statistics over epochs get another value, for want of an end."""
-        replaced = {n: s for n, s in self._state.replaced.items() if part_of(n) not in KEEPS_LAST}
-        if replaced:
-            used = ", ".join(
-                f"{n} observes {s}, not {self.schedules[n]}" for n, s in replaced.items()
-            )
-            warnings.warn(
-                f"num_epochs is None: {used}. Pass num_epochs where it is known; otherwise choose "
-                "a schedule that needs no end, such as FromEpoch(start, interval) or EveryEpoch()",
-                stacklevel=3,
-            )
-
-    def _due_sets(self) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
-        if self._due is None:
+    def _pass(self) -> OpenPass:
+        if self._open is None:
             raise RuntimeError("no pass is open: use `with stats.observe(epoch, num_epochs):`")
-        return self._due
+        return self._open
 
     def _check_between_passes(self, what: str) -> None:
-        if self._due is not None:
+        if self._open is not None:
             raise RuntimeError(f"{what} must not be called within a pass; call end_pass first")
-
-
-def _checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
-    epoch = integer("epoch", epoch)
-    if num_epochs is None:
-        if epoch < 1:
-            raise ValueError(f"epoch counts from 1, got {epoch}")
-        return epoch, None
-    unknown = "pass num_epochs=None where the number of epochs is unknown"
-    try:
-        num_epochs = integer("num_epochs", num_epochs)
-    except TypeError as error:
-        raise TypeError(f"{error}; {unknown}") from None
-    if not 1 <= num_epochs <= MAX_PASSES:
-        raise ValueError(f"num_epochs must be 1 to {MAX_PASSES}, got {num_epochs}; {unknown}")
-    if not 1 <= epoch <= num_epochs:
-        raise ValueError(
-            f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}; {unknown}"
-        )
-    return epoch, num_epochs

@@ -6,13 +6,13 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from dynal_fast.acquisition.scores import SCORES
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES, Tracker
 from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
+from dynal_fast.pool.scores import SCORES
 from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]
@@ -85,7 +85,7 @@ class PoolState:
             return tensors[counter].to(torch.int32).amax(dim=1) > 0
         if counter is not None:
             return tensors[counter] > 0
-        if score == "cod":
+        if SCORES[score].compares_cycles:
             known = ~tensors["output"][:, 0].isnan()
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()
@@ -96,11 +96,9 @@ class PoolState:
         stamp = self.guards[self._home[score]][0]
         return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
 
-    def begin_pass(
-        self, epoch: int, num_epochs: int | None
-    ) -> list[tuple[tuple[Tensor, Tensor], Tensors]]:
-        """Stamp a new pass; return the guards and tensors that observe it, set by set."""
-        due = []
+    def begin_pass(self, epoch: int, num_epochs: int | None) -> list[Tracker]:
+        """Stamp a new pass; return what observes it, set by set."""
+        due, shared = [], []
         self.passes += 1
         self.unknown_end |= num_epochs is None
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
@@ -115,8 +113,9 @@ class PoolState:
                 self._make_room_for_labels(k)
             tensors = {n: t for n, t in self.tensors[k].items() if STATE[n].part in observing}
             self.guards[k][1].zero_()
-            due.append((self.guards[k], tensors))
-        _share([tensors for _, tensors in due])
+            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors))
+            shared.append(tensors)
+        _share(shared)
         return due
 
     def forget_dynamics(self) -> None:

@@ -2,30 +2,53 @@
 
 from collections.abc import Iterable, Mapping
 
-from dynal_fast.acquisition.scores import ALIASES, SCORES
-from dynal_fast.ops.pool_stats import REQUIRED, STATE
-from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule, without_end
+from dynal_fast.ops.pool_stats import MAX_PASSES, REQUIRED, STATE
+from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
+from dynal_fast.pool.scores import ALIASES, SCORES
+from dynal_fast.pool.top import integer
 
-DEFAULT_SCHEDULES: dict[str, Schedule] = {
-    "prediction_stability": LastEpochs(5),
-    "prediction_stability_logits": LastEpochs(5),
-    "absolute_increase": LastEpochs(5),
-    "label_dispersion": EveryEpoch(),
-    "variation_ratio": EveryEpoch(),
-    "vote_entropy": EveryEpoch(),
-    "bald": EveryEpoch(),
-    "mean_std": EveryEpoch(),
-    "entropy": LastEpochs(1),
-    "least_confidence": LastEpochs(1),
-    "margin": LastEpochs(1),
-    "cod": LastEpochs(1),
-    "emaod": LastEpochs(1),
-}
 # Parts in which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
+def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
+    """Return the two sizes of a tracker as integers, or raise what is wrong with them."""
+    num_samples = integer("num_samples", num_samples)
+    num_classes = integer("num_classes", num_classes)
+    if num_samples < 0:
+        raise ValueError(f"num_samples must not be negative, got {num_samples}")
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
+            "always 1, so no score could tell samples apart (for a binary classifier with one "
+            "output z, use 2 classes and the logits (0, z))"
+        )
+    return num_samples, num_classes
+
+
+def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
+    """Return the epoch and the number of epochs as integers, or raise what is wrong with them."""
+    epoch = integer("epoch", epoch)
+    if num_epochs is None:
+        if epoch < 1:
+            raise ValueError(f"epoch counts from 1, got {epoch}")
+        return epoch, None
+    unknown = "pass num_epochs=None where the number of epochs is unknown"
+    try:
+        num_epochs = integer("num_epochs", num_epochs)
+    except TypeError as error:
+        raise TypeError(f"{error}; {unknown}") from None
+    if not 1 <= num_epochs <= MAX_PASSES:
+        raise ValueError(f"num_epochs must be 1 to {MAX_PASSES}, got {num_epochs}; {unknown}")
+    if not 1 <= epoch <= num_epochs:
+        raise ValueError(
+            f"epoch must be between 1 and num_epochs = {num_epochs}, got {epoch}; {unknown}"
+        )
+    return epoch, num_epochs
+
+
 def checked_track(track: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the scores to track, aliases resolved, or raise what is wrong."""
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
@@ -41,6 +64,7 @@ def checked_track(track: Iterable[str]) -> tuple[str, ...]:
 def checked_schedules(
     track: tuple[str, ...], schedules: Mapping[str, Schedule]
 ) -> dict[str, Schedule]:
+    """Return the schedule of each tracked score, or raise what is wrong with those given."""
     schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
     for name, schedule in schedules.items():
         if name not in track or name not in SCORES:
@@ -49,13 +73,13 @@ def checked_schedules(
             raise ValueError(
                 f"the schedule of {name} must have observes(epoch, num_epochs), got {schedule!r}"
             )
-    chosen = {**DEFAULT_SCHEDULES, **schedules}
-    return {name: chosen[name] for name in track if name in SCORES}
+    default = {name: SCORES[name].schedule for name in track if name in SCORES}
+    return {**default, **schedules}
 
 
 def part_of(score: str) -> str:
     """Return the part of the state that a score is computed from."""
-    return STATE[SCORES[ALIASES.get(score, score)].tensors[0]].part
+    return SCORES[ALIASES.get(score, score)].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
@@ -103,18 +127,20 @@ def plan(
 
     Returns, for each state, the schedule of its parts and the names of its tensors; and for each
     score the index of its state. There is always at least one state. The order of ``schedules``
-    does not matter, so that trackers can be merged and restored whatever the order of ``track``.
+    and of ``SCORES`` does not matter, so that trackers can be merged and restored whatever the
+    order of ``track``.
 
+    >>> from dynal_fast.pool.schedule import EveryEpoch
     >>> parts, tensors, home = plan({"bald": EveryEpoch(), "margin": LastEpochs(1)})
     >>> len(parts), sorted(tensors[0]), home
-    (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'bald': 0, 'margin': 0})
+    (1, ['count', 'entropy_sum', 'last_margin', 'mean'], {'margin': 0, 'bald': 0})
     >>> plan({"bald": EveryEpoch(), "prediction_stability": LastEpochs(5)})[2]
     {'prediction_stability': 0, 'bald': 1}
     """
     parts: list[dict[str, Schedule]] = [{}]
     tensors: list[set[str]] = [set()]
     home: dict[str, int] = {}
-    for score in (score for score in SCORES if score in schedules):
+    for score in sorted(schedules, key=_place):
         schedule = schedules[score]
         needed = SCORES[score].tensors
         part = part_of(score)
@@ -127,3 +153,8 @@ def plan(
         tensors[k].update(REQUIRED[part], needed)
         home[score] = k
     return parts, tensors, home
+
+
+def _place(score: str) -> tuple[bool, str]:
+    """A fixed order, on which the keys of saved states depend."""
+    return any(STATE[name].per_class for name in SCORES[score].tensors), score

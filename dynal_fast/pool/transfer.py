@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynal_fast.pool.batches import map_tensors
+from dynal_fast.pool.containers import map_tensors
 
 
 def on_device(batches: Iterable[Any], device: torch.device, channels_last: bool) -> Iterator[Any]:

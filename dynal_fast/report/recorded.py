@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dynal_fast.acquisition.scores import ALIASES
 from dynal_fast.report.analyses import (
     Array,
     highest_losses_found,
@@ -13,17 +12,11 @@ from dynal_fast.report.analyses import (
     sizes,
 )
 from dynal_fast.report.runs import Arrays, Run
+from dynal_fast.strategies import get_strategy
 
 PORTIONS = np.array([0.1, 0.2, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 70, 100]) / 100
 FOUND_PORTIONS = np.arange(5, 101, 5) / 100
 BINS = 20
-# Strategies that rank by a score of another name.
-SCORE_OF = ALIASES | {
-    "mc_dropout_vote_entropy": "vote_entropy",
-    "query_by_committee": "vote_entropy",
-    "query_by_committee_kl": "bald",
-    "tod_code": "cod",
-}
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,11 @@ def scores_of(strategy: str, cycle: int, arrays: Arrays) -> Array | None:
     The highest are picked: a score of which the strategy takes the lowest comes negated. NaN are
     samples that it could not pick.
     """
-    scores = arrays.get(f"score.{SCORE_OF.get(strategy, strategy)}")
+    try:
+        name = get_strategy(strategy).ranks_by or strategy
+    except ValueError:  # a strategy of the user's own, in another process
+        name = strategy
+    scores = arrays.get(f"score.{name}")
     return -scores if scores is not None and takes_lowest(strategy, cycle) else scores
 
 

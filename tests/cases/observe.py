@@ -1,8 +1,12 @@
-"""A tracker that keeps what `observe_pool` gives it, and pools to give it."""
+"""A tracker that keeps what `observe_pool` gives it, pools and models to give it."""
 
+from collections import UserDict, namedtuple
+from collections.abc import MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dynal_fast import observe_pool
@@ -63,3 +67,100 @@ def run(model, pool, stats=None, **options):
     assert observe_pool(model, pool, stats, epoch=1, num_epochs=2, **options) is True
     assert stats.left == len(stats.passes)
     return stats
+
+
+N = 11
+X = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(N) % 3
+ORDER = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+Named = namedtuple("Named", "inputs targets idx")
+
+
+class Encoding(UserDict):
+    """As Hugging Face's BatchEncoding: a UserDict with something beside its data."""
+
+    def __init__(self, data, encodings=None):
+        super().__init__(data)
+        self.encodings = encodings
+
+    def __getattr__(self, name):
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Graphs:
+    x: Tensor
+    idx: Tensor
+    name: str = "graphs"
+
+
+class Linear(nn.Module):
+    """Maps (batch, 6) to (batch, 3)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Keywords(Linear):
+    """As models of Hugging Face: keywords in, an output with logits out."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **kwargs):
+        logits = self.linear(input_ids) * attention_mask[:, None]
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return Output(logits, loss)
+
+
+class TakesDict(Linear):
+    """Takes one dict, and keeps what it was given."""
+
+    def forward(self, batch):
+        self.seen = batch
+        return self.linear(batch["x"])
+
+
+class Raises(nn.Module):
+    """Must not be reached."""
+
+    def forward(self, *args, **kwargs):
+        raise AssertionError("the model was called")
+
+
+def want():
+    with torch.no_grad():
+        return Linear()(X)
+
+
+class OwnMapping(MutableMapping):
+    """A mapping whose shallow copy shares its entries."""
+
+    def __init__(self, entries):
+        self.entries = dict(entries)
+
+    def __getitem__(self, key):
+        return self.entries[key]
+
+    def __setitem__(self, key, value):
+        self.entries[key] = value
+
+    def __delitem__(self, key):
+        del self.entries[key]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)

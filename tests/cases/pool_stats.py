@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dynal_fast.ops import pool_stats
 from dynal_fast.ops.pool_stats import (
     MAX_UNKNOWN_IDS,
     STAMP_STEP,
     STATE,
+    Head,
     pool_stats_update,
     pool_stats_update_from_features,
     reference,
@@ -60,13 +62,18 @@ class Tracker:
 
     def update(self, ids, logits, teacher_logits=None, backend=None):
         if self.exact:
-            reference.update_tensors(ids, logits, teacher_logits, *self.guard, self.state)
+            reference.update(
+                ids, logits, teacher_logits, pool_stats.Tracker(*self.guard, self.state)
+            )
         else:
             pool_stats_update(ids, logits, teacher_logits, *self.guard, self.state, backend=backend)
 
     def update_from_features(self, ids, *heads, backend=None):
         if self.exact:
-            reference.update_tensors_from_features(ids, *heads, *self.guard, self.state)
+            head, teacher = Head(*heads[:3]), None if heads[3] is None else Head(*heads[3:])
+            reference.update_from_features(
+                ids, head, teacher, pool_stats.Tracker(*self.guard, self.state)
+            )
         else:
             pool_stats_update_from_features(ids, *heads, *self.guard, self.state, backend=backend)
 

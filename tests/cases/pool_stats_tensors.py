@@ -2,7 +2,14 @@
 
 import torch
 
-from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, STAMP_STEP, STATE, reference
+from dynal_fast.ops.pool_stats import (
+    DROPPED,
+    MAX_UNKNOWN_IDS,
+    STAMP_STEP,
+    STATE,
+    contract,
+    reference,
+)
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from tests.triton_device import DEVICE
 
@@ -41,7 +48,8 @@ class Tracker:
             tensor[sample] = DROPPED
 
     def expect(self, ids, logits, teacher_logits=None):
-        reference.update_tensors(ids, logits, teacher_logits, *self.want_guard, self.want)
+        want = contract.Tracker(*self.want_guard, self.want)
+        reference.update(ids, logits, teacher_logits, want)
 
     def check(self, rtol=1e-5, atol=2e-6):
         assert torch.equal(self.guard[1].cpu(), self.want_guard[1])

@@ -14,7 +14,7 @@ from benchmarks.gpu.figures import Case, measured
 from benchmarks.gpu.figures.certificate import shortfall
 from benchmarks.gpu.job import Job, Lines
 from benchmarks.gpu.kernels import FARTHEST_FIRST
-from dynal_fast.ops.farthest_first import checks, farthest_first, heads
+from dynal_fast.ops.farthest_first import contract, farthest_first, heads
 from dynal_fast.ops.farthest_first.kernels import Groups
 
 BLOCK = 8192  # pool rows whose distances to the labeled set the baseline holds at once
@@ -141,7 +141,7 @@ def _block(job: Job, pool: Tensor, rows: int) -> dict[str, Any]:
 
     size, k = job.size(rows, 16), job.size(1000, 4)
     kernels = triton.TritonKernels("euclidean")
-    points = kernels.points(checks.as_rows(pool[:size], "pool"), "pool")
+    points = kernels.points(contract.as_rows(pool[:size], "pool"), "pool")
     head = torch.arange(size, dtype=torch.int32, device=job.device)
     picks, values = torch.empty_like(head[:k]), torch.empty(k, device=job.device)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.gpu.figures.farthest_first import clustered
 from benchmarks.gpu.gate.errors import between, near
 from benchmarks.gpu.job import Job
-from dynal_fast.ops.farthest_first import checks, farthest_first, heads, reference, triton
+from dynal_fast.ops.farthest_first import contract, farthest_first, heads, reference, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 
 TIGHT = 2e-3  # bounds lie no further from the value than this times the norms (triton_filter)
@@ -36,7 +36,7 @@ class Case:
         self.slack = TIGHT * float(self.x.norms.max() + self.y.norms.max())
 
     def points(self, job: Job, array: Tensor) -> triton.TritonPoints:
-        return self.kernels.points(checks.as_rows(array.to(job.device), "pool"), "pool")
+        return self.kernels.points(contract.as_rows(array.to(job.device), "pool"), "pool")
 
     @property
     def groups(self) -> Groups:

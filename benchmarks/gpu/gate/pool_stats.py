@@ -13,6 +13,8 @@ from dynal_fast.ops.pool_stats import (
     MAX_UNKNOWN_IDS,
     STAMP_STEP,
     STATE,
+    Head,
+    Tracker,
     pool_stats_update,
     pool_stats_update_from_features,
     reference,
@@ -84,7 +86,7 @@ def _from_logits(job: Job, num_classes: int, names: tuple[str, ...], dtype: torc
         names,
         inputs,
         ours,
-        reference.update_tensors,
+        reference.update,
         1e-5,
         2e-6,
     )
@@ -118,8 +120,12 @@ def _from_features(
     def ours(ids: Tensor, *rest: Any) -> None:
         pool_stats_update_from_features(ids, *rest, backend=backend)
 
+    def theirs(ids: Tensor, *rest: Any) -> None:
+        *heads, tracker = rest
+        teacher = None if heads[3] is None else Head(*heads[3:])
+        reference.update_from_features(ids, Head(*heads[:3]), teacher, tracker)
+
     # a float32 sum of products differs from the float64 one by more than a softmax does
-    theirs = reference.update_tensors_from_features
     name = f"C={classes} d={width} {str(dtype).removeprefix('torch.')}"
     yield from _compared(job, name, rows, classes, names, inputs, ours, theirs, 5e-5, 1e-5)
 
@@ -163,7 +169,7 @@ def _compared(
         there = [None if tensor is None else tensor.to(job.device) for tensor in batch]
         with launched() as ran:
             ours(ids.to(job.device), *there, *our_guard, got)
-        theirs(ids, *batch, *guard, want)
+        theirs(ids, *batch, Tracker(*guard, want))
     yield near(f"{name} stamp", our_guard[1], guard[1], 0, 0) | {"ran": ran}
     yield near(f"{name} unknown ids", our_guard[2][:1], guard[2][:1], 0, 0)
     for tensor in names:

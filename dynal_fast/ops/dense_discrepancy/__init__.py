@@ -13,28 +13,32 @@ import torch
 from torch import Tensor
 
 from dynal_fast._triton import require_triton
-from dynal_fast.ops.addressable import check_addressable
+from dynal_fast.ops.backends import Backends, register
 from dynal_fast.ops.dense_discrepancy import cpu, reference
+from dynal_fast.ops.dense_discrepancy.contract import check_maps
 
 __all__ = ["BACKENDS", "dense_discrepancy"]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+Implementation = Callable[[Tensor, Tensor], Tensor]
 
 
-def _triton() -> Callable[[Tensor, Tensor], Tensor]:
+def _triton() -> Implementation:
     require_triton()
     from dynal_fast.ops.dense_discrepancy import triton
 
     return triton.dense_discrepancy
 
 
-# name -> loader of the implementation
-BACKENDS: dict[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]] = {
-    "reference": lambda: reference.dense_discrepancy,
-    "cpu": lambda: cpu.dense_discrepancy,
-    "triton": _triton,
-}
-DEVICE_BACKEND = {"cpu": "cpu", "cuda": "triton"}
+BACKENDS: Backends[Implementation] = Backends(
+    {
+        "reference": lambda: reference.dense_discrepancy,
+        "cpu": lambda: cpu.dense_discrepancy,
+        "triton": _triton,
+    },
+    defaults={"cpu": "cpu", "cuda": "triton"},
+    devices={"cpu": ("cpu",)},
+)
 
 
 def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = None) -> Tensor:
@@ -71,45 +75,20 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     >>> dense_discrepancy(logits, other)  # (0 + 0.5) / 2
     tensor([0.2500])
     """
-    _check(logits, other)
+    check_maps(logits, other)
     if backend is None:
         return torch.ops.dynal_fast.dense_discrepancy(logits, other)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {backend!r}")
-    if backend == "cpu" and not logits.is_cpu:
-        raise ValueError(f'backend "cpu" needs tensors on the CPU, got {logits.device}')
-    return BACKENDS[backend]()(logits, other)
+    BACKENDS.check(backend, logits.device)
+    return BACKENDS.load(backend)(logits, other)
 
 
-def _check(logits: Tensor, other: Tensor) -> None:
-    for name, tensor in (("logits", logits), ("other", other)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        check_addressable(name, tensor)
-        if tensor.ndim != 4 or tensor.shape[1] < 2 or 0 in tensor.shape[2:]:
-            raise ValueError(
-                f"{name} must be (batch, classes >= 2, height, width), got {tuple(tensor.shape)}"
-            )
-        if tensor.dtype not in DTYPES:
-            raise ValueError(f"{name} must be float32, float16 or bfloat16, got {tensor.dtype}")
-        if not tensor.is_contiguous():
-            raise ValueError(f"{name} must be contiguous; pass {name}.contiguous()")
-    for attribute in ("shape", "dtype", "device"):
-        mine, theirs = getattr(logits, attribute), getattr(other, attribute)
-        if mine != theirs:
-            raise ValueError(f"other must have the {attribute} of logits: {mine}, got {theirs}")
+def _operator(backend: str) -> Implementation:
+    return lambda logits, other: BACKENDS.load(backend)(logits, other)
 
 
-def _register() -> None:
-    operator = "dynal_fast::dense_discrepancy"
-    torch.library.define(operator, "(Tensor logits, Tensor other) -> Tensor")
-    torch.library.register_fake(
-        operator, lambda logits, other: logits.new_empty(len(logits), dtype=torch.float32)
-    )
-    for device, backend in DEVICE_BACKEND.items():
-        torch.library.impl(
-            operator, device, lambda logits, other, load=BACKENDS[backend]: load()(logits, other)
-        )
-
-
-_register()
+register(
+    "dense_discrepancy",
+    "(Tensor logits, Tensor other) -> Tensor",
+    lambda logits, other: logits.new_empty(len(logits), dtype=torch.float32),
+    {device: _operator(backend) for device, backend in BACKENDS.defaults.items()},
+)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load
-from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES
+from dynal_fast.ops import dtypes
 from dynal_fast.threads import kernel_threads
 
 
@@ -20,7 +20,7 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
         discrepancy(
             logits.data_ptr() + i * image,
             other.data_ptr() + i * image,
-            DTYPE_CODES[logits.dtype],
+            dtypes.code(logits.dtype),
             classes,
             height * width,
             kernel_threads(),

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from dynal_fast.ops.farthest_first import checks
+from dynal_fast.ops.backends import register
+from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
-from dynal_fast.ops.farthest_first.backends import choose
+from dynal_fast.ops.farthest_first.backends import BACKENDS, choose
+from dynal_fast.ops.farthest_first.contract import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
-from dynal_fast.ops.farthest_first.problem import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
@@ -104,8 +105,8 @@ def farthest_first(
     if torch.compiler.is_compiling() and isinstance(pool, torch.Tensor) and backend is None:
         operands = (pool.detach(), k, labeled, metric, start)
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
-    rows = checks.as_rows(pool, "pool")
-    checks.check_metric(metric)
+    rows = contract.as_rows(pool, "pool")
+    contract.check_metric(metric)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     candidates = None
     if labeled_indices is not None:
@@ -114,7 +115,7 @@ def farthest_first(
         free[labeled_indices] = False
         candidates = free.nonzero().squeeze(1)
     available = rows.size if candidates is None else len(candidates)
-    count = checks.as_count(k, "k", available, "pool samples that are not labeled")
+    count = contract.as_count(k, "k", available, "pool samples that are not labeled")
     problem = Problem(
         pool=rows,
         k=count,
@@ -125,7 +126,7 @@ def farthest_first(
         start=_first_pick(start, generator, rows.size, candidates),
     )
     with Progress(count, progress, "farthest-first", "pick") as bar:
-        solve = choose(backend, rows.device)(rows, metric)
+        solve = choose(backend, rows.device).traverse(rows, metric)
         return _traversal(solve(problem, bar.reach), metric)
 
 
@@ -153,7 +154,7 @@ def _first_pick(
             return None
         drawn = int(torch.randint(choices, (), generator=generator))
         return drawn if candidates is None else int(candidates[drawn])
-    first = checks.as_count(start, "start", n - 1, "the last pool sample")
+    first = contract.as_count(start, "start", n - 1, "the last pool sample")
     if candidates is not None and not (candidates == first).any():
         raise ValueError(f"start must not be a labeled sample, got {first}")
     return first
@@ -210,15 +211,15 @@ def farthest_first_compress(
     >>> sorted(labels[kept].tolist())
     [0, 0, 1, 1]
     """
-    rows = checks.as_rows(embeddings, "embeddings")
-    checks.check_metric(metric)
-    classes = checks.as_classes(labels, rows.size)
-    count = checks.as_count(c, "c", rows.size, "samples")
+    rows = contract.as_rows(embeddings, "embeddings")
+    contract.check_metric(metric)
+    classes = contract.as_classes(labels, rows.size)
+    count = contract.as_count(c, "c", rows.size, "samples")
     distinct = torch.unique(classes).tolist()
     if count < len(distinct):
         raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
     kept: list[torch.Tensor] = []
-    solve = choose(backend, rows.device)(rows, metric)
+    solve = choose(backend, rows.device).traverse(rows, metric)
     share = count // max(len(distinct), 1)
     with Progress(len(distinct) * share, progress, "FF-Comp", "pick") as bar:
         for label in distinct:
@@ -254,12 +255,9 @@ def _operator_shapes(
     )
 
 
-def _register() -> None:
-    operator = "dynal_fast::farthest_first"
-    arguments = "Tensor pool, SymInt k, Tensor? labeled, str metric, int? start"
-    torch.library.define(operator, f"({arguments}) -> (Tensor, Tensor, Tensor)")
-    torch.library.register_fake(operator, _operator_shapes)
-    torch.library.impl(operator, ("cpu", "cuda"), _operator)
-
-
-_register()
+register(
+    "farthest_first",
+    "(Tensor pool, SymInt k, Tensor? labeled, str metric, int? start) -> (Tensor, Tensor, Tensor)",
+    _operator_shapes,
+    dict.fromkeys(BACKENDS.defaults, _operator),
+)

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dynal_fast.ops.farthest_first import checks
-from dynal_fast.ops.farthest_first.backends import choose_cover
+from dynal_fast.ops.farthest_first import contract
+from dynal_fast.ops.farthest_first.backends import choose
+from dynal_fast.ops.farthest_first.contract import Cover, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
-from dynal_fast.ops.farthest_first.problem import Cover, as_distances
 from dynal_fast.ops.farthest_first.progress import Progress
 
 
@@ -69,8 +69,8 @@ def assign_to_picks(
     >>> assign_to_picks(pool, [3], labeled=torch.tensor([[1.0]])).labeled
     tensor([ 0,  0,  0, -1])
     """
-    rows = checks.as_rows(pool, "pool")
-    checks.check_metric(metric)
+    rows = contract.as_rows(pool, "pool")
+    contract.check_metric(metric)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     chosen = as_pool_indices(picks, rows.size, "picks")
     before = 0 if labeled_rows is None else labeled_rows.size
@@ -79,7 +79,7 @@ def assign_to_picks(
         chosen = torch.cat([labeled_indices, chosen])
     cover = Cover(rows, labeled_rows, chosen, metric)
     with Progress(rows.size, progress, "assign", "sample") as bar:
-        nearest, values, exponent = choose_cover(backend, rows.device)(cover, bar.reach)
+        nearest, values, exponent = choose(backend, rows.device).assign(cover, bar.reach)
     distances = values if metric == "cosine" else as_distances(values, exponent)
     return Assignment(
         pick=torch.where(nearest >= before, nearest - before, -1),

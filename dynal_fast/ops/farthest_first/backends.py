@@ -1,103 +1,115 @@
-"""Which implementations there are and which one a device gets."""
+"""The implementations of traversal and assignment, by name."""
 
-import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from dynal_fast._triton import require_triton
+from dynal_fast.ops.backends import Backends
 from dynal_fast.ops.farthest_first import reference
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first.contract import Answer, Cover, Covered, Problem, Reached, Rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
-from dynal_fast.ops.farthest_first.heads import HeadTraversal
-from dynal_fast.ops.farthest_first.kernels import Kernels, P, Points, on_one_scale
+from dynal_fast.ops.farthest_first.heads import HEAD, HeadTraversal
+from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.nearest import Nearest
-from dynal_fast.ops.farthest_first.problem import (
-    Answer,
-    Backend,
-    Cover,
-    Covered,
-    Problem,
-    Reached,
-    Solve,
-)
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
 
-
-def choose(backend: str | None, device: torch.device) -> Backend:
-    """The implementation named, or the fastest one for ``device``."""
-    return BACKENDS[_name(backend, device)]
+Solve = Callable[[Problem, Reached], Answer]
 
 
-def choose_cover(backend: str | None, device: torch.device) -> Callable[[Cover, Reached], Covered]:
-    """The same for assignments."""
-    name = _name(backend, device)
-    if name == "reference":
-        return _cover_by_definition
-    return lambda cover, reached: Nearest(cover, KERNELS[name](cover.pool, cover.metric)).run(
-        reached
-    )
+class Implementation(NamedTuple):
+    """What every backend does, with arguments that were checked but for the values of the rows."""
+
+    # Looks at every row of a pool once, for a metric, and then solves problems of that pool.
+    traverse: Callable[[Rows, str], Solve]
+    assign: Callable[[Cover, Reached], Covered]
 
 
-def _name(backend: str | None, device: torch.device) -> str:
-    name = DEFAULTS.get(device.type) if backend is None else backend
-    if name is None:
+def choose(backend: str | None, device: torch.device) -> Implementation:
+    """Return the implementation named, or the default of ``device``."""
+    if backend is None:
+        backend = BACKENDS.defaults.get(device.type)
+    if backend is None:
         raise ValueError(
-            f"pool must be on one of the devices {tuple(DEFAULTS)}, got {device}; "
+            f"pool must be on one of the devices {tuple(BACKENDS.defaults)}, got {device}; "
             "pool.cpu() moves it to the CPU"
         )
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
-    if device.type not in DEVICES[name]:
-        raise ValueError(f"backend {name!r} needs a pool on {DEVICES[name]}, got {device}")
-    return name
+    BACKENDS.check(backend, device)
+    return BACKENDS.load(backend)
 
 
-def reference_on(pool: Rows, metric: str) -> Solve:
-    """The definition itself, on the CPU, in float64: for small pools and for tests."""
+def exact(
+    kernels: Callable[[Rows, str], Kernels[P]], head: Callable[[Rows], int]
+) -> Implementation:
+    """The exact algorithm over the primitives of a device; ``head``: rows in a head of a pool."""
+
+    def traverse(pool: Rows, metric: str) -> Solve:
+        made = kernels(pool, metric)
+        points, size = made.points(pool, "pool"), head(pool)
+        return lambda problem, reached: HeadTraversal(problem, made, points, size).run(reached)
+
+    def assign(cover: Cover, reached: Reached) -> Covered:
+        return Nearest(cover, kernels(cover.pool, cover.metric)).run(reached)
+
+    return Implementation(traverse, assign)
+
+
+def _cpu() -> Implementation:
+    return exact(CpuKernels, lambda pool: head_rows(pool.columns))
+
+
+def _triton() -> Implementation:
+    require_triton()
+    from dynal_fast.ops.farthest_first import triton
+
+    return exact(lambda pool, metric: triton.TritonKernels(metric), lambda pool: triton.HEAD)
+
+
+def _reference_heads() -> Implementation:
+    return exact(lambda pool, metric: ReferenceKernels(metric), lambda pool: HEAD)
+
+
+def _reference() -> Implementation:
+    return Implementation(_traverse_by_definition, _assign_by_definition)
+
+
+def _traverse_by_definition(pool: Rows, metric: str) -> Solve:
     kernels = ReferenceKernels(metric)
     points = kernels.points(pool, "pool")
-    return lambda problem, reached: _by_definition(kernels, points, problem, reached)
+
+    def solve(problem: Problem, reached: Reached) -> Answer:
+        rows, labeled = as_numpy(pool.array), None
+        if problem.labeled is not None:
+            labeled = kernels.points(problem.labeled, "labeled")
+        _, _, exponent = on_one_scale(kernels, metric, points, labeled)
+        minimum = np.full(len(rows), np.inf, dtype=np.float32)
+        if problem.labeled is not None:
+            reference.cover(minimum, rows, as_numpy(problem.labeled.array), metric, exponent)
+        if problem.labeled_indices is not None:
+            indices = problem.labeled_indices.cpu().numpy()
+            reference.cover(minimum, rows, rows[indices], metric, exponent)
+        excluded = np.empty(0, dtype=np.int64)
+        if problem.candidates is not None:
+            excluded = np.delete(np.arange(len(rows)), problem.candidates.cpu().numpy())
+        order, values, left = reference.farthest_first(
+            rows,
+            problem.k,
+            minimum,
+            metric=metric,
+            exponent=exponent,
+            start=problem.start,
+            excluded=excluded,
+        )
+        reached(problem.k)
+        picks, distances = torch.from_numpy(order), torch.from_numpy(values)
+        return Answer(picks.to(pool.device), distances.to(pool.device), float(left), exponent)
+
+    return solve
 
 
-def _by_definition(
-    kernels: ReferenceKernels, points: Points, problem: Problem, reached: Reached
-) -> Answer:
-    pool, metric = as_numpy(problem.pool.array), problem.metric
-    labeled = None
-    if problem.labeled is not None:
-        labeled = kernels.points(problem.labeled, "labeled")
-    _, _, exponent = on_one_scale(kernels, metric, points, labeled)
-    minimum = np.full(len(pool), np.inf, dtype=np.float32)
-    if problem.labeled is not None:
-        reference.cover(minimum, pool, as_numpy(problem.labeled.array), metric, exponent)
-    if problem.labeled_indices is not None:
-        indices = problem.labeled_indices.cpu().numpy()
-        reference.cover(minimum, pool, pool[indices], metric, exponent)
-    excluded = np.empty(0, dtype=np.int64)
-    if problem.candidates is not None:
-        excluded = np.delete(np.arange(len(pool)), problem.candidates.cpu().numpy())
-    indices, values, left = reference.farthest_first(
-        pool,
-        problem.k,
-        minimum,
-        metric=metric,
-        exponent=exponent,
-        start=problem.start,
-        excluded=excluded,
-    )
-    reached(problem.k)
-    device = problem.pool.device
-    return Answer(
-        torch.from_numpy(indices).to(device),
-        torch.from_numpy(values).to(device),
-        float(left),
-        exponent,
-    )
-
-
-def _cover_by_definition(cover: Cover, reached: Reached) -> Covered:
+def _assign_by_definition(cover: Cover, reached: Reached) -> Covered:
     kernels = ReferenceKernels(cover.metric)
     points, labeled = kernels.points(cover.pool, "pool"), None
     pool = as_numpy(cover.pool.array)
@@ -107,60 +119,25 @@ def _cover_by_definition(cover: Cover, reached: Reached) -> Covered:
         outside = as_numpy(cover.labeled.array).astype(np.float64)
         centers = np.concatenate([outside, centers])
     _, _, exponent = on_one_scale(kernels, cover.metric, points, labeled)
-    nearest, values = reference.assign(pool, centers, cover.metric, exponent)
+    found = reference.assign(pool, centers, cover.metric, exponent)
     reached(len(pool))
-    device = cover.pool.device
-    return Covered(
-        torch.from_numpy(nearest).to(device), torch.from_numpy(values).to(device), exponent
-    )
+    nearest, values = (torch.from_numpy(part).to(cover.pool.device) for part in found)
+    return Covered(nearest, values, exponent)
 
 
-def cpu_on(pool: Rows, metric: str) -> Solve:
-    """The exact algorithm over compiled kernels."""
-    return _by_heads(pool, CpuKernels(pool, metric), head_rows(pool.columns))
-
-
-def triton_on(pool: Rows, metric: str) -> Solve:
-    """The exact algorithm over Triton kernels, on a GPU."""
-    require_triton()
-    from dynal_fast.ops.farthest_first import triton
-
-    return _by_heads(pool, triton.TritonKernels(metric), triton.HEAD)
-
-
-def reference_heads_on(pool: Rows, metric: str) -> Solve:
-    """The exact algorithm over primitives by their definition: slow, for tests of both."""
-    return _by_heads(pool, ReferenceKernels(metric))
-
-
-def _by_heads(pool: Rows, kernels: Kernels[P], head: int | None = None) -> Solve:
-    points = kernels.points(pool, "pool")
-    return lambda problem, reached: HeadTraversal(problem, kernels, points, head).run(reached)
-
-
-def _triton_kernels(pool: Rows, metric: str) -> Kernels:
-    from dynal_fast.ops.farthest_first import triton
-
-    return triton.TritonKernels(metric)
-
-
-KERNELS: dict[str, Callable[[Rows, str], Kernels]] = {
-    "cpu": CpuKernels,
-    "triton": _triton_kernels,
-    "reference-heads": lambda pool, metric: ReferenceKernels(metric),
-}
-BACKENDS: dict[str, Backend] = {
-    "reference": reference_on,
-    "cpu": cpu_on,
-    "triton": triton_on,
-    "reference-heads": reference_heads_on,
-}
-# Triton's interpreter, which is chosen before its kernels are defined, takes tensors on the CPU.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = {
-    "reference": ("cpu", "cuda"),
-    "cpu": ("cpu",),
-    "triton": ("cpu", "cuda") if INTERPRETED else ("cuda",),
-    "reference-heads": ("cpu",),
-}
-DEFAULTS = {"cpu": "cpu", "cuda": "triton"}
+BACKENDS = Backends(
+    {
+        "reference": _reference,  # the definition itself, in float64: for small pools and for tests
+        "cpu": _cpu,
+        "triton": _triton,
+        "reference-heads": _reference_heads,  # for tests: slow
+    },
+    defaults={"cpu": "cpu", "cuda": "triton"},
+    devices={
+        "reference": ("cpu", "cuda"),
+        "cpu": ("cpu",),
+        "triton": ("cpu", "cuda"),  # on the CPU Triton's interpreter, else `launch` refuses
+        "reference-heads": ("cpu",),
+    },
+    takes="a pool",
+)

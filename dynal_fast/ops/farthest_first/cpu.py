@@ -1,4 +1,4 @@
-"""The primitives on the CPU: the compiled kernels of ``csrc/farthest_first.*``."""
+"""The primitives on the CPU: the compiled kernels of ``csrc/farthest_first/``."""
 
 from collections.abc import Callable
 
@@ -6,26 +6,12 @@ import numpy as np
 import torch
 
 from dynal_fast import _extension
-from dynal_fast.ops.farthest_first import checks, heads, reference
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops import dtypes
+from dynal_fast.ops.farthest_first import contract, heads, reference
+from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
 from dynal_fast.threads import kernel_threads
 
-# Dtype in csrc/farthest_first.h.
-DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.float32,
-    torch.float64,
-    torch.uint32,
-    torch.int32,
-    torch.uint64,
-    torch.int64,
-)
 SAMPLED = 1024  # rows whose mean centers the data for the filter
 HEAD_VALUES = 2**19  # values in a head: with few dimensions more rows cost no more
 HEAD_BYTES = 2**26  # of a head's rows, which a call packs anew, at most
@@ -64,15 +50,15 @@ class CpuKernels:
         step = max(1, WORK // 64 // self.columns)
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
-            measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first.h
+            measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
             self.native.measure(
                 self._space(0), native, begin, end, measures.ctypes.data, kernel_threads()
             )
             squared, centered = measures[:, 0], measures[:, 1]
-            bad = checks.bad_squared_norms(squared, self.metric)
+            bad = contract.bad_squared_norms(squared, self.metric)
             if bad.any():
                 at = int(np.argmax(bad))
-                raise checks.bad_row(name, begin + at, float(squared[at]))
+                raise contract.bad_row(name, begin + at, float(squared[at]))
             largest = max(largest, float(measures[:, 2].max()))
             measured[begin:end] = torch.from_numpy(squared if self.metric == "cosine" else centered)
         if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
@@ -198,7 +184,7 @@ class CpuKernels:
             rows.address,
             rows.row_bytes,
             rows.column_bytes,
-            DTYPES.index(rows.dtype),
+            dtypes.code(rows.dtype),
             rows.swapped,
             aligned and rows.column_bytes == item and not rows.swapped,
             points.norms.data_ptr(),

@@ -16,8 +16,8 @@ from typing import Generic
 
 import torch
 
+from dynal_fast.ops.farthest_first.contract import Answer, Problem, Reached
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
-from dynal_fast.ops.farthest_first.problem import Answer, Problem, Reached
 from dynal_fast.ops.farthest_first.routing import Centers
 
 HEAD = 1024  # rows in a head, unless the device does better with more

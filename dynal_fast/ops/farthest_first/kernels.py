@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
-from dynal_fast.ops.farthest_first import checks, reference
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first import contract, reference
+from dynal_fast.ops.farthest_first.contract import Rows
 
 
 class Points(NamedTuple):
@@ -40,7 +40,7 @@ def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple
     """The pool and the labeled samples, if any, in units of 4^-exponent, and the exponent."""
     largest = max(x.largest, 0.0 if y is None else y.largest)
     if metric == "euclidean":
-        checks.check_smallest(largest, x.rows, None if y is None else y.rows)
+        contract.check_smallest(largest, x.rows, None if y is None else y.rows)
     exponent = reference.scale_exponent(largest, x.rows.columns)
     return kernels.scaled(x, exponent), None if y is None else kernels.scaled(y, exponent), exponent
 
@@ -69,7 +69,7 @@ class Kernels(Protocol[P]):
     # plus one part in 2^24
 
     def points(self, rows: Rows, name: str) -> P:
-        """Check the values of ``rows`` (ValueError as ``checks.bad_row`` words it) and measure."""
+        """Check the values of ``rows`` (ValueError as ``contract.bad_row`` says) and measure."""
 
     def scaled(self, points: P, exponent: int) -> P:
         """The same points for decision values in units of 4^-exponent, the same for all."""

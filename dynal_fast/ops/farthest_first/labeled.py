@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from dynal_fast.ops.addressable import check_addressable
-from dynal_fast.ops.farthest_first import checks
+from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.arrays import Array, as_array
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first.contract import Rows
 
 
 def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | None]:
@@ -29,8 +29,8 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
             "labeled must be embeddings (m, d), pool indices (m,) or a mask (n,), got a number: "
             "pass a list of indices"
         )
-    rows = checks.as_rows(array, "labeled")
-    checks.check_labeled_rows(rows, pool)
+    rows = contract.as_rows(array, "labeled")
+    contract.check_labeled_rows(rows, pool)
     return rows, None
 
 

@@ -5,8 +5,8 @@ from typing import Generic
 
 import torch
 
+from dynal_fast.ops.farthest_first.contract import Cover, Covered, Reached
 from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
-from dynal_fast.ops.farthest_first.problem import Cover, Covered, Reached
 from dynal_fast.ops.farthest_first.routing import CHUNK, Centers
 
 NOBODY = 2**63 - 1  # above every key

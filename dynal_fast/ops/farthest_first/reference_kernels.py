@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from dynal_fast.ops.farthest_first import checks, heads, reference
-from dynal_fast.ops.farthest_first.checks import Array, Rows
+from dynal_fast.ops.farthest_first import contract, heads, reference
+from dynal_fast.ops.farthest_first.contract import Array, Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Points
 
 
@@ -20,10 +20,10 @@ class ReferenceKernels:
         for tile in reference.tiles(rows.size, rows.columns):
             with np.errstate(over="ignore"):
                 squared = (array[tile].astype(np.float64) ** 2).sum(axis=1)
-            bad = checks.bad_squared_norms(squared, self.metric)
+            bad = contract.bad_squared_norms(squared, self.metric)
             if bad.any():
                 at = int(np.argmax(bad))
-                raise checks.bad_row(name, tile.start + at, float(squared[at]))
+                raise contract.bad_row(name, tile.start + at, float(squared[at]))
             squares[tile] = squared
             largest = max(largest, float(np.abs(array[tile].astype(np.float64)).max()))
         measured = torch.from_numpy(squares)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import triton.language as tl
 
-from dynal_fast.ops.farthest_first import checks, reference
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first import contract, reference
+from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.triton_exact import decide_pairs, decide_tiles
 from dynal_fast.ops.farthest_first.triton_filter import (
@@ -69,7 +69,7 @@ class TritonKernels:
         self.rounding = reference.COSINE_STEP if self.cosine else 0.0
 
     def points(self, rows: Rows, name: str) -> TritonPoints:
-        checks.check_contiguous(rows, name)
+        contract.check_contiguous(rows, name)
         array = rows.array
         if isinstance(array, np.ndarray):
             with warnings.catch_warnings():  # of arrays that are read only, as this only reads
@@ -78,7 +78,7 @@ class TritonKernels:
         measured, found = self.measure(array, rows.stride)
         row, largest = found.tolist()
         if row < len(array):
-            raise checks.bad_row(name, row, float((array[row].double() ** 2).sum()))
+            raise contract.bad_row(name, row, float((array[row].double() ** 2).sum()))
         norms, tails, grains = measured
         return TritonPoints(rows, array, norms, tails, grains, float_of(largest))
 

@@ -31,7 +31,7 @@ BOUND = tl.constexpr(0)  # lower `bound` to the least upper bound of each row
 DISTANCES = tl.constexpr(1)  # store both bounds
 COLLECT = tl.constexpr(2)  # list the pairs whose lower bound is within `bound`
 
-MAX_SQUARED_NORM = tl.constexpr(2.0**252)  # checks.MAX_SQUARED_NORM
+MAX_SQUARED_NORM = tl.constexpr(2.0**252)  # contract.MAX_SQUARED_NORM
 LARGEST = tl.constexpr((2.0**24 - 1) * 2.0**104)  # the largest float32
 
 
@@ -84,7 +84,7 @@ def measure(
         grain = tl.minimum(grain, tl.min(lowest_bit(exact), 1))
     unusable = (squares <= MAX_SQUARED_NORM) == 0
     if COSINE:
-        unusable = unusable | (squares < 1e-280)  # checks.MIN_COSINE_SQUARED_NORM
+        unusable = unusable | (squares < 1e-280)  # contract.MIN_COSINE_SQUARED_NORM
     none = tl.zeros((BM,), tl.int32)
     tl.atomic_min(found + none, row.to(tl.int64), mask=inside & unusable)
     tl.atomic_max(found + 1, tl.max(tl.where(inside, largest, 0), 0))

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dynal_fast.ops.farthest_first import checks
-from dynal_fast.ops.farthest_first.checks import Rows
+from dynal_fast.ops.farthest_first import contract
+from dynal_fast.ops.farthest_first.contract import Rows, Traversal
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
-from dynal_fast.ops.farthest_first.problem import Traversal
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.reference import COSINE_STEP
 
@@ -83,8 +82,8 @@ def verify_traversal(
     >>> verify_traversal(pool, farthest_first(pool, 2, pool[:1]), pool[:1]).valid
     True
     """
-    rows = checks.as_rows(pool, "pool")
-    checks.check_metric(metric)
+    rows = contract.as_rows(pool, "pool")
+    contract.check_metric(metric)
     picks = traversal.indices.to("cpu", torch.int64)
     steps, n = len(picks), rows.size
     never = torch.empty(0, dtype=torch.int64)

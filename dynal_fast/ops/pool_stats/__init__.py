@@ -52,8 +52,8 @@ Neither the result nor the error record depends on the number of threads or on h
 into batches.
 """
 
-import functools
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ from torch.nn import Parameter
 
 from dynal_fast._triton import require_triton
 from dynal_fast.ops.addressable import is_traced
+from dynal_fast.ops.backends import Backends, register
 from dynal_fast.ops.pool_stats import reference
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
@@ -72,10 +73,12 @@ from dynal_fast.ops.pool_stats.contract import (
     REQUIRED,
     STAMP_STEP,
     STATE,
+    Head,
+    Tracker,
     check_batch,
     check_head,
     check_ids,
-    check_state,
+    check_tracker,
     num_classes_of,
 )
 
@@ -83,6 +86,7 @@ __all__ = [
     "BACKENDS",
     "DROPPED",
     "DUPLICATE",
+    "Head",
     "LOGIT_LIMIT",
     "MAX_PASSES",
     "MAX_UNKNOWN_IDS",
@@ -90,46 +94,50 @@ __all__ = [
     "REQUIRED",
     "STAMP_STEP",
     "STATE",
+    "Tracker",
     "pool_stats_update",
     "pool_stats_update_checked",
     "pool_stats_update_from_features",
 ]
 
-Update = Callable[..., None]
+
+class Implementation(NamedTuple):
+    """What every backend does; batch, head and tracker were checked."""
+
+    update: Callable[[Tensor, Tensor, Tensor | None, Tracker], None]
+    update_from_features: Callable[[Tensor, Head, Head | None, Tracker], None]
 
 
-def _reference() -> tuple[Update, Update]:
-    return reference.update_tensors, reference.update_tensors_from_features
-
-
-def _cpu() -> tuple[Update, Update]:
+def _cpu() -> Implementation:
     from dynal_fast.ops.pool_stats import cpu
 
-    return cpu.update_tensors, cpu.update_tensors_from_features
+    return Implementation(cpu.update, cpu.update_from_features)
 
 
-def _triton() -> tuple[Update, Update]:
+def _triton() -> Implementation:
     require_triton()
     from dynal_fast.ops.pool_stats import triton
 
-    return triton.update, triton.update_from_features
+    return Implementation(triton.update, triton.update_from_features)
 
 
-def _cuda() -> tuple[Update, Update]:
+def _cuda() -> Implementation:  # Triton, but for the heads that a kernel in CUDA C++ is made for
     require_triton()
     from dynal_fast.ops.pool_stats import cuda, triton
 
-    return triton.update, cuda.update_from_features
+    return Implementation(triton.update, cuda.update_from_features)
 
 
-# name -> (update, update_from_features), loaded when first used
-BACKENDS: dict[str, Callable[[], tuple[Update, Update]]] = {
-    "reference": _reference,
-    "cpu": _cpu,
-    "triton": _triton,
-    "cuda": _cuda,  # triton, but for what a kernel in CUDA C++ is made for
-}
-DEVICE_BACKEND = {"cpu": "cpu", "cuda": "cuda"}
+BACKENDS = Backends(
+    {
+        "reference": lambda: Implementation(reference.update, reference.update_from_features),
+        "cpu": _cpu,
+        "triton": _triton,
+        "cuda": _cuda,
+    },
+    defaults={"cpu": "cpu", "cuda": "cuda"},
+    devices={"reference": ("cpu",), "cpu": ("cpu",)},
+)
 PLAIN = (Tensor, Parameter, type(None))
 
 
@@ -184,46 +192,31 @@ def pool_stats_update(
     >>> state["label_counts"].tolist()
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
-    check_state(state, stamp, unknown_ids, pass_stamp)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    check_tracker(tracker)
     check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
-    pool_stats_update_checked(
-        sample_ids,
-        logits,
-        teacher_logits,
-        pass_stamp,
-        stamp,
-        unknown_ids,
-        state,
-        backend=backend,
-    )
+    pool_stats_update_checked(sample_ids, logits, teacher_logits, tracker, backend=backend)
 
 
 def pool_stats_update_checked(
     sample_ids: Tensor,
     logits: Tensor,
     teacher_logits: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+    tracker: Tracker,
     *,
     backend: str | None = None,
 ) -> None:
     """Do `pool_stats_update` on tensors that a tracker keeps right and a batch that was checked."""
-    if "teacher_discrepancy" in state:
+    if "teacher_discrepancy" in tracker.state:
         if teacher_logits is None:
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")
     else:
         teacher_logits = None
-    tracker = (pass_stamp, stamp, unknown_ids)
-    backend = _chosen(backend, logits, sample_ids, teacher_logits)
-    if backend is None:
-        tensors = [state.get(name) for name in STATE]
-        torch.ops.dynal_fast.pool_stats_update(
-            sample_ids, logits, teacher_logits, *tracker, *tensors
-        )
+    chosen = _chosen(backend, logits, sample_ids, teacher_logits)
+    if chosen is None:
+        torch.ops.dynal_fast.pool_stats_update(sample_ids, logits, teacher_logits, *_flat(tracker))
     else:
-        _backend(backend)[0](sample_ids, logits, teacher_logits, *tracker, state)
+        BACKENDS.load(chosen).update(sample_ids, logits, teacher_logits, tracker)
 
 
 def pool_stats_update_from_features(
@@ -256,89 +249,99 @@ def pool_stats_update_from_features(
 
     The rest is as for `pool_stats_update`.
     """
-    check_state(state, stamp, unknown_ids, pass_stamp)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
+    head, teacher = Head(features, weight, bias), None
     shape = (len(sample_ids), num_classes_of(state))
-    check_head("", features, weight, bias, shape, features.dtype, stamp.device)
-    teacher: tuple[Tensor | None, ...] = (None, None, None)
+    check_head("", head, shape, features.dtype, stamp.device)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
+        teacher = Head(teacher_features, teacher_weight, teacher_bias)
         shape = (len(sample_ids), len(weight))
-        check_head(
-            "teacher_",
-            teacher_features,
-            teacher_weight,
-            teacher_bias,
-            shape,
-            features.dtype,
-            stamp.device,
-        )
-        teacher = (teacher_features, teacher_weight, teacher_bias)
-    tracker = (pass_stamp, stamp, unknown_ids)
-    backend = _chosen(backend, features, sample_ids, weight, bias, *teacher)
-    if backend is None:
-        tensors = [state.get(name) for name in STATE]
+        check_head("teacher_", teacher, shape, features.dtype, stamp.device)
+    others = (None, None, None) if teacher is None else teacher
+    chosen = _chosen(backend, features, sample_ids, weight, bias, *others)
+    if chosen is None:
         torch.ops.dynal_fast.pool_stats_update_from_features(
-            sample_ids, features, weight, bias, *teacher, *tracker, *tensors
+            sample_ids, *head, *others, *_flat(tracker)
         )
     else:
-        _backend(backend)[1](sample_ids, features, weight, bias, *teacher, *tracker, state)
+        BACKENDS.load(chosen).update_from_features(sample_ids, head, teacher, tracker)
 
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:
-    """Return the backend to call without PyTorch's dispatcher, which is for compilers to see."""
+    """Return the backend to call directly, or None for PyTorch's dispatcher: compilers see it."""
     plain = type(batch) in PLAIN
     for tensor in others:
         plain = plain and type(tensor) in PLAIN
     if backend is not None:
         if not plain and is_traced(batch, *others):
             raise ValueError(f"backend {backend!r} needs tensors with values, got fake ones")
-        if backend == "cpu" and not batch.is_cpu:
-            raise ValueError(f'backend "cpu" needs tensors on the CPU, got {batch.device}')
+        BACKENDS.check(backend, batch.device)
         return backend
     if torch.compiler.is_compiling() or not plain:
         return None
-    return DEVICE_BACKEND.get(batch.device.type)
+    return BACKENDS.defaults.get(batch.device.type)
 
 
-@functools.cache
-def _backend(name: str) -> tuple[Update, Update]:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {sorted(BACKENDS)}, got {name!r}")
-    return BACKENDS[name]()
+def _flat(tracker: Tracker) -> list[Tensor | None]:
+    """The tensors of a tracker as the operators take them, None for what is not tracked."""
+    pass_stamp, stamp, unknown_ids, state = tracker
+    return [pass_stamp, stamp, unknown_ids, *map(state.get, STATE)]
+
+
+def _tracker(
+    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, *state: Tensor | None
+) -> Tracker:
+    """The inverse of `_flat`."""
+    named = zip(STATE, state, strict=True)
+    tracked = {name: tensor for name, tensor in named if tensor is not None}
+    return Tracker(pass_stamp, stamp, unknown_ids, tracked)
+
+
+def _operator(backend: str) -> Callable[..., None]:
+    def run(sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, *rest: Any) -> None:
+        BACKENDS.load(backend).update(sample_ids, logits, teacher_logits, _tracker(*rest))
+
+    return run
+
+
+def _operator_from_features(backend: str) -> Callable[..., None]:
+    def run(
+        sample_ids: Tensor,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        teacher_features: Tensor | None,
+        teacher_weight: Tensor | None,
+        teacher_bias: Tensor | None,
+        *rest: Any,
+    ) -> None:
+        head, teacher = Head(features, weight, bias), None
+        if teacher_features is not None and teacher_weight is not None:
+            teacher = Head(teacher_features, teacher_weight, teacher_bias)
+        BACKENDS.load(backend).update_from_features(sample_ids, head, teacher, _tracker(*rest))
+
+    return run
 
 
 def _register() -> None:
-    written = ["stamp", "unknown_ids", *STATE]
-    mutated = ", ".join(
-        f"Tensor(a{i}!){'' if i < 2 else '?'} {name}" for i, name in enumerate(written)
-    )
-    head = "Tensor {0}features, Tensor {0}weight, Tensor? {0}bias"
-    teacher_head = head.format("teacher_").replace("Tensor ", "Tensor? ")
-    inputs = {
-        "pool_stats_update": "Tensor logits, Tensor? teacher_logits",
-        "pool_stats_update_from_features": f"{head.format('')}, {teacher_head}",
-    }
-    for which, (name, batch) in enumerate(inputs.items()):
-        operator = f"dynal_fast::{name}"
-        torch.library.define(
-            operator, f"(Tensor sample_ids, {batch}, Tensor pass_stamp, {mutated}) -> ()"
+    state = ", ".join(f"Tensor(s{i}!)? {name}" for i, name in enumerate(STATE))
+    tracker = f"Tensor pass_stamp, Tensor(a!) stamp, Tensor(b!) unknown_ids, {state}"
+    head = "Tensor features, Tensor weight, Tensor? bias"
+    teacher = "Tensor? teacher_features, Tensor? teacher_weight, Tensor? teacher_bias"
+    for name, batch, operator in (
+        ("pool_stats_update", "Tensor logits, Tensor? teacher_logits", _operator),
+        ("pool_stats_update_from_features", f"{head}, {teacher}", _operator_from_features),
+    ):
+        register(
+            name,
+            f"(Tensor sample_ids, {batch}, {tracker}) -> ()",
+            lambda *tensors: None,
+            {device: operator(backend) for device, backend in BACKENDS.defaults.items()},
         )
-        torch.library.register_fake(operator, lambda *tensors: None)
-        for device, backend in DEVICE_BACKEND.items():
-            torch.library.impl(operator, device, _implementation(which, backend))
-
-
-def _implementation(which: int, backend: str) -> Update:
-    def implementation(*tensors: Tensor | None) -> None:
-        inputs, state = tensors[: -len(STATE)], tensors[-len(STATE) :]
-        present = {
-            name: tensor for name, tensor in zip(STATE, state, strict=True) if tensor is not None
-        }
-        _backend(backend)[which](*inputs, present)
-
-    return implementation
 
 
 _register()

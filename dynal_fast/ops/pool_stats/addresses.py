@@ -1,13 +1,8 @@
 """Tensors of an update as the compiled kernels take them: addresses and sizes."""
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor
 
-from dynal_fast.ops.pool_stats.contract import STATE
-
-DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
 
 
 def row_address(tensor: Tensor, row: int) -> int:
@@ -15,18 +10,18 @@ def row_address(tensor: Tensor, row: int) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def head_addresses(
-    features: Tensor | None, weight: Tensor | None, bias: Tensor | None, first: int = 0
-) -> tuple[int, int, int, int]:
-    if features is None or weight is None:
+def head_addresses(head: Head | None, first: int = 0) -> tuple[int, int, int, int]:
+    """The addresses of features from row ``first`` on, of weight and bias, and the width."""
+    if head is None:
         return 0, 0, 0, 0
+    features, weight, bias = head
     address = 0 if bias is None else bias.data_ptr()
     return row_address(features, first), weight.data_ptr(), address, features.shape[1]
 
 
-def tracker_addresses(
-    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, state: Mapping[str, Tensor]
-) -> tuple[object, ...]:
+def tracker_addresses(tracker: Tracker) -> tuple[object, ...]:
+    """The addresses of a tracker's tensors in the order of `STATE`, and their element sizes."""
+    pass_stamp, stamp, unknown_ids, state = tracker
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
     return (
         pass_stamp.data_ptr(),

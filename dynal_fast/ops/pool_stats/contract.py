@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,12 +81,28 @@ REQUIRED = {
 }
 
 
-def check_state(
-    state: Mapping[str, Tensor], stamp: Tensor, unknown_ids: Tensor, pass_stamp: Tensor
-) -> None:
-    """Raise ``ValueError`` unless the tensors of a tracker fit together: a kernel believes them."""
-    guard = {"stamp": stamp, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}
-    for name, tensor in {**guard, **state}.items():
+class Tracker(NamedTuple):
+    """What an update writes to: the stamps of N samples, and their state by name (`STATE`)."""
+
+    pass_stamp: Tensor  # (1,) int32, which is only read
+    stamp: Tensor  # (N,) int32
+    unknown_ids: Tensor  # (1 + MAX_UNKNOWN_IDS,) int64
+    state: Mapping[str, Tensor]
+
+
+class Head(NamedTuple):
+    """A linear head and its inputs: logits are ``features @ weight.T + bias``."""
+
+    features: Tensor  # (batch, d)
+    weight: Tensor  # (classes, d)
+    bias: Tensor | None  # (classes,)
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Raise ``ValueError`` unless the tensors fit together: kernels do not check them."""
+    pass_stamp, stamp, unknown_ids, state = tracker
+    stamps = {"stamp": stamp, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}
+    for name, tensor in {**stamps, **state}.items():
         check_tensor(name, tensor)
         check_addressable(name, tensor)
     if stamp.ndim != 1 or stamp.dtype != torch.int32:
@@ -104,7 +121,7 @@ def check_state(
         if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
     num_samples, num_classes = len(stamp), num_classes_of(state)
-    for name, tensor in {**guard, **state}.items():
+    for name, tensor in {**stamps, **state}.items():
         if tensor.device != stamp.device:
             raise ValueError(f"{name} is on {tensor.device}, stamp on {stamp.device}")
         if not tensor.is_contiguous():
@@ -220,20 +237,20 @@ def check_ids(sample_ids: Tensor, device: torch.device) -> None:
 
 def check_head(
     prefix: str,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    head: Head,
     shape: tuple[int, int | None],
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Raise ``ValueError`` unless features, weight and bias give ``shape`` = (batch, classes)."""
+    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes)."""
     rows, num_classes = shape
-    for name, tensor in (("features", features), ("weight", weight), ("bias", bias)):
-        if tensor is None and name == "bias":
-            continue
-        check_tensor(prefix + name, tensor)
-        check_addressable(prefix + name, tensor)  # type: ignore[arg-type]
+    features, weight, bias = head
+    tensors = {prefix + "features": features, prefix + "weight": weight}
+    if bias is not None:
+        tensors[prefix + "bias"] = bias
+    for name, tensor in tensors.items():
+        check_tensor(name, tensor)
+        check_addressable(name, tensor)
     if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
             f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "
@@ -247,13 +264,11 @@ def check_head(
         )
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f"{prefix}bias must be (classes,) = ({classes},), got {tuple(bias.shape)}")
-    for name, tensor in (("features", features), ("weight", weight), ("bias", bias)):
-        if tensor is None:
-            continue
-        _check_floats(prefix + name, tensor, device)
+    for name, tensor in tensors.items():
+        _check_floats(name, tensor, device)
         if tensor.dtype != dtype:
             raise ValueError(
-                f"{prefix}{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
+                f"{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
             )
     if classes < 2:
         raise ValueError(

@@ -1,75 +1,58 @@
 """``pool_stats_update`` on the CPU: the compiled kernel, given addresses."""
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from dynal_fast._extension import load
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import (
-    DTYPE_CODES,
     head_addresses,
     row_address,
     tracker_addresses,
 )
+from dynal_fast.ops.pool_stats.contract import Head, Tracker
 from dynal_fast.threads import kernel_threads
 
 MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
 
 
-def update_tensors(
-    sample_ids: Tensor,
-    logits: Tensor,
-    teacher_logits: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+def update(
+    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
     classes = logits.shape[1]
-    update = load().pool_stats_update
-    tracker = tracker_addresses(pass_stamp, stamp, unknown_ids, state)
+    fold = load().pool_stats_update
+    addresses = tracker_addresses(tracker)
     for first, rows in _slices(len(sample_ids), classes):
-        update(
+        fold(
             row_address(sample_ids, first),
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[logits.dtype],
+            dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
-            tracker,
+            addresses,
             kernel_threads(),
         )
 
 
-def update_tensors_from_features(
-    sample_ids: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_features: Tensor | None,
-    teacher_weight: Tensor | None,
-    teacher_bias: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+def update_from_features(
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """Fold a batch of features into the state through a linear head."""
-    classes = len(weight)
-    update = load().pool_stats_update_from_features
-    tracker = tracker_addresses(pass_stamp, stamp, unknown_ids, state)
-    for first, rows in _slices(len(sample_ids), classes * (1 + features.shape[1] // 16)):
-        update(
+    classes = len(head.weight)
+    fold = load().pool_stats_update_from_features
+    addresses = tracker_addresses(tracker)
+    for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
+        fold(
             row_address(sample_ids, first),
             sample_ids.element_size(),
             rows,
             classes,
-            DTYPE_CODES[features.dtype],
-            head_addresses(features, weight, bias, first),
-            head_addresses(teacher_features, teacher_weight, teacher_bias, first),
-            tracker,
+            dtypes.code(head.features.dtype),
+            head_addresses(head, first),
+            head_addresses(teacher, first),
+            addresses,
             kernel_threads(),
         )
 

@@ -46,55 +46,34 @@ import torch
 from torch import Tensor
 
 from dynal_fast._extension import load_cuda
-from dynal_fast.ops.pool_stats.addresses import DTYPE_CODES, head_addresses, tracker_addresses
-from dynal_fast.ops.pool_stats.contract import STATE
+from dynal_fast.ops import dtypes
+from dynal_fast.ops.pool_stats.addresses import head_addresses, tracker_addresses
+from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
 
 SMALLEST = 129  # classes: fewer are one block's, and a row then fits in one program's registers
 MAX_ROWS = 2**31 - 64  # their numbers are coordinates of copies
 
 
 def update_from_features(
-    sample_ids: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_features: Tensor | None,
-    teacher_weight: Tensor | None,
-    teacher_bias: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, by the kernel that is made for them."""
-    if teacher_features is None and fits(features, weight, bias, state):
-        with torch.cuda.device_of(features):
+    if teacher is None and fits(*head, tracker.state):
+        with torch.cuda.device_of(head.features):
             _extension().pool_stats_update_from_features(
                 sample_ids.data_ptr(),
                 sample_ids.element_size(),
                 len(sample_ids),
-                len(weight),
-                DTYPE_CODES[features.dtype],
-                head_addresses(features, weight, bias),
-                tracker_addresses(pass_stamp, stamp, unknown_ids, state),
-                _stream(features.device),
+                len(head.weight),
+                dtypes.code(head.features.dtype),
+                head_addresses(head),
+                tracker_addresses(tracker),
+                _stream(head.features.device),
             )
         return
     from dynal_fast.ops.pool_stats import triton
 
-    triton.update_from_features(
-        sample_ids,
-        features,
-        weight,
-        bias,
-        teacher_features,
-        teacher_weight,
-        teacher_bias,
-        pass_stamp,
-        stamp,
-        unknown_ids,
-        state,
-    )
+    triton.update_from_features(sample_ids, head, teacher, tracker)
 
 
 def fits(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
@@ -16,6 +17,8 @@ from dynal_fast.ops.pool_stats.contract import (
     LOGIT_LIMIT,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
+    Head,
+    Tracker,
 )
 
 Floats = NDArray[np.floating]
@@ -138,16 +141,11 @@ def pool_stats_update(
         state["last_margin"][samples] = top_two[:, 1] - top_two[:, 0]
 
 
-def update_tensors(
-    sample_ids: torch.Tensor,
-    logits: torch.Tensor,
-    teacher_logits: torch.Tensor | None,
-    pass_stamp: torch.Tensor,
-    stamp: torch.Tensor,
-    unknown_ids: torch.Tensor,
-    state: Mapping[str, torch.Tensor],
+def update(
+    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update`` on CPU tensors, whose memory NumPy shares."""
+    pass_stamp, stamp, unknown_ids, state = tracker
     pool_stats_update(
         sample_ids.numpy(),
         logits.detach().double().numpy(),
@@ -159,35 +157,21 @@ def update_tensors(
     )
 
 
-def update_tensors_from_features(
-    sample_ids: torch.Tensor,
-    features: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    teacher_features: torch.Tensor | None,
-    teacher_weight: torch.Tensor | None,
-    teacher_bias: torch.Tensor | None,
-    pass_stamp: torch.Tensor,
-    stamp: torch.Tensor,
-    unknown_ids: torch.Tensor,
-    state: Mapping[str, torch.Tensor],
+def update_from_features(
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
-    """``update_tensors`` on the logits of a linear head, computed in float64."""
-    teacher_logits = None
-    if teacher_features is not None and teacher_weight is not None:
-        teacher_logits = linear(teacher_features, teacher_weight, teacher_bias)
-    logits = linear(features, weight, bias)
-    update_tensors(sample_ids, logits, teacher_logits, pass_stamp, stamp, unknown_ids, state)
+    """``update`` on the logits of a linear head, computed in float64."""
+    update(sample_ids, linear(*head), None if teacher is None else linear(*teacher), tracker)
 
 
 def linear(
-    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:  # (rows, d), (classes, d), (classes,) -> (rows, classes)
+    features: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:  # (rows, d), (classes, d), (classes,) -> (rows, classes)
     logits = _rounded(features) @ _rounded(weight).T
     if bias is not None:
         logits = logits + _rounded(bias)
     return logits.where(logits.abs() <= torch.finfo(torch.float32).max, torch.inf)
 
 
-def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+def _rounded(tensor: Tensor) -> Tensor:
     return tensor.detach().float().double()

@@ -53,8 +53,9 @@ import triton.language as tl
 from torch import Tensor
 
 from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
-from dynal_fast.ops.pool_stats.contract import STATE
-from dynal_fast.ops.pool_stats.triton_kernels import Source, update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
+from dynal_fast.ops.pool_stats.triton_kernels import update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.triton_logits import Source, head_source, logits_source
 from dynal_fast.ops.pool_stats.triton_rows import State
 from dynal_fast.ops.pool_stats.triton_split import STATISTICS, SUMS, update_split_rows
 
@@ -68,13 +69,7 @@ MAX_TILES = 16  # programs that wait for each other
 
 
 def update(
-    sample_ids: Tensor,
-    logits: Tensor,
-    teacher_logits: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update`` on CUDA tensors, or on CPU tensors under Triton's interpreter."""
     num_classes = logits.shape[1]
@@ -83,16 +78,15 @@ def update(
         rows = max(1, (512 if tile < 64 else 1024) // tile)
     else:
         kernel, tile, rows = update_long_rows, TILE_OF_LONG_ROW, 1
-    one_wave = tile == 128 and _dense(state) <= 1
+    one_wave = tile == 128 and _dense(tracker.state) <= 1
     # Rows that are read 16 bytes at a time, and no teacher's: the others would spill.
     light = teacher_logits is None and logits.element_size() <= 4 and num_classes % 4 == 0
     _launch(
         kernel,
         sample_ids,
-        Source(logits, None, None, 0),
-        Source(teacher_logits, None, None, 0),
-        (pass_stamp, stamp, unknown_ids),
-        state,
+        logits_source(logits),
+        logits_source(teacher_logits),
+        tracker,
         NUM_CLASSES=num_classes,
         ROWS=rows,
         TILE=tile,
@@ -105,27 +99,16 @@ def update(
 
 
 def update_from_features(
-    sample_ids: Tensor,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_features: Tensor | None,
-    teacher_weight: Tensor | None,
-    teacher_bias: Tensor | None,
-    pass_stamp: Tensor,
-    stamp: Tensor,
-    unknown_ids: Tensor,
-    state: Mapping[str, Tensor],
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, or CPU ones under the interpreter."""
-    num_classes, width = weight.shape
-    tracker = (pass_stamp, stamp, unknown_ids)
-    if _splits(features, num_classes, teacher_features, state):
-        _update_split(sample_ids, Source(features, weight, bias, width), tracker, state)
+    num_classes = len(head.weight)
+    if _splits(head.features, num_classes, teacher, tracker.state):
+        _update_split(sample_ids, head_source(head), tracker)
         return
-    teacher_width = 0 if teacher_features is None else teacher_features.shape[1]
+    features, state = head.features, tracker.state
     # A row's logits, their softmax and the tiles of the state share the registers.
-    light = teacher_features is None and "logit_count" not in state and _dense(state) <= 2
+    light = teacher is None and "logit_count" not in state and _dense(state) <= 2
     depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
@@ -140,10 +123,9 @@ def update_from_features(
     _launch(
         kernel,
         sample_ids,
-        Source(features, weight, bias, width),
-        Source(teacher_features, teacher_weight, teacher_bias, teacher_width),
-        (pass_stamp, stamp, unknown_ids),
-        state,
+        head_source(head),
+        head_source(teacher),
+        tracker,
         NUM_CLASSES=num_classes,
         ROWS=rows,
         TILE=tile,
@@ -157,10 +139,10 @@ def update_from_features(
 
 
 def _splits(
-    features: Tensor, num_classes: int, teacher_features: Tensor | None, state: Mapping[str, Tensor]
+    features: Tensor, num_classes: int, teacher: Head | None, state: Mapping[str, Tensor]
 ) -> bool:
     """Whether several programs share a row: what they hold of it must fit in their registers."""
-    light = teacher_features is None and "logit_count" not in state
+    light = teacher is None and "logit_count" not in state
     light &= _dense(state) <= 2 and features.element_size() == 2
     tiled = WHOLE_HEAD_ROW < num_classes <= MAX_TILES * SPLIT_TILE
     return light and tiled and is_hopper(update_split_rows, features.device)
@@ -172,12 +154,7 @@ def _dense(state: Mapping[str, Tensor]) -> int:
     return sum(STATE[name].per_class and name not in unread for name in state)
 
 
-def _update_split(
-    sample_ids: Tensor,
-    source: Source,
-    tracker: tuple[Tensor, Tensor, Tensor],
-    state: Mapping[str, Tensor],
-) -> None:
+def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
     batch, num_classes = len(sample_ids), len(source.weight)
     if batch == 0:
         return
@@ -194,9 +171,11 @@ def _update_split(
         sample_ids,
         source,
         batch,
-        len(tracker[1]),
-        *tracker,
-        State(*(state.get(name) for name in STATE)),
+        len(tracker.stamp),
+        tracker.pass_stamp,
+        tracker.stamp,
+        tracker.unknown_ids,
+        State(*map(tracker.state.get, STATE)),
         counters[:1],
         counters[1:],
         claims,
@@ -211,7 +190,7 @@ def _update_split(
         OPERAND=operand,
         PRECISION=precision,
         num_warps=8,
-        registers=SPLIT_REGISTERS if _dense(state) <= 1 else None,
+        registers=SPLIT_REGISTERS if _dense(tracker.state) <= 1 else None,
         PREFETCH=not interpreted(update_split_rows),
         num_stages=3,
     )
@@ -222,8 +201,7 @@ def _launch(
     sample_ids: Tensor,
     source: Source,
     teacher_source: Source,
-    tracker: tuple[Tensor, Tensor, Tensor],
-    state: Mapping[str, Tensor],
+    tracker: Tracker,
     **options: Any,
 ) -> None:
     batch = sample_ids.shape[0]
@@ -236,10 +214,12 @@ def _launch(
         source,
         teacher_source,
         batch,
-        tracker[1].shape[0],
+        tracker.stamp.shape[0],
         options["NUM_CLASSES"],
-        *tracker,
-        State(*map(state.get, STATE)),
+        tracker.pass_stamp,
+        tracker.stamp,
+        tracker.unknown_ids,
+        State(*map(tracker.state.get, STATE)),
         dependent=True,
         **options,
     )

@@ -10,7 +10,8 @@ already or start next: it suffices that ``TILES`` programs fit on the device at 
 import triton
 import triton.language as tl
 
-from dynal_fast.ops.pool_stats.triton_kernels import VARYING, add_products
+from dynal_fast.ops.pool_stats.triton_kernels import VARYING
+from dynal_fast.ops.pool_stats.triton_logits import add_products
 from dynal_fast.ops.pool_stats.triton_rows import (
     claim_rows,
     finish_rows,

@@ -1,0 +1,19 @@
+#include <pybind11/pybind11.h>
+
+#include "dense_discrepancy.h"
+
+namespace py = pybind11;
+
+void bind_dense_discrepancy(py::module_& m) {
+  m.def(
+      "dense_discrepancy",
+      [](uintptr_t logits, uintptr_t other, int dtype, int64_t classes, int64_t pixels,
+         int threads) {
+        const dynal::dense_discrepancy::Maps maps = {
+            reinterpret_cast<const void*>(logits), reinterpret_cast<const void*>(other),
+            static_cast<dynal::Dtype>(dtype), classes, pixels};
+        return dynal::dense_discrepancy::mean_squared_distance(maps, threads);
+      },
+      py::call_guard<py::gil_scoped_release>(),
+      "The dense discrepancy of one image: see dynal_fast.ops.dense_discrepancy.");
+}

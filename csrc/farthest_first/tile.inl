@@ -1,0 +1,151 @@
+// The float32 matrix product of the filter: rows and centers packed as the filter sees them, and
+// the register tile that multiplies them.
+#pragma once
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace dynal {
+namespace DYNAL_ISA {
+namespace {
+
+#if DYNAL_VECTOR_BYTES == 64
+constexpr int kTileRows = 14;  // 28 accumulators, 2 vectors of centers, 1 broadcast: 32 registers
+#else
+constexpr int kTileRows = 6;  // 12 + 2 + 1 of 16 registers
+#endif
+constexpr int kPanel = 2 * kFloats;  // centers per register tile
+
+inline int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
+
+inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Row `row` as the filter sees it, into target (columns,).
+inline void filter_row(const Space& space, const Points& points, int64_t row, float* target,
+                       void* buffer) {
+  const int64_t columns = space.columns;
+  if (is_wide(points)) {
+    const double* values = exact_row<double>(space, points, row, buffer);
+    const double scale = space.cosine ? points.scales[row] : space.scale;
+    if (space.cosine) {
+      for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
+    } else {
+      for (int64_t k = 0; k < columns; ++k) target[k] = float((values[k] - space.mean[k]) * scale);
+    }
+  } else {
+    const float* values = exact_row<float>(space, points, row, buffer);
+    if (space.cosine) {
+      const double scale = points.scales[row];
+      for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
+    } else {
+      for (int64_t k = 0; k < columns; ++k) target[k] = (values[k] - space.mean[k]) * space.scale;
+    }
+  }
+}
+
+// Centers into panels (columns, kPanel), and the norm terms of their bounds. The last panel is
+// filled up with centers whose bounds are infinite.
+inline void pack_centers(const Space& space, const Points& points, const int32_t* centers,
+                         int64_t count, const Scratch& scratch) {
+  const int64_t columns = space.columns;
+  float* rows = scratch.rows;  // up to kFloats rows at a time
+  for (int64_t c = 0; c < round_up(count, kPanel); c += kFloats) {
+    const int64_t here = count - c < kFloats ? (count > c ? count - c : 0) : kFloats;
+    for (int64_t i = 0; i < here; ++i) {
+      const int64_t center = centers[c + i];
+      filter_row(space, points, center, rows + i * columns, scratch.x);
+      scratch.low[c + i] = points.norms[center] * (1 - space.slack) - space.absolute;
+      scratch.high[c + i] = points.norms[center] * (1 + space.slack) + space.absolute;
+    }
+    for (int64_t i = here; i < kFloats; ++i) {
+      __builtin_memset(rows + i * columns, 0, columns * sizeof(float));
+      scratch.low[c + i] = scratch.high[c + i] = __builtin_inff();
+    }
+    float* panel = scratch.centers + c / kPanel * kPanel * columns + c % kPanel;
+    for (int64_t k = 0; k < columns; k += 16) {
+      const int64_t end = k + 16 < columns ? k + 16 : columns;
+      for (int i = 0; i < kFloats; ++i) {
+        for (int64_t j = k; j < end; ++j) panel[j * kPanel + i] = rows[i * columns + j];
+      }
+    }
+  }
+}
+
+// Rows (count,) into scratch.rows (kTileRows, columns), zeros behind.
+inline void pack_rows(const Space& space, const Points& points, const int32_t* rows, int64_t count,
+                      const Scratch& scratch) {
+  for (int64_t i = 0; i < count; ++i) {
+    filter_row(space, points, rows[i], scratch.rows + i * space.columns, scratch.x);
+  }
+  __builtin_memset(scratch.rows + count * space.columns, 0,
+                   (kTileRows - count) * space.columns * sizeof(float));
+}
+
+// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kVectors * kFloats centers.
+template <int kVectors>
+inline void multiply_tile(const float* rows, const float* panel, int64_t columns, float* dots,
+                          int64_t stride) {
+  vf sums[kVectors][kTileRows];
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) sums[v][r] = vf{};
+  }
+  for (int64_t k = 0; k < columns; ++k) {
+    vf centers[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) centers[v] = load(panel + k * kPanel + v * kFloats);
+#pragma GCC unroll 16
+    for (int r = 0; r < kTileRows; ++r) {
+      const vf row = rows[r * columns + k] - vf{};
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sums[v][r] += row * centers[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kTileRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      *reinterpret_cast<vf_unaligned*>(dots + r * stride + v * kFloats) = sums[v][r];
+    }
+  }
+}
+
+// dots[r * stride + c] for the packed centers from the panel of `begin` up to `end`.
+inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t begin, int64_t end,
+                            float* dots, int64_t stride) {
+  for (int64_t c = begin; c < end; c += kPanel) {
+    const float* panel = scratch.centers + c * columns;
+    if (end - c > kFloats) {
+      multiply_tile<2>(scratch.rows, panel, columns, dots + c, stride);
+    } else {
+      multiply_tile<1>(scratch.rows, panel, columns, dots + c, stride);
+    }
+  }
+}
+
+// Ask for rows that are packed next while the present ones are multiplied.
+inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
+                          int64_t count) {
+  const int64_t size = kItemBytes[static_cast<int>(points.dtype)];
+  if (points.column_bytes != size) return;
+  const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
+  for (int64_t i = 0; i < count; ++i) {
+    const char* row = points.data + rows[i] * points.row_bytes;
+    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+  }
+}
+
+}  // namespace
+}  // namespace DYNAL_ISA
+}  // namespace dynal

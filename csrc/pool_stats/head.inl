@@ -1,0 +1,137 @@
+// A linear head in front of the update: logits tile by tile, never a batch of them.
+//
+// The weights are packed once a call, kHeadClasses at a time with the classes side by side, so that
+// one step of the product is a broadcast feature times a few vectors of weights.
+namespace dynal {
+namespace DYNAL_ISA {
+namespace stats {
+
+using pool_stats::Head;
+
+#if DYNAL_VECTOR_BYTES == 64
+constexpr int kHeadVectors = 4;  // 6 x 4 sums, 4 weights and a feature in 32 registers
+#else
+constexpr int kHeadVectors = 2;  // 6 x 2 sums, 2 weights and a feature in 16 registers
+#endif
+constexpr int kHeadRows = 6;
+constexpr int kHeadClasses = kHeadVectors * kLanes;
+constexpr int64_t kHeadTileFloats = 1 << 18;  // logits of a tile: 1 MB
+
+inline int64_t panels(int64_t classes) { return (classes + kHeadClasses - 1) / kHeadClasses; }
+
+// Rows of a tile: as many as keep its logits in the cache, a multiple of kHeadRows.
+inline int64_t tile_rows(int64_t classes) {
+  int64_t rows = kHeadTileFloats / classes;
+  rows = rows < 4 * kHeadRows ? 4 * kHeadRows : rows > 192 ? 192 : rows;
+  return rows / kHeadRows * kHeadRows;
+}
+
+// Panel p of the weights becomes (width + 1, kHeadClasses), zero beyond the last class: the bias,
+// then one row per feature. `line` has room for width floats.
+inline void pack_panel(const Head& head, Dtype dtype, int64_t classes, int64_t p, float* packed,
+                       float* line) {
+  float* panel = packed + p * (head.width + 1) * kHeadClasses;
+  for (int64_t j = 0; j < kHeadClasses; ++j) {
+    const int64_t c = p * kHeadClasses + j;
+    panel[j] = 0;
+    if (c < classes) {
+      to_floats(row_of(head.weight, dtype, c, head.width), dtype, head.width, line);
+      if (head.bias) to_floats(row_of(head.bias, dtype, c, 1), dtype, 1, panel + j);
+    }
+    for (int64_t k = 0; k < head.width; ++k) {
+      panel[(k + 1) * kHeadClasses + j] = c < classes ? line[k] : 0;
+    }
+  }
+}
+
+// kHeadRows x kHeadClasses logits: features (kHeadRows, width), of which the first `rows` are
+// stored.
+inline void multiply(const float* features, int64_t width, const float* panel, float* logits,
+                     int64_t classes, int64_t rows, int64_t wanted) {
+  vf sums[kHeadRows][kHeadVectors];
+  for (int r = 0; r < kHeadRows; ++r) {
+    for (int v = 0; v < kHeadVectors; ++v) sums[r][v] = load(panel + v * kLanes);
+  }
+  for (int64_t k = 0; k < width; ++k) {
+    const float* weights = panel + (k + 1) * kHeadClasses;
+    vf w[kHeadVectors];
+    for (int v = 0; v < kHeadVectors; ++v) w[v] = load(weights + v * kLanes);
+    for (int r = 0; r < kHeadRows; ++r) {
+      const vf f = splat(features[r * width + k]);
+      for (int v = 0; v < kHeadVectors; ++v) sums[r][v] += f * w[v];
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < kHeadVectors; ++v) {
+      const int64_t left = wanted - v * kLanes;
+      float* to = logits + r * classes + v * kLanes;
+      if (left >= kLanes) {
+        store(to, sums[r][v]);
+      } else if (left > 0) {
+        store_n(to, sums[r][v], left);
+      }
+    }
+  }
+}
+
+// Logits (rows, classes) of the rows from `begin` on; `floats` has room for their features.
+inline void apply_head(const Head& head, const float* packed, Dtype dtype, int64_t classes,
+                       int64_t begin, int64_t rows, float* floats, float* logits) {
+  const int64_t width = head.width;
+  to_floats(row_of(head.features, dtype, begin, width), dtype, rows * width, floats);
+  const int64_t padded_rows = (rows + kHeadRows - 1) / kHeadRows * kHeadRows;
+  for (int64_t i = rows * width; i < padded_rows * width; ++i) floats[i] = 0;
+  for (int64_t p = 0; p < panels(classes); ++p) {
+    const float* panel = packed + p * (width + 1) * kHeadClasses;
+    const int64_t c = p * kHeadClasses;
+    for (int64_t r = 0; r < rows; r += kHeadRows) {
+      multiply(floats + r * width, width, panel, logits + r * classes + c, classes,
+               rows - r < kHeadRows ? rows - r : kHeadRows, classes - c);
+    }
+  }
+}
+
+}  // namespace stats
+
+int64_t pool_stats_packed(int64_t classes, int64_t width) {
+  return stats::panels(classes) * (width + 1) * stats::kHeadClasses;
+}
+
+// Pack the panels that fall to one of `threads`; `line` has room for the head's width.
+void pool_stats_pack(const pool_stats::Head& head, Dtype dtype, int64_t classes, int thread,
+                     int threads, float* packed, float* line) {
+  for (int64_t p = thread; p < stats::panels(classes); p += threads) {
+    stats::pack_panel(head, dtype, classes, p, packed, line);
+  }
+}
+
+int64_t pool_stats_head_scratch(int64_t classes, int64_t width) {
+  return stats::tile_rows(classes) * (2 * classes + width) + pool_stats_scratch(classes);
+}
+
+// pool_stats_rows for a batch of features.
+void pool_stats_head_rows(const pool_stats::State& state, const pool_stats::Batch& batch,
+                          const uint8_t* status, int64_t begin, int64_t end, const float* packed,
+                          const float* teacher_packed, float* scratch) {
+  const int64_t classes = state.classes, most = stats::tile_rows(classes);
+  float* logits = scratch + pool_stats_scratch(classes);
+  float* teacher_logits = logits + most * classes;
+  float* floats = teacher_logits + most * classes;
+  for (int64_t row = begin; row < end; row += most) {
+    pool_stats::Batch tile = batch;
+    tile.rows = end - row < most ? end - row : most;
+    tile.ids = static_cast<const char*>(batch.ids) + row * batch.id_bytes;
+    tile.dtype = Dtype::float32;
+    tile.logits = logits;
+    stats::apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
+    if (teacher_packed) {
+      tile.teacher_logits = teacher_logits;
+      stats::apply_head(batch.teacher_head, teacher_packed, batch.dtype, classes, row, tile.rows,
+                        floats, teacher_logits);
+    }
+    pool_stats_rows(state, tile, status + row, 0, tile.rows, scratch);
+  }
+}
+
+}  // namespace DYNAL_ISA
+}  // namespace dynal

@@ -1,0 +1,74 @@
+// Pool statistics: fold a batch of logits into what is kept per sample, in place.
+//
+// The tensors and what an update does to them stand in dynal_fast/ops/pool_stats/__init__.py; a
+// null pointer is a tensor that this pass does not update. Nothing is checked here.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/dtype.h"
+
+namespace dynal {
+namespace pool_stats {
+
+constexpr int32_t kNonFinite = 1;
+constexpr int32_t kDuplicate = 2;
+constexpr int32_t kDropped = 0x7fffffff;
+constexpr int64_t kMaxUnknownIds = 15;
+// Where logits are counted, one beyond it makes its row count as not finite.
+constexpr float kLogitLimit = 0x1p40f;
+
+struct State {
+  int64_t num_samples, classes;
+  const int32_t* pass_stamp;  // (1)
+  int32_t* stamp;             // (samples)
+  int64_t* unknown_ids;       // (1 + kMaxUnknownIds)
+
+  int32_t* count;              // (samples)
+  float* mean;                 // (samples, classes)
+  float* m2;                   // (samples)
+  float* class_m2;             // (samples, classes)
+  float* entropy_sum;          // (samples)
+  int32_t* logit_count;        // (samples)
+  float* logit_mean;           // (samples, classes)
+  float* logit_m2;             // (samples)
+  void* label_counts;          // (samples, classes) of label_bytes each
+  int32_t* increase_count;     // (samples)
+  float* increase_sum;         // (samples)
+  void* previous_output;       // (samples, classes) of output_bytes each
+  void* output;                // (samples, classes) of output_bytes each
+  void* latest_output;         // (samples, classes) of output_bytes each
+  float* cycle_discrepancy;    // (samples)
+  float* teacher_discrepancy;  // (samples)
+  float* last_entropy;         // (samples)
+  float* last_top;             // (samples)
+  float* last_margin;          // (samples)
+  int label_bytes, output_bytes;
+};
+
+// What a linear head computes logits from: features (rows, width), weight (classes, width), bias
+// (classes) or null.
+struct Head {
+  const void* features;
+  const void* weight;
+  const void* bias;
+  int64_t width;
+};
+
+struct Batch {
+  int64_t rows;
+  const void* ids;  // (rows) of id_bytes each
+  int id_bytes;
+  Dtype dtype;                 // of logits, or of features, weight and bias
+  const void* logits;          // (rows, classes), null with a head
+  const void* teacher_logits;  // (rows, classes) or null
+  Head head, teacher_head;     // no features: not used
+};
+
+void update(const State& state, const Batch& batch, int threads);
+
+// What `claim` decides about a row; only claimed rows reach the kernels.
+enum RowStatus : uint8_t { claimed = 0, duplicate = 1, unknown = 2 };
+
+}  // namespace pool_stats
+}  // namespace dynal

@@ -1,0 +1,186 @@
+// The softmax of samples, with what the scores of a single output need of it.
+#include "layout.inl"
+
+namespace dynal {
+namespace DYNAL_ISA {
+namespace stats {
+
+// p_c = e_c * inverse. A vector has one lane per sample.
+struct Output {
+  float* e;  // (classes, kLanes) or (samples, padded classes)
+  alignas(DYNAL_VECTOR_BYTES) float inverse[kLanes];  // 1 / sum of e
+  alignas(DYNAL_VECTOR_BYTES) int32_t label[kLanes];  // the lowest class with the largest logit
+  alignas(DYNAL_VECTOR_BYTES) int32_t bad[kLanes];    // not 0 where a logit is not finite
+  vf entropy;                                         // in nats
+  vf second;  // e of the second largest logit; that of the largest is 1
+};
+
+struct TopTwo {
+  vf first, second;
+  vi label;
+};
+
+inline TopTwo no_top_two() { return {splat(-__builtin_inff()), splat(-__builtin_inff()), vi{}}; }
+
+inline void keep_top_two(TopTwo& top, vf x, vi label) {
+  top.label = select(x > top.first, label, top.label);
+  top.second = maximum(top.second, minimum(top.first, x));
+  top.first = maximum(x, top.first);
+}
+
+// The top two of both, lane by lane; of equal logits the lower class counts.
+inline TopTwo merge(const TopTwo& a, const TopTwo& b) {
+  const vi better = (b.first > a.first) | ((b.first == a.first) & (b.label < a.label));
+  return {maximum(a.first, b.first),
+          maximum(maximum(a.second, b.second), minimum(a.first, b.first)),
+          select(better, b.label, a.label)};
+}
+
+inline TopTwo zip_low(const TopTwo& a, const TopTwo& b) {
+  return {zip_low(a.first, b.first), zip_low(a.second, b.second), zip_low(a.label, b.label)};
+}
+inline TopTwo zip_high(const TopTwo& a, const TopTwo& b) {
+  return {zip_high(a.first, b.first), zip_high(a.second, b.second), zip_high(a.label, b.label)};
+}
+
+#define DYNAL_MERGE_SWAPPED(SWAP)                                \
+  top = merge(top, {DYNAL_SHUFFLE(top.first, top.first, SWAP),   \
+                    DYNAL_SHUFFLE(top.second, top.second, SWAP), \
+                    DYNAL_SHUFFLE(top.label, top.label, SWAP)});
+
+// Rows of partial results become one lane per sample.
+inline TopTwo merge_rows(TopTwo rows[kLanes], int count) {
+  if (count > kLanes / 4) {
+    for (int s = count; s < kLanes; ++s) rows[s] = rows[0];
+    return reduce_rows(rows, [](const TopTwo& a, const TopTwo& b) { return merge(a, b); });
+  }
+  TopTwo merged = no_top_two();
+  for (int s = 0; s < count; ++s) {
+    TopTwo top = rows[s];
+    DYNAL_FOR_SWAPS(DYNAL_MERGE_SWAPPED)
+    merged.first[s] = top.first[0];
+    merged.second[s] = top.second[0];
+    merged.label[s] = top.label[0];
+  }
+  return merged;
+}
+
+struct Sums {
+  vf exponentials, weighted;  // of e and of e * (x - largest x)
+};
+
+inline vf add_exponentials(Sums& sums, vf z) {
+  const vf e = exp_nonpositive(z);
+  sums.exponentials += e;
+  sums.weighted += e * z;  // NaN where the logit is not finite: for -inf it is 0 * -inf
+  return e;
+}
+
+// Look at the samples whose sum is not finite: a logit is not, or their range overflows, and then
+// they are computed again, with care.
+template <class Layout>
+inline void examine(const Layout& layout, const TopTwo& top, Sums& sums, Output& out) {
+  store(out.bad, vi{});
+  const vi odd = non_finite(sums.weighted);
+  if (!any(odd)) return;
+  for (int s = 0; s < layout.samples.count; ++s) {
+    if (!odd[s]) continue;
+    bool finite = true;
+    vf exponentials = {}, weighted = {};
+    for (int64_t c = 0; c < layout.classes; ++c) {
+      const float x = layout.samples.x[s][c];
+      finite &= __builtin_fabsf(x) <= __FLT_MAX__;
+      const vf z = maximum(splat(x - top.first[s]), splat(-88.0f));
+      const vf e = exp_nonpositive(z);
+      out.e[layout.position(s, c)] = e[0];
+      exponentials += e;
+      weighted += e * z;
+    }
+    out.bad[s] = !finite;
+    sums.exponentials[s] = exponentials[0];
+    sums.weighted[s] = weighted[0];
+  }
+}
+
+template <class Layout>
+inline void finish(const Layout& layout, const TopTwo& top, Sums sums, Output& out) {
+  examine(layout, top, sums, out);
+  const vf inverse = 1.0f / sums.exponentials;
+  store(out.inverse, inverse);
+  store(out.label, top.label);
+  out.entropy = log_from_one(sums.exponentials) - sums.weighted * inverse;
+  out.second = exp_nonpositive(top.second - top.first);
+}
+
+inline void softmax(const TileLayout& layout, float* tile, Output& out) {
+  const Samples& samples = layout.samples;
+  const int64_t classes = layout.classes;
+  for (int64_t c = 0; c < classes; c += kLanes) {
+    const int64_t n = classes - c < kLanes ? classes - c : kLanes;
+    vf rows[kLanes];
+    for (int s = 0; s < kLanes; ++s) rows[s] = load_n(samples.x[s] + c, n);
+    transpose(rows);
+    for (int64_t j = 0; j < n; ++j) store(tile + (c + j) * kLanes, rows[j]);
+  }
+  TopTwo top = no_top_two();
+  for (int64_t c = 0; c < classes; ++c) {
+    keep_top_two(top, load(tile + c * kLanes), splat((int32_t)c));
+  }
+  Sums sums = {};
+  for (int64_t c = 0; c < classes; ++c) {
+    store(out.e + c * kLanes, add_exponentials(sums, load(tile + c * kLanes) - top.first));
+  }
+  finish(layout, top, sums, out);
+}
+
+inline void softmax(const RowLayout& layout, float*, Output& out) {
+  const Samples& samples = layout.samples;
+  const int64_t classes = layout.classes;
+  const int64_t whole = classes / kLanes * kLanes, rest = classes - whole;
+  const vi in_rest = kLaneIndex < splat((int32_t)rest);
+  TopTwo rows[kLanes];
+  for (int s = 0; s < samples.count; ++s) {
+    const float* x = samples.x[s];
+    const char* soon = samples.soon[1][s];
+    TopTwo top = no_top_two();
+    vi at = kLaneIndex;
+    for (int64_t c = 0; c < whole; c += kLanes, at += kLanes) {
+      __builtin_prefetch(soon + c * samples.soon_bytes[1], 1);
+      keep_top_two(top, load(x + c), at);
+    }
+    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[1], 1);
+    if (rest) {
+      keep_top_two(top, select(in_rest, load_n(x + whole, rest), splat(-__builtin_inff())), at);
+    }
+    rows[s] = top;
+  }
+  const TopTwo top = merge_rows(rows, samples.count);
+  alignas(DYNAL_VECTOR_BYTES) float largest[kLanes];
+  store(largest, top.first);
+  vf exponentials[kLanes], weighted[kLanes];
+  for (int s = 0; s < samples.count; ++s) {
+    const float* x = samples.x[s];
+    const char *next = samples.next->source[s], *soon = samples.next->soon[0][s];
+    float* e = out.e + layout.position(s, 0);
+    const vf most = splat(largest[s]);
+    Sums sums = {};
+    for (int64_t c = 0; c < whole; c += kLanes) {
+      __builtin_prefetch(next + c * samples.source_bytes);
+      __builtin_prefetch(soon + c * samples.soon_bytes[0] / 2, 1);
+      store(e + c, add_exponentials(sums, load(x + c) - most));
+    }
+    __builtin_prefetch(next + (classes - 1) * samples.source_bytes);
+    if (rest) {
+      const vf z = select(in_rest, load_n(x + whole, rest) - most, splat(-150.0f));
+      store(e + whole, add_exponentials(sums, z));
+    }
+    exponentials[s] = sums.exponentials;
+    weighted[s] = sums.weighted;
+  }
+  finish(layout, top, {sum_rows(exponentials, samples.count), sum_rows(weighted, samples.count)},
+         out);
+}
+
+}  // namespace stats
+}  // namespace DYNAL_ISA
+}  // namespace dynal

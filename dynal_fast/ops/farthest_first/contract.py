@@ -1,0 +1,254 @@
+"""What a traversal takes and gives, checked: errors say what was expected and what came."""
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dynal_fast.ops.addressable import check_addressable
+from dynal_fast.ops.farthest_first.arrays import Array, as_array, check_exact_integers
+
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+DTYPES = {
+    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", *INTEGERS)
+}
+ON_CPU_ONLY = ("torch.uint16", "torch.uint32", "torch.uint64")  # torch cannot compute with them
+METRICS = ("euclidean", "cosine")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples as the backends take them, wherever each element lies."""
+
+    array: Array  # (rows, columns), as the caller passed it: never converted, never copied
+    dtype: torch.dtype
+    device: torch.device
+    address: int
+    row_bytes: int  # from one row to the next, of any sign
+    column_bytes: int  # from one column to the next
+    swapped: bool = False  # in the byte order that the machine does not have
+
+    @property
+    def size(self) -> int:
+        return int(self.array.shape[0])
+
+    @property
+    def columns(self) -> int:
+        return int(self.array.shape[1])
+
+    @property
+    def stride(self) -> int:
+        """Elements from one row to the next, where `check_contiguous` has passed."""
+        return self.row_bytes // self.dtype.itemsize
+
+
+class Problem(NamedTuple):
+    """A traversal whose arguments have been checked, except for the values of the embeddings."""
+
+    pool: Rows  # (n, d)
+    k: int
+    labeled: Rows | None  # (m, d): embeddings of labeled samples outside the pool
+    labeled_indices: torch.Tensor | None  # (m,) int64, increasing: labeled samples of the pool
+    candidates: torch.Tensor | None  # int64, increasing: the rows that may be picked; None: all
+    metric: str
+    start: int | None  # a candidate: the first pick
+
+
+class Answer(NamedTuple):
+    """Picks in order, with decision values as ``reference.py`` defines them."""
+
+    indices: torch.Tensor  # (k,) int64
+    values: torch.Tensor  # (k,) float32
+    left: float  # the largest decision value among the candidates that remain, 0 if none
+    exponent: int  # squared distances are in units of 4^-exponent
+
+
+class Traversal(NamedTuple):
+    """Samples in the order in which they were picked.
+
+    ``indices`` (k,) int64: pool indices. ``distances`` (k,) float32: the distance of each pick to
+    the nearest labeled or earlier picked sample when it was picked, ``inf`` for a first pick with
+    nothing labeled; they never increase after a forced start. ``radius``: the largest distance
+    from a remaining pool sample to the nearest labeled or picked one (0 when none remains).
+    """
+
+    indices: torch.Tensor
+    distances: torch.Tensor
+    radius: float
+
+
+class Cover(NamedTuple):
+    """An assignment whose arguments have been checked, except for the values of the embeddings."""
+
+    pool: Rows  # (n, d)
+    labeled: Rows | None  # (m, d): centers outside the pool, which come first
+    indices: torch.Tensor  # int64: centers of the pool, in order
+    metric: str
+
+
+class Covered(NamedTuple):
+    """The position of the nearest center of each row, -1 where there is none."""
+
+    nearest: torch.Tensor  # (n,) int64
+    values: torch.Tensor  # (n,) float32: decision values, inf where there is none
+    exponent: int  # squared distances are in units of 4^-exponent
+
+
+def as_distances(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Distances (k,) float32 of squared ones in units of 4^-exponent."""
+    return (values.double().sqrt() * 2.0**-exponent).float()
+
+
+# A backend calls reached(picks or samples so far) now and then; it may raise KeyboardInterrupt.
+Reached = Callable[[int], None]
+
+
+def as_rows(value: Any, name: str) -> Rows:
+    """Check an embedding matrix and describe it; its values are looked at by the backends."""
+    array = as_array(value, name)
+    if isinstance(array, torch.Tensor):
+        check_addressable(name, array)
+        array = array.detach()
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(
+            f"{name} must have shape (samples, dimensions) with at least one dimension, "
+            f"got {tuple(array.shape)}{_two_axes(array, name)}"
+        )
+    rows, columns = array.shape
+    if rows >= 2**31:
+        raise ValueError(f"{name} must have fewer than 2^31 samples, got {rows}")
+    if isinstance(array, np.ndarray):
+        array = array.view(np.uint8) if array.dtype == np.bool_ else array
+        dtype = DTYPES.get(array.dtype.newbyteorder("=").name)
+        device, address = torch.device("cpu"), array.__array_interface__["data"][0]
+        strides, swapped = array.strides, not array.dtype.isnative
+    else:
+        array = array.view(torch.uint8) if array.dtype == torch.bool else array
+        dtype, swapped = DTYPES.get(str(array.dtype).removeprefix("torch.")), False
+        device, address = array.device, array.data_ptr()
+        strides = tuple(stride * array.itemsize for stride in array.stride())
+    if dtype is None:
+        raise ValueError(
+            f"{name} must be float16, bfloat16, float32, float64 or integers, got {array.dtype}; "
+            "convert it, for example with .astype('float32') or .float()"
+        )
+    if str(dtype) in ON_CPU_ONLY and device.type != "cpu":
+        raise ValueError(
+            f"{name} must hold signed integers or bytes on {device.type}, got {dtype}; convert it "
+            "with .to(torch.int64)"
+        )
+    if dtype in (torch.int64, torch.uint64) and device.type != "meta":
+        check_exact_integers(array, name)
+    row, column = strides
+    column = column if columns > 1 else dtype.itemsize
+    row = row if rows > 1 else columns * dtype.itemsize
+    return Rows(array, dtype, device, address, row, column, swapped)
+
+
+def _two_axes(array: Array, name: str) -> str:
+    if array.ndim == 1:
+        return f"; {name}[:, None] has one dimension, {name}[None] is one sample"
+    return f"; {name}.reshape(len({name}), -1) has two axes" if array.ndim > 2 else ""
+
+
+def check_contiguous(rows: Rows, name: str) -> None:
+    """What GPUs need: the elements of a row side by side, rows one after the other."""
+    array, item = rows.array, rows.dtype.itemsize
+    fix = "np.ascontiguousarray(...)" if isinstance(array, np.ndarray) else ".contiguous()"
+    passed = f", got a view of shape {tuple(array.shape)}; pass a copy made with {fix}"
+    if rows.size > 0 and rows.columns > 1 and (rows.column_bytes != item or rows.swapped):
+        raise ValueError(f"{name} must have contiguous rows (unit stride) on this backend{passed}")
+    if rows.size > 1 and (rows.row_bytes < 0 or rows.row_bytes % item):
+        raise ValueError(
+            f"{name} must have rows that follow each other in memory on this backend{passed}"
+        )
+
+
+def as_classes(labels: object, n: int) -> torch.Tensor:
+    """Check the class of each of ``n`` samples; return them on the CPU."""
+    expected = f"labels must be {n} integers, one per row of embeddings"
+    try:
+        array = as_array(labels, "labels")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{expected}, got {type(labels).__name__}: {repr(labels)[:80]}") from None
+    classes = array.detach() if isinstance(array, torch.Tensor) else np.array(array, order="C")
+    layout = getattr(classes, "layout", torch.strided)
+    integral = str(classes.dtype).removeprefix("torch.") in INTEGERS
+    if isinstance(classes, np.ndarray) and classes.dtype.kind in "iu":
+        classes, integral = classes.astype(np.int64), True
+    if tuple(classes.shape) not in ((n,), (n, 1)) or not integral or layout != torch.strided:
+        raise ValueError(
+            f"{expected}, got shape {tuple(classes.shape)} of {classes.dtype} ({layout})"
+        )
+    return torch.as_tensor(classes).to("cpu", torch.int64).reshape(n)
+
+
+def as_count(k: object, name: str, available: int, what: str) -> int:
+    """Check a number of samples to take."""
+    try:
+        count = operator.index(k)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {k!r}") from None
+    if isinstance(k, bool) or not 0 <= count <= available:
+        raise ValueError(
+            f"{name} must be between 0 and {available}, the number of {what}, got {count}"
+        )
+    return count
+
+
+def check_labeled_rows(labeled: Rows, pool: Rows) -> None:
+    if labeled.columns != pool.columns:
+        raise ValueError(
+            f"labeled must have the pool's {pool.columns} dimensions, got {labeled.columns}"
+        )
+    if labeled.device != pool.device:
+        raise ValueError(
+            f"labeled must be on the pool's device {pool.device}, got {labeled.device}"
+        )
+
+
+def check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+
+
+# Distances, up to 2|x|, and the norms of moved rows must be float32 numbers.
+MAX_SQUARED_NORM = 2.0**252
+# Below this, products of two components are no longer accurate in float64.
+MIN_COSINE_SQUARED_NORM = 1e-280
+# Where nothing is larger, the distances of float64 rows are no normal float32 numbers.
+SMALLEST = 2.0**-126
+
+
+def bad_squared_norms(norms: np.ndarray, metric: str) -> np.ndarray:
+    """Which rows, by their float64 squared norms, cannot be compared: (rows,) bool."""
+    bad = ~(norms <= MAX_SQUARED_NORM)
+    return bad | (norms < MIN_COSINE_SQUARED_NORM) if metric == "cosine" else bad
+
+
+def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
+    """The error for a row that cannot be compared."""
+    if squared_norm == 0:
+        reason = "is zero or below 1e-162, so that it has no direction: cosine is undefined"
+    elif squared_norm < MIN_COSINE_SQUARED_NORM:
+        reason = f"has norm {squared_norm**0.5:.3g}, too small for cosine distance: rescale"
+    elif np.isfinite(squared_norm):
+        reason = f"has norm {squared_norm**0.5:.3g}, too large for float32 distances: rescale"
+    else:
+        reason = "holds a NaN, an infinity or values beyond 1e154"
+    return ValueError(f"{name} row {row} {reason}")
+
+
+def check_smallest(largest: float, *rows: Rows | None) -> None:
+    """Refuse float64 rows without an element that leaves room for float32 distances."""
+    wide = any(part is not None and part.dtype == torch.float64 for part in rows)
+    if wide and 0 < largest < SMALLEST:
+        power = min(-math.frexp(largest)[1], 1000)
+        raise ValueError(
+            f"pool and labeled hold nothing larger than {largest:.3g}, so that distances underflow "
+            f"float32: multiply both by a power of two, such as 2.0**{power}"
+        )

@@ -1,0 +1,144 @@
+"""Triton: one pair of rows in double-double arithmetic, for `triton_exact`.
+
+A number is an unevaluated sum of two float64 numbers, value and error. The kernels are compiled
+with contraction off, so that rounding errors are what two-sum and Dekker's product say.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def two_sum(a, b):
+    """The float64 sum and its rounding error, exactly."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+@triton.jit
+def split(a):
+    """Two halves of 26 bits whose sum is the float64."""
+    scaled = 134217728.0 * a + a
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+@triton.jit
+def two_product(a, b):
+    """The float64 product and its rounding error, exactly where nothing underflows."""
+    product = a * b
+    a_high, a_low = split(a)
+    b_high, b_low = split(b)
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, error
+
+
+@triton.jit
+def fold(total, error):
+    """The sum of up to 128 unevaluated sums, as one.
+
+    The totals are cut in slices on common grids, coarse enough that each slice adds up exactly.
+    """
+    largest = tl.max(tl.abs(total), 0)
+    power = (largest.to(tl.int64, bitcast=True) & 0x7FF0000000000000).to(tl.float64, bitcast=True)
+    grid = 512 * power
+    first = (total + grid) - grid
+    total -= first
+    grid *= 5.684341886080802e-14  # 2^-44
+    second = (total + grid) - grid
+    value, rest = two_sum(tl.sum(first, 0), tl.sum(second, 0))
+    return two_sum(value, rest + (tl.sum(total - second, 0) + tl.sum(error, 0)))
+
+
+@triton.jit
+def add_product(total, error, a, b):
+    """Add a product to an unevaluated sum."""
+    product, rest = two_product(a, b)
+    total, carry = two_sum(total, product)
+    return total, error + (carry + rest)
+
+
+@triton.jit
+def long_product(a, a_error, b, b_error):
+    """The product of two unevaluated sums."""
+    product, rest = two_product(a, b)
+    return product, rest + (a * b_error + a_error * b)
+
+
+@triton.jit
+def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
+    """The squared distance of two rows, rounded once to float32, and whether that is certain."""
+    total, error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
+    for k in range(0, d, BK):
+        column = k + tl.arange(0, BK)
+        a = tl.load(x + column, column < d, 0).to(tl.float64)
+        b = tl.load(y + column, column < d, 0).to(tl.float64)
+        gap, gap_error = two_sum(a, -b)
+        total, error = add_product(total, error, gap, gap)
+        error += 2 * gap * gap_error
+    value, rest = fold(total, error)
+    tie = value < grain * grain * 9007199254740992.0
+    value, rest = value * scale * scale, rest * scale * scale
+    nearest = value.to(tl.float32)
+    bits = nearest.to(tl.int32, bitcast=True)
+    above = (bits + 1).to(tl.float32, bitcast=True).to(tl.float64)
+    below = tl.maximum(bits - 1, 0).to(tl.float32, bitcast=True).to(tl.float64)
+    over = (value - (nearest.to(tl.float64) + above) * 0.5) + rest
+    under = (value - (nearest.to(tl.float64) + below) * 0.5) + rest
+    size = (d + 8).to(tl.float64)
+    slack = size * size * 4.930380657631324e-32 * value  # 2^-104
+    open_ = ((tl.abs(over) <= slack) | ((tl.abs(under) <= slack) & (bits > 0))) & (tie == 0)
+    bits = tl.where(tie, bits, tl.where(over > slack, bits + 1, bits))
+    bits = tl.where((tie == 0) & (under < -slack) & (bits > 0), bits - 1, bits)
+    return bits.to(tl.float32, bitcast=True), open_
+
+
+@triton.jit
+def cosine_excess(dot, dot_error, scale, scale_error, limit):
+    """The sign and size of (limit - similarity), in squares: no square root."""
+    sign = tl.where(dot < 0, -1, 1)
+    square, square_error = long_product(dot, dot_error, sign * dot, sign * dot_error)
+    other, other_error = long_product(scale, scale_error, limit * tl.abs(limit), 0 * limit)
+    return (other - square) + (other_error - square_error)
+
+
+@triton.jit
+def settle_cosine(x, y, d, BK: tl.constexpr):
+    """The cosine distance of two rows, rounded once to 2^-23, and whether that is certain."""
+    dot, dot_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
+    own, own_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
+    other, other_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
+    for k in range(0, d, BK):
+        column = k + tl.arange(0, BK)
+        a = tl.load(x + column, column < d, 0).to(tl.float64)
+        b = tl.load(y + column, column < d, 0).to(tl.float64)
+        dot, dot_error = add_product(dot, dot_error, a, b)
+        own, own_error = add_product(own, own_error, a, a)
+        other, other_error = add_product(other, other_error, b, b)
+    dot, dot_error = fold(dot, dot_error)
+    own, own_error = fold(own, own_error)
+    other, other_error = fold(other, other_error)
+    scale, scale_error = long_product(own, own_error, other, other_error)
+    steps = tl.floor((1 - dot / tl.sqrt(scale)) * 8388608.0 + 0.5)  # of 2^-23
+    steps = tl.minimum(tl.maximum(steps, 0.0), 16777216.0)
+    up = 1 - (steps + 0.5) * 1.1920928955078125e-07
+    down = 1 - (steps - 0.5) * 1.1920928955078125e-07
+    size = (d + 8).to(tl.float64)
+    slack = size * size * 9.860761315262648e-32 * scale  # 2^-103
+    over = cosine_excess(dot, dot_error, scale, scale_error, up)
+    under = cosine_excess(dot, dot_error, scale, scale_error, down)
+    open_ = (tl.abs(over) <= slack) | (tl.abs(under) <= slack)
+    open_ = open_ | (scale < 1.1829462e-271)  # 2^-900: its error underflows
+    steps = tl.where(over > slack, steps + 1, tl.where(under < -slack, steps - 1, steps))
+    return (steps * 1.1920928955078125e-07).to(tl.float32), open_
+
+
+@triton.jit
+def settle(x, y, d, grain, scale, COSINE: tl.constexpr):
+    """The decision value of two rows, and whether it is still open."""
+    if COSINE:
+        value, open_ = settle_cosine(x, y, d, 128)
+    else:
+        value, open_ = settle_euclidean(x, y, d, grain, scale, 128)
+    return value, open_

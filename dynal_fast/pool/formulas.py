@@ -1,0 +1,213 @@
+"""The formulas of the scores: functions of the tensors of the pool statistics.
+
+Each takes tensors of `dynal_fast.ops.pool_stats`, whose first axis is the pool, and returns float32
+``(samples,)``: higher is more informative, and a sample that was never observed scores NaN.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def prediction_stability(count: Tensor, m2: Tensor, unbiased: bool = False) -> Tensor:
+    """Sum over classes of the variance of the softmax output over the observed epochs.
+
+    Eq. 3 of "Sequential-based active learning: prediction stability". The paper does not say which
+    variance: the population's (M2 / T) by default, the sample's (M2 / (T - 1), NaN for T = 1) with
+    ``unbiased``; where all samples have the same T they rank alike.
+
+    >>> prediction_stability(torch.tensor([2, 0]), torch.tensor([0.5, 0.0]))
+    tensor([0.2500,    nan])
+    """
+    observed = count - 1 if unbiased else count
+    return m2 / observed.where(observed > 0, torch.nan)
+
+
+def prediction_stability_logits(
+    logit_count: Tensor, logit_m2: Tensor, unbiased: bool = False
+) -> Tensor:
+    """Sum over classes of the variance of the logits: eq. 3 without the softmax.
+
+    The ablation of section 4.4.1 of the prediction stability paper.
+
+    >>> prediction_stability_logits(torch.tensor([4]), torch.tensor([2.0]))
+    tensor([0.5000])
+    """
+    return prediction_stability(logit_count, logit_m2, unbiased)
+
+
+def absolute_increase(increase_count: Tensor, increase_sum: Tensor) -> Tensor:
+    """Sum over consecutive observed epochs of the length of the change of the softmax output.
+
+    Eq. 5 of the prediction stability paper, an ablation: sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|.
+    Eq. 3 writes its sum over classes out and eq. 5 has none, so the bars are read as the length
+    (L2 norm) of the vector. 0 after one observation.
+
+    >>> absolute_increase(torch.tensor([3, 0]), torch.tensor([0.7, 0.0]))
+    tensor([0.7000,    nan])
+    """
+    return increase_sum.where(increase_count > 0, torch.nan)
+
+
+def label_dispersion(label_counts: Tensor) -> Tensor:
+    """1 - f_x / T: the share of observed epochs whose predicted label is not the modal one.
+
+    Eq. 1-2 of "When Deep Learners Change Their Mind". T is the number of times that the sample was
+    observed, f_x the count of its most frequent label.
+
+    >>> label_dispersion(torch.tensor([[3, 1, 0], [0, 0, 0]], dtype=torch.uint8))
+    tensor([0.2500,    nan])
+    """
+
+    def rows(label_counts: Tensor) -> Tensor:
+        label_counts = label_counts.to(torch.int32)
+        total = label_counts.sum(dim=1, dtype=torch.int32)
+        outside_mode = (total - label_counts.amax(dim=1)).float()
+        return outside_mode / total.where(total > 0, torch.nan)
+
+    return _by_rows(rows, label_counts, elements=2**19)  # of one temporary: fewer, larger steps
+
+
+def variation_ratio(label_counts: Tensor) -> Tensor:
+    """1 - f_x / T over Monte Carlo dropout passes instead of epochs.
+
+    Freeman 1965, as in Gal et al., "Deep Bayesian Active Learning with Image Data". The formula is
+    that of `label_dispersion`; what differs is which passes are observed.
+
+    >>> variation_ratio(torch.tensor([[3, 1, 0]], dtype=torch.uint8))
+    tensor([0.2500])
+    """
+    return label_dispersion(label_counts)
+
+
+def vote_entropy(label_counts: Tensor) -> Tensor:
+    """- sum_c V_c / T ln (V_c / T) in nats, where V_c of the T votes are for class c.
+
+    Dagan and Engelson, "Committee-Based Sampling for Training Probabilistic Classifiers", without
+    the constant divisor ln T. A vote is one observation: a member of a committee, an MC-dropout
+    pass or an epoch.
+
+    >>> vote_entropy(torch.tensor([[2, 2, 0], [4, 0, 0]], dtype=torch.uint8))
+    tensor([0.6931, 0.0000])
+    """
+
+    def rows(label_counts: Tensor) -> Tensor:
+        votes = label_counts.to(torch.int32).double()
+        total = votes.sum(dim=1, keepdim=True)
+        share = votes / total.where(total > 0, torch.nan)
+        return torch.special.entr(share).sum(dim=1).float()
+
+    return _by_rows(rows, label_counts)
+
+
+def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
+    """H(mean p) - mean H(p) over Monte Carlo dropout passes, in nats: mutual information.
+
+    Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning", eq. 2;
+    with dropout passes as in Gal et al., "Deep Bayesian Active Learning with Image Data".
+
+    >>> bald(torch.tensor([2]), torch.tensor([[0.5, 0.5]]), torch.tensor([0.0]))
+    tensor([0.6931])
+    """
+
+    def rows(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
+        mean = mean.double()
+        total = torch.special.entr(mean).sum(dim=1)
+        expected = entropy_sum / count.where(count > 0, torch.nan)
+        return (total - expected).clamp_(min=0).float()
+
+    return _by_rows(rows, count, mean, entropy_sum)
+
+
+def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
+    """Mean over classes of the standard deviation of p over Monte Carlo dropout passes.
+
+    Kampffmeyer et al., "Semantic Segmentation of Small Objects and Modeling of Uncertainty in Urban
+    Remote Sensing Images"; Gal et al., section 4: sigma_c = sqrt(E[p_c^2] - E[p_c]^2). Needs the
+    second moment per class, an N x C array that only this score keeps.
+
+    >>> mean_std(torch.tensor([4]), torch.tensor([[1.0, 4.0]]))
+    tensor([0.7500])
+    """
+
+    def rows(count: Tensor, class_m2: Tensor) -> Tensor:
+        observed = count.where(count > 0, torch.nan)
+        return (class_m2 / observed[:, None]).sqrt_().mean(dim=1)
+
+    return _by_rows(rows, count, class_m2)
+
+
+def entropy(last_entropy: Tensor) -> Tensor:
+    """H(p) = - sum_c p_c ln p_c of the last observed output, in nats (Shannon).
+
+    >>> entropy(torch.tensor([0.5]))
+    tensor([0.5000])
+    """
+    return last_entropy.clone()
+
+
+def least_confidence(last_top: Tensor) -> Tensor:
+    """1 - max_c p_c of the last observed output; softmax response (SR) ranks by the same number.
+
+    Lewis and Gale, "A Sequential Algorithm for Training Text Classifiers"; SR as in Geifman and
+    El-Yaniv, "Deep Active Learning over the Long Tail".
+
+    >>> least_confidence(torch.tensor([0.75]))
+    tensor([0.2500])
+    """
+    return 1 - last_top
+
+
+def margin(last_margin: Tensor) -> Tensor:
+    """Minus the difference of the two largest p of the last observed output; at most 0.
+
+    Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated rather than
+    subtracted from 1, which would round the smallest margins, those that matter, to one value.
+
+    >>> margin(torch.tensor([0.25]))
+    tensor([-0.2500])
+    """
+    return -last_margin
+
+
+def cod(cycle_discrepancy: Tensor, form: str = "paper") -> Tensor:
+    """Cyclic output discrepancy: how far the output moved since the previous cycle.
+
+    Eq. 5 of "Semi-Supervised Active Learning with Temporal Output Discrepancy": ||f(x; w_c) -
+    f(x; w_{c-1})||_2 of softmax outputs. ``form="tod_code"`` gives what the authors' code computes,
+    0.5 * sum_c (p_c - q_c)^2, which ranks alike. NaN in the first cycle, unless the initial model
+    was observed before it.
+
+    >>> cod(torch.tensor([0.25])), cod(torch.tensor([0.25]), form="tod_code")
+    (tensor([0.5000]), tensor([0.1250]))
+    """
+    if form not in ("paper", "tod_code"):
+        raise ValueError(f"form must be 'paper' or 'tod_code', got {form!r}")
+    return cycle_discrepancy.sqrt() if form == "paper" else 0.5 * cycle_discrepancy
+
+
+def emaod(teacher_discrepancy: Tensor) -> Tensor:
+    """||f(x; w) - f(x; EMA of w)||_2: discrepancy of softmax outputs to the EMA teacher's.
+
+    Eq. 1 and 6 of "Semi-Supervised Active Learning with Temporal Output Discrepancy" (its EMAOD).
+
+    >>> emaod(torch.tensor([0.25]))
+    tensor([0.5000])
+    """
+    return teacher_discrepancy.sqrt()
+
+
+def _by_rows(function: Callable[..., Tensor], *tensors: Tensor, elements: int = 2**16) -> Tensor:
+    """Apply ``function`` to slices of the first axis: no temporary of the size of the state.
+
+    A slice has ``elements`` of the widest tensor, or is one row.
+    """
+    rows = len(tensors[0])
+    columns = max(tensor[:1].numel() for tensor in tensors)
+    step = max(1, elements // max(1, columns))
+    scores = torch.empty(rows, dtype=torch.float32, device=tensors[0].device)
+    for start in range(0, rows, step):
+        end = start + step
+        scores[start:end] = function(*(tensor[start:end] for tensor in tensors))
+    return scores

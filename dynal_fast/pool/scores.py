@@ -1,0 +1,170 @@
+"""The table of scores: what each is computed from, when it observes, what it is called."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from dynal_fast.ops.pool_stats import STATE
+from dynal_fast.pool.formulas import (
+    absolute_increase,
+    bald,
+    cod,
+    emaod,
+    entropy,
+    label_dispersion,
+    least_confidence,
+    margin,
+    mean_std,
+    prediction_stability,
+    prediction_stability_logits,
+    variation_ratio,
+    vote_entropy,
+)
+from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score: how it is computed, when its statistic observes, what it is called.
+
+    Attributes
+    ----------
+    function
+        Of the ``tensors``, and of options; returns float32 ``(samples,)``.
+    tensors
+        Names in `dynal_fast.ops.pool_stats.STATE`, in the order of the function's arguments.
+    schedule
+        The epochs that its statistic observes by default.
+    description
+        One line for the list of strategies.
+    aliases
+        Other names of the score.
+    strategy_aliases
+        Other names of the strategy that ranks by it.
+    observed_over
+        What that strategy observes: ``"epochs"`` of the training, or ``"mc_dropout"`` passes at the
+        selection.
+    """
+
+    function: Callable[..., Tensor]
+    tensors: tuple[str, ...]
+    schedule: Schedule
+    description: str
+    aliases: tuple[str, ...] = ()
+    strategy_aliases: tuple[str, ...] = ()
+    observed_over: Literal["epochs", "mc_dropout"] = "epochs"
+
+    @property
+    def part(self) -> str:
+        """The part of the state that its tensors belong to."""
+        return STATE[self.tensors[0]].part
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it compares with the EMA teacher."""
+        return self.part == "teacher"
+
+    @property
+    def compares_cycles(self) -> bool:
+        """Whether it compares with the last cycle; the first compares with the initial model."""
+        return self.part == "cycle"
+
+
+# In the order of the list of strategies. A new score needs a formula and an entry here.
+SCORES: dict[str, Score] = {
+    "least_confidence": Score(
+        least_confidence,
+        ("last_top",),
+        LastEpochs(1),
+        "lowest top probability",
+        aliases=("softmax_response",),
+        strategy_aliases=("softmax_response",),
+    ),
+    "entropy": Score(
+        entropy, ("last_entropy",), LastEpochs(1), "highest entropy of the prediction"
+    ),
+    "margin": Score(
+        margin, ("last_margin",), LastEpochs(1), "smallest margin between the top two classes"
+    ),
+    "label_dispersion": Score(
+        label_dispersion,
+        ("label_counts",),
+        EveryEpoch(),
+        "predicted label changes most over the epochs (label dispersion, eq. 1-2)",
+        strategy_aliases=("dispersion",),
+    ),
+    "prediction_stability": Score(
+        prediction_stability,
+        ("count", "m2"),
+        LastEpochs(5),
+        "softmax output varies most over the epochs (prediction stability, eq. 3-4)",
+    ),
+    "prediction_stability_logits": Score(
+        prediction_stability_logits,
+        ("logit_count", "logit_m2"),
+        LastEpochs(5),
+        "the same on logits (prediction stability, 4.4.1)",
+    ),
+    "absolute_increase": Score(
+        absolute_increase,
+        ("increase_count", "increase_sum"),
+        LastEpochs(5),
+        "summed change between epochs (prediction stability, eq. 5)",
+    ),
+    "cod": Score(
+        cod,
+        ("cycle_discrepancy",),
+        LastEpochs(1),
+        "output differs most from the last cycle's (temporal output discrepancy, eq. 5)",
+        strategy_aliases=("cyclic_output_discrepancy",),
+    ),
+    "emaod": Score(
+        emaod,
+        ("teacher_discrepancy",),
+        LastEpochs(1),
+        "output differs most from the EMA teacher's (temporal output discrepancy, eq. 1 and 6)",
+    ),
+    "vote_entropy": Score(
+        vote_entropy,
+        ("label_counts",),
+        EveryEpoch(),
+        "query by committee: vote entropy of the models at the ends of the epochs",
+        strategy_aliases=("query_by_snapshots",),
+    ),
+    "bald": Score(
+        bald,
+        ("count", "mean", "entropy_sum"),
+        EveryEpoch(),
+        "mutual information over MC-dropout passes",
+        # The mean over members of KL(p_t || mean p) is H(mean p) - mean H(p_t), BALD's formula.
+        aliases=("consensus_kl",),
+        observed_over="mc_dropout",
+    ),
+    "mean_std": Score(
+        mean_std,
+        ("count", "class_m2"),
+        EveryEpoch(),
+        "mean standard deviation over MC-dropout passes",
+        observed_over="mc_dropout",
+    ),
+    "variation_ratio": Score(
+        variation_ratio,
+        ("label_counts",),
+        EveryEpoch(),
+        "disagreement of the labels of MC-dropout passes",
+        observed_over="mc_dropout",
+    ),
+}
+ALIASES = {alias: name for name, score in SCORES.items() for alias in score.aliases}
+
+
+def scores_named(names: Iterable[str]) -> list[Score]:
+    """Return the scores under these names or aliases; ``"random"`` is none.
+
+    >>> [score.needs_teacher for score in scores_named(["random", "emaod", "softmax_response"])]
+    [True, False]
+    """
+    names = [ALIASES.get(name, name) for name in names]
+    return [SCORES[name] for name in names if name in SCORES]

@@ -1,0 +1,167 @@
+"""Farthest-first as a part: after a shortlist, within classes, for compression."""
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
+from dynal_fast.ops.farthest_first.contract import Array
+from dynal_fast.strategies.registry import check_selects_from
+from dynal_fast.strategies.strategy import SelectionContext, Strategy
+
+SHORTLIST = 10.0
+
+
+def diversified(strategy: Strategy) -> Strategy:
+    """Return a strategy that shortlists by another one and picks farthest first from the shortlist.
+
+    Uncertainty to shortlist, diversity to choose: the two-step hybrid of section 2 of "When Deep
+    Learners Change Their Mind" (its "Hybrid methods"), with the farthest-first traversal of
+    Algorithm 2 of "Deep Active Learning over the Long Tail" as the second step. The option
+    ``shortlist`` says how many times the budget are shortlisted: with 1 it is the first strategy
+    alone, with as many as there are candidates farthest-first alone.
+
+    ``get_strategy("NAME+farthest_first")`` returns this for every registered name of a strategy
+    that selects from unlabeled samples.
+
+    Raises
+    ------
+    ValueError
+        ``strategy`` does not select from unlabeled samples, or has an option ``shortlist`` itself.
+
+    >>> from dynal_fast.strategies.registry import get_strategy
+    >>> bald = diversified(get_strategy("bald"))
+    >>> bald.name, bald.needs, dict(bald.options)
+    ('bald+farthest_first', ('mc_dropout', 'embeddings'), {'shortlist': 10.0})
+    """
+    check_selects_from(strategy, "unlabeled")
+    if "shortlist" in strategy.options:
+        raise ValueError(
+            f"{strategy.name}+farthest_first has an option 'shortlist' of its own; "
+            f"the one of {strategy.name!r} must have another name"
+        )
+
+    def select(context: SelectionContext) -> Tensor:
+        factor = context.strategy.options["shortlist"]
+        if not factor >= 1:
+            raise ValueError(f"{context.strategy.name}.shortlist must be at least 1, got {factor}")
+        size = math.floor(min(factor * context.budget, len(context.candidates)))
+        # The first step's report and scores are about the shortlist, not about the picks.
+        first_step = dataclasses.replace(context, budget=size, report={}, scores={})
+        shortlist = strategy.select(first_step).cpu()
+        traversal = farthest_first(
+            context.embeddings(shortlist),
+            context.budget,
+            labeled=context.embeddings(context.labeled),
+        )
+        return shortlist[torch.as_tensor(traversal.indices).cpu()]
+
+    return dataclasses.replace(
+        strategy,
+        name=f"{strategy.name}+farthest_first",
+        select=select,
+        description=f"{strategy.name} to shortlist, farthest-first to choose",
+        needs=tuple(dict.fromkeys((*strategy.needs, "embeddings"))),
+        aliases=(),
+        options={**strategy.options, "shortlist": SHORTLIST},
+        selects_from=("unlabeled",),
+        ranks_by=None,
+    )
+
+
+def stratified_farthest_first(
+    pool: Array,
+    pseudo_labels: Tensor,
+    budget: int,
+    labeled: Array,
+    labels: Tensor,
+) -> Tensor:
+    """Pick ``budget`` rows of the pool, farthest first within each pseudo-label class.
+
+    Sections 3 and 6 of "Deep Active Learning over the Long Tail": FF-Active stratified as FF-Comp
+    is (Algorithm 1), the model's predictions in place of the labels. Distances to labeled samples
+    count within the class. Each class gets an equal share of the budget; classes with fewer samples
+    leave theirs to the others, and what does not divide goes to the first classes.
+
+    Parameters
+    ----------
+    pool, labeled
+        ``(n, d)`` and ``(m, d)`` embeddings.
+    pseudo_labels, labels
+        int64 ``(n,)`` predicted, ``(m,)`` true.
+
+    Returns
+    -------
+    int64 ``(budget,)``: classes in increasing order, each in pick order.
+
+    Raises
+    ------
+    ValueError
+        The budget is more than n or the lengths differ.
+
+    >>> pool = torch.tensor([[1.0], [9.0], [4.0], [5.0]])
+    >>> stratified_farthest_first(pool, torch.tensor([0, 0, 1, 1]), 2, torch.tensor([[0.0], [4.0]]),
+    ...                           torch.tensor([0, 1]))
+    tensor([1, 3])
+    """
+    if budget > len(pool) or len(pseudo_labels) != len(pool) or len(labels) != len(labeled):
+        raise ValueError(
+            f"budget must be at most the pool and each sample have a label; got budget {budget}, "
+            f"{len(pool)} samples with {len(pseudo_labels)} pseudo-labels, {len(labeled)} labeled "
+            f"with {len(labels)} labels"
+        )
+    classes, sizes = pseudo_labels.unique(return_counts=True)
+    picks = [torch.empty(0, dtype=torch.int64)]
+    for label, share in zip(classes.tolist(), equal_shares(sizes.tolist(), budget), strict=True):
+        if share == 0:
+            continue
+        members = (pseudo_labels == label).nonzero().flatten()
+        known = (labels == label).nonzero().flatten()
+        traversal = farthest_first(
+            pool[members], share, labeled=labeled[known] if len(known) else None
+        )
+        picks.append(members[torch.as_tensor(traversal.indices).cpu()])
+    return torch.cat(picks)
+
+
+def equal_shares(sizes: list[int], budget: int) -> list[int]:
+    """Split ``budget`` as evenly as the sizes allow.
+
+    >>> equal_shares([10, 1, 10], 8)
+    [4, 1, 3]
+    """
+    shares = [0] * len(sizes)
+    for _ in range(min(budget, sum(sizes))):
+        open_classes = [i for i, size in enumerate(sizes) if shares[i] < size]
+        shares[min(open_classes, key=shares.__getitem__)] += 1
+    return shares
+
+
+def select_stratified(context: SelectionContext) -> Tensor:
+    """Pick the samples of `stratified_farthest_first` by the model's embeddings and predictions."""
+    picks = stratified_farthest_first(
+        context.embeddings(context.candidates),
+        context.predicted_labels(context.candidates),
+        context.budget,
+        context.embeddings(context.labeled),
+        context.labeled_targets,
+    )
+    return context.candidates[picks]
+
+
+def select_compressed(context: SelectionContext) -> Tensor:
+    """FF-Comp: Algorithm 1 and eq. 1 of "Deep Active Learning over the Long Tail", section 2.
+
+    ``budget // classes`` samples of each class: farthest-first by the embeddings of the model that
+    was trained on all labeled samples, from a random one.
+    """
+    kept = farthest_first_compress(
+        context.embeddings(context.labeled),
+        context.labeled_targets,
+        context.budget,
+        generator=context.generator,
+        progress=False,
+    )
+    return context.labeled[kept.cpu()]
