@@ -10,25 +10,25 @@ BLOCK = 4096  # rows, and labeled samples, at a time in the loops over blocks
 
 
 class Size(NamedTuple):
-    """How much of a case is run: ``amount`` picks or epochs, and how many labeled samples."""
+    """How much of a case is run: ``amount`` picks or epochs, and ``labeled`` samples."""
 
     amount: int
     labeled: int
 
 
 class Streamed(NamedTuple):
-    """What a method answers that folds every pass into its state.
+    """The answer of a method that folds every pass into its state.
 
-    ``scores``: (n,) by their names in ``cases.TRACK``; ``pass_seconds``: of each pass but the
-    first, which touches the memory of the state for the first time.
+    ``scores``: (n,) by their names in ``cases.TRACK``; ``pass_seconds``: those of each
+    pass but the first, in which the memory of the state is touched for the first time.
     """
 
     scores: dict[str, Any]
     pass_seconds: list[float]
 
 
-# What time and memory are linear in, of a size and the number n of samples in the pool; what is too
-# large to run is fitted from smaller sizes.
+# The terms that time and memory are linear in, for a size and n samples in the pool. They predict
+# a job that is too large to run from smaller ones.
 Terms = Callable[[Size, int], Sequence[float]]
 
 
@@ -38,22 +38,22 @@ def per_pick(size: Size, n: int) -> Sequence[float]:
 
 
 def per_pick_on_all(size: Size, n: int) -> Sequence[float]:
-    """The same, with distances to the labeled samples too: their number counts at every pick."""
+    """The same, but every pick computes distances to the labeled samples too."""
     return 1, size.labeled * (n + size.labeled), size.amount * (n + size.labeled)
 
 
 def per_labeled(size: Size, n: int) -> Sequence[float]:
-    """Of memory: what is kept does not depend on the number of picks."""
+    """For memory that does not depend on the number of picks."""
     return 1, size.labeled
 
 
 def per_block(size: Size, n: int) -> Sequence[float]:
-    """Of memory: a block of distances to at most ``BLOCK`` labeled samples at a time."""
+    """For memory: a block of distances to at most ``BLOCK`` labeled samples at a time."""
     return 1, min(size.labeled, BLOCK)
 
 
 def per_center_on_all(size: Size, n: int) -> Sequence[float]:
-    """A labeled sample costs what a pick costs: distances to the pool and the labeled samples."""
+    """A labeled sample costs as much as a pick: distances to the pool and the labeled samples."""
     return 1, (size.labeled + size.amount) * (n + size.labeled)
 
 
@@ -80,11 +80,11 @@ class Method:
     operation: str
     prepare: Callable[[Any, Any], Callable[[Size], Any]]
     terms: Terms
-    memory_terms: Terms | None = None  # what memory is linear in, if not the same
+    memory_terms: Terms | None = None  # those of memory, if they differ
     requires: str = ""  # the distribution that must be installed
     refuses: Callable[[Any], str] = lambda case: ""  # why it cannot do a case
-    defect: Callable[[], str] = lambda: ""  # what is wrong with its results, checked as it runs
-    note: str = ""  # what its figures are of, where the name does not say
+    defect: Callable[[], str] = lambda: ""  # what is wrong with its results; checked when it runs
+    note: str = ""  # what the name leaves out
     exact_from: str = "picks"  # "picks", or "nothing": a yardstick that selects nothing
     random_start: bool = False
     on_gpu: bool = False

@@ -1,4 +1,4 @@
-"""This package's methods, called as a user calls them."""
+"""The methods of this package, called as a user calls them."""
 
 from collections.abc import Callable, Iterable
 

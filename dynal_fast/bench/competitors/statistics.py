@@ -1,4 +1,4 @@
-"""Statistics of learning dynamics as they are computed today: in place, compiled, from a history.
+"""Pool statistics as people compute them: in place, compiled, or from the full history.
 
 All score what ``cases.TRACK`` names: prediction stability (eq. 3: the variance over epochs of each
 class probability, summed over classes), label dispersion (eq. 1-2: one minus the modal label's
@@ -58,7 +58,7 @@ def stream(
 
 
 def pass_seconds(passes: Iterable[Callable[[], None]], device: torch.device) -> list[float]:
-    """Make every pass; the seconds of each after the first."""
+    """Make every pass; return the seconds of each but the first."""
     seconds = []
     for make in passes:
         start = time.perf_counter()
@@ -72,7 +72,7 @@ def pass_seconds(passes: Iterable[Callable[[], None]], device: torch.device) -> 
 def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
     """Welford's update, label counts and uncertainty of one batch, in plain torch operations.
 
-    What one writes without a kernel: no temporary that is not needed, no gather done twice.
+    As one writes it with care but without a kernel: no needless temporary, no repeated gather.
     """
     count = state.count[ids].add_(1)
     state.count.index_copy_(0, ids, count)
@@ -92,7 +92,7 @@ def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
 
 
 def update_for_compiler(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
-    """The same as plain assignments, all of which ``torch.compile`` can fuse: topk it cannot."""
+    """The same as plain assignments that ``torch.compile`` can fuse; it cannot fuse topk."""
     p = logits.softmax(dim=1)
     count = state.count[ids] + 1
     mean = state.mean[ids]
@@ -160,9 +160,9 @@ def torch_compiled(case: StatisticsCase, data: Tensor) -> Run:
 
 
 def copy_from_memory(case: StatisticsCase, device: torch.device | str) -> Callable[[], None]:
-    """A copy that reads and writes together as many bytes as one pass must move.
+    """A copy that reads and writes as many bytes in all as one pass must move.
 
-    From memory, not from a cache: round and round in what no cache holds.
+    It walks round and round through arrays that no cache holds, so the bytes come from memory.
     """
     source, target = torch.ones(2, BEYOND_CACHES, device=device)
     first = 0
