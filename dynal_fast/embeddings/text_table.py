@@ -241,7 +241,7 @@ def _whole_records(records: Iterator[Record]) -> list[Record]:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """Return the delimiter that gives every line the same number of fields, the most; or a blank."""
+    """Return the delimiter that cuts all lines into equally many fields, the most; or a blank."""
     found = {}
     for delimiter in DELIMITERS:
         records = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
