@@ -3,8 +3,8 @@
 The official batches are pickles of dictionaries that hold byte strings, integers, lists and one
 NumPy array. A pickle is a program for a stack machine: it can call any importable function, and a
 few bytes of it can stand for nested lists that exceed any memory. The machine here handles plain
-data only. It resolves five names, each to a stand-in, and refuses lists within lists, so a list that it
-returns has at most as many items as the pickle has bytes.
+data only. It resolves five names, each to a stand-in, and refuses lists within lists, so a list
+that it returns has at most as many items as the pickle has bytes.
 """
 
 import pickle

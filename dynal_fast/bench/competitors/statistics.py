@@ -159,22 +159,26 @@ def torch_compiled(case: StatisticsCase, data: Tensor) -> Run:
     return stream(case, data, compiled)
 
 
-def copy_from_memory(case: StatisticsCase, device: torch.device | str) -> Callable[[], None]:
+def copy_from_memory(
+    case: StatisticsCase, device: torch.device | str, floats: int = 0
+) -> Callable[[], None]:
     """A copy that reads and writes as many bytes in all as one pass must move.
 
-    It walks round and round through arrays that no cache holds, so the bytes come from memory.
+    It walks round and round through two arrays of ``floats`` elements, by default so many that no
+    cache holds them: the bytes come from memory.
     """
-    source, target = torch.ones(2, BEYOND_CACHES, device=device)
+    floats = floats or BEYOND_CACHES
+    source, target = torch.ones(2, floats, device=device)
     first = 0
 
     def copy() -> None:
         nonlocal first
         left = case.moved_bytes() // 8  # float32: half of the bytes are read, half are written
         while left:
-            end = min(first + left, BEYOND_CACHES)
+            end = min(first + left, floats)
             target[first:end].copy_(source[first:end])
             left -= end - first
-            first = end % BEYOND_CACHES
+            first = end % floats
 
     return copy
 
