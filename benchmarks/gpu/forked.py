@@ -1,6 +1,6 @@
-"""Start a part by forking this process, which has imported torch already: for the rehearsal.
+"""Start a part by forking this process, which has imported torch already; for the rehearsal.
 
-There importing takes longer than all the work. A real run starts each part anew: a process that
+There, imports would take longer than all the work. A real run starts each part anew: a process that
 has touched a GPU cannot be forked.
 """
 
@@ -35,7 +35,7 @@ def takes(command: list[str]) -> bool:
 
 
 class Forked:
-    """As much of ``subprocess.Popen`` as is used here, in a session of its own."""
+    """The part of ``subprocess.Popen`` that is used here, in a session of its own."""
 
     def __init__(
         self, command: list[str], stdout: Any, env: Mapping[str, str] | None = None, **other: Any
@@ -50,7 +50,7 @@ class Forked:
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # another wait had it
+            except ChildProcessError:  # another wait reaped it
                 pid, status = self.pid, 0
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
@@ -76,7 +76,7 @@ class Forked:
 
 
 def _become(command: list[str], stdout: Any, environment: Mapping[str, str] | None) -> NoReturn:
-    """What a new process of that command would do."""
+    """Do what a new process of that command would do."""
     code = 1
     try:
         os.setsid()
