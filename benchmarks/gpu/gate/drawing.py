@@ -4,7 +4,7 @@ from typing import Any
 
 
 def drawing(found: dict[str, Any]) -> list[str]:
-    """Lines that show where a tensor is wrong, by block: ``.`` nowhere, 1 to 9 tenths, ``#`` all."""
+    """Lines that show where a tensor is wrong, by block: ``.`` nowhere, 1-9 tenths, ``#`` all."""
     height, width = found["block"]
     head = (
         f"{found['tensor']}: {found['wrong']} of {found['of']} wrong, blocks of {height} x {width}"
