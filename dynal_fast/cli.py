@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from dynal_fast._version import __version__
 from dynal_fast.bench.command import add_bench
 from dynal_fast.embeddings.command import add_select
-from dynal_fast.experiment.config import Protocol, RunConfig, Training, merge_tables, read_config
+from dynal_fast.experiment.config import Protocol, RunConfig, Training
+from dynal_fast.experiment.tables import merge_tables, read_config
 from dynal_fast.report.command import add_demo_2d, add_report
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """The parser of one command: no path, name or list may be given as an empty text."""
+    """The parser of one command; it refuses empty paths and names."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -84,7 +85,7 @@ class _CommandParser(_Parser):
 
 
 def _given(text: str) -> str:
-    """Return the text of an option: an empty one, as of an unset variable, is no choice."""
+    """Return the text of an option, which must not be empty, as an unset shell variable is."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty; leave it out instead")
     return text
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = "; run the same command again to go on" if resumes else ""
         print(f"dynal-fast: interrupted{advice}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, LookupError, FileNotFoundError) as error:
@@ -142,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
-    own_words = isinstance(error, OSError) and error.strerror and error.filename is None
-    text = error.strerror if own_words else str(error)  # type: ignore[attr-defined]
+    has_own_text = isinstance(error, OSError) and error.strerror and error.filename is None
+    text = error.strerror if has_own_text else str(error)  # type: ignore[attr-defined]
     if isinstance(error, ImportError) and "pip install" not in text:
         text += " (pip install 'dynal_fast[experiment]' brings what the commands need)"
     elif isinstance(error, RuntimeError):
@@ -228,7 +229,7 @@ def _add_plot(commands: Any) -> None:
 
 
 def _strategy_option(text: str) -> dict[str, dict[str, float]]:
-    """Return the table of a config file that says the same as ``STRATEGY.NAME=NUMBER``."""
+    """Return ``STRATEGY.NAME=NUMBER`` as the nested table of a config file."""
     path, _, number = text.partition("=")
     strategy, _, name = path.rpartition(".")
     try:
@@ -270,7 +271,7 @@ def _run_config(config: RunConfig, folder: Path, quiet: bool) -> None:
     hidden = quiet or not sys.stderr.isatty()
     with (
         warnings_in_one_line(),
-        hidden_bars(),  # of selections: the run has one
+        hidden_bars(),  # those of selections: the run shows its own
         tqdm(total=total_epochs(config), unit="epoch", disable=hidden, leave=False) as bar,
     ):
 

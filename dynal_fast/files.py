@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: every file that the package writes is written here."""
+"""Atomic writes: a file appears whole or not at all. The package writes all its files here."""
 
 import contextlib
 import errno
@@ -24,11 +24,11 @@ _KINDS = {
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` so that a reader, or a crash, finds the old or the new file.
+    """Write ``content`` to ``path``: a reader, or a crash, finds the old or the new file.
 
-    It is written beside the file under a temporary name, flushed to the disk and renamed. A
-    symbolic link stays, and the file that it leads to is replaced, which keeps its permissions.
-    Another hard link to that file keeps the old content.
+    The content goes to a temporary file in the same folder, which is flushed to disk and renamed.
+    A symbolic link stays; the file it leads to is replaced and keeps its permissions. Another hard
+    link to that file keeps the old content.
 
     Raises
     ------
@@ -68,8 +68,8 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder for files, written with `atomic_file`, that becomes ``path`` at the end.
 
-    Where another process was faster, its folder stays and this one is deleted, as it is when the
-    block raises.
+    If another process made ``path`` first, its folder stays and this one is deleted. It is deleted,
+    too, when the block raises.
     """
     target = Path(path)
     temporary = _temporary_beside(target)
@@ -138,7 +138,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _temporary_beside(target: Path) -> Path:
-    """Return a name that nobody can have taken, however long the target's is."""
+    """Return an unused name in the same folder, of fixed length however long the target's is."""
     return target.with_name(f".{secrets.token_hex(8)}{TEMPORARY}")
 
 
@@ -163,7 +163,7 @@ def _errors_that_name(path: str | Path) -> Iterator[None]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself last; a file system that cannot flush folders is left alone."""
+    """Flush the rename to disk, where the file system can flush folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, CPU features, threads, and which backends work and why not.
+"""What a bug report needs: versions, CPU features, threads, and which backends work or why not.
 
 Run it as ``dynal-fast info`` or ``python -m dynal_fast.info``.
 """
@@ -15,7 +15,7 @@ from dynal_fast._version import __version__
 def info() -> dict[str, str]:
     """Return the facts in reading order, as text.
 
-    Nothing here raises: a part that does not load is reported with its reason.
+    It never raises: a part that does not load is listed with the reason.
 
     >>> facts = info()
     >>> facts["dynal_fast"]  # doctest: +ELLIPSIS

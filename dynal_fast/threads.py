@@ -1,7 +1,7 @@
-"""How many CPU threads may be asked for, and how many a kernel takes.
+"""How many CPU threads a user may ask for, and how many a kernel uses.
 
-OpenMP ends the process when it cannot start as many. Nor can it start a team in a child of
-``fork()`` once it has in the parent: the child would wait forever.
+OpenMP ends the process when it cannot start the threads asked for. And once the parent of a
+``fork()`` has run OpenMP threads, the child cannot: it would wait forever.
 """
 
 import functools
@@ -26,8 +26,8 @@ if hasattr(os, "register_at_fork"):
 def most_threads() -> int:
     """Return the largest number of threads: four for each CPU, and at least 256.
 
-    So many start even where a container limits them, and more than the CPUs are of no use; the
-    number of another machine's record can still be asked for.
+    So many start even where a container limits threads, and more would not help. The bound of 256
+    admits the thread count of a run on a larger machine.
     """
     return max(256, 4 * (os.cpu_count() or 1))
 
@@ -55,11 +55,11 @@ def checked_threads(threads: Any, name: str = "threads") -> int:
 
 
 def kernel_threads() -> int:
-    """Return the threads of a kernel: torch's number, but no more than :func:`most_threads`.
+    """Return the number of threads of a kernel: torch's, at most :func:`most_threads`.
 
     The results do not depend on it. The first call in a child of ``fork()`` sets torch to one
-    thread and warns, unless the child has done so itself (the workers of a ``DataLoader`` have). A
-    number that is set after that counts.
+    thread and warns, unless the child has done so itself, as the workers of a ``DataLoader`` do. A
+    number set later is used.
     """
     import torch
 

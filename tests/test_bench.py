@@ -22,7 +22,7 @@ from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Measurement, new_record
 from dynal_fast.bench.table import full_text, row
 from dynal_fast.bench.worker import full_size, measure_in_this_process
-from dynal_fast.experiment.measure import Measurement as StepMeasurement
+from dynal_fast.measured import Measurement as StepMeasurement
 
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)
 FROM_NOTHING = TraversalCase("clustered", 300, 24, 20)

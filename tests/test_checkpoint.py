@@ -140,10 +140,10 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, changes, dif
 
 
 def test_another_version_may_compute_otherwise(tmp_path, monkeypatch):
-    from dynal_fast.experiment import resume
+    from dynal_fast.experiment import state
 
     experiment(tmp_path).run()
-    monkeypatch.setattr(resume, "__version__", "99.0")
+    monkeypatch.setattr(state, "__version__", "99.0")
     with pytest.raises(ValueError, match=r"dynal_fast is '.*' there and '99.0' here"):
         experiment(tmp_path).run()
 

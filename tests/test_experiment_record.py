@@ -20,8 +20,8 @@ from benchmarks.pages.experiment_record import (
 from dynal_fast.cli import build_parser
 from dynal_fast.experiment import RunConfig
 from dynal_fast.experiment.analysis import recorded
-from dynal_fast.experiment.config import merge_tables
 from dynal_fast.experiment.grid import run_grid
+from dynal_fast.experiment.tables import merge_tables
 from tests.cases.experiment import blobs, grid_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

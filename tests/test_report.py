@@ -8,16 +8,14 @@ import xml.etree.ElementTree
 
 import pytest
 
-from dynal_fast.experiment.measure import Measurement
-from dynal_fast.experiment.results import (
-    CycleResult,
-    CycleTiming,
-    GridResult,
-    RunResult,
-    mean_and_deviation,
-)
-from dynal_fast.report.curves import draw_learning_curves, spread
-from dynal_fast.report.table import accuracy_table, cost_table, learning_curve
+from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
+from dynal_fast.measured import Measurement
+from dynal_fast.report.curves import MARKERS, draw_learning_curves, page_colours, spread
+from dynal_fast.report.learning_curve import learning_curve
+from dynal_fast.report.svg import COLOURS, styles
+from dynal_fast.report.svg import MARKERS as PAGE_MARKERS
+from dynal_fast.report.table import accuracy_table, cost_table
 from dynal_fast.report.write import write_report
 
 
@@ -166,3 +164,9 @@ def test_labels_keep_their_distance_and_their_order():
     steps = [placed[b] - placed[a] for a, b in itertools.pairwise(order)]
     assert min(steps) >= 0.5 - 1e-12
     assert spread([1.0, 9.0], 0.5) == [1.0, 9.0]
+
+
+def test_a_strategy_looks_the_same_in_the_picture_and_on_the_page():
+    looks = styles(["random", *(f"s{i}" for i in range(3 * COLOURS))]).values()
+    assert {look.colour for look in looks} == page_colours().keys()
+    assert MARKERS.keys() == set(PAGE_MARKERS)

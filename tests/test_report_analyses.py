@@ -12,7 +12,7 @@ from dynal_fast.report.analyses import (
     loss_by_rank,
     most_and_least_stable,
 )
-from dynal_fast.report.of_recordings import bin_edges
+from dynal_fast.report.of_rankings import bin_edges
 
 PORTIONS = np.array([0.25, 0.5, 1.0])
 

@@ -15,9 +15,9 @@ import pytest
 from dynal_fast.cli import build_parser, main
 from dynal_fast.experiment import RunConfig
 from dynal_fast.experiment.analysis import recorded
-from dynal_fast.experiment.config import read_config
 from dynal_fast.experiment.grid import run_grid
 from dynal_fast.experiment.results import GridResult
+from dynal_fast.experiment.tables import read_config
 from dynal_fast.report.html import STYLESHEET
 from dynal_fast.report.recorded import PORTIONS
 from dynal_fast.report.svg import COLOURS, MARKERS, linear, logarithmic, styles

@@ -8,14 +8,9 @@ import pytest
 
 from dynal_fast.cli import main
 from dynal_fast.experiment.chance import chance_note, least_meaningful, near_chance
-from dynal_fast.experiment.measure import Measurement
-from dynal_fast.experiment.results import (
-    CycleResult,
-    CycleTiming,
-    GridResult,
-    RunResult,
-    mean_and_deviation,
-)
+from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
+from dynal_fast.measured import Measurement
 from dynal_fast.report.write import write_report
 from tests.test_report import GRID, run
 

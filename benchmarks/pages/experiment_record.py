@@ -21,7 +21,8 @@ from dynal_fast.bench.record import commit, read_record, write_record
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.config import RunConfig
 from dynal_fast.experiment.data import Oracle, load_data
-from dynal_fast.experiment.results import GridResult, RunResult
+from dynal_fast.experiment.results import GridResult
+from dynal_fast.experiment.runs import RunResult
 from dynal_fast.report.analyses import informativeness, loss_by_rank
 from dynal_fast.report.recorded import scores_of
 

@@ -14,7 +14,8 @@ from benchmarks.pages.claims import (
 )
 from benchmarks.pages.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from benchmarks.pages.markers import markdown_table
-from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.runs import REFERENCE
 
 
 def load_records(root: Path) -> dict[str, ExperimentRecord]:

@@ -12,8 +12,8 @@ from dynal_fast import EveryEpoch, PoolImages, PoolStats, farthest_first, observ
 from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors.base import Size
 from dynal_fast.bench.competitors.loops import blas_loop
-from dynal_fast.experiment.measure import measured
 from dynal_fast.experiment.models import embed_samples
+from dynal_fast.measured import measured
 from dynal_fast.models import LeNet
 
 TRACK = ("prediction_stability", "label_dispersion", "margin")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from dynal_fast.aligned import aligned
 from dynal_fast.bench.cases import Case, StatisticsCase
 from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
@@ -162,10 +163,7 @@ def text_table(record: Record, case: Case) -> str:
     shown = [line for line in body if not line[1].startswith("n/a")]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     widths[0] = max(len(line[0]) for line in body)
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in body
-    ]
+    lines = aligned(body, numbers=False, widths=widths).split("\n")
     return "\n".join([case.title(), *(f"  {line}" for line in lines)])
 
 
@@ -204,12 +202,7 @@ GROWTH_HEADER = ("operation", "variable", "fixed", "range", "time", "exponent")
 
 def growth_text(growth: Sequence[Growth]) -> str:
     """The growth curves for the terminal."""
-    body = [GROWTH_HEADER, *growth_rows(growth)]
-    widths = [max(len(line[i]) for line in body) for i in range(len(GROWTH_HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in body
-    )
+    return aligned([GROWTH_HEADER, *growth_rows(growth)], numbers=False)
 
 
 def split_row(split: Split) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from dynal_fast.bench.extrapolation import (
     predict_seconds,
 )
 from dynal_fast.bench.fresh_process import failure
-from dynal_fast.experiment.measure import measured
+from dynal_fast.measured import measured
 
 
 def full_size(case: Case) -> Size:

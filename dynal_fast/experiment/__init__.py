@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dynal_fast.experiment.compression import CompressionExperiment
-    from dynal_fast.experiment.config import Protocol, RunConfig, Training, read_config
+    from dynal_fast.experiment.config import Protocol, RunConfig, Training
     from dynal_fast.experiment.data import ExperimentData, Oracle, SampleSet, load_data
     from dynal_fast.experiment.grid import run_grid
     from dynal_fast.experiment.loop import ActiveLearningExperiment
-    from dynal_fast.experiment.results import GridResult, RunResult
+    from dynal_fast.experiment.results import GridResult
+    from dynal_fast.experiment.runs import RunResult
+    from dynal_fast.experiment.tables import read_config
 
 _HOMES = {
     "ActiveLearningExperiment": "loop",
@@ -22,11 +24,11 @@ _HOMES = {
     "Oracle": "data",
     "Protocol": "config",
     "RunConfig": "config",
-    "RunResult": "results",
+    "RunResult": "runs",
     "SampleSet": "data",
     "Training": "config",
     "load_data": "data",
-    "read_config": "config",
+    "read_config": "tables",
     "run_grid": "grid",
 }
 

@@ -1,6 +1,6 @@
-"""What the papers' analyses need from a run: small arrays of each cycle, written beside it.
+"""Recordings for the papers' analyses: small arrays of each cycle, saved beside the checkpoint.
 
-They use the labels of the pool, which the selection never sees, and change nothing in the run.
+They use the labels of the pool, which the selection never sees, and do not change the run.
 """
 
 import re
@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
-from dynal_fast.experiment.plain import Count, checked
 from dynal_fast.experiment.training import predict
+from dynal_fast.plain import Count, checked
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.strategy import SelectionContext
 
@@ -34,10 +34,9 @@ class AnalysisRecorder:
     ``loss``
         float32 ``(pool,)``: its cross-entropy, in nats.
     ``score.<name>``
-        float32 ``(pool,)``: each statistic that the strategy tracks, over epochs or over the
-        MC-dropout passes or the committee of its selection, and what else it says that it ranks by
-        (``SelectionContext.scores``); NaN for samples that were not observed or were no candidates
-        (``Protocol.subset``).
+        float32 ``(pool,)``: each statistic that the strategy tracks, over epochs, MC-dropout passes
+        or committee members, and any other score that it reports in ``SelectionContext.scores``;
+        NaN for samples that were not observed or not candidates (``Protocol.subset``).
     ``picks``
         int64 ``(budget,)``: ids, in the order in which the strategy gave them.
     ``followed_ids``, ``trajectories``
@@ -52,7 +51,7 @@ class AnalysisRecorder:
         spread = torch.linspace(0, len(pool) - 1, min(FOLLOWED, len(pool))).round().long()
         self.followed = pool[spread.unique()]
         self.trajectories: list[Tensor] = []
-        self.observed: list[PoolStats] = []  # by the selection, which appends them
+        self.observed: list[PoolStats] = []  # the selection appends to it
 
     def follow(self, model: nn.Module) -> None:
         """Record the followed samples after an epoch."""
@@ -63,7 +62,7 @@ class AnalysisRecorder:
         self.trajectories.append(torch.cat(probabilities).float())
 
     def save(self, folder: Path, context: SelectionContext, picks: Tensor) -> None:
-        """Write what belongs to the cycle of a selection into ``folder``, atomically."""
+        """Write the recording of a selection's cycle into ``folder``, atomically."""
         cycle, model, stats = context.cycle, context.model, context.tracked
         correct, losses = [], []
         for ids, logits in predict(model, self.data.samples, self.pool, BATCH, self.device):

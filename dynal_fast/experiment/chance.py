@@ -1,15 +1,15 @@
-"""Which models ended near chance, so that nobody compares strategies by them."""
+"""Which models ended near chance: their accuracies do not compare strategies."""
 
 import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dynal_fast.experiment.results import GridResult
+    from dynal_fast.experiment.runs import Grid
 
 ABOVE_CHANCE = 0.1  # of the way from chance to no mistake, or twice chance where that is less
 
 
-def near_chance(grid: "GridResult") -> list[str]:
+def near_chance(grid: "Grid") -> list[str]:
     """Return the strategies and seeds whose last model does little more than name one class.
 
     Segmentation is left out: its mean IoU has no such level. So are results of earlier versions,
@@ -37,7 +37,7 @@ def least_meaningful(chance: float, test_samples: int) -> float:
     return max(above, chance + 3 * error)
 
 
-def chance_note(grid: "GridResult") -> str:
+def chance_note(grid: "Grid") -> str:
     """Return a warning that names the models near chance, or nothing where there are none."""
     ended = near_chance(grid)
     if not ended:

@@ -16,21 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynal_fast.experiment.config import canonical_json
-from dynal_fast.experiment.plain import Between, checked, shown, table
+from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.files import remove_leftovers, write_atomically
+from dynal_fast.plain import Between, checked, shown, table
 
+CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 2  # of checkpoints and recordings; the first had no checksum
-_BLANK = "0" * 64  # in the place of the checksum while it is computed
+_BLANK = "0" * 64  # stands for the checksum while the checksum is computed
 _CHECKSUM = re.compile(rb'(?<=\\"checksum\\":\\")[0-9a-f]{64}(?=\\")')
 
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Make ``folder``, keep other runs out of it, and delete what a killed one left half written.
+    """Make and lock ``folder``, and delete unfinished files that a killed run left there.
 
-    The folder itself is locked, so nothing stays behind: the system unlocks it when the process
-    ends, however it ends. Windows and file systems that cannot lock a folder go without.
+    The lock is on the folder itself, so no lock file can be left behind: the system releases it
+    when the process ends. On Windows, and on file systems without such locks, nothing is locked.
 
     Raises
     ------
@@ -65,11 +66,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @dataclass
 class Checkpoint:
-    """What a run needs in order to go on.
+    """What a run needs to resume.
 
     ``facts`` holds plain values: the configuration, and the results and timings so far. The file
-    holds the SHA-256 of itself, with zeros where the digest stands, so that no bit of it can change
-    unnoticed. Files of format 1, of earlier versions, have none and are read as they are.
+    contains its own SHA-256, computed with zeros in its place, so any changed bit is noticed. Files
+    of format 1, of earlier versions, have no checksum and are read without one.
     """
 
     tensors: dict[str, Tensor]
@@ -81,7 +82,7 @@ class Checkpoint:
 
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors.items()}
         facts = self.facts | {"format": FORMAT, "checksum": _BLANK}
-        # One entry: safetensors writes several in an order that changes.
+        # One entry: safetensors writes several in no fixed order.
         blank = save(tensors, {"dynal_fast": canonical_json(facts)})
         digest = hashlib.sha256(blank).hexdigest()
         write_atomically(path, _CHECKSUM.sub(digest.encode(), blank, count=1))
@@ -168,7 +169,7 @@ def check_layout(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what:
     Raises
     ------
     ValueError
-        One has not, is missing or too many.
+        A tensor is missing, unknown, or has another shape or dtype.
 
     >>> check_layout({"bias": torch.zeros(2)}, {"bias": torch.zeros(3)}, "model")
     Traceback (most recent call last):
@@ -188,7 +189,7 @@ def check_layout(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what:
 
 
 class RandomStreams:
-    """Every generator of a run: its own two, and the global ones of torch, NumPy and Python.
+    """All random generators of a run: its own two, and the global ones of torch, NumPy and Python.
 
     ``order`` draws the order of the training samples and ``selection`` belongs to the strategy, so
     that a strategy that draws numbers does not change how the model is trained.
@@ -213,7 +214,7 @@ class RandomStreams:
         Raises
         ------
         ValueError
-            These are no states of generators.
+            They are not states of generators.
         """
         _check_states(self.state()[0], tensors, facts)
         self.order.set_state(tensors["order"])
@@ -221,7 +222,7 @@ class RandomStreams:
         set_global_random_state(tensors, facts)
 
 
-# What the states of NumPy's and Python's generators have beside tensors.
+# The values, beside tensors, in the states of NumPy's and Python's generators.
 _STATE_FACTS: dict[str, tuple[Any, ...]] = {
     "numpy": (Annotated[int, Between(0, 624)], Annotated[int, Between(0, 1)], float),
     "python": (Annotated[int, Between(3, 3)], float | None),
@@ -293,7 +294,7 @@ def set_global_random_state(tensors: Mapping[str, Tensor], facts: Mapping[str, A
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Give the block the global generators to seed, and the caller its own states back."""
+    """Let the block seed the global generators, and restore the caller's states afterwards."""
     tensors, facts = global_random_state()
     try:
         yield

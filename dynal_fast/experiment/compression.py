@@ -7,11 +7,12 @@ import dataclasses
 import time
 from typing import Any
 
-from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState
-from dynal_fast.experiment.measure import measured
-from dynal_fast.experiment.results import CycleResult, CycleTiming
+from dynal_fast.experiment.loop import ActiveLearningExperiment
+from dynal_fast.experiment.runs import CycleResult, CycleTiming
 from dynal_fast.experiment.selection import selection_context
+from dynal_fast.experiment.state import RunState
 from dynal_fast.experiment.training import Trainer, evaluate
+from dynal_fast.measured import measured
 from dynal_fast.strategies.registry import checked_picks
 
 
@@ -20,7 +21,7 @@ class CompressionExperiment(ActiveLearningExperiment):
 
     Which samples are kept is the strategy's choice by the model that was trained on all of them:
     FF-Comp (Algorithm 1 of the long-tail paper) or random ones. Each share is chosen from the whole
-    set, not from the share before. The initial weights are the same in every training.
+    set, not from the previous share. The initial weights are the same in every training.
 
     Parameters
     ----------
@@ -30,8 +31,7 @@ class CompressionExperiment(ActiveLearningExperiment):
     Raises
     ------
     ValueError
-        The strategy does not select from labeled samples, or something is asked for that needs an
-        unlabeled pool.
+        The strategy does not select from labeled samples, or a setting needs an unlabeled pool.
 
     >>> from dynal_fast.experiment import Protocol, Training, load_data
     >>> experiment = CompressionExperiment(

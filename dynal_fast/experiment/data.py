@@ -1,6 +1,6 @@
-"""Samples that carry their ids, and the oracle that holds their labels.
+"""Samples with their ids, and the oracle that holds their labels.
 
-Labels live in the :class:`Oracle` alone: what trains, observes or selects sees ids and inputs.
+Only the :class:`Oracle` has the labels: training, observation and selection see ids and inputs.
 """
 
 import dataclasses
@@ -103,10 +103,10 @@ class SampleSet(Dataset):
         return tuple(self[0][1].shape)
 
     def digest(self) -> str:
-        """Return a SHA-256 that other inputs do not have.
+        """Return a SHA-256 that identifies the inputs.
 
-        It is of all values held in memory, of the names and sizes of files that are decoded as
-        they are needed, and always of some inputs as a model sees them.
+        It covers all values in memory, the names and sizes of files that are decoded on demand, and
+        a few inputs as a model sees them.
         """
         digest = hashlib.sha256()
         held = self.source.images if isinstance(self.source, ImageInputs) else self.source
@@ -123,7 +123,7 @@ class SampleSet(Dataset):
 
 
 class Oracle:
-    """Holds the labels of all samples and tells those that are asked for.
+    """Holds the labels of all samples and gives those of the samples asked for.
 
     >>> oracle = Oracle(torch.tensor([1, 0, 1]), num_classes=2)
     >>> oracle.label(torch.tensor([2, 1]))
@@ -150,7 +150,7 @@ class Oracle:
         Raises
         ------
         ValueError
-            There are fewer samples, or fewer of some class, than are to be drawn.
+            There are too few samples, or too few of some class.
         """
         if size > len(self):
             raise ValueError(f"initial must be at most the {len(self)} samples, got {size}")
@@ -244,7 +244,7 @@ class ExperimentData:
 
     @property
     def metric(self) -> str:
-        """What an evaluation on the test set gives."""
+        """The name of what an evaluation on the test set returns."""
         return "mean IoU" if self.segments else "accuracy"
 
     @classmethod
@@ -272,7 +272,7 @@ class ExperimentData:
         Raises
         ------
         ValueError
-            A label is no integer: nothing is rounded.
+            A label is not an integer.
         """
         labels, test_labels = _labels_of(train), _labels_of(test)
         count = _num_classes(labels, test_labels)
@@ -389,7 +389,7 @@ def _holds_integers(labels: Tensor) -> bool:
 
 
 def _num_classes(*splits: Tensor) -> int:
-    """Return one more than the highest label; what is wrong with the labels is found later."""
+    """Return one more than the highest label; the labels themselves are checked later."""
     return max(
         (
             int(labels.to(torch.int64).max()) + 1

@@ -1,4 +1,4 @@
-"""In what a run departs from the preset that it names."""
+"""How a run departs from the preset that it names."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from dynal_fast.strategies.registry import get_strategy
 
 
 def departures(configuration: Mapping[str, Any], samples: int | None = None) -> list[str]:
-    """Say in what a run departs from the preset that it names: every size as it is and as it was.
+    """List every value in which a run departs from its preset, as it is and as the preset has it.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def departures(configuration: Mapping[str, Any], samples: int | None = None) -> 
     given |= {f"schedule of {k}": v for k, v in configuration.get("schedules", {}).items()}
     for key, value in flat.items():
         if given.get(key, value) != value:
-            found.append(f"{key} {_plainly(given[key])} instead of {_plainly(value)}")
+            found.append(f"{key} {_written(given[key])} instead of {_written(value)}")
     return found
 
 
@@ -54,14 +54,14 @@ def _tracked(names: Iterable[str]) -> set[str]:
     """Return the statistics that the strategies track, none of a strategy that is unknown."""
     tracked: set[str] = set()
     for name in names:
-        with contextlib.suppress(ValueError):  # another program's, in results of its own
+        with contextlib.suppress(ValueError):  # a strategy of another program
             tracked |= set(get_strategy(name).tracks)
     return tracked
 
 
-def _plainly(value: Any) -> str:
+def _written(value: Any) -> str:
     if isinstance(value, list):
-        shown = [_plainly(each) for each in value]
+        shown = [_written(each) for each in value]
         return ", ".join(shown if len(shown) < 5 else [*shown[:2], "…", shown[-1]]) or "none"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"

@@ -1,4 +1,4 @@
-"""What makes a run repeat itself: seeds by purpose, the device, deterministic kernels, digests."""
+"""What makes a run reproducible: a seed for each purpose, deterministic kernels, digests."""
 
 import hashlib
 import platform
@@ -11,18 +11,18 @@ from torch import nn
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """Return a seed below 2**62 that belongs to one purpose of a run."""
+    """Return a seed below 2**62 for one purpose, such as the initial weights, of a run."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 2
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a torch device that is here.
+    """Return a torch device, after checking that this machine has it.
 
     Raises
     ------
     ValueError
-        The name is none, or the device is not on this machine.
+        The name is unknown, or the device is not on this machine.
     """
     try:
         found = torch.empty(0, device=device).device
@@ -49,7 +49,7 @@ def deterministic_algorithms() -> Iterator[None]:
 
 
 def numerics() -> dict[str, Any]:
-    """Return what the last bits of results depend on, and a run can be given again."""
+    """Return the settings that change the last bits of results."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -59,7 +59,7 @@ def numerics() -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> str:
-    """Return the hardware whose kernels round: the GPU, or the instructions of the CPU."""
+    """Return the hardware that rounding depends on: the GPU, or the CPU's instruction set."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"

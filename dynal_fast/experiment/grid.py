@@ -1,4 +1,4 @@
-"""A grid of strategies and seeds: each run in its own folder, the results gathered in one."""
+"""Run a grid of strategies and seeds: each run in its own folder, all results in one file."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from dynal_fast.experiment.config import Protocol, RunConfig
 from dynal_fast.experiment.data import ExperimentData, load_data
 from dynal_fast.experiment.determinism import checked_device
 from dynal_fast.experiment.loop import ActiveLearningExperiment
-from dynal_fast.experiment.results import REFERENCE, GridResult, RunResult
+from dynal_fast.experiment.results import GridResult
+from dynal_fast.experiment.runs import REFERENCE, RunResult
 from dynal_fast.strategies.registry import Strategy, get_strategy
-from dynal_fast.threads import checked_threads
 
 OnEpoch = Callable[[str, int], None]
 SELECTING = ", selecting"
@@ -65,7 +65,7 @@ def run_grid(
     if len(names) < len(config.strategies):
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
     if config.threads:
-        torch.set_num_threads(checked_threads(config.threads))
+        torch.set_num_threads(config.threads)
     if data is None:
         device = checked_device(config.device)
         cache, share = config.data_cache, config.scale

@@ -42,9 +42,9 @@ def embed_samples(
 ) -> Tensor:
     """Return the penultimate activations of ``count`` samples, ``(count, features)``.
 
-    Written in place batch by batch: nothing else of that size exists. The dtype and device are the
-    model's; the rows are in the order of ``batches`` of ``(sample_ids, inputs)``. ``head`` is that
-    of :func:`~dynal_fast.models.penultimate`.
+    Each batch is written in place, so no second array of that size exists. The dtype and device are
+    the model's; the rows are in the order of ``batches`` of ``(sample_ids, inputs)``. ``head`` is
+    that of :func:`~dynal_fast.models.penultimate`.
 
     >>> model = nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
     >>> batches = [(torch.arange(4), torch.ones(4, 2))]

@@ -1,4 +1,4 @@
-"""The loop's side of pool statistics: which are kept, when they observe, over which samples."""
+"""Pool statistics in the loop: which are tracked, and in which epochs they see which samples."""
 
 import time
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ OBSERVATION_BATCH = 512
 class PoolObserver:
     """Streams the unlabeled pool through the model in each epoch that a tracked statistic wants.
 
-    Row i of the statistics is sample i of the data set, labeled or not, so that ids never change.
+    Row i of the statistics is sample i of the data set, labeled or not, so ids never change.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class PoolObserver:
         Names of the scores to track; with none, there are no statistics and nothing is observed.
     schedules
         Observed epochs of a statistic, as in :class:`RunConfig`; those of statistics that are not
-        tracked are left aside, so that one table serves a whole grid of strategies.
+        tracked are ignored, so that one table serves a whole grid of strategies.
 
     Raises
     ------
@@ -62,10 +62,10 @@ class PoolObserver:
             self.stats.drop(ids)
 
     def begin_cycle(self, model: nn.Module, pool: Tensor, first: bool) -> float:
-        """Start the dynamics anew; return the seconds it took.
+        """Reset the statistics over epochs; return the seconds it took.
 
-        Scores that compare cycles compare with the initial model in the first one (temporal output
-        discrepancy, 4.2), so its output is recorded before the first training.
+        In the first cycle, scores that compare cycles compare with the initial model (temporal
+        output discrepancy, 4.2), so its output is recorded before the first training.
         """
         if self.stats is None:
             return 0.0
@@ -116,7 +116,7 @@ def parsed_schedules(schedules: Mapping[str, Schedule]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        A statistic is unknown, or a schedule is in none of the known forms.
+        A statistic is unknown, or a schedule has an unknown form.
 
     >>> parsed_schedules({"prediction_stability": {"last": 5, "interval": 2}, "margin": "final"})
     {'prediction_stability': LastEpochs(n=5, interval=2), 'margin': LastEpochs(n=1, interval=1)}

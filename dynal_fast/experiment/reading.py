@@ -1,6 +1,6 @@
-"""Results as they are read: every value is checked here, so that reports can rely on them.
+"""Read results and check every value, so that reports can rely on them.
 
-Files are edited by hand, cut short, and written by other versions. An error names the file and the
+Files get edited by hand, truncated, and written by other versions. An error names the file and the
 key, what it must be and what it is.
 """
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dynal_fast.experiment.config import RunConfig
-from dynal_fast.experiment.plain import (
+from dynal_fast.experiment.runs import CycleTiming, Grid, RunResult
+from dynal_fast.plain import (
     Between,
     checked,
     hints_of,
@@ -18,12 +19,11 @@ from dynal_fast.experiment.plain import (
     shown,
     table,
 )
-from dynal_fast.experiment.results import CycleTiming, GridResult, RunResult
 
-LONGEST_NAME = 200  # characters: strategies name folders
+LONGEST_NAME = 200  # characters: the name of a strategy is also that of a folder
 
 
-def read_grid(results_file: Path, timings_file: Path | None) -> GridResult:
+def read_grid(results_file: Path, timings_file: Path | None) -> Grid:
     """Read what ``GridResult.save`` wrote, and the timings where there is a file of them.
 
     Raises
@@ -84,7 +84,7 @@ def _table_of(path: Path, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a result of `dynal-fast run`: {error}") from error
 
 
-def _grid(results: Mapping[str, Any]) -> GridResult:
+def _grid(results: Mapping[str, Any]) -> Grid:
     for key in ("configuration", "runs"):
         if key not in results:
             raise ValueError(f"{key} is missing")
@@ -92,16 +92,18 @@ def _grid(results: Mapping[str, Any]) -> GridResult:
     configuration = partly(RunConfig, results["configuration"], "configuration")
     if not results["runs"] and isinstance(results["runs"], list):
         raise ValueError("it holds no run")
-    hints = hints_of(GridResult)
+    hints = hints_of(Grid)
     known = ("runs", "metric", "samples", "test_samples", "chance")
     values = {key: checked(results[key], hints[key], key) for key in known if key in results}
-    grid = GridResult(configuration, **values)
+    grid = Grid(configuration, **values)
     _check_runs(grid)
     return grid
 
 
 def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
-    """Return a table of which some keys are a dataclass's; those of other versions may be there.
+    """Return a table whose keys, where a dataclass has them too, are checked against its hints.
+
+    Keys of other versions may be there.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def partly(cls: Any, values: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def _check_runs(grid: GridResult) -> None:
+def _check_runs(grid: Grid) -> None:
     seen: dict[tuple[str, int], int] = {}
     classes: dict[int, str] = {}
     for i, run in enumerate(grid.runs):
@@ -163,7 +165,7 @@ class _Timed:
     cycles: list[CycleTiming]
 
 
-def _with_timings(grid: GridResult, timings: Mapping[str, Any]) -> GridResult:
+def _with_timings(grid: Grid, timings: Mapping[str, Any]) -> Grid:
     for key in ("environment", "runs"):
         if key not in timings:
             raise ValueError(f"{key} is missing")

@@ -1,27 +1,21 @@
-"""What a run keeps after every cycle, and how it goes on: checked before anything of it is used."""
+"""Save a run after every cycle, and resume it from a checkpoint that was checked whole first."""
 
 import dataclasses
-import json
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynal_fast._version import __version__
 from dynal_fast.experiment.analysis import recorded_cycles
 from dynal_fast.experiment.checkpoint import Checkpoint, check_layout, first_difference, prefixed
-from dynal_fast.experiment.config import canonical_json
-from dynal_fast.experiment.determinism import machine, numerics, weights_digest
-from dynal_fast.experiment.plain import build
+from dynal_fast.experiment.determinism import machine
 from dynal_fast.experiment.reading import check_cycles
-from dynal_fast.experiment.results import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.state import RunSetup, RunState
+from dynal_fast.plain import build
 
-if TYPE_CHECKING:
-    from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState
-
-CHECKPOINT = "checkpoint.safetensors"
 _DERIVED = {"input_shape", "labels", "sha256", "initial_weights"}  # of the data and the model
 
 
@@ -36,30 +30,7 @@ class _Facts:
     machines: list[str] = field(default_factory=list)
 
 
-def configuration(experiment: "ActiveLearningExperiment") -> dict[str, Any]:
-    """Return everything the results depend on: a checkpoint of another configuration is refused."""
-    data = experiment.data
-    values = {
-        "dynal_fast": __version__,
-        "data": data.name,
-        "input_shape": [len(data.samples), *data.samples.input_shape],
-        "labels": data.oracle.digest(),
-        "sha256": experiment.given.digests,
-        "model": experiment.model_name,
-        "initial_weights": weights_digest(experiment.initial_model()),
-        "strategy": experiment.strategy.name,
-        "options": dict(experiment.strategy.options),
-        "seed": experiment.seed,
-        "device": experiment.device.type,
-        "protocol": dataclasses.asdict(experiment.protocol),
-        "training": dataclasses.asdict(experiment.training),
-        "schedules": experiment.schedules,
-        **numerics(),
-    }
-    return json.loads(canonical_json(values))
-
-
-def check_resumes(experiment: "ActiveLearningExperiment") -> None:
+def check_resumes(setup: RunSetup) -> None:
     """Check, before anything is trained, that a run can go on in its directory.
 
     Raises
@@ -68,15 +39,15 @@ def check_resumes(experiment: "ActiveLearningExperiment") -> None:
         What is there is damaged, of another configuration, or without recordings that are asked
         for.
     """
-    if experiment.path is None or not experiment.path.exists():
+    if setup.path is None or not setup.path.exists():
         return
-    facts = _facts(experiment, Checkpoint.load(experiment.path))
-    _check_recordings(experiment, facts.cycles)
+    facts = _facts(setup, Checkpoint.load(setup.path))
+    _check_recordings(setup, facts.cycles)
 
 
-def save(experiment: "ActiveLearningExperiment", state: "RunState") -> None:
+def save(setup: RunSetup, state: RunState) -> None:
     """Write the checkpoint of the cycles so far, where the experiment has a directory."""
-    if experiment.path is None:
+    if setup.path is None:
         return
     random_tensors, random_facts = state.streams.state()
     tensors = {"labeled": state.labeled}
@@ -86,19 +57,19 @@ def save(experiment: "ActiveLearningExperiment", state: "RunState") -> None:
     if state.objective is not None:
         tensors |= prefixed("objective", state.objective.state())
     facts = {
-        "configuration": experiment.configuration,
+        "configuration": setup.configuration,
         "random": random_facts,
         "cycles": [dataclasses.asdict(cycle) for cycle in state.cycles],
         "timings": [dataclasses.asdict(timing) for timing in state.timings],
         "machines": state.machines,
     }
-    Checkpoint(tensors, facts).save(experiment.path)
+    Checkpoint(tensors, facts).save(setup.path)
 
 
-def restore(experiment: "ActiveLearningExperiment", state: "RunState") -> None:
+def restore(setup: RunSetup, state: RunState) -> None:
     """Go on from the checkpoint in the experiment's directory, if there is one.
 
-    A run that goes on with other hardware warns: it may round otherwise.
+    A run that is resumed on other hardware warns: its results may round differently.
 
     Raises
     ------
@@ -106,15 +77,15 @@ def restore(experiment: "ActiveLearningExperiment", state: "RunState") -> None:
         The checkpoint is damaged, belongs to another configuration, or contradicts itself;
         ``state`` is not to be used then.
     """
-    path = experiment.path
+    path = setup.path
     if path is None or not path.exists():
         return
     checkpoint = Checkpoint.load(path)
-    facts = _facts(experiment, checkpoint)
-    _check_recordings(experiment, facts.cycles)
+    facts = _facts(setup, checkpoint)
+    _check_recordings(setup, facts.cycles)
     try:
-        _check_facts(experiment, facts)
-        labeled = _checked_labeled(experiment, facts.cycles, checkpoint.tensors.get("labeled"))
+        _check_facts(setup, facts)
+        labeled = _checked_labeled(setup, facts.cycles, checkpoint.tensors.get("labeled"))
         model = checkpoint.part("model")
         check_layout(state.model.state_dict(), model, "model")
         state.model.load_state_dict(model)
@@ -126,25 +97,25 @@ def restore(experiment: "ActiveLearningExperiment", state: "RunState") -> None:
             state.objective.restore(objective)
     except ValueError as error:
         raise ValueError(f"{path} cannot be gone on from: {error}") from error
-    state.labeled, state.targets = labeled, experiment.data.oracle.label(labeled)
+    state.labeled, state.targets = labeled, setup.data.oracle.label(labeled)
     state.cycles, state.timings = facts.cycles, facts.timings
-    _follow_machine(experiment, state, facts)
+    _follow_machine(setup, state, facts)
 
 
-def _facts(experiment: "ActiveLearningExperiment", checkpoint: Checkpoint) -> _Facts:
+def _facts(setup: RunSetup, checkpoint: Checkpoint) -> _Facts:
     try:
         facts = build(_Facts, checkpoint.facts)
     except ValueError as error:
-        raise ValueError(f"{experiment.path} is not a checkpoint of a run: {error}") from error
-    _check_configuration(experiment, facts)
+        raise ValueError(f"{setup.path} is not a checkpoint of a run: {error}") from error
+    _check_configuration(setup, facts)
     return facts
 
 
-def _check_configuration(experiment: "ActiveLearningExperiment", facts: _Facts) -> None:
-    ours, theirs = experiment.configuration, facts.configuration
-    if "sha256" not in theirs:  # format 1: it says less
+def _check_configuration(setup: RunSetup, facts: _Facts) -> None:
+    ours, theirs = setup.configuration, facts.configuration
+    if "sha256" not in theirs:  # format 1 had fewer keys
         ours = {key: value for key, value in ours.items() if key in theirs}
-    # What somebody chose says more than what follows from it.
+    # Name a setting that the user chose rather than a value derived from it.
     mine, other = ({k: v for k, v in each.items() if k not in _DERIVED} for each in (ours, theirs))
     difference = first_difference(mine, other) or first_difference(ours, theirs)
     if not difference:
@@ -156,56 +127,52 @@ def _check_configuration(experiment: "ActiveLearningExperiment", facts: _Facts) 
         )
     else:
         advice = "Choose another output directory, or delete this one to start over."
-    raise ValueError(
-        f"{experiment.path} belongs to a different configuration: {difference}. {advice}"
-    )
+    raise ValueError(f"{setup.path} belongs to a different configuration: {difference}. {advice}")
 
 
-def _check_facts(experiment: "ActiveLearningExperiment", facts: _Facts) -> None:
-    cycles, samples = facts.cycles, len(experiment.given.samples)
-    run = RunResult(experiment.strategy.name, experiment.seed, experiment.initial_ids, cycles)
-    check_cycles(run, "run", samples, bool(experiment.protocol.compress))
+def _check_facts(setup: RunSetup, facts: _Facts) -> None:
+    cycles, samples = facts.cycles, len(setup.given.samples)
+    run = RunResult(setup.strategy.name, setup.seed, setup.initial_ids, cycles)
+    check_cycles(run, "run", samples, bool(setup.protocol.compress))
     if [timing.cycle for timing in facts.timings] != [cycle.cycle for cycle in cycles]:
         raise ValueError("timings must be those of the cycles")
-    counts = experiment.protocol.labeled_counts()
+    counts = setup.protocol.labeled_counts()
     if len(cycles) > len(counts):
         raise ValueError(f"cycles must be at most {len(counts)}, got {len(cycles)}")
     for cycle, count in zip(cycles, counts, strict=False):
-        exact = not experiment.protocol.compress or cycle.cycle == 0
+        exact = not setup.protocol.compress or cycle.cycle == 0
         if cycle.labeled > count or (exact and cycle.labeled < count):
             raise ValueError(f"cycles[{cycle.cycle}].labeled must be {count}, got {cycle.labeled}")
 
 
-def _checked_labeled(
-    experiment: "ActiveLearningExperiment", cycles: list[CycleResult], labeled: Tensor | None
-) -> Tensor:
+def _checked_labeled(setup: RunSetup, cycles: list[CycleResult], labeled: Tensor | None) -> Tensor:
     """Return the ids of the labeled samples: the initial ones and those that the cycles picked."""
     if labeled is None or labeled.dtype != torch.int64 or labeled.ndim != 1:
         raise ValueError("labeled must be int64 (samples,)")
     if not len(labeled):
         raise ValueError("labeled must name at least one sample, got none")
-    entries, low, high = len(experiment.data.samples), int(labeled.min()), int(labeled.max())
+    entries, low, high = len(setup.data.samples), int(labeled.min()), int(labeled.max())
     if low < 0 or high >= entries:
         raise ValueError(f"labeled must be in 0 .. {entries - 1}, got {low if low < 0 else high}")
     if len(labeled.unique()) < len(labeled):
         raise ValueError("labeled must be distinct, and one sample is there twice")
-    expected = experiment.initial_ids
+    expected = setup.initial_ids
     for cycle in cycles:
         if cycle.selected:
-            kept = [] if experiment.protocol.compress else expected
+            kept = [] if setup.protocol.compress else expected
             expected = [*kept, *cycle.selected]
     if len(labeled) != len(expected):
         raise ValueError(f"labeled must be {len(expected)} samples, got {len(labeled)}")
-    if experiment.originals(labeled).tolist() != expected:
+    if setup.originals(labeled).tolist() != expected:
         raise ValueError("labeled must be the initial samples and those that the cycles selected")
     return labeled
 
 
-def _check_recordings(experiment: "ActiveLearningExperiment", cycles: list[CycleResult]) -> None:
-    """Refuse ``analysis`` where a cycle is over that was not recorded: only training records."""
-    if not experiment.analysis or experiment.path is None:
+def _check_recordings(setup: RunSetup, cycles: list[CycleResult]) -> None:
+    """Refuse ``analysis`` if a finished cycle was not recorded: it cannot be recorded later."""
+    if not setup.analysis or setup.path is None:
         return
-    folder = experiment.path.parent
+    folder = setup.path.parent
     missing = {cycle.cycle for cycle in cycles if cycle.selected} - recorded_cycles(folder)
     if missing:
         raise ValueError(
@@ -214,16 +181,14 @@ def _check_recordings(experiment: "ActiveLearningExperiment", cycles: list[Cycle
         )
 
 
-def _follow_machine(
-    experiment: "ActiveLearningExperiment", state: "RunState", facts: _Facts
-) -> None:
-    here = machine(experiment.device)
+def _follow_machine(setup: RunSetup, state: RunState, facts: _Facts) -> None:
+    here = machine(setup.device)
     state.machines = [*facts.machines]
-    if here in state.machines[-1:] or experiment.finished(state.cycles):
+    if here in state.machines[-1:] or setup.finished(state.cycles):
         return
     if state.machines:
         warnings.warn(
-            f"{experiment.path} goes on with {here} after {state.machines[-1]}: results may differ "
+            f"{setup.path} goes on with {here} after {state.machines[-1]}: results may differ "
             "in their last bits from those of one machine",
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
-"""Segmentation in the loop: a class for every pixel, one number and one query for every image.
+"""Segmentation in the loop: a class for every pixel, and a score for every image.
 
-Semi-supervised active learning with temporal output discrepancy, section 5.3. Whole label maps are
-asked for, so what selects is one score for each image: the mean over its pixels.
+Semi-supervised active learning with temporal output discrepancy, section 5.3. The oracle labels
+whole images, so each image has one score: the mean over its pixels.
 """
 
 import copy
@@ -37,7 +37,7 @@ class LabelMaps:
     maps
         uint8 ``(images, height, width)``, 255 where a pixel is void.
     ids
-        The images that this is about, int64 ``(n,)``; by default all.
+        The images to take, int64 ``(n,)``; by default all.
     """
 
     def __init__(self, maps: LazyStack, ids: Tensor | None = None) -> None:
@@ -53,7 +53,7 @@ class LabelMaps:
 
 
 class MapOracle:
-    """Holds the label maps of all images and tells those that are asked for."""
+    """Holds the label maps of all images and gives those of the images asked for."""
 
     def __init__(self, maps: LazyStack, num_classes: int) -> None:
         self.maps = maps
@@ -207,11 +207,11 @@ class ImageScores:
 
 
 class ImageObserver:
-    """The loop's side of :class:`ImageScores`, in the place of a ``PoolObserver``.
+    """Observes images in the loop, as ``PoolObserver`` does samples.
 
-    Nothing is observed before the last epoch of a training: no score of images follows the epochs.
-    For ``cod`` (eq. 5) the model at the end of the last cycle is kept instead of its outputs, which
-    for 2,975 images of 1,024 x 2,048 pixels and 19 classes would be 474 GB.
+    It observes only after the last epoch of a training, as no score of images is over epochs. For
+    ``cod`` (eq. 5) it keeps the model at the end of the last cycle and not its outputs, which for
+    2,975 images of 1,024 x 2,048 pixels and 19 classes would take 474 GB.
 
     Raises
     ------
@@ -232,7 +232,7 @@ class ImageObserver:
         self.earlier: nn.Module | None = None
 
     def drop(self, ids: Tensor) -> None:
-        """Do nothing: the next pass skips images that became labeled."""
+        """Do nothing: the next pass leaves out the images that became labeled."""
 
     def begin_cycle(self, model: nn.Module, pool: Tensor, first: bool) -> float:
         """Keep ``model``, that of the end of the last cycle or the initial one, to compare with."""
@@ -263,7 +263,7 @@ class ImageObserver:
         return time.perf_counter() - start
 
     def state(self) -> dict[str, Tensor]:
-        """Return nothing: a cycle needs of the one before no more than its model."""
+        """Return nothing: the next cycle needs only the model of this one."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -273,12 +273,12 @@ class ImageObserver:
 def check_segmentation(
     strategy: Strategy, protocol: Protocol, training: Training, analysis: bool
 ) -> None:
-    """Check that nothing is asked for that needs one label for each sample.
+    """Check that no setting needs one label for each sample.
 
     Raises
     ------
     ValueError
-        Something is; the message names it.
+        Something does; the message names it.
     """
     refused = {
         "analysis": analysis,

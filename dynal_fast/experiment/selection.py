@@ -1,9 +1,8 @@
-"""What the loop shows a strategy: the candidates, the model, and passes over them on demand."""
+"""The context that the loop gives to a strategy: candidates, model, and passes on demand."""
 
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +12,23 @@ from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.determinism import derived_seed
 from dynal_fast.experiment.models import embed_samples
 from dynal_fast.experiment.observation import OBSERVATION_BATCH, mc_dropout_stats
+from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.experiment.training import Trainer
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.strategy import SelectionContext
 
-if TYPE_CHECKING:
-    from dynal_fast.experiment.loop import ActiveLearningExperiment, RunState
-
 MC_DROPOUT_PASSES = 10
 
 
 def selection_context(
-    experiment: "ActiveLearningExperiment",
-    state: "RunState",
+    setup: RunSetup,
+    state: RunState,
     pool: Tensor,
     budget: int,
     recorder: AnalysisRecorder | None = None,
 ) -> SelectionContext:
-    """Return the context of the selection that follows a training of ``experiment``.
+    """Return the context of the selection that follows a training of this run.
 
     Parameters
     ----------
@@ -41,20 +38,20 @@ def selection_context(
     budget
         The number of picks.
     recorder
-        Gets the statistics that the strategy asks for.
+        Also records the statistics that the strategy asks for.
     """
-    data, model, device = experiment.data, state.model, experiment.device
-    needs, subset = experiment.strategy.needs, experiment.protocol.subset
+    data, model, device = setup.data, state.model, setup.device
+    needs, subset = setup.strategy.needs, setup.protocol.subset
     candidates = pool
     if subset and subset < len(pool):
         order = torch.randperm(len(pool), generator=state.streams.selection)
         candidates = pool[order[:subset]].sort().values
 
     def batches(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(data.samples.loader(ids, experiment.batch))
+        return iter(data.samples.loader(ids, setup.batch))
 
     def embeddings(ids: Tensor) -> Tensor:
-        return embed_samples(model, batches(ids), len(ids), device, experiment.head)
+        return embed_samples(model, batches(ids), len(ids), device, setup.head)
 
     def mc_dropout(track: tuple[str, ...]) -> PoolStats:
         stats = mc_dropout_stats(
@@ -72,7 +69,7 @@ def selection_context(
         return stats
 
     def committee(members: int, track: tuple[str, ...]) -> PoolStats:
-        others = (trained_member(experiment, state, member) for member in range(1, members))
+        others = (trained_member(setup, state, member) for member in range(1, members))
         stats = committee_stats(
             itertools.chain([model], others),
             lambda: data.samples.loader(candidates, OBSERVATION_BATCH),
@@ -93,24 +90,22 @@ def selection_context(
         generator=state.streams.selection,
         cycle=len(state.cycles),
         model=model,
-        strategy=experiment.strategy,
+        strategy=setup.strategy,
         batches=batches,
         tracked=state.observer.stats,
         embedder=embeddings if "embeddings" in needs else None,
         mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
         committee_observer=committee if "committee" in needs else None,
         oracle=data.oracle.label if "oracle" in needs else None,
-        epochs=experiment.training.epochs,
+        epochs=setup.training.epochs,
     )
 
 
-def trained_member(
-    experiment: "ActiveLearningExperiment", state: "RunState", member: int
-) -> nn.Module:
+def trained_member(setup: RunSetup, state: RunState, member: int) -> nn.Module:
     """Return a further model of the cycle, trained on the labeled samples alone.
 
-    Its initial weights, the order of its batches and its dropout belong to the seed of the run, the
-    cycle and the number of the member, so that a run that goes on trains the same ones.
+    Its initial weights, the order of its batches and its dropout depend on the seed of the run, the
+    cycle and the number of the member alone, so a resumed run trains the same members.
 
     Raises
     ------
@@ -118,13 +113,13 @@ def trained_member(
         Its training diverged.
     """
     name = f"committee member {member} of cycle {len(state.cycles)}"
-    model = experiment.initial_model(name)
-    trainer = Trainer(model, experiment.training, experiment.device)
-    order = torch.Generator().manual_seed(derived_seed(experiment.seed, f"{name}, order"))
+    model = setup.initial_model(name)
+    trainer = Trainer(model, setup.training, setup.device)
+    order = torch.Generator().manual_seed(derived_seed(setup.seed, f"{name}, order"))
     with own_random_state():
-        torch.manual_seed(derived_seed(experiment.seed, f"{name}, training"))
-        for _ in range(experiment.training.epochs):
-            loss = trainer.run_epoch(experiment.data.samples, state.labeled, state.targets, order)
+        torch.manual_seed(derived_seed(setup.seed, f"{name}, training"))
+        for _ in range(setup.training.epochs):
+            loss = trainer.run_epoch(setup.data.samples, state.labeled, state.targets, order)
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the training loss of {name} is {loss}; a lower learning_rate may help"

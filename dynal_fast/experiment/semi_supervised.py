@@ -110,7 +110,7 @@ class TwoHeads(nn.Module):
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         self.model = model
-        # A copy runs, so that batch statistics and modes of the model stay as they are.
+        # Run a copy: batch statistics and modes of the model must not change.
         features = embed(copy.deepcopy(model).eval(), torch.zeros(1, *input_shape))
         self.second_head = nn.Linear(features.shape[1], num_classes)
 
@@ -126,7 +126,7 @@ class TwoHeads(nn.Module):
 
 
 class Objective:
-    """The loss of a step and the baseline model behind it, over all cycles of a run.
+    """The loss of a step, and the baseline model it needs, over all cycles of a run.
 
     Call :meth:`begin_cycle` before each training, :meth:`loss` and :meth:`after_step` in each step.
 
@@ -147,12 +147,12 @@ class Objective:
         parameters only, in training mode.
     initial
         What the average of ``"tod-code"`` starts from: the authors take an independently
-        initialised network. The other variants leave it aside.
+        initialised network. The other variants ignore it.
 
     Raises
     ------
     TypeError
-        The variant is ``"tod-code"`` and ``initial`` is no :class:`TwoHeads`.
+        The variant is ``"tod-code"`` and ``initial`` is not a :class:`TwoHeads`.
     """
 
     def __init__(self, training: Training, initial: nn.Module) -> None:
@@ -178,7 +178,7 @@ class Objective:
         Raises
         ------
         TypeError
-            The variant is ``"tod-code"`` and ``model`` is no :class:`TwoHeads`.
+            The variant is ``"tod-code"`` and ``model`` is not a :class:`TwoHeads`.
         """
         self.model = model
         if self.variant == "cyclic":
@@ -215,7 +215,7 @@ class Objective:
         return overall_loss(logits, targets, unlabeled_logits, baseline_logits, self.weight)
 
     def after_step(self) -> None:
-        """Move the baseline after a step of the optimizer, where it moves."""
+        """Update the baseline after a step of the optimizer, if it is a moving average."""
         self.steps += 1
         if self._teacher is not None:
             self._teacher.update()

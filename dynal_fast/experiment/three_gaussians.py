@@ -1,4 +1,4 @@
-"""The 2-D example of the long-tail paper (section 5): what each method asks for, round by round."""
+"""The 2-D example of the long-tail paper (section 5): what each method labels, round by round."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strat
 
 METHODS = ("least_confidence", "farthest_first", "random")
 SAMPLES, TEST_SAMPLES, LABELED = 200, 2000, 30
-# Not in the paper, which shows the three apart on a line; the middle one is the negative class.
+# Chosen here: the paper only shows three on a line. The middle one is the negative class.
 CENTRES, DEVIATION = ((-3.0, 0.0), (0.0, 0.0), (3.0, 0.0)), 0.7
 TRAINING = Training(epochs=40, batch_size=LABELED, optimizer="adam", learning_rate=0.1)
 HIDDEN = 16
@@ -85,7 +85,7 @@ def run_course(method: str, seed: int) -> Course:
                 regions[count] = context.model.eval()(grid_points()).argmax(1).bool().view(GRID)
         return strategy.select(context)
 
-    # One cycle more than there are labels: the last model is seen by a selection as well.
+    # One cycle more than there are labels, so that a selection sees the last model, too.
     result = ActiveLearningExperiment(
         data,
         _classifier,

@@ -1,4 +1,4 @@
-"""Train one cycle's model and evaluate it."""
+"""Train the model of one cycle, and evaluate it."""
 
 import math
 from collections.abc import Iterator
@@ -63,16 +63,16 @@ class Trainer:
     ) -> float:
         """Train on every labeled sample once, in random order, and return the mean loss.
 
-        With an objective, each batch has one of as many unlabeled samples beside it, as long as
-        there are any: the pool in random order, again and again.
+        With an objective, each labeled batch is paired with an unlabeled one of the same size, as
+        long as the pool is not empty: the pool in random order, repeated as needed.
 
         Parameters
         ----------
         ids, targets
-            int64 ``(labeled,)``: the labeled samples and the labels that the oracle told, or their
+            int64 ``(labeled,)``: the labeled samples and their labels from the oracle, or their
             label maps, whose void pixels cross-entropy ignores.
         generator
-            Draws the order, and the changes of augmentation.
+            Draws the order and the augmentation.
         pool
             int64 ``(pool,)``: the unlabeled samples, for the objective.
         """
@@ -124,8 +124,8 @@ def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimiz
 def even_batches(count: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Split a random order of ``range(count)`` into the fewest batches, all about equally large.
 
-    Full batches could leave a single sample over, on which batch normalisation would fail; an even
-    split does not, where ``batch_size`` is at least 3.
+    Full batches could leave a last batch of one sample, on which batch normalisation fails. Even
+    ones cannot, if ``batch_size`` is at least 3.
 
     >>> [len(rows) for rows in even_batches(65, 32, torch.Generator().manual_seed(0))]
     [22, 22, 21]
@@ -145,7 +145,7 @@ def repeated(ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 class Evaluation(NamedTuple):
-    """The metric on the test set, and of each class; None of classes that do not occur there."""
+    """The metric on the test set, overall and for each class; None for a class without samples."""
 
     score: float
     by_class: list[float | None]
@@ -159,7 +159,7 @@ def accuracy(
     batch_size: int,
     device: torch.device,
 ) -> Evaluation:
-    """Return the share of ``samples`` whose highest logit is at their label."""
+    """Return the share of ``samples`` whose highest logit is that of their label."""
     correct = torch.zeros(num_classes, dtype=torch.int64)
     for ids, logits in predict(model, samples, torch.arange(len(labels)), batch_size, device):
         truth = labels[ids.cpu()]

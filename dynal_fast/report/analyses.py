@@ -1,7 +1,7 @@
 """The papers' analyses of what ``--analysis`` recorded: which samples a score ranks high.
 
-Samples of equal score stand in no order; everything here is the mean over all their orders, so that
-a score of few values, such as label dispersion, is not judged by the order of ids.
+Samples of equal score have no order: all results are means over their orders, so that a score with
+few distinct values, such as label dispersion, is not judged by the order of ids.
 """
 
 import numpy as np

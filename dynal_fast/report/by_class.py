@@ -1,4 +1,4 @@
-"""The part of a report about single classes: which of them more labels help."""
+"""The part of a report about single classes: which of them profit from more labels."""
 
 from collections.abc import Mapping, Sequence
 

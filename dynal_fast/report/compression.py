@@ -5,9 +5,9 @@ from itertools import pairwise
 
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.report.html import section, table
+from dynal_fast.report.learning_curve import learning_curve
 from dynal_fast.report.markup import Markup
 from dynal_fast.report.runs import Method
-from dynal_fast.report.table import learning_curve
 
 
 def compression(methods: Sequence[Method]) -> Markup:

@@ -1,5 +1,6 @@
 """Learning curves as pictures."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,20 @@ from typing import Any
 
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
 from dynal_fast.files import write_atomically
-from dynal_fast.report.table import learning_curve
+from dynal_fast.report.html import STYLESHEET
+from dynal_fast.report.learning_curve import drawn, learning_curve
+from dynal_fast.report.svg import styles
 
-# After Okabe and Ito, for colour-blind readers, and dark enough for text on white.
-COLOURS = ("#0072B2", "#D55E00", "#008763", "#A8457E", "#B37A00", "#5B4BB7", "#7A4A3A", "#3391CC")
-MARKERS = "sD^vPX*h"
-BASELINE_COLOUR = "#6B7280"
+MARKERS = {  # of the page: those of matplotlib
+    "square": "s",
+    "diamond": "D",
+    "triangle": "^",
+    "cross": "X",
+    "down": "v",
+    "pentagon": "p",
+    "plus": "P",
+    "circle": "o",
+}
 
 
 def draw_learning_curves(
@@ -21,8 +30,8 @@ def draw_learning_curves(
     """Write ``name.png`` and ``name.svg`` and return their paths.
 
     One line for each strategy: the mean test accuracy over seeds against the number of labeled
-    samples, with one standard deviation as a band; a dashed line for training on all labels. Below,
-    whose protocol it is and in what the run departs from it.
+    samples, with one standard deviation as a band; a dashed line for training on all labels. The
+    note below names the preset and every departure from it.
     """
     import io
 
@@ -56,38 +65,27 @@ def draw_learning_curves(
 
 def _draw(axes: Any, grid: GridResult) -> None:
     ends: list[tuple[float, str, str]] = []
-    colours = iter(COLOURS * (1 + len(grid.strategies()) // len(COLOURS)))
-    markers = iter(MARKERS * (1 + len(grid.strategies()) // len(MARKERS)))
+    colours = page_colours()
     all_counts: list[int] = []
-    for name in grid.strategies():
-        curve = learning_curve(grid, name)
-        counts = list(curve)
-        means = [100 * mean for mean, _ in curve.values()]
-        deviations = [100 * deviation for _, deviation in curve.values()]
-        baseline = name == "random"
-        colour = BASELINE_COLOUR if baseline else next(colours)
+    for name, style in styles(grid.strategies()).items():
+        curve, colour = drawn(learning_curve(grid, name)), colours[style.colour]
         axes.fill_between(
-            counts,
-            [mean - deviation for mean, deviation in zip(means, deviations, strict=True)],
-            [mean + deviation for mean, deviation in zip(means, deviations, strict=True)],
-            color=colour,
-            alpha=0.10,
-            linewidth=0,
+            curve.counts, curve.lows, curve.highs, color=colour, alpha=0.10, linewidth=0
         )
         axes.plot(
-            counts,
-            means,
+            curve.counts,
+            curve.means,
             color=colour,
-            marker="o" if baseline else next(markers),
+            marker=MARKERS[style.marker],
             markersize=5.5,
             markeredgecolor="white",
             markeredgewidth=0.7,
             linewidth=1.8,
-            linestyle=":" if baseline else "-",
+            linestyle=(0, tuple(map(float, style.dashes.split()))) if style.dashes else "-",
             label=name,
         )
-        ends.append((means[-1], name, colour))
-        all_counts += counts
+        ends.append((curve.means[-1], name, colour))
+        all_counts += curve.counts
     reference = grid.reference_accuracies()
     if reference:
         level = 100 * mean_and_deviation(reference)[0]
@@ -104,6 +102,12 @@ def _draw(axes: Any, grid: GridResult) -> None:
     axes.grid(axis="y", color="#E5E7EB", linewidth=0.8)
     axes.set_axisbelow(True)
     _label_ends(axes, ends, counts)
+
+
+def page_colours() -> dict[str, str]:
+    """Return the colours that the page's stylesheet gives to its classes on a light screen."""
+    light = STYLESHEET.read_text("utf-8").partition("@media")[0]
+    return dict(re.findall(r"--(c\d|base): (#[0-9a-f]{6})", light))
 
 
 def _label_ends(axes: Any, ends: list[tuple[float, str, str]], counts: Sequence[int]) -> None:

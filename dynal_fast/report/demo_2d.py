@@ -1,4 +1,4 @@
-"""The page of ``dynal-fast demo-2d``: what the methods ask for in the plane, and their numbers."""
+"""The page of ``dynal-fast demo-2d``: which points the methods label, and the results."""
 
 import dataclasses
 import itertools
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dynal_fast.aligned import aligned
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.three_gaussians import (
     EXTENT,
@@ -20,7 +21,6 @@ from dynal_fast.report.html import LARGE_PANEL, both_widths, legend, page, panel
 from dynal_fast.report.markup import Markup, element
 from dynal_fast.report.of_results import percent
 from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles
-from dynal_fast.report.table import aligned
 
 SIDE_BY_SIDE = ("least_confidence", "farthest_first")
 NEGATIVE, POSITIVE = Style("c1", "circle"), Style("c0", "square")

@@ -10,7 +10,7 @@ from dynal_fast.report.svg import Chart, Style, swatch
 STYLESHEET = Path(__file__).with_name("page.css")
 WIDE, NARROW = (760, 380), (340, 300)  # pixels: on a desktop, on a phone
 PANEL, LARGE_PANEL = (300, 225), (400, 280)
-# Nothing may be fetched, by whatever a name in the results says.
+# The page must not load anything, whatever a name in the results contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 NOTHING = joined([])
 

@@ -1,7 +1,7 @@
-"""The one place where text becomes HTML: everything that is not markup already is escaped.
+"""Text becomes HTML here and nowhere else: everything that is not :class:`Markup` is escaped.
 
-Markup comes from the functions here alone. Whatever else meets it, by ``+`` or as a child of an
-element, is text; a part of a page that was put together in another way arrives escaped, and shows.
+Only the functions here make markup. Any other string that is added to it, or given as a child of an
+element, is text; HTML put together in another way comes out escaped, which shows at once.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape
 
 _VOID = {"meta", "link"}  # of HTML, which have no end tag
-# What neither HTML nor XML can hold: control characters, halves of surrogate pairs.
+# Characters that HTML and XML cannot hold: control characters, lone surrogates.
 _UNWRITABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -60,7 +60,7 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def document(head: Iterable[str], body: Iterable[str], stylesheet: str) -> Markup:
-    """Return a whole page; the stylesheet is the package's own and is taken as it is.
+    """Return a whole page; the stylesheet is the package's own and is not escaped.
 
     Raises
     ------

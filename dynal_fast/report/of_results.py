@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable, Sequence
 
-from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.report.html import NOTHING, both_widths, legend, missing, section, table
+from dynal_fast.report.learning_curve import Curve, drawn, learning_curve
 from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Experiment, Method
 from dynal_fast.report.svg import (
@@ -16,10 +18,8 @@ from dynal_fast.report.svg import (
     logarithmic,
     marked,
 )
-from dynal_fast.report.table import learning_curve
 
 Styles = dict[str, Style]
-Curve = dict[int, tuple[float, float]]
 SHORTEST = 1e-9  # seconds, which a logarithmic scale can hold and no clock tells from none
 
 
@@ -40,12 +40,8 @@ def learning_curves(
         for experiment in experiments
         if (levels := experiment.grid.reference_accuracies())
     ]
-    reached = [
-        min(100.0, max(0.0, 100 * (mean + sign * deviation)))
-        for curve in curves.values()
-        for mean, deviation in curve.values()
-        for sign in (-1, 1)
-    ]
+    lines = {name: drawn(curve) for name, curve in curves.items()}
+    reached = [end for line in lines.values() for end in (*line.lows, *line.highs)]
 
     def draw(width: int, height: int) -> Chart:
         x = marked(counts)
@@ -53,18 +49,14 @@ def learning_curves(
         chart = Chart(x, y, "labeled samples", f"test {metric} (%)", width, height)
         for level in references:
             chart.rule(y=level, label="all data" if level == max(references) else "")
-        for name, curve in curves.items():
-            xs, means = list(curve), [100 * mean for mean, _ in curve.values()]
-            spread = [100 * deviation for _, deviation in curve.values()]
-            if any(spread):
-                lows = [max(0.0, m - d) for m, d in zip(means, spread, strict=True)]
-                highs = [min(100.0, m + d) for m, d in zip(means, spread, strict=True)]
-                chart.band(xs, lows, highs, styles[name])
-            chart.line(xs, means, styles[name])
-        for name, curve in curves.items():
-            means = [100 * mean for mean, _ in curve.values()]
-            tips = [f"{name}: {count:,} labeled, {100 * curve[count][0]:.1f} %" for count in curve]
-            chart.points(list(curve), means, styles[name], tips)
+        for name, line in lines.items():
+            if line.lows != line.highs:
+                chart.band(line.counts, line.lows, line.highs, styles[name])
+            chart.line(line.counts, line.means, styles[name])
+        for name, line in lines.items():
+            each = zip(line.counts, line.means, strict=True)
+            tips = [f"{name}: {count:,} labeled, {mean:.1f} %" for count, mean in each]
+            chart.points(line.counts, line.means, styles[name], tips)
         return chart
 
     ends = ", ".join(f"{name} {100 * list(c.values())[-1][0]:.1f} %" for name, c in curves.items())
@@ -76,7 +68,7 @@ def learning_curves(
     notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
     changed = [note.partition(":")[0] for note in notes if note.startswith("Not ")]
     text = " ".join([text, *(f"{note}: what differs stands at the top." for note in changed)])
-    drawn = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
+    picture = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
     numbers = _every_seed(methods, counts)
     if references:
         rows = [
@@ -88,7 +80,7 @@ def learning_curves(
             header = ["all data", "seed", f"test {metric} (%)"]
             numbers += table(header, rows, f"{capitalized(metric)} on all data")
     numbers += _steps(methods, counts)
-    return section("learning-curves", "Learning curves", text, drawn, numbers)
+    return section("learning-curves", "Learning curves", text, picture, numbers)
 
 
 def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
@@ -213,14 +205,14 @@ def costs(methods: Sequence[Method], styles: Styles) -> Markup:
         f"in the table. Measured on: {'; '.join(machines)}."
     )
     times = {name: (min(v), mean_and_deviation(v)[0], max(v)) for name, v in seconds.items()}
-    drawn = _rows(
+    picture = _rows(
         times,
         styles,
         logarithmic([value for values in times.values() for value in values], duration),
         "time of a selection (logarithmic)",
         duration,
     )
-    drawn += _rows(
+    picture += _rows(
         {name: (0.0, value, value) for name, value in memory.items()},
         styles,
         linear([0.0, *memory.values()]),
@@ -238,7 +230,7 @@ def costs(methods: Sequence[Method], styles: Styles) -> Markup:
     header = ["method", "select, least (ms)", "select, mean (ms)", "select, most (ms)"]
     header += ["peak extra memory (MiB)", "observe the pool, mean (ms)", "train, mean (ms)"]
     numbers = table([*header, "selections"], rows, "Time and memory per selection")
-    return section("cost", title, text, drawn, numbers)
+    return section("cost", title, text, picture, numbers)
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""The part of a report that says what strategies said about their selections, such as a bound."""
+"""The part of a report with what strategies reported about their selections, such as a bound."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def selection_reports(methods: Sequence[Method]) -> Markup:
 
 
 def over_seeds(values: Sequence[float | str]) -> str:
-    """Return numbers as mean ± standard deviation, and anything else as how often it was said.
+    """Return numbers as mean ± standard deviation, and other values with how often they occur.
 
     >>> over_seeds([1.0, 2.0]), over_seeds([2.5]), over_seeds([])
     ('1.5 ± 0.71', '2.5', '')
@@ -68,7 +68,7 @@ def over_seeds(values: Sequence[float | str]) -> str:
     if not values:
         return ""
     if any(isinstance(value, bool | str) for value in values):
-        counts = Counter(_said(value) for value in values).most_common()
+        counts = Counter(_text(value) for value in values).most_common()
         if len(counts) == 1:
             return counts[0][0]
         return ", ".join(f"{text} ({count})" for text, count in counts)
@@ -76,5 +76,5 @@ def over_seeds(values: Sequence[float | str]) -> str:
     return f"{mean:.4g} ± {deviation:.2g}" if len(values) > 1 else f"{mean:.4g}"
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""What the pictures need of the recordings of one run, reduced to a few small arrays."""
+"""The recordings of one run, reduced to the small arrays that the pictures need."""
 
 from dataclasses import dataclass, field
 

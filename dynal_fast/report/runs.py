@@ -1,4 +1,4 @@
-"""The runs that a report is about: read, checked to be comparable, and gathered by method."""
+"""Read the runs of a report, check that they compare, and gather them by method."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from dynal_fast.experiment.config import RunConfig, canonical_json, merge_tables
-from dynal_fast.experiment.results import RESULTS, GridResult, RunResult
+from dynal_fast.experiment.config import RunConfig
+from dynal_fast.experiment.results import RESULTS, GridResult
+from dynal_fast.experiment.runs import RunResult
+from dynal_fast.experiment.tables import canonical_json, merge_tables
 
-# What two parts of one experiment may differ in: which runs there are, and how they were run.
+# Keys in which two parts of one experiment may differ: which runs, on which machine.
 _OF_A_PART = {"strategies", "seeds", "reference", "analysis", "preset"}
 _OF_A_PART |= {"device", "threads", "data_root", "data_cache"}
 Arrays = dict[str, np.ndarray]
@@ -91,7 +93,7 @@ def load_experiments(paths: Iterable[str | Path]) -> list[Experiment]:
                 )
     experiments: dict[str, list[_Part]] = {}
     for part in parts:
-        # A key that the results are too old to hold had what is now its default.
+        # Results of older versions lack newer keys, whose defaults are the old behaviour.
         whole = merge_tables(RunConfig().to_mapping(), part.grid.configuration)
         settings = {k: v for k, v in whole.items() if k not in _OF_A_PART}
         experiments.setdefault(canonical_json(settings), []).append(part)

@@ -1,4 +1,4 @@
-"""Charts as SVG text that takes its colours from the CSS of the page around it."""
+"""Charts as SVG, coloured by the stylesheet of the page around them."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ DASHES = ("", "7 4", "2 3", "9 3 2 3")
 class Style:
     """How a series looks: a colour class of the stylesheet, a marker, and the dashes of its line.
 
-    Colour is never alone: each series of a picture has its own marker, or dashes.
+    Series never differ in colour alone: each has a marker or dashes of its own.
     """
 
     colour: str
@@ -199,7 +199,7 @@ class Chart:
         radius: float = 4.2,
         opacity: float | None = None,
     ) -> None:
-        """Draw a marker at each point; the tip is what a pointer that rests there is told."""
+        """Draw a marker at each point; ``tips`` show when the pointer rests on one."""
         for x, y, tip in zip(xs, ys, tips, strict=True):
             shape = marker(style.marker, self.px(x), self.py(y), radius)
             self.marks.append(
@@ -213,7 +213,7 @@ class Chart:
             )
 
     def dots(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
-        """Draw small marks in the background, which have nothing to tell one by one."""
+        """Draw small marks in the background, without tips."""
         shapes = (
             marker(style.marker, self.px(x), self.py(y), 1.8) for x, y in zip(xs, ys, strict=True)
         )
@@ -231,7 +231,7 @@ class Chart:
                 length = len(list(run))
                 if shaded:
                     x, y = self.left + column * wide, bottom - (row + 1) * high
-                    down = min(y + high + 0.5, bottom)  # over the row below: no seam between them
+                    down = min(y + high + 0.5, bottom)  # overlaps the row below, to hide the seam
                     shapes.append(f"M{x:.1f} {y:.1f}h{length * wide:.1f}V{down:.1f}H{x:.1f}Z")
                 column += length
         self.marks.append(element("path", class_=f"region {style.colour}", d="".join(shapes)))
@@ -275,7 +275,7 @@ class Chart:
         )
 
     def svg(self, description: str, css_class: str = "") -> Markup:
-        """Return the picture; ``description`` is what those who do not see it are told."""
+        """Return the picture; ``description`` is for screen readers."""
         middle = f"{(self.left + self.width - self.right) / 2:.1f}"
         below = {"x": middle, "y": self.height - 8, "text_anchor": "middle"}
         parts = [
@@ -307,7 +307,7 @@ class Chart:
 
     def _horizontal_axis(self) -> Iterator[Markup]:
         bottom, right = self.height - self.bottom, self.width - self.right
-        written_to = -math.inf  # a label that would touch the one before it is left out
+        written_to = -math.inf  # skip a label that would touch the previous one
         for value, label in self.x.ticks.items():
             x, half = self.px(value), CHARACTER * len(label) / 2
             top = self.top if self.rows else bottom

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from dynal_fast.aligned import aligned
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
+from dynal_fast.report.learning_curve import learning_curve
 
 
 def accuracy_table(grid: GridResult) -> str:
@@ -54,15 +56,6 @@ def cost_table(grid: GridResult) -> str:
     return aligned(rows)
 
 
-def learning_curve(grid: GridResult, strategy: str) -> dict[int, tuple[float, float]]:
-    """Return labeled count → mean and standard deviation of the test accuracy over seeds."""
-    values: dict[int, list[float]] = {}
-    for run in grid.of(strategy):
-        for count, accuracy in zip(run.labeled, run.accuracies, strict=True):
-            values.setdefault(count, []).append(accuracy)
-    return {count: mean_and_deviation(values[count]) for count in sorted(values)}
-
-
 def milliseconds(seconds: Sequence[float]) -> str:
     """Return the mean in milliseconds.
 
@@ -70,19 +63,3 @@ def milliseconds(seconds: Sequence[float]) -> str:
     '1.5 ms'
     """
     return f"{1000 * sum(seconds) / len(seconds):.1f} ms"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: the first column to the left, the others to the right.
-
-    >>> print(aligned([["name", "n"], ["random", "10"]]))
-    name     n
-    random  10
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

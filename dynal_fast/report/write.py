@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynal_fast.experiment.chance import chance_note
-from dynal_fast.experiment.results import REFERENCE, mean_and_deviation
+from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression

@@ -1,7 +1,7 @@
 """Plain values from files and options, checked against the type hints of the classes they fill.
 
-The one place that turns what somebody wrote into what the code relies on: an error names the key,
-what it must be and what it is. Nothing here imports torch.
+User input is checked here and nowhere else: an error names the key, what it must be and what it is.
+Nothing here imports torch.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # which no terminal and no XML should get
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # not for a terminal or XML
 DEEPEST = 20  # levels of nested values
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -33,7 +33,7 @@ class Between:
     high: float = math.inf
 
 
-MANY = 10**12  # more than any count of samples, epochs or bytes that is meant
+MANY = 10**12  # the highest count of samples, epochs or bytes that is accepted
 Count = Annotated[int, Between(0, MANY)]
 Positive = Annotated[int, Between(1, MANY)]
 Share = Annotated[float, Between(0, 1)]
@@ -80,9 +80,9 @@ def build(cls: Any, values: Any, name: str = "") -> Any:
 
 
 def check_fields(instance: Any) -> None:
-    """Check the fields of a dataclass against their hints, and convert what only looks different.
+    """Check the fields of a dataclass against their hints.
 
-    Integers and other real numbers, such as NumPy's, become Python's.
+    Numbers of other types, such as NumPy's, become Python's.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _list(value: Any, hint: Any, name: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} must be {_described(list[hint])}, got {shown(value)}")
     if hint is Count and all(type(item) is int and 0 <= item <= MANY for item in value):
-        return list(value)  # many ids, at once
+        return list(value)  # a fast path for many ids
     return [checked(item, hint, f"{name}[{i}]") for i, item in enumerate(value)]
 
 

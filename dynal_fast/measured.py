@@ -1,4 +1,4 @@
-"""Time and peak extra memory of a step, measured apart from what the run computes."""
+"""Wall-clock time and peak extra memory of a block of code."""
 
 import ctypes
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dynal_fast.experiment.plain import Count, NotNegative
+from dynal_fast.plain import Count, NotNegative
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -33,10 +33,10 @@ class Measurement:
 def measured(device: torch.device | None = None) -> Iterator[Measurement]:
     """Measure the block: wall-clock seconds and how far memory rose above its start.
 
-    On a CUDA device the memory is the allocator's peak, and the device is waited for at both ends.
+    On a CUDA device it is the allocator's peak, and the device is synchronised at both ends.
     On Linux it is the kernel's own high-water mark of resident memory (``VmHWM``), reset at the
-    start; where that may not be reset, a thread samples the resident memory every 2 ms; elsewhere
-    it is how far the process's maximum rose, which misses peaks below an earlier one.
+    start. Where it cannot be reset, a thread samples the resident memory every 2 ms. On other
+    systems it is the rise of the process's maximum, which misses peaks below an earlier one.
 
     >>> with measured() as step:
     ...     block = bytearray(50_000_000)
@@ -65,7 +65,7 @@ def measured(device: torch.device | None = None) -> Iterator[Measurement]:
 
 
 def _release_free_memory() -> None:
-    """Give what the C heap holds free back to the system: reused, it would hide a block's need."""
+    """Return free C heap memory to the system: a block that reused it would seem to need none."""
     with suppress(OSError, TypeError, AttributeError):  # elsewhere than with glibc
         ctypes.CDLL(None).malloc_trim(0)
 
