@@ -10,7 +10,7 @@ CASES ?= 5000
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz lint format bench bench-kernels gpu gpu-rehearsal dist clean
+.PHONY: help install demo test fuzz lint format docs bench bench-kernels gpu gpu-rehearsal dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+
+docs: $(STAMP) ## build the documentation in build/docs, warnings as errors, without network
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: $(BENCH)/.installed ## the full benchmark beside other libraries: record, tables of the pages
 	$(BENCH)/bin/dynal-fast bench --full --minutes $(MINUTES) -o benchmarks/results

@@ -129,7 +129,7 @@ class BuildExtension(build_ext):
 def sources() -> list[str]:
     folders = (ROOT / "csrc" / name for name in FOLDERS)
     files = [file for folder in folders for file in sorted(folder.glob("*.cpp"))]
-    names = ["baseline.cpp", *ISA_FLAGS] if X86_64 else ["baseline.cpp"]
+    names = ["kernels.cpp", "baseline.cpp", *(ISA_FLAGS if X86_64 else ())]
     files += [ROOT / "csrc" / "isa" / name for name in names]
     return [os.path.relpath(file, ROOT) for file in files]
 

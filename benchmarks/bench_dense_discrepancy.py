@@ -1,11 +1,11 @@
-"""How far two segmentation models disagree: our backend beside plain torch and a bare copy.
+"""The discrepancy of two segmentation models: our backend beside plain torch and a bare copy.
 
     pytest benchmarks/bench_dense_discrepancy.py --benchmark-only
 
 Maps of 19 classes, as of Cityscapes at half its resolution. The copy of one of the two maps moves
-as many bytes as must be read, so its ratio to ours is our share of its bandwidth. Every backend
-must equal the float64 reference on the maps of the tests, and all on the whole of those that are
-timed. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks the maps' height.
+as many bytes as must be read, so its ratio to ours is the share of its bandwidth that we reach.
+Every backend must equal the float64 reference on the maps of the tests, and every way on the maps
+that are timed. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks the maps' height.
 """
 
 import functools
@@ -23,7 +23,7 @@ TIMES_AS_FAST = 6  # as plain torch, at least
 
 
 def plain_torch(logits, other):
-    """The formula over the whole batch at once; a non-finite logit does not spoil its image."""
+    """The formula over the whole batch at once; it lacks the care for non-finite logits."""
     difference = logits.float().softmax(dim=1) - other.float().softmax(dim=1)
     return difference.square().sum(dim=1).mean(dim=(1, 2))
 
@@ -45,7 +45,7 @@ def assert_same(function, logits, other, device):
 
 @functools.cache
 def equals_the_reference(device):
-    """Our backend gives what the reference does on the maps of the tests."""
+    """Our backend must equal the reference on the maps of the tests."""
     for shape in SHAPES:
         for dtype in DTYPES:
             assert_same(dense_discrepancy, *maps(shape, dtype), device)
@@ -53,7 +53,7 @@ def equals_the_reference(device):
 
 
 def prepare(way, dtype, device):
-    """The job of a way; it is verified."""
+    """Return the job of a way, after verifying its results."""
     logits, other = maps(SHAPE, dtype)
     here, there = logits.to(device), other.to(device)
     if way == COPY:

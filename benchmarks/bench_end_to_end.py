@@ -1,4 +1,4 @@
-"""What a user waits for: an epoch of observation beside the bare forward pass, and a whole cycle.
+"""End to end: an epoch of observation beside the bare forward pass, and a whole cycle.
 
     pytest benchmarks/bench_end_to_end.py --benchmark-only
 
@@ -31,7 +31,7 @@ EPOCH_WAYS = {"bare forward": "bare forward", OURS: "observe_pool"}
 
 @functools.cache
 def verify(device):
-    """Observe a pool under two models; embed it and pick: as plain loops do."""
+    """Observing, embedding and picking must give what plain loops give."""
     torch.manual_seed(0)
     images = torch.randint(256, (N, 1, 28, 28), dtype=torch.uint8)
     pool = PoolImages(images, mean=0.5, std=0.25, batch_size=BATCH, device=device)
@@ -69,7 +69,7 @@ def test_epoch(side_by_side, way, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_observing_costs_little_beside_the_forward_pass(benchmark, report, device):
-    """Both take turns here, which tells a small difference better than one after the other."""
+    """Both take turns: a small difference shows more clearly than one after the other."""
     verify(device)
     benchmark.group = on_device("one epoch over the pool, LeNet: both ways, in turns", device)
     parts = benchmark.pedantic(observing, (N, BATCH, 5, device), rounds=1)["parts"]

@@ -1,4 +1,4 @@
-"""Peak memory beside what is replaced: a history of outputs, and the strong baseline's blocks.
+"""Peak memory beside that of a history of outputs, and that of the strong baseline.
 
     pytest benchmarks/bench_memory.py --benchmark-only
 
@@ -18,7 +18,7 @@ from dynal_fast.bench.suites import HEADLINE, LONG_HISTORY
 
 
 def in_a_fresh_process(benchmark, report, case, name, device, check=True):
-    """Measure a method; report and return its peak of memory beyond the inputs."""
+    """Measure a method; report and return its peak memory beyond the inputs."""
     limits = Limits(seconds=8, repeats=1)
     settings = Settings(torch.get_num_threads(), device, limits)
     benchmark.group = on_device(f"{case.title()}: whole processes", device)

@@ -1,4 +1,4 @@
-"""Jobs of one group beside each other: pytest-benchmark's tables, and their ratios under these."""
+"""Compare the jobs of a group: ratios of their times, below pytest-benchmark's tables."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def pytest_configure(config):
 
 @pytest.fixture
 def side_by_side(benchmark, request):
-    """Time a job as one way of doing what its group does.
+    """Time a job, one way of doing what its group does.
 
     ``side_by_side(group, way, job, device=, rounds=)`` runs the job once to warm up where there are
     several rounds, and returns how many times as long each earlier way of the group took.
@@ -42,13 +42,13 @@ def side_by_side(benchmark, request):
 
 @pytest.fixture
 def report(request):
-    """Say a line under the tables."""
+    """Print a line below the tables."""
     return request.config.stash[LINES].append
 
 
 @pytest.hookimpl(trylast=True)  # pytest-benchmark's tables come first
 def pytest_terminal_summary(terminalreporter, config):
-    """How many times as long as ours the others took, group by group, and what was reported."""
+    """Print the ratios to our time, group by group, and the reported lines."""
     groups = {group: ways for group, ways in config.stash[MEDIANS].items() if OURS in ways}
     if groups or config.stash[LINES]:
         terminalreporter.section(f"median times, and their ratios to {OURS}")

@@ -1,4 +1,4 @@
-"""What the suites share: how large, and on which devices of this machine."""
+"""The suites' sizes, and the devices of this machine that they run on."""
 
 import dataclasses
 import os
@@ -12,11 +12,11 @@ SCALE = float(os.environ.get("DYNAL_FAST_BENCH_SCALE", "1"))  # of pools, labele
 
 
 def scaled(case):
-    """A case of ``dynal_fast.bench`` with its samples times ``SCALE``."""
+    """Return a case of ``dynal_fast.bench`` with the number of its samples times ``SCALE``."""
     sizes = {field.name for field in dataclasses.fields(case)} & {"n", "k", "labeled"}
     return dataclasses.replace(case, **{name: int(getattr(case, name) * SCALE) for name in sizes})
 
 
 def on_device(title, device):
-    """The name of a group: those on a GPU are groups of their own."""
+    """Return the name of a group; on a GPU it names the device too."""
     return title if device == "cpu" else f"{title}, on {device}"

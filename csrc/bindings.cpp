@@ -1,5 +1,5 @@
-// Bindings only bind: take raw addresses and sizes, release the GIL, forward. The Python side of
-// each operation has checked dtype, shape, contiguity and device before an address gets here.
+// Bindings only bind: they take addresses and sizes, release the GIL and forward. The Python side
+// of each operation has checked dtype, shape, contiguity and device.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,7 +9,7 @@ namespace py = pybind11;
 
 void bind_dense_discrepancy(py::module_& m);
 void bind_farthest_first(py::module_& parent);
-void bind_pool_stats(py::module_& m);
+void bind_pool_stats(py::module_& parent);
 
 PYBIND11_MODULE(_C, m) {
   m.doc() =

@@ -1,4 +1,4 @@
-"""Models in evaluation mode for a while."""
+"""Models in evaluation mode for the length of a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,17 @@ from torch import nn
 
 @contextmanager
 def evaluating(*models: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode; afterwards every submodule's flag as it was, of new ones their model's."""
+    """Switch models to evaluation mode; afterwards restore every submodule's training flag.
+
+    Submodules that were created in between get the flag that their model had.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(model):
+    ...     [layer.training for layer in model]
+    [False, False]
+    >>> [layer.training for layer in model]
+    [True, False]
+    """
     given = [model for model in models if model is not None]
     flags = {module: module.training for model in given for module in model.modules()}
     roots = [(model, model.training) for model in given]

@@ -21,9 +21,7 @@ from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, 
 def balanced_margin(context):
     """Return ``context.budget`` ids out of ``context.candidates``."""
     margins = context.stats.score("margin")[context.candidates]  # higher is less certain
-    with torch.no_grad():
-        batches = context.batches(context.candidates)
-        predicted = torch.cat([context.model(inputs).argmax(1) for _, inputs in batches])
+    predicted = context.predicted_labels(context.candidates)
     order = margins.argsort(descending=True)
     rank_in_class = torch.empty_like(order)
     for label in predicted.unique():
@@ -35,7 +33,7 @@ def balanced_margin(context):
 
 
 def main(epochs: int = 30) -> dict[str, list[float]]:
-    """Return the accuracies of the strategies after each cycle."""
+    """Return the accuracies of the strategies after each training, by strategy."""
     data = load_data("digits")
     curves = {}
     for strategy in ("balanced_margin", "margin", "random"):
@@ -47,7 +45,7 @@ def main(epochs: int = 30) -> dict[str, list[float]]:
             training=Training(epochs=epochs, batch_size=16, optimizer="adam", learning_rate=1e-3),
         ).run()
         curves[strategy] = run.accuracies
-        print(f"{strategy:16}", " ".join(f"{100 * a:5.1f}%" for a in run.accuracies))
+        print(f"{strategy:16} accuracy", " ".join(f"{100 * a:5.1f}%" for a in run.accuracies))
     return curves
 
 

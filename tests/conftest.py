@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -11,6 +12,10 @@ def pytest_configure():
         threads = max(1, (os.cpu_count() or 1) // workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from tests.quick_interpreter import make_quick
+
+        make_quick()
 
 
 def pytest_collection_modifyitems(items):
@@ -31,3 +36,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_heap():
+    """``gc.collect()`` looks at what the tests make, not at all that torch and pytest hold."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

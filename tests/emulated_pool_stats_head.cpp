@@ -12,7 +12,7 @@ Resources head_resources(int64_t width) {
   return {kThreads / 32, shared_bytes(width, stages_for(width))};
 }
 
-// Each call draws another number of clusters, of stages, and another order of the threads.
+// Each call draws the number of clusters, the number of stages and the order of the threads.
 void update_from_features(const State& state, const Batch& batch, void*) {
   static unsigned seed = 0;
   std::mt19937 draw(++seed);

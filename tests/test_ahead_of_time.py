@@ -14,8 +14,10 @@ if INTERPRETED:
 
 import triton.language as tl  # noqa: E402
 
-from benchmarks.ahead_of_time import compile as ahead_of_time  # noqa: E402
-from benchmarks.ahead_of_time.compile import ARCHITECTURES, compile_variant, variants  # noqa: E402
+from benchmarks.ahead_of_time import compile_variant, variants  # noqa: E402
+from benchmarks.ahead_of_time.absent_device import ARCHITECTURES, compiling_for  # noqa: E402
+from benchmarks.ahead_of_time.resources import Resources, cuda_kernels, resources_of  # noqa: E402
+from benchmarks.ahead_of_time.variant import Variant  # noqa: E402
 
 VARIANTS = {variant.name: variant for variant in variants()}
 # The versions that the kernels are tuned under; another may keep a few registers in memory, which
@@ -26,13 +28,13 @@ TUNED = ("3.6.", "3.9.")
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiles_without_spills_and_with_every_barrier(name, architecture):
-    with ahead_of_time.compiling_for(architecture) as compiled:
+    with compiling_for(architecture) as compiled:
         VARIANTS[name].call()
     assert compiled
     for kernel in compiled:
         if multiplies_in_groups(kernel):
             assert unguarded_writes(kernel.asm["ptx"]) == [], kernel.metadata.name
-    rows = [ahead_of_time.resources(name, kernel, architecture) for kernel in compiled]
+    rows = [resources_of(name, kernel, architecture) for kernel in compiled]
     spills = [row for row in rows if row.spilled]
     for row in rows:
         assert [problem for problem in row.problems() if "spills" not in problem] == [], row
@@ -56,7 +58,7 @@ def multiplies_in_groups(kernel):
 )
 def test_a_barrier_that_is_left_out_is_found(name, kernels):
     """In the kernels as they are compiled: what the reading of their PTX would otherwise miss."""
-    with ahead_of_time.compiling_for("sm_90") as compiled:
+    with compiling_for("sm_90") as compiled:
         VARIANTS[name].call()
     compiled = [kernel for kernel in compiled if multiplies_in_groups(kernel)]
     assert {kernel.metadata.name for kernel in compiled} == kernels
@@ -73,7 +75,7 @@ def test_a_barrier_that_is_left_out_is_found(name, kernels):
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("update")])
 def test_updates_that_start_early_wait_before_they_touch_memory(name):
-    with ahead_of_time.compiling_for("sm_90") as compiled:
+    with compiling_for("sm_90") as compiled:
         VARIANTS[name].call()
     (kernel,) = compiled
     assert kernel.metadata.launch_pdl == (kernel.metadata.name != "update_split_rows")
@@ -84,7 +86,7 @@ def test_updates_that_start_early_wait_before_they_touch_memory(name):
 
 
 def test_older_devices_start_nothing_early():
-    with ahead_of_time.compiling_for("sm_80") as compiled:
+    with compiling_for("sm_80") as compiled:
         VARIANTS["update C=100 float32 typical"].call()
     assert "griddepcontrol" not in compiled[0].asm["ptx"]
     assert not compiled[0].metadata.launch_pdl
@@ -92,10 +94,10 @@ def test_older_devices_start_nothing_early():
 
 def test_a_batch_of_8192_rows_of_100_classes_is_one_wave():
     """On 132 multiprocessors: a second wave would wait for memory as long as the first."""
-    with ahead_of_time.compiling_for("sm_90") as compiled:
+    with compiling_for("sm_90") as compiled:
         VARIANTS["update C=100 float32 typical"].call()
     (kernel,) = compiled
-    row = ahead_of_time.resources("", kernel, "sm_90")
+    row = resources_of("", kernel, "sm_90")
     at_once = 65536 // (row.registers * 32 * row.warps)
     programs = 8192 // kernel.src.constants[rows_index(kernel)]
     assert programs <= 132 * at_once
@@ -111,7 +113,7 @@ def test_a_batch_of_8192_rows_of_100_classes_is_one_wave():
 )
 def test_an_update_loads_everything_before_it_stores(name):
     """A load after the rows are folded would be one more latency, beside which nothing moves."""
-    with ahead_of_time.compiling_for("sm_90") as compiled:
+    with compiling_for("sm_90") as compiled:
         VARIANTS[name].call()
     code = compiled[0].asm["ptx"]
     loads, stores = (
@@ -137,7 +139,7 @@ LOADS = r"ld\.global\.v4\.b32"
     ],
 )
 def test_rows_that_are_aligned_are_read_16_bytes_at_a_time(name, kernel, pattern):
-    with ahead_of_time.compiling_for("sm_90") as compiled:
+    with compiling_for("sm_90") as compiled:
         VARIANTS[name].call()
     codes = [each.asm["ptx"] for each in compiled if each.metadata.name == kernel]
     assert codes
@@ -149,7 +151,7 @@ def rows_index(kernel):
 
 
 def test_the_kernels_in_cuda_compile_without_spills():
-    rows = ahead_of_time.cuda_kernels()
+    rows = cuda_kernels()
     if not rows:
         pytest.skip("nvcc is not on the PATH, or the CUDA kernels were not built")
     assert [row.variant.split()[-1] for row in rows] == ["f16", "bf16"]
@@ -171,14 +173,14 @@ def test_a_spill_is_found():
     def call():
         many_live_values[(1,)](torch.zeros(1), SIZE=32768, num_warps=4, enable_fp_fusion=True)
 
-    (row,) = compile_variant(ahead_of_time.Variant("", call), "sm_90")
+    (row,) = compile_variant(Variant("", call), "sm_90")
     assert row.problems() == [f"spills {row.spilled}"]
 
 
 def test_too_much_shared_memory_is_found():
-    row = ahead_of_time.Resources("", "kernel", "sm_80", 4, 32, 200_000, 0)
+    row = Resources("", "kernel", "sm_80", 4, 32, 200_000, 0)
     assert row.problems() == ["needs 200000 bytes of shared memory of 166912"]
-    assert ahead_of_time.Resources("", "kernel", "sm_90", 4, 32, 200_000, 0).problems() == []
+    assert Resources("", "kernel", "sm_90", 4, 32, 200_000, 0).problems() == []
 
 
 def test_cpu_tensors_are_refused_when_nothing_interprets_them():

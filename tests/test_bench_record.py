@@ -3,8 +3,6 @@
 import argparse
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,10 +10,10 @@ import numpy as np
 import pytest
 
 from dynal_fast import files
-from dynal_fast.bench import suites
+from dynal_fast.bench import suites, worker
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import (
     SCHEMA,
     Measurement,
@@ -31,9 +29,12 @@ from dynal_fast.bench.table import (
     split_row,
     text_table,
 )
+from dynal_fast.cli import main
 from tests.cases.bench_records import STATISTICS, TRAVERSAL, a_record, a_record_of_statistics
 
 ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.usefixtures("small_heap")
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,13 @@ def test_options_that_would_do_nothing_are_refused(tmp_path, arguments, message)
     assert not (tmp_path / "out").exists()
 
 
+def made_up(case, method, settings, check=True):
+    return Measurement(as_record(case), method.name, [0.5], 1e6)
+
+
 def test_a_part_goes_into_the_record_of_the_rest_or_nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr("dynal_fast.bench.record.commit", lambda: "abc")
+    monkeypatch.setattr(suites, "measure", made_up)
     small = ["--n", "60", "--d", "4", "-k", "3", "--labeled", "5", "--classes", "3"]
     output = ["-o", str(tmp_path), "--repeats", "1"]
     for method in (OURS, "BLAS loop"):
@@ -296,32 +302,24 @@ def test_the_picture_compares_passes_where_others_stream(tmp_path, monkeypatch):
     assert [text.get_text() for text in whole.texts] == [" 4×", " 1×"]
 
 
-def test_the_command_line_measures_a_users_own_embeddings(tmp_path):
+def test_the_command_line_measures_a_users_own_embeddings(tmp_path, monkeypatch, capsys):
+    def in_this_process(function, arguments, threads, timeout, lock):
+        assert function == "dynal_fast.bench.worker:measure_method"
+        assert lock == Path("lock")
+        return worker.measure_method(**arguments)
+
+    monkeypatch.setattr("dynal_fast.bench.measure.call", in_this_process)
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "pool.npy", rng.standard_normal((80, 5), dtype=np.float32))
-    np.save(tmp_path / "labeled.npy", rng.standard_normal((9, 5), dtype=np.float32))
-    arguments = [
-        "--features",
-        "pool.npy",
-        "--labeled-features",
-        "labeled.npy",
-        "-k",
-        "6",
-        "--lock",
-        "lock",
-    ]
-    process = subprocess.run(
-        [sys.executable, "-m", "dynal_fast.cli", "bench", *arguments, "-o", "out", "--methods"]
-        + [OURS, "BLAS loop"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "6 of 80 × 5, 9 labeled" in process.stdout
-    assert "certified" in process.stdout
-    (path,) = (tmp_path / "out").glob("*.json")
+    np.save("pool.npy", rng.standard_normal((80, 5), dtype=np.float32))
+    np.save("labeled.npy", rng.standard_normal((9, 5), dtype=np.float32))
+    features = ["--features", "pool.npy", "--labeled-features", "labeled.npy", "-k", "6"]
+    methods = ["--methods", OURS, "BLAS loop"]
+    assert main(["bench", *features, "--lock", "lock", "-o", "out", *methods]) == 0
+    printed = capsys.readouterr().out
+    assert "6 of 80 × 5, 9 labeled" in printed
+    assert "certified" in printed
+    (path,) = Path("out").glob("*.json")
     record = Record.load(path)
     assert [entry.method for entry in record.measurements] == [OURS, "BLAS loop"]
     assert record.measurements[1].exactness["agreement"] == 1

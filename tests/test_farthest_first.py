@@ -351,8 +351,8 @@ def test_compress_takes_a_traversal_of_each_class(backend):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"c": 2}, r"c must be at least the number of classes, 3, got 2"),
-        ({"c": 21}, r"c must be between 0 and 20"),
+        ({"k": 2}, r"k must be at least the number of classes, 3, got 2"),
+        ({"k": 21}, r"k must be between 0 and 20"),
         ({"labels": np.zeros(19, np.int64)}, r"labels must be 20 integers"),
         ({"labels": np.zeros(20)}, r"labels must be 20 integers.*float64"),
         ({"labels": None}, r"labels must be 20 integers.*got NoneType"),
@@ -362,9 +362,18 @@ def test_compress_takes_a_traversal_of_each_class(backend):
     ],
 )
 def test_compress_checks(change, message):
-    arguments = {"embeddings": gaussian(20, 3), "labels": np.arange(20) % 3, "c": 6, **change}
+    arguments = {"embeddings": gaussian(20, 3), "labels": np.arange(20) % 3, "k": 6, **change}
     with pytest.raises((ValueError, TypeError), match=message):
         farthest_first_compress(**arguments)
+
+
+def test_compress_takes_its_size_under_the_old_name():
+    embeddings, labels = gaussian(20, 3), np.arange(20) % 3
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    want = farthest_first_compress(embeddings, labels, 6, generator=generators[0])
+    with pytest.warns(DeprecationWarning, match=r"argument c of farthest_first_compress.* k now"):
+        got = farthest_first_compress(embeddings, labels, c=6, generator=generators[1])
+    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

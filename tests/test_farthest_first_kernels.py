@@ -220,9 +220,9 @@ class Counting:
         if name not in ("distances", "bound", "refresh", "traverse"):
             return member
 
-        def counted(*arguments: object) -> object:
+        def counted(**arguments: object) -> object:
             self.calls += 1
-            return member(*arguments)
+            return member(**arguments)
 
         return counted
 

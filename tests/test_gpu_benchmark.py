@@ -351,7 +351,7 @@ def test_the_warm_up_runs_all_that_launches_a_triton_kernel(tmp_path):
 def test_what_was_compiled_is_told_from_what_the_cache_had(tmp_path, monkeypatch):
     from triton import knobs
 
-    from benchmarks.ahead_of_time.compile import compiling_for
+    from benchmarks.ahead_of_time.absent_device import compiling_for
     from dynal_fast.ops.dense_discrepancy.triton import dense_discrepancy, whole_columns
 
     if os.environ.get("TRITON_INTERPRET") == "1":

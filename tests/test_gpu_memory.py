@@ -123,7 +123,7 @@ def test_farthest_first(labeled, monkeypatch):
 def test_update_from_features(num_classes, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed")
     from benchmarks.ahead_of_time import pool_stats as variants
-    from benchmarks.ahead_of_time.compile import compiling_for
+    from benchmarks.ahead_of_time.absent_device import compiling_for
     from dynal_fast.ops.pool_stats import Head
     from dynal_fast.ops.pool_stats.triton import update_from_features
 

@@ -430,6 +430,8 @@ def test_addresses_of_another_device_are_refused():
     heads = (logits, torch.zeros(3, 3, device="meta"), None) + (None,) * 3
     with pytest.raises(ValueError, match='backend "cpu" needs tensors on the CPU, got meta'):
         tracker.update_from_features(ids, *heads, backend="cpu")
+    with pytest.raises(ValueError, match='backend "reference" needs tensors on the CPU, got meta'):
+        tracker.update(ids, logits, backend="reference")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.ahead_of_time.compile import Variant
+from benchmarks.ahead_of_time.variant import Variant
 from dynal_fast.ops.dense_discrepancy import triton
 
 

@@ -1,11 +1,11 @@
-"""The kernel variants of farthest-first that must compile (`benchmarks.ahead_of_time`)."""
+"""The kernel variants of farthest-first that must compile."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.ahead_of_time.compile import Variant
+from benchmarks.ahead_of_time.variant import Variant
 from dynal_fast.ops.farthest_first import contract, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 

@@ -1,11 +1,11 @@
-"""The kernel variants of the pool statistics that must compile (`benchmarks.ahead_of_time`)."""
+"""The kernel variants of the pool statistics that must compile."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.ahead_of_time.compile import Variant
+from benchmarks.ahead_of_time.variant import Variant
 from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STATE, Head, Tracker, triton
 
 BATCH, SAMPLES, WIDTH = 64, 256, 768

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(job: Job) -> Lines:
     """Build, and say which extensions load."""
-    if not job.rehearsal:  # the tests' own extensions must not change under them
+    if not job.rehearsal:  # a rehearsal must not replace the extensions that the tests use
         build()
     from dynal_fast._extension import load, load_cuda
 
@@ -22,7 +22,7 @@ def run(job: Job) -> Lines:
 
 
 def build() -> None:
-    """``setup.py build_ext``, every extension in a thread and every file of one in another."""
+    """Run ``setup.py build_ext`` with a thread for every extension and every file of one."""
     from pybind11.setup_helpers import ParallelCompile
     from setuptools import Distribution
 
@@ -36,6 +36,6 @@ def build() -> None:
         # extensions need no metadata, and setuptools before 77 refuses what pyproject.toml has
         with mock.patch.object(Distribution, "parse_config_files"):
             runpy.run_path("setup.py", run_name="__main__")
-    finally:  # setuptools puts them in place together: where one failed, the other should count
+    finally:  # setuptools installs all or none: here one counts even if the other failed
         for new in ROOT.glob(built):
             shutil.copy2(new, ROOT / "dynal_fast" / new.name)

@@ -1,4 +1,4 @@
-"""Everything that a figure depends on; fails where there is no GPU."""
+"""Record everything that a figure depends on; fail where there is no GPU."""
 
 import importlib.util
 import os

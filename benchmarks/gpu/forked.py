@@ -1,6 +1,6 @@
-"""Start a part by forking this process, which has imported torch already: for the rehearsal.
+"""Start a part by forking this process, which has imported torch already; for the rehearsal.
 
-There importing takes longer than all the work. A real run starts each part anew: a process that
+There, imports would take longer than all the work. A real run starts each part anew: a process that
 has touched a GPU cannot be forked.
 """
 
@@ -14,13 +14,16 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-MODULES = ("benchmarks.gpu.guard", "benchmarks.gpu.part")
+MODULES = ("benchmarks.gpu.guard", "benchmarks.gpu.part", "pytest")
 _loaded = False
 
 
 def preload() -> None:
     """Import what the parts need; from now on they are forked."""
     global _loaded
+    from tests.quick_interpreter import make_quick  # imports Triton
+
+    make_quick()
     for module in ("warm_share", "figures.ceilings", "figures.head_cuda", "gate.plants"):
         importlib.import_module(f"benchmarks.gpu.{module}")
     _loaded = True
@@ -32,7 +35,7 @@ def takes(command: list[str]) -> bool:
 
 
 class Forked:
-    """As much of ``subprocess.Popen`` as is used here, in a session of its own."""
+    """The part of ``subprocess.Popen`` that is used here, in a session of its own."""
 
     def __init__(
         self, command: list[str], stdout: Any, env: Mapping[str, str] | None = None, **other: Any
@@ -41,13 +44,13 @@ class Forked:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(command, stdout, env or {})
+            _become(command, stdout, env)
 
     def poll(self) -> int | None:
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # another wait had it
+            except ChildProcessError:  # another wait reaped it
                 pid, status = self.pid, 0
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
@@ -72,8 +75,8 @@ class Forked:
             os.kill(self.pid, signum)
 
 
-def _become(command: list[str], stdout: Any, environment: Mapping[str, str]) -> NoReturn:
-    """What a new process of that command would do."""
+def _become(command: list[str], stdout: Any, environment: Mapping[str, str] | None) -> NoReturn:
+    """Do what a new process of that command would do."""
     code = 1
     try:
         os.setsid()
@@ -84,10 +87,11 @@ def _become(command: list[str], stdout: Any, environment: Mapping[str, str]) -> 
             signal.signal(signum, signal.SIG_DFL)
         for descriptor in (1, 2):
             os.dup2(stdout.fileno(), descriptor)
-        os.environ.update(environment)
+        if environment is not None:
+            os.environ.clear()
+            os.environ.update(environment)
         sys.argv = command[2:]
-        importlib.import_module(command[2]).main()
-        code = 0
+        code = importlib.import_module(command[2]).main() or 0
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         if isinstance(ending.code, str):

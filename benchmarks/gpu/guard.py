@@ -1,9 +1,9 @@
-"""Run a command for at most so long, and leave none of its processes behind, whoever dies.
+"""Run a command for a limited time, and leave none of its processes behind, whatever dies.
 
 ``python -m benchmarks.gpu.guard SECONDS PARENT COMMAND...``: exits as the command did (128 + n for
-signal n), with `STOPPED` after its time, with `UNKILLABLE` where a process outlives SIGKILL (one
-that waits in the driver, say). It ends the command and all that came of it also when the process
-PARENT ends, however that ends.
+signal n), with `STOPPED` when its time is over, or with `UNKILLABLE` when a process outlives
+SIGKILL, as one that waits in the driver may. It also ends the command and its descendants when the
+process PARENT ends, in whatever way.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def start(command: list[str], **options: Any) -> Any:
 
 
 def descendants(root: int) -> set[int]:
-    """The processes that came of ``root`` and have not ended."""
+    """The descendants of the process ``root`` that have not ended."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -79,7 +79,7 @@ def main() -> None:
     die_with_parent(signal.SIGTERM)
     status = STOPPED
     try:
-        if os.getppid() == parent:  # else it ended before that was asked for
+        if os.getppid() == parent:  # else the parent ended before the signal was requested
             process = start(command, stdout=sys.stdout)
             try:
                 code = process.wait(seconds)

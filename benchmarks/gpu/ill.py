@@ -1,4 +1,4 @@
-"""For the rehearsal: a part that hangs, and one that is killed. What each said before stays."""
+"""For the rehearsal: a part that hangs, and one that is killed; what each wrote before is kept."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ def run(job: Job) -> Lines:
     yield {"kind": "ill", "said": f"before it {job.ill}s"}
     if job.ill == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    # and a process that left the part's group, as a compiler's workers may
+    # and a process that leaves the part's group, as a compiler's workers may
     subprocess.Popen([sys.executable, "-c", SLEEP, str(job.output)], start_new_session=True)
     time.sleep(3600)
 

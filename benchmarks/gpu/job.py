@@ -1,4 +1,4 @@
-"""What one part of the run is told: where it runs, how large, what to leave out."""
+"""The job of one part: where it runs, at which sizes, without which kernels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Job:
     """``small``: sizes of a rehearsal. ``warm``: everything once, nothing is timed.
 
     ``without``: kernels that did not pass the gate. ``plants``: faults to plant, by kernel.
-    ``repeats``: of the search for races. ``share``: which of so many shares of the work.
+    ``repeats``: of the search for races. ``share``: index and number of the shares of the work.
     ``seconds``: after which the part is killed.
     """
 
@@ -41,7 +41,7 @@ class Job:
     def is_hopper(self) -> bool:
         if not self.on_gpu:
             return False
-        import torch  # not at the top: the parts that end badly on purpose need none of it
+        import torch  # not at the top: the parts that end badly on purpose do not need it
 
         return torch.cuda.get_device_capability()[0] == 9
 
@@ -54,7 +54,7 @@ class Job:
         return small if self.small else full
 
     def bound(self, num_bytes: float, flops: float = 0.0) -> dict[str, Any]:
-        """The time that no version runs under, and which of the measured ceilings says so."""
+        """The lower bound of the time, and the measured ceiling that it follows from."""
         if not self.ceilings:
             return {}
         copy, matrix = self.ceilings["copy_bytes_per_s"], self.ceilings["bf16_flops"]

@@ -1,6 +1,6 @@
-"""Every kernel of the run, how it is checked, and what takes its place when it is refused.
+"""Every kernel of the run, how it is checked, and its fall-back when it is refused.
 
-No torch here: the process that starts the parts reads this too.
+This module does not import torch: the process that starts the parts reads it too.
 """
 
 import importlib
@@ -68,7 +68,7 @@ KERNELS = {
     "dense-long": Kernel("dense:long_columns", "long_columns"),
 }  # fmt: skip
 
-# What an operation cannot do without: of each row one kernel is enough.
+# What an operation needs: of each row, one kernel is enough.
 Needs = tuple[tuple[str, ...], ...]
 UPDATE: Needs = (("update-whole", "update-long"),)
 UPDATE_LONG: Needs = (("update-long",),)
@@ -84,7 +84,7 @@ DENSE: Needs = (("dense-whole", "dense-long"),)
 
 @contextmanager
 def left_out(names: Collection[str]) -> Iterator[None]:
-    """Use what takes the place of these kernels, where something does, within the block."""
+    """Within the block, use the fall-backs of these kernels, where they have one."""
     with ExitStack() as stack:
         for name in names:
             if patch := KERNELS[name].fallback:
@@ -94,7 +94,7 @@ def left_out(names: Collection[str]) -> Iterator[None]:
 
 
 def missing(needs: Needs, without: Collection[str]) -> str:
-    """The kernels without which an operation that ``needs`` them cannot run, or nothing."""
+    """Name the missing kernels that an operation which ``needs`` them cannot run without."""
     for alternatives in needs:
         if all(name in without for name in alternatives):
             return " and ".join(alternatives)

@@ -1,4 +1,4 @@
-"""Which kernels a call launches, and which of them Triton had to compile first."""
+"""Note which kernels a call launches, and which of them Triton compiled first."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,7 +42,7 @@ def _noting(run: Any, note: Any) -> Any:
 
 
 class _Noting:
-    """The CUDA extension, which tells when its kernel is launched."""
+    """The CUDA extension, wrapped so that it notes the launches of its kernel."""
 
     def __init__(self, extension: Any, note: Any) -> None:
         self._extension, self._note = extension, note

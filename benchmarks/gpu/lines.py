@@ -1,4 +1,4 @@
-"""``DIR/results.jsonl``: what was found, a line each, written as it is found."""
+"""``DIR/results.jsonl``: one line per result, written at once."""
 
 import json
 import math
@@ -11,7 +11,7 @@ NAME = "results.jsonl"
 
 
 def append(folder: Path, line: Line) -> None:
-    """Add a line in one write, so that a process that is killed leaves whole lines."""
+    """Add a line in one write, so that a killed process leaves whole lines."""
     text = json.dumps(_plain(line), default=str) + "\n"
     file = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -21,7 +21,7 @@ def append(folder: Path, line: Line) -> None:
 
 
 def read(folder: Path, start: int = 0) -> list[Line]:
-    """The lines from byte ``start`` on; what is no line, as after a full disk, is left out."""
+    """The lines from byte ``start`` on, without those that are damaged, as after a full disk."""
     try:
         with open(folder / NAME, "rb") as file:
             file.seek(start)
@@ -53,7 +53,7 @@ def this_call(folder: Path) -> list[Line]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with what JSON has: NaN and infinities as text."""
+    """The same in terms of JSON: NaN and infinities become text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,11 +1,11 @@
-"""The tests of the kernels, on the device, with what pytest plug-ins the machine has."""
+"""Run the kernels' tests on the device, with the pytest plug-ins that the machine has."""
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.gpu import guard
 from benchmarks.gpu.job import Job, Lines
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ TESTS = (
     "tests/test_ema.py",
 )
 REHEARSED = ["tests/test_dense_discrepancy_triton.py", "-k", "non_finite or offsets"]
-SECONDS = 40  # of one test; compiling its kernels counts
+SECONDS = 40  # of one test, with the compilation of its kernels
 JUNIT = "parity.xml"
 
 
@@ -26,10 +26,11 @@ def run(job: Job) -> Lines:
     if importlib.util.find_spec("pytest") is None:
         yield {"kind": "parity", "failed_to_run": "pytest is not installed"}
         return
-    # A rehearsal that a worker of pytest-xdist started is no worker itself.
+    # A worker of pytest-xdist may have started the rehearsal; this is no worker.
     inherited = {name: os.environ[name] for name in os.environ if "PYTEST_XDIST" not in name}
     environment = {**inherited, "DYNAL_GPU_RESULTS": str(job.output)}
-    code = subprocess.run(command(job), cwd=ROOT, env=environment).returncode
+    process = guard.start(command(job), stdout=sys.stdout, cwd=ROOT, env=environment)
+    code = process.wait(job.seconds)
     if code > 1:  # 1: tests failed, of which there are lines
         yield {"kind": "parity", "failed_to_run": f"pytest ended with {code}"}
 
@@ -42,7 +43,7 @@ def command(job: Job) -> list[str]:
     if importlib.util.find_spec("xdist") and not job.rehearsal:
         command += ["-n", str(min(12, os.cpu_count() or 1))]
     if importlib.util.find_spec("pytest_timeout"):
-        # by a thread: a signal does not get through to a test that waits for the device
+        # by a thread: a test that waits for the device gets no signal
         command += [f"--timeout={SECONDS}", "--timeout-method=thread"]
     if job.rehearsal:
         return command + REHEARSED

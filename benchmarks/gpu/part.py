@@ -1,7 +1,7 @@
-"""One part of the run in a process of its own: what it breaks, it breaks for itself alone.
+"""Run one part in a process of its own, so that it can break nothing but itself.
 
 ``python -m benchmarks.gpu.part NAME --output DIR`` appends a line to ``DIR/results.jsonl`` for
-every result, so that those before a crash or a time limit are kept.
+every result, so those before a crash or a time limit are kept.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The parts of the run, in order: what each answers, how long it takes and how long it may take."""
+"""The parts of the run, in order: what each answers, its expected time and its limit."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,7 @@ TOTAL = 480  # seconds for everything
 
 @dataclass(frozen=True)
 class Part:
-    """``expected`` seconds on an H100, by count; after ``limit`` seconds it is killed.
+    """``expected``: seconds on an H100, estimated; after ``limit`` seconds it is killed.
 
     ``module`` has ``run(job)``. Parts that name the same ``beside`` run at the same time.
     """
@@ -45,7 +45,7 @@ PARTS = (
     Part("races", "races", 25, 45, "the same bits in 50 repetitions"),
     Part("sanitizer", "sanitizer", 45, 90, "memory errors and races in shared memory"),
 )
-# The rehearsal has two parts that end badly, to see that they cost nothing else.
+# The rehearsal has two parts that end badly; the others must not suffer.
 ILL = (
     Part("hangs", "ill", 2, 3, "a part that hangs is stopped", arguments=("--ill", "hang")),
     Part("dies", "ill", 3, 60, "a part that is killed", arguments=("--ill", "die")),
@@ -72,7 +72,7 @@ def steps(parts: tuple[Part, ...]) -> list[Step]:
 
 
 def chosen(only: list[str], build: bool) -> tuple[Part, ...]:
-    """What the options ask for; the environment and the ceilings come with what needs them."""
+    """The parts that the options select, with the environment and the ceilings if needed."""
     names = set(only) or {part.name for part in PARTS}
     if not build:
         names -= {"build"}
@@ -85,13 +85,13 @@ def chosen(only: list[str], build: bool) -> tuple[Part, ...]:
 def limit(part: Part, left: float, later: float) -> float:
     """Seconds for ``part`` when ``left`` are left, of which later parts expect ``later``.
 
-    A part that hangs costs its own limit: what the parts after it expect to take is kept for them.
+    A part that hangs may use its own limit, but not the expected time of the parts after it.
     """
     return max(0.0, min(part.limit, left, max(part.expected, left - later)))
 
 
 def schedule(parts: tuple[Part, ...]) -> str:
-    """The count, part by part."""
+    """The expected time and the limit of each part, as text."""
     lines = [f"{'part':<16}{'expected':>9}{'limit':>7}  answers"]
     for step in steps(parts):
         for part in step.parts:

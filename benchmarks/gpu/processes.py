@@ -1,4 +1,4 @@
-"""Several processes of one part at a time, each with its own limit."""
+"""Run several processes of one part at a time, each with its own limit."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from benchmarks.gpu.job import Job
 
 
 class Task(NamedTuple):
-    """A command that may take ``limit`` seconds, and what its environment has besides."""
+    """A command that may take ``limit`` seconds, and additions to its environment."""
 
     name: str
     command: list[str]
@@ -46,7 +46,7 @@ def part(job: Job, module: str, *arguments: str, name: str = "") -> list[str]:
 def run_all(tasks: list[Task], at_once: int, deadline: float) -> Iterator[Ended]:
     """Run them in order, ``at_once`` at a time, until ``deadline`` of the monotonic clock."""
     waiting, running = list(tasks), []
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))  # else each takes all cores
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))  # otherwise each would take all cores
     while waiting or running:
         now = time.monotonic()
         while waiting and len(running) < at_once and now < deadline:

@@ -1,7 +1,7 @@
-"""A pytest plug-in: writes how each test ended as it ends, and gives up a worker that lost the GPU.
+"""A pytest plug-in: write how each test ends, at once, and end a worker that lost the GPU.
 
-After an illegal access every call of the process fails, so every test after it would. A worker of
-pytest-xdist that sees this ends itself, and xdist starts another.
+After an illegal access every call of the process fails, and so would every later test. A worker
+of pytest-xdist that notices ends itself, and xdist starts another.
 """
 
 import os
@@ -25,7 +25,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if IS_WORKER:
         if report.failed and device_is_lost():
             print(report.nodeid, report.longreprtext, file=sys.stderr, flush=True)
-            time.sleep(0.5)  # the report is under way
+            time.sleep(0.5)  # time to send the report
             os._exit(70)
         return
     if report.when == "call" or report.outcome != "passed":

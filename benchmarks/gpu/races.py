@@ -19,7 +19,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
 )
 
-Call = Callable[[], list[Tensor]]  # starts afresh and returns every tensor that it wrote
+Call = Callable[[], list[Tensor]]  # resets the state, runs, and returns every tensor that it wrote
 
 
 class Race(NamedTuple):
@@ -46,7 +46,7 @@ def races(job: Job) -> Iterator[Race]:
 
 
 def run(job: Job) -> Lines:
-    """For each race, how many of ``repeats`` runs differ from the first in any bit."""
+    """For each race, count which of ``repeats`` runs differ from the first in any bit."""
     with kernels.left_out(job.without), launches.compiled() as compiled:
         for race in races(job):
             if lacking := kernels.missing(race.needs, job.without):
@@ -54,7 +54,7 @@ def run(job: Job) -> Lines:
                 continue
             call = race.make()
             first = [tensor.clone() for tensor in call()]
-            # on the device until the end: only the last look waits
+            # counted on the device: only reading the sum waits
             differing = sum(_differ(first, call()) for _ in range(job.repeats - 1))
             line = {"kind": "race", "name": race.name, "repeats": job.repeats}
             yield line | {"differing": int(differing)}
@@ -73,7 +73,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _bad_ids(job: Job, n: int) -> Tensor:
-    """Random ids, some of them twice, one of them unknown."""
+    """Random ids: some occur twice, one is unknown."""
     ids = torch.randperm(n, device=job.device)
     ids[n // 2 : n // 2 + 8] = ids[:8]
     ids[-3] = n + 3
@@ -81,7 +81,7 @@ def _bad_ids(job: Job, n: int) -> Tensor:
 
 
 def _twice(rows: Tensor) -> Tensor:
-    """Equal rows for equal ids: it must not matter which of them counts."""
+    """Give equal ids equal rows: then it must not matter which of them counts."""
     n = len(rows)
     rows[n // 2 : n // 2 + 8] = rows[:8]
     return rows

@@ -1,4 +1,4 @@
-"""The record of a run, made from its lines alone: as good after a kill as at the end."""
+"""The record of a run, made from its lines alone, so it can be made after a kill too."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from benchmarks.gpu import lines, table, targets
 
 Record = dict[str, Any]
 RECORD, TABLE = "record.json", "table.txt"
-# Beside these there are results.jsonl, log.txt and parity.xml: 5 files of the 8 that come back.
+# The run also writes results.jsonl, log.txt and parity.xml.
 FINE = {"agrees", "not here"}
 
 
 def of(found: list[lines.Line]) -> Record:
-    """The newest of each figure, kernel, race and part; what was measured twice counts once."""
+    """Keep the newest line of each figure, kernel, race and part."""
     record: Record = {
         "kind": "gpu run",
         "calls": [],
@@ -67,7 +67,7 @@ def of(found: list[lines.Line]) -> Record:
 
 
 def write(record: Record, folder: Path) -> Record:
-    """Put the record and the table in place, each at once."""
+    """Write the record and the table, each atomically."""
     for name, text in ((RECORD, json.dumps(record, indent=1)), (TABLE, table.of(record))):
         partial = folder / f"{name}.tmp"
         partial.write_text(text + "\n")
@@ -76,7 +76,7 @@ def write(record: Record, folder: Path) -> Record:
 
 
 def problems(record: Record) -> list[str]:
-    """What was wrong, a sentence each. A target that is missed is no problem of the run."""
+    """What went wrong, a sentence each. A missed target is not a problem of the run."""
     found = []
     for name, part in record["parts"].items():
         if part["outcome"] != "done" and not (

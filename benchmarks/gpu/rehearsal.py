@@ -1,8 +1,8 @@
-"""The run without a GPU: what is planted, what must come of it, and what it cannot show."""
+"""The rehearsal without a GPU: what is planted, what must be found, what it cannot cover."""
 
 from typing import Any
 
-# How many times as long everything may take on a machine with few, busy cores.
+# Factor on every time limit, for a machine with few, busy cores.
 PATIENCE = 10.0
 ENVIRONMENT = {
     "TRITON_INTERPRET": "1",
@@ -26,7 +26,7 @@ LEFT_OUT = (
 
 
 def problems(record: dict[str, Any]) -> list[str]:
-    """Where the run did not find what was planted, or did not go on after it."""
+    """Where the run missed what was planted, or did not go on after it."""
     kernels, parts, found = record["kernels"], record["parts"], []
 
     def expect(what: str, is_so: bool) -> None:

@@ -1,6 +1,6 @@
-"""Start the parts one after another, wait no longer than each may take, write down how each ended.
+"""Run the parts one after another within their limits, and write down how each ended.
 
-Nothing here touches a GPU or imports torch: whatever happens there happens to a part.
+This process neither touches a GPU nor imports torch, so only a part can crash there.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from benchmarks.gpu import forked, guard, lines, plan, record, rehearsal, table
 from benchmarks.gpu.kernels import KERNELS
 
 ROOT = Path(__file__).parents[2]
-LOG, LOG_LIMIT = "log.txt", 12 << 20  # bytes that all parts together may print
-BACKSTOP = 20  # seconds after which a guard that does not answer is given up
+LOG, LOG_LIMIT = "log.txt", 12 << 20  # limit of what all parts print, in bytes
+BACKSTOP = 20  # seconds to wait for a guard that does not answer
 ANSWERS = "import torch; print(float(torch.ones(1, device='cuda').add(1)))"
 
 
 class Run:
-    """One call: what is left of its time, and where it writes."""
+    """One call: its remaining time, and where it writes."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.output = options, options.output.resolve()
@@ -139,7 +139,7 @@ class Run:
             self.ask_device()
 
     def ask_device(self) -> None:
-        """See whether the device still answers: if not, every other part would wait in vain."""
+        """Check whether the device still answers; if not, every other part would hang."""
         watched = ["-m", "benchmarks.gpu.guard", "30", str(os.getpid()), sys.executable, "-c"]
         try:
             asked = subprocess.run(
@@ -165,7 +165,7 @@ class Run:
         found = record.of(lines.read(self.output))
         try:
             record.write(found, self.output)
-        except Exception as error:  # whatever it is, the parts that are left must still run
+        except Exception as error:  # in any case the remaining parts must run
             self.say(f"cannot write the record: {error!r}")
         return found
 
@@ -212,7 +212,7 @@ def main() -> None:
         run.note({"kind": "part", "part": "the run", "outcome": f"interrupted by {error}"})
     found = run.write()
     problems = rehearsal.problems(found) if options.rehearse else record.problems(found)
-    for problem in problems:  # before the table: the last 12,000 characters are kept, all of it
+    for problem in problems:  # before the table, which must be within the last 12,000 characters
         print(f"PROBLEM: {problem}")
     if options.rehearse:
         print("\n".join(rehearsal.LEFT_OUT))

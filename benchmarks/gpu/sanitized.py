@@ -1,4 +1,4 @@
-"""What compute-sanitizer watches: the gate's checks of a kernel, small; its own results are not."""
+"""The program that compute-sanitizer watches: the gate's checks of a kernel, small."""
 
 from benchmarks.gpu.gate.kernel import checks_of
 from benchmarks.gpu.job import Job, Lines

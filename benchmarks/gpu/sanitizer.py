@@ -1,4 +1,4 @@
-"""compute-sanitizer on one small case of each kernel, the CUDA kernel first, while time is left."""
+"""Run compute-sanitizer on a small case of each kernel, the CUDA kernel first, in the time left."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 ERROR = 9  # exit status where the tool found something
 LIMIT = 60.0
 AT_ONCE = 8
-# each tensor its own allocation, so that an overrun does not land in a neighbour
+# an allocation per tensor: an overrun cannot hide in a neighbour
 ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
 
@@ -47,7 +47,7 @@ def prefix(watch: str, tool: str) -> list[str]:
 
 
 def order(job: Job) -> list[tuple[str, str]]:
-    """Every tool on the CUDA kernel, then one tool after another on the others."""
+    """First every tool on the CUDA kernel, then tool by tool the other kernels."""
     names = [name for name in KERNELS if name not in job.without and name != "ff-whole"]
     if not job.is_hopper:
         names = [name for name in names if not KERNELS[name].only_hopper]

@@ -10,7 +10,7 @@ MAPS = 2500  # characters of the maps of wrong kernels
 
 
 def of(record: dict[str, Any]) -> str:
-    """What the last 12,000 characters of a lost machine should hold; the most telling first."""
+    """The table, the most telling lines first, so that the end of a log holds all of it."""
     blocks = [
         _head(record),
         _parts(record),

@@ -1,4 +1,4 @@
-"""What is wanted of the figures, and what they say about it."""
+"""The targets of the figures, and whether they are met."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ Figure = Mapping[str, Any]
 
 
 class Target(NamedTuple):
-    """``what`` of ``figure`` is wanted at least, or at most where ``most``, ``value``.
+    """``what`` of ``figure`` must be at least ``value``, or at most if ``most``.
 
     ``what``: of_ceiling; ms; peak_mb; ratio (in turns); or times: how many times as long ``other``
     takes.
@@ -37,7 +37,7 @@ TARGETS = (
     Target(f"{_UPDATE}100", "times", 1.5, "torch.compile C=100"),
     Target(_HEAD, "of_ceiling", 0.6),
     Target(_HEAD, "times", 1.0, "cuBLAS head + update C=1000, batches of 8192"),
-    # CUDA C++ that does not win by as much goes
+    # with a smaller gain the CUDA C++ is removed
     Target(_HEAD, "times", 1.3, "head in Triton C=1000, batches of 8192"),
     Target(_LABELED, "ms", 40.0),
     Target(_LABELED, "times", 20.0, "baseline clustered, labeled"),
@@ -52,7 +52,7 @@ TARGETS = (
 
 
 def value(target: Target, figures: Mapping[str, Figure]) -> float | None:
-    """What was measured of it, or None where a figure is missing."""
+    """The measured value, or None where a figure is missing."""
     figure = figures.get(target.figure, {})
     if target.what == "times":
         ours, theirs = figure.get("ms"), figures.get(target.other, {}).get("ms")

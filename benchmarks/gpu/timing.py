@@ -1,4 +1,4 @@
-"""Times on a device: medians of events, graphs without gaps, two calls in turns."""
+"""Time calls on a device: by events, as CUDA graphs, or two calls in turns."""
 
 import statistics
 import time
@@ -35,8 +35,8 @@ def times(
 def once(job: Job, call: Callable[[], Any], head_start: bool = False) -> float:
     """Milliseconds of one call.
 
-    ``head_start``: the device waits until the host has launched the call, else it stands idle
-    between the first event and the call, and that counts: for a call that is one launch.
+    ``head_start``, for a call that is one launch: the device waits until the host has launched it.
+    Otherwise its idle time between the first event and the call would be counted.
     """
     if not job.on_gpu:
         begin = time.perf_counter()
@@ -53,7 +53,7 @@ def once(job: Job, call: Callable[[], Any], head_start: bool = False) -> float:
 
 
 def spread(values: list[float]) -> float:
-    """Half of what the middle half of the values spans, as a share of their median."""
+    """Half of the interquartile range of the values, as a share of their median."""
     if len(values) < 4:
         return (max(values) - min(values)) / 2 / statistics.median(values)
     low, _, high = statistics.quantiles(values, n=4)
@@ -77,18 +77,18 @@ def in_turns(
     while len(first) < (3 if job.small else 15) or (
         not job.small and error > 0.005 and time.monotonic() < deadline
     ):
-        # who goes first changes, so that a drift of the clocks cancels
+        # the order alternates, so that a drift of the clocks cancels
         pair = [(one, first), (other, second)]
         for call, into in pair if len(first) % 2 else reversed(pair):
             into.append(once(job, call))
         ratios = [b / a for a, b in zip(first, second, strict=True)]
-        if len(ratios) > 2:  # of a median: 1.25 times that of a mean
+        if len(ratios) > 2:  # the error of a median is 1.25 times that of a mean
             error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
     return first, second, statistics.median(ratios), error
 
 
 def captured(job: Job, call: Callable[[], Any]) -> Callable[[], Any]:
-    """``call`` as a CUDA graph, which leaves the gaps between launches out; itself on a CPU."""
+    """``call`` as a CUDA graph, without gaps between launches; on a CPU ``call`` itself."""
     if not job.on_gpu:
         return call
     stream = torch.cuda.Stream()

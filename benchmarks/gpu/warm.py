@@ -1,9 +1,9 @@
 """Compile every Triton kernel of the run before it is needed, in 12 processes.
 
-Triton's cache goes by the types, the divisibility and the constants of a launch, the options and
-the device. So that what is compiled is what is launched, the same code runs, on the device itself,
-with the inputs of the run: every check of the gate, every figure and every search for races, once.
-Each part then says what it still had to compile.
+The key of Triton's cache holds the types, divisibility and constants of a launch, the options and
+the device. The warm-up therefore runs the run's own code with its inputs on the device: every check
+of the gate, every figure and every search for races, once. Each part then reports what it still had
+to compile.
 """
 
 import time

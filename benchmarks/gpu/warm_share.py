@@ -1,4 +1,4 @@
-"""One process's share of the warm-up: what it runs, and what had to be compiled for it."""
+"""One process's share of the warm-up, and how many kernels it compiled."""
 
 import dataclasses
 import importlib
@@ -31,7 +31,7 @@ def work(job: Job) -> Iterator[Work]:
 
 
 def run(job: Job) -> Lines:
-    """Do every n-th piece; what fails here fails, and is reported, where it is needed."""
+    """Run every n-th piece; a piece that fails is reported by the part that needs it."""
     index, count = job.share
     begin, failed, done = time.monotonic(), {}, 0
     with launches.compiled() as compiled:

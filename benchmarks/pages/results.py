@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.pages.markers import markdown_table
 from dynal_fast.bench.cases import StatisticsCase
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import SCHEMA, Record
 from dynal_fast.bench.suites import HEADLINE, STATISTICS
 from dynal_fast.bench.table import (

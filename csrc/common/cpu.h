@@ -1,4 +1,4 @@
-// Which instruction set the kernels run on: detected once, lowered on request.
+// The instruction set that the kernels use.
 #pragma once
 
 #include <string>
@@ -10,11 +10,10 @@ enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };
 
 const char* isa_name(Isa isa);
 
-// What this binary was compiled with and this CPU (and its operating system) can run, slowest
-// first.
+// What this binary has kernels for and this CPU and its operating system can run, slowest first.
 std::vector<Isa> supported_isas();
 
-// The instruction set the kernels use: the fastest supported one, unless set_isa lowered it.
+// The fastest supported one, unless set_isa chose another.
 Isa active_isa();
 
 // Throws std::invalid_argument for a name that is unknown or that this CPU cannot run.

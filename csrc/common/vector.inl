@@ -1,15 +1,26 @@
-// The vectors that the pool statistics are written in: partial loads, transposition, exp and log.
+// The vectors that all kernels are written in: partial loads, transposition, exp and log.
+//
+// Nothing here needs denormal numbers, nor that they are flushed to zero: the pool statistics and
+// the dense discrepancy flush them (team.h), farthest-first does not.
+#pragma once
+
+#include <cstdint>
+
 #ifdef DYNAL_X86_64
 #include <immintrin.h>
 #endif
 
 namespace dynal {
 namespace DYNAL_ISA {
-namespace stats {
+namespace {
 
-constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;
+constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;    // of 32 bits
+constexpr int kDoubles = DYNAL_VECTOR_BYTES / 8;  // and of 64
+constexpr int64_t kHalfL1Floats = 4096;           // half of a small L1 cache
 
 typedef float vf __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
+typedef double vd __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
+typedef float vf_half __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2)));
 typedef int32_t vi __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
 typedef int32_t vi_unaligned
@@ -44,6 +55,8 @@ typedef uint32_t vu __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 
 const vi kLaneIndex = {DYNAL_LANES(DYNAL_LANE)};
 
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
 inline vf splat(float x) { return x - vf{}; }
 inline vi splat(int32_t x) { return x - vi{}; }
 inline vf bits_to_float(vi x) { return (vf)x; }
@@ -51,7 +64,7 @@ inline vi float_to_bits(vf x) { return (vi)x; }
 inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
 inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
 
-// b where one of them is NaN.
+// b where a or b is NaN.
 #if defined(__AVX512F__)
 inline vf maximum(vf a, vf b) { return _mm512_maskz_max_ps(0xffff, a, b); }
 inline vf minimum(vf a, vf b) { return _mm512_maskz_min_ps(0xffff, a, b); }
@@ -60,8 +73,8 @@ inline vf maximum(vf a, vf b) { return a > b ? a : b; }
 inline vf minimum(vf a, vf b) { return a < b ? a : b; }
 #endif
 
-// Keeps x in a register: the compiler neither fuses a product into the sum that follows nor loads
-// again what it has loaded, which across two cache lines costs twice.
+// Hides from the compiler where x came from. So it does not fuse a product with the sum that
+// follows, nor repeat a load, which is slow where a vector crosses two cache lines.
 inline vf kept(vf x) {
 #if defined(DYNAL_X86_64)
   __asm__("" : "+v"(x));
@@ -76,7 +89,7 @@ inline vi load(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>
 inline void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 inline void store(int32_t* p, vi x) { *reinterpret_cast<vi_unaligned*>(p) = x; }
 
-// The first n lanes, 0 < n <= kLanes; the others load as 0 and are not stored.
+// Load or store the first n lanes, 0 < n <= kLanes. The others load as 0 and are not stored.
 inline vf load_n(const float* p, int64_t n) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
@@ -99,7 +112,7 @@ inline void store_n(float* p, vf x, int64_t n) {
 #endif
 }
 
-// IEEE half precision, by hand where the instruction set has no conversion.
+// IEEE half precision, in integer arithmetic where the instruction set has no conversion.
 inline vf half_to_float(vh h) {
 #if defined(__AVX512F__)
   return _mm512_maskz_cvtph_ps(0xffff, (__m256i)h);
@@ -116,7 +129,7 @@ inline vf half_to_float(vh h) {
 #endif
 }
 
-// Rounds to nearest even. For 0 <= x <= 1, which is all that is stored in half precision.
+// Rounds to nearest even. Right for 0 <= x <= 1: only probabilities are stored in half precision.
 inline vh float_to_half(vf x) {
 #if defined(__AVX512F__)
   return (vh)_mm512_maskz_cvtps_ph(0xffff, x, _MM_FROUND_TO_NEAREST_INT);
@@ -158,7 +171,7 @@ inline void transpose(vf rows[kLanes]) {
   }
 }
 
-// Do something with the lanes 8, 4, 2 and 1 away, in this order.
+// DO with the swap of lanes 8, 4, 2 and 1 apart, in this order.
 #if DYNAL_VECTOR_BYTES == 64
 #define DYNAL_FOR_SWAPS(DO) DO(DYNAL_SWAP_8) DO(DYNAL_SWAP_4) DO(DYNAL_SWAP_2) DO(DYNAL_SWAP_1)
 #elif DYNAL_VECTOR_BYTES == 32
@@ -173,7 +186,7 @@ inline vi zip_low(vi a, vi b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_LOW); }
 inline vf zip_high(vf a, vf b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_HIGH); }
 inline vi zip_high(vi a, vi b) { return DYNAL_SHUFFLE(a, b, DYNAL_ZIP_HIGH); }
 
-// Lane s becomes what `combine` makes of the lanes of rows[s].
+// Reduces each row to one lane: lane s of the result is `combine` over the lanes of rows[s].
 template <class Row, class Combine>
 inline Row reduce_rows(Row rows[kLanes], Combine combine) {
   for (int half = kLanes / 2; half > 0; half /= 2) {
@@ -184,8 +197,8 @@ inline Row reduce_rows(Row rows[kLanes], Combine combine) {
   return rows[0];
 }
 
-// Lane s becomes the sum over the lanes of rows[s], s < count; the others are of no use.
-// Both ways add in the same order, so that a sample's result does not depend on its company.
+// Lane s of the result is the sum over the lanes of rows[s], for s < count; the other lanes are
+// undefined. Both branches add in the same order, so the sum of a row does not depend on `count`.
 inline vf sum_rows(vf rows[kLanes], int count) {
   if (count > kLanes / 4) {
     for (int s = count; s < kLanes; ++s) rows[s] = vf{};
@@ -214,8 +227,8 @@ inline bool any(vi x) {
 #endif
 }
 
-// e^x for x <= 0, 0 below -87.3: relative error at most 1.3e-7. With AVX-512, NaN stays NaN. It is
-// 2^n 2^f with n an integer and |f| <= 1/2; the polynomial has the least largest error.
+// e^x for x <= 0 with a relative error of at most 1.3e-7, and 0 below -87.3. NaN stays NaN with
+// AVX-512 only. e^x = 2^n 2^f with n an integer and |f| <= 1/2; 2^f is a minimax polynomial.
 inline vf exp_nonpositive(vf x) {
   const float log2_e = 1.44269504088896341f;
 #if defined(__AVX512F__)
@@ -227,7 +240,7 @@ inline vf exp_nonpositive(vf x) {
   const vf shifted = x * log2_e + 12582912.0f;  // n in the low bits
   const vf n = shifted - 12582912.0f;
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-  const vf f = x * 1.92596299e-8f + (x * log2_e - n);  // the rest of log2 e
+  const vf f = x * 1.92596299e-8f + (x * log2_e - n);  // the low bits of log2 e
 #else
   const vf f = ((x - n * 0.693359375f) - n * -2.12194440e-4f) * log2_e;
 #endif
@@ -246,7 +259,7 @@ inline vf exp_nonpositive(vf x) {
 #endif
 }
 
-// ln x for normal x >= 1: absolute error at most 1e-7 below 2, relative 1e-7 above.
+// ln x for normal x >= 1. The absolute error is at most 1e-7 below 2, the relative one above.
 inline vf log_from_one(vf x) {
   vi exponent = (float_to_bits(x) >> 23) - 126;
   vf m = bits_to_float((float_to_bits(x) & 0x007fffff) | 0x3f000000);  // [0.5, 1)
@@ -268,6 +281,6 @@ inline vf log_from_one(vf x) {
   return m + y + n * 0.693359375f;
 }
 
-}  // namespace stats
+}  // namespace
 }  // namespace DYNAL_ISA
 }  // namespace dynal

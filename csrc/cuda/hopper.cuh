@@ -1,6 +1,7 @@
-// What the kernels use of Hopper, one instruction a function: barriers, tensor copies, products.
+// The instructions of Hopper that the kernels use, one per function: barriers, tensor copies,
+// products.
 //
-// The same functions, in plain C++, stand in tests/hopper_emulation.h.
+// tests/hopper_emulation.h has the same functions in plain C++.
 #pragma once
 
 #include <cuda.h>
@@ -33,9 +34,9 @@ DYNAL_DEVICE uint32_t address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
-// Of this thread in its block, of this block in its cluster, of the cluster in the grid.
+// The index of this thread in its block, of this block in its cluster, of the cluster in the grid.
 DYNAL_DEVICE int thread_index() { return threadIdx.x; }
-// The same in all lanes, which the compiler learns from the shuffle.
+// The shuffle tells the compiler that all lanes have the same value.
 DYNAL_DEVICE int warp_index() { return __shfl_sync(0xffffffff, threadIdx.x / 32, 0); }
 DYNAL_DEVICE int cluster_index(int blocks) { return blockIdx.x / blocks; }
 DYNAL_DEVICE int clusters(int blocks) { return gridDim.x / blocks; }
@@ -56,7 +57,7 @@ DYNAL_DEVICE void init_barrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(barrier)), "r"(arrivals));
 }
 
-// Makes barriers visible to the copy engine and, with a cluster_sync after it, to the cluster.
+// Makes initialized barriers visible to the copy engine, and after a cluster_sync to the cluster.
 DYNAL_DEVICE void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -65,7 +66,7 @@ DYNAL_DEVICE void arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(barrier)) : "memory");
 }
 
-// Arrives, and has the phase wait for that many bytes of copies too.
+// Arrives, and makes the phase wait for that many bytes of copies, too.
 DYNAL_DEVICE void arrive_expecting(uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barrier)),
                "r"(bytes)
@@ -79,13 +80,13 @@ DYNAL_DEVICE uint32_t remote_address(const void* shared, int rank) {
   return remote;
 }
 
-// Arrives at the barrier in the same place of another block.
+// Arrives at the barrier at the same place in another block.
 DYNAL_DEVICE void arrive_at(uint64_t* barrier, int rank) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(remote_address(barrier, rank))
                : "memory");
 }
 
-// The same, and what this thread has seen written before is seen by those that wait there.
+// The same with release semantics: who waits there sees what this thread has seen written.
 DYNAL_DEVICE void publish_at(uint64_t* barrier, int rank) {
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
                    remote_address(barrier, rank))
@@ -102,7 +103,7 @@ DYNAL_DEVICE void publish_at(uint64_t* barrier, int rank) {
       : "r"(address(barrier)), "r"(parity)      \
       : "memory")
 
-// Waits for the end of a phase of that parity.
+// Waits until the phase of this parity has ended.
 DYNAL_DEVICE void wait(uint64_t* barrier, int parity) {
   wait_patiently([&] {
     uint32_t ended;
@@ -111,7 +112,7 @@ DYNAL_DEVICE void wait(uint64_t* barrier, int parity) {
   });
 }
 
-// The same, and then sees what other blocks wrote before they published.
+// The same with acquire semantics in the cluster: sees what other blocks wrote before publish_at.
 DYNAL_DEVICE void wait_for_cluster(uint64_t* barrier, int parity) {
   wait_patiently([&] {
     uint32_t ended;
@@ -122,7 +123,7 @@ DYNAL_DEVICE void wait_for_cluster(uint64_t* barrier, int parity) {
 
 #undef DYNAL_TRY_WAIT
 
-// Barrier 0 is __syncthreads; `threads` of them meet at each of the others.
+// Synchronizes `threads` threads. Barrier 0 is that of __syncthreads.
 DYNAL_DEVICE void sync_threads(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
@@ -131,8 +132,8 @@ DYNAL_DEVICE void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-// Copies a box of a tensor to the same place in every block of `mask`, and tells the barrier in the
-// same place of each. What is outside of the tensor is 0.
+// Copies a box of a tensor to the same place in every block of `mask`, and counts the bytes at the
+// barrier at the same place in each. Elements outside of the tensor are 0.
 DYNAL_DEVICE void copy_box(void* to, const TensorMap& map, int column, int row, uint64_t* barrier,
                            int mask) {
   asm volatile(
@@ -151,17 +152,16 @@ DYNAL_DEVICE void copy_box(void* to, const TensorMap& map, int column, int row, 
       : "memory");
 }
 
-// Products of a warp group: x (64, 128) += a (64, 16) b (128, 16)^T.
-
-// Has a box brought to L2.
+// Prefetches a box to L2.
 DYNAL_DEVICE void prefetch_box(const TensorMap& map, int column, int row) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
                "r"(column), "r"(row)
                : "memory");
 }
 
-// Around products, which run on while the threads do: x may be touched before and after, and the
-// compiler must see it so.
+// Products of a warp group: x (64, 128) += a (64, 16) b (128, 16)^T. They run asynchronously. The
+// empty asm statements keep the compiler from moving accesses to x past begin and wait.
+
 DYNAL_DEVICE void begin_products(float (&x)[64]) {
 #pragma unroll
   for (int j = 0; j < 64; ++j) asm volatile("" : "+f"(x[j])::"memory");
@@ -172,7 +172,7 @@ DYNAL_DEVICE void commit_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits until at most kPending committed groups of products are not done.
+// Waits until at most kPending committed groups of products are still running.
 template <int kPending>
 DYNAL_DEVICE void wait_products(float (&x)[64]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -205,7 +205,7 @@ DYNAL_DEVICE void multiply(Bf16, float (&x)[64], uint64_t a, uint64_t b) { DYNAL
 
 #undef DYNAL_WGMMA
 
-// A warp group takes registers that another has given back.
+// A warp group takes registers that another has released.
 template <int kRegisters>
 DYNAL_DEVICE void more_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -215,7 +215,7 @@ DYNAL_DEVICE void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// Between the lanes of a warp, and with other blocks.
+// Exchange between the lanes of a warp, and with other blocks.
 
 template <class T>
 DYNAL_DEVICE T shuffle_xor(T value, int lanes) {

@@ -1,6 +1,6 @@
-// A wait for what should come at once ends in an error after two seconds, not in a hang.
+// A wait that should be short ends in an error after two seconds, instead of a hang.
 //
-// Whoever includes this has DYNAL_DEVICE, clock_cycles() and give_up() in this namespace.
+// The including file defines DYNAL_DEVICE and, in this namespace, clock_cycles() and give_up().
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 namespace dynal {
 namespace hopper {
 
-// At 2 GHz. Polls would be no measure: the hardware may hold each of them back for as long as it
-// likes.
+// Two seconds at 2 GHz. The number of polls says nothing: the hardware may suspend each of them for
+// any time.
 constexpr int64_t kPatience = 4000000000;
 
 // Calls `ended` until it returns true.

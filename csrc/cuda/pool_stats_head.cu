@@ -29,7 +29,7 @@ void check(cudaError_t error, const char* what) {
   }
 }
 
-// The driver's own function, so that nothing links with the driver.
+// Looked up at run time, so that the extension does not link with the driver.
 decltype(&cuTensorMapEncodeTiled) encoder() {
   static const auto function = [] {
     void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
@@ -59,7 +59,7 @@ TensorMap map_of(const void* matrix, int64_t rows, int64_t columns, int box_rows
   return map;
 }
 
-// A launch of as many clusters as there are blocks in it for.
+// A launch of clusters of `blocks` blocks.
 struct Launch {
   cudaLaunchAttribute cluster = {};
   cudaLaunchConfig_t config = {};
@@ -76,13 +76,13 @@ struct Launch {
   Launch(const Launch&) = delete;
 };
 
-// Clusters that the device runs at once; 0 if it cannot run any.
+// The number of clusters that the device runs at once; 0 if it cannot run any.
 template <class Element>
 int clusters_at_once(int blocks, int64_t shared) {
   static std::mutex mutex;
   static std::map<std::tuple<int, int, int64_t>, int> known;
   int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;  // a driver older than this needs, say
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;  // for example, the driver is too old
   const std::lock_guard<std::mutex> lock(mutex);
   const auto [entry, is_new] = known.try_emplace({device, blocks, shared}, 0);
   if (is_new) {
@@ -93,7 +93,7 @@ int clusters_at_once(int blocks, int64_t shared) {
             cudaSuccess &&
         cudaOccupancyMaxActiveClusters(&entry->second, kernel, &launch.config) == cudaSuccess;
     if (!answered) {
-      cudaGetLastError();  // it is no error of later calls
+      cudaGetLastError();  // clears the error, so that later calls do not report it
       entry->second = 0;
     }
   }

@@ -1,11 +1,11 @@
 // The update of the pool statistics from features, by clusters of blocks that hold the weights.
 //
-// Block r of a cluster keeps the weights of its 128 classes in shared memory. Tiles of 64 rows of
-// features stream by, in pieces that one block asks for and all of the cluster receive. The three
-// warp groups of a block take the tiles in turn: while one multiplies, the others fold the logits
-// in their registers into the state. A row's softmax needs all blocks: each leaves what it knows of
-// the row in its shared memory, where the others read it. So logits never reach memory, weights are
-// read once a block and features once a cluster.
+// Block r of a cluster keeps the weights of its 128 classes in shared memory. Features arrive in
+// tiles of 64 rows, in pieces that one block copies to all blocks of the cluster. The three warp
+// groups of a block take turns with the tiles: while one multiplies, the others fold the logits in
+// their registers into the state. A row's softmax needs all blocks: each writes the maximum and the
+// sum of its classes to its shared memory, where the others read them. So logits never reach global
+// memory, a block reads its weights once, and a cluster reads the features once.
 #pragma once
 
 #include "pool_stats_head_memory.cuh"
@@ -32,8 +32,8 @@ struct Group {
   const Memory& memory;
   Shared& shared;
   const int rank, group, thread, warp, lane;
-  const int tiles;  // of this cluster
-  const int asker;  // the block that asks for what goes to the stage with the number of the lane
+  const int tiles;   // of this cluster
+  const int copier;  // the block that copies to the stage with the number of the lane
 
   DYNAL_DEVICE Group(const Parameters& p, const Memory& memory, int tiles, int warp)
       : p(p),
@@ -45,7 +45,7 @@ struct Group {
         warp(warp % 4),
         lane(thread_index() % 32),
         tiles(tiles),
-        asker(lane % p.blocks) {}
+        copier(lane % p.blocks) {}
 
   DYNAL_DEVICE void run() const {
     const int stride = clusters(p.blocks), first = cluster_index(p.blocks);
@@ -57,7 +57,7 @@ struct Group {
 
   DYNAL_DEVICE void sync() const { sync_threads(1 + group, kGroupThreads); }
 
-  // The first of the two rows of this thread's logits, which three lanes beside it share.
+  // The first of the two rows of this thread's logits. Four neighbouring lanes share them.
   DYNAL_DEVICE int first_local() const { return 16 * warp + lane / 4; }
   // The first of this thread's classes.
   DYNAL_DEVICE int first_column() const { return rank * kClasses + lane % 4 * 2; }
@@ -109,7 +109,7 @@ struct Group {
     if (thread < p.blocks) arrive_at(shared.read_by_all + group, thread);
   }
 
-  // Have this block's part of a row of the state brought to L2, 32 bytes at a time by four lanes.
+  // Prefetches this block's part of a row of the state to L2; four lanes share the row.
   DYNAL_DEVICE void prefetch_state(int64_t sample) const {
     const State& state = p.state;
     const int left = static_cast<int>(state.classes) - rank * kClasses;
@@ -130,7 +130,7 @@ struct Group {
     prefetch(state.output, state.output_bytes);
   }
 
-  // The bias of this thread's classes, two 16-bit numbers in one.
+  // Loads the bias of this thread's classes, two 16-bit numbers at a time.
   DYNAL_DEVICE void load_bias(uint32_t (&bias)[kPairs]) const {
     const int last = static_cast<int>(p.state.classes) - 2;
 #pragma unroll
@@ -140,8 +140,8 @@ struct Group {
     }
   }
 
-  // x is the logits of rows lane / 4 and 8 more of a warp's 16, columns 8 j + lane % 4 * 2 and the
-  // next.
+  // x has the logits of rows lane / 4 and lane / 4 + 8 of the warp's 16, in columns
+  // 8 j + lane % 4 * 2 and the next.
   DYNAL_DEVICE void add_bias(float (&x)[64], const uint32_t (&bias)[kPairs]) const {
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -165,7 +165,7 @@ struct Group {
     Cycle stage(first, p.stages);
     int parity = first / p.stages & 1, before[2] = {0, 0};
     int wanted = tiles * p.pieces - first - p.stages;  // pieces that will follow in the stages
-    // A group's wait for a stage says nothing unless the waits before it are over.
+    // The parity of a stage is ambiguous until the group before has received all of its pieces.
     if (t > 0) wait(shared.turn + group, (group > 0 ? round : round - 1) & 1);
     for (int step = 0; step < p.pieces / 2; ++step) {
       int stages[2];
@@ -197,12 +197,12 @@ struct Group {
     release(before[0], before[1], wanted);
   }
 
-  // This warp is done with two stages: expect their next pieces, if there are so many, and tell the
-  // blocks that ask for them. The lane with the number of the stage does.
+  // This warp is done with two stages. If more pieces follow, expects them and tells the blocks
+  // that copy them; the lane with the number of the stage does so.
   DYNAL_DEVICE void release(int first, int second, int wanted) const {
     if ((lane == first && wanted > 0) || (lane == second && wanted > 1)) {
       if (warp == 0) arrive_expecting(shared.full + lane, kFeatureBytes);
-      arrive_at(shared.empty + lane, asker);
+      arrive_at(shared.empty + lane, copier);
     }
   }
 
@@ -226,7 +226,8 @@ struct Group {
     return best;
   }
 
-  // Replace the logits of row i by exponentials e; return their sum, -1 if a logit is not finite.
+  // Replaces the logits of row i by exponentials; returns their sum, or -1 if a logit is not
+  // finite.
   DYNAL_DEVICE float exponentials(float (&x)[64], int i, float top, float& weighted) const {
     float total = 0.0f, sum = 0.0f;
 #pragma unroll
@@ -242,14 +243,14 @@ struct Group {
     return weighted == weighted && top > kNoClass ? total : -1.0f;
   }
 
-  // Fold this thread's share of row i into the state, unless the row does not count.
+  // Folds this thread's share of row i into the state, if the row counts.
   DYNAL_DEVICE void fold_row(float (&x)[64], int i, int64_t first_row, float top,
                              Sums& sums) const {
     const State& state = p.state;
     float scale;
     if (!scale_of_row(first_local() + 8 * i, top, scale)) return;
     const int64_t row = first_row + first_local() + 8 * i;
-    const int64_t sample = Row(state, p.ids, row).sample;  // read again, not kept meanwhile
+    const int64_t sample = Row(state, p.ids, row).sample;  // read again: frees a register
     const int left = (static_cast<int>(state.classes) - first_column() + 7) / 8;
     const Slice slice{sample * state.classes + first_column(), left < kPairs ? left : kPairs};
 #pragma unroll
@@ -260,7 +261,8 @@ struct Group {
         [&](int j) { return Pair{at(x, i, 2 * j), at(x, i, 2 * j + 1)}; }, sums);
   }
 
-  // Whether the row is to be written, and what takes this block's exponentials to the softmax.
+  // Returns whether the row counts; `scale` is the factor from this block's exponentials to
+  // probabilities.
   DYNAL_DEVICE bool scale_of_row(int local, float top, float& scale) const {
     const auto* known = reinterpret_cast<const float4*>(shared.known[group] + local);
     float tops[2] = {-INFINITY, -INFINITY}, totals[2] = {0.0f, 0.0f};
@@ -295,7 +297,7 @@ struct Group {
                  {sums.weighted, sums.m2, sums.increase, sums.cycle}, shared.summed + group);
   }
 
-  // Eight lanes a row, one for each block's part of it.
+  // Finishes the rows of this block. Eight lanes share a row, one per block.
   DYNAL_DEVICE void finish_rows(int64_t first_row) const {
     const int block = lane % 8;
     for (int begin = 4 * warp; begin * p.blocks < kRows; begin += kGroupThreads / 8) {
@@ -364,10 +366,10 @@ DYNAL_DEVICE void update_from_features(const Parameters& p, const TensorMap& fea
   } else {
     fewer_registers<kFewRegisters>();
     if (thread_index() == kGroups * kGroupThreads) {
-      ask_for_copies(p, memory, features, weights, tiles);
+      issue_copies(p, memory, features, weights, tiles);
     }
   }
-  cluster_sync();  // before it others read this block's memory
+  cluster_sync();  // until here, other blocks read this block's memory
 }
 
 }  // namespace hopper

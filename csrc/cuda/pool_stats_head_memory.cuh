@@ -1,4 +1,4 @@
-// The shared memory of the blocks of a cluster: what lies there, and how it gets there.
+// The shared memory of the blocks of a cluster: its layout, and the copies that fill it.
 #pragma once
 
 #include "pool_stats_rows.cuh"
@@ -12,7 +12,7 @@ constexpr int kRows = 64;             // of a tile
 constexpr int kClasses = 8 * kPairs;  // of a block
 constexpr int kGroups = 3;            // warp groups that compute
 constexpr int kGroupThreads = 128;
-constexpr int kThreads = (kGroups + 1) * kGroupThreads;  // the last group asks for copies
+constexpr int kThreads = (kGroups + 1) * kGroupThreads;  // the last group issues copies
 constexpr int kRegisters = 160, kFewRegisters = 32;      // of their threads
 constexpr int kFeatureDepth = 32;  // columns of a piece of features: a row of 64 bytes, swizzled
 constexpr int kWeightDepth = 64;   // and of weights: 128 bytes
@@ -20,12 +20,12 @@ constexpr int kFeatureBytes = kRows * kFeatureDepth * 2;
 constexpr int kWeightBytes = kClasses * kWeightDepth * 2;
 constexpr int kMinStages = 4, kMaxStages = 16;  // pieces of features in shared memory
 constexpr int kMaxWeightPieces = 12;
-constexpr int kWeightsAhead = 6;  // pieces of weights asked for ahead of the features they meet
+constexpr int kWeightsAhead = 6;  // pieces of weights copied ahead of the features they multiply
 constexpr int kSharedLimit = 232448;
 
-constexpr int kClaimed = 1 << 30;  // in the label that block 0 leaves: the row counts
-// The logit of a column beyond the classes: finite, its e is 0. Rows whose logits are all below it
-// count as not finite.
+constexpr int kClaimed = 1 << 30;  // a bit in the label of block 0: the row counts
+// The logit of a column beyond the classes: it is finite, and its exponential is 0. A row whose
+// logits are all below it counts as not finite.
 constexpr float kNoClass = -1e38f;
 
 // What a block knows of a row.
@@ -34,17 +34,17 @@ struct alignas(16) Known {
   int32_t label;             // first class of the maximum, and kClaimed
 };
 
-// What blocks share; barriers have the number of a stage, a piece or a group.
+// What blocks share. Barriers are indexed by stage, piece or group.
 struct Shared {
   Known known[kGroups][kRows];
   float4 sums[kGroups][kRows + kMaxBlocks];  // Sums of the rows that this block finishes
   uint64_t weights_full[kMaxWeightPieces];
   uint64_t full[kMaxStages], empty[kMaxStages];
-  uint64_t turn[kGroups];  // the warps of the group before have all pieces of their tile
+  uint64_t turn[kGroups];  // the group before has received all pieces of its tile
   uint64_t known_by_all[kGroups], summed[kGroups], read_by_all[kGroups];
 };
 
-// Stages that fit beside the weights.
+// The number of stages that fit beside the weights.
 constexpr int stages_for(int64_t width) {
   const int64_t weights = (width + kWeightDepth - 1) / kWeightDepth;
   if (weights > kMaxWeightPieces) return 0;
@@ -63,14 +63,14 @@ constexpr int64_t shared_bytes(int64_t width, int stages) {
          sizeof(Shared);
 }
 
-static_assert(stages_for(768) == 7, "less, and copies come too late: see ops/pool_stats/cuda.py");
+static_assert(stages_for(768) == 7, "with fewer stages copies arrive too late");
 
 struct Parameters {
   State state;
   Ids ids;
   const uint16_t* bias;  // or null
   int blocks;            // of a cluster
-  int pieces;            // of features, in a row: two for one of weights
+  int pieces;            // of features, in a row: two for each piece of weights
   int stages;
 
   Parameters(const State& state, const Batch& batch, int stages)
@@ -82,8 +82,9 @@ struct Parameters {
         stages(stages) {}
 };
 
-// How the products find a tile in shared memory: rows of 128 or 64 bytes, swizzled, eight of them
-// `stride` bytes from the next eight. 1 more in it is 16 bytes further on.
+// Describes a tile in shared memory to the products: swizzled rows of 128 or 64 bytes, with
+// `stride` bytes from one group of eight rows to the next. Adding 1 to a descriptor moves it by 16
+// bytes.
 enum Swizzle : uint64_t { swizzle_128 = 1, swizzle_64 = 2 };
 
 DYNAL_DEVICE uint64_t tile_descriptor(const char* shared, int stride, Swizzle swizzle) {
@@ -103,12 +104,12 @@ struct Memory {
         shared(reinterpret_cast<Shared*>(features + p.stages * kFeatureBytes)) {}
 };
 
-// Counts round and round.
+// A position in a ring.
 struct Cycle {
   int at, length;
 
   DYNAL_DEVICE Cycle(int begin, int length) : at(begin % length), length(length) {}
-  // Returns whether a round ended.
+  // Returns whether it is back at 0.
   DYNAL_DEVICE bool advance() {
     at = at + 1 == length ? 0 : at + 1;
     return at == 0;
@@ -133,23 +134,23 @@ DYNAL_DEVICE void init_barriers(const Parameters& p, Shared& shared, int tiles) 
   }
 }
 
-// One thread of each block asks for its weights, and for the features of some stages.
-DYNAL_DEVICE void ask_for_copies(const Parameters& p, const Memory& memory,
-                                 const TensorMap& features, const TensorMap& weights, int tiles) {
+// One thread of each block issues the copies of its weights, and of the features of some stages.
+DYNAL_DEVICE void issue_copies(const Parameters& p, const Memory& memory, const TensorMap& features,
+                               const TensorMap& weights, int tiles) {
   const int rank = block_rank();
-  const auto ask_for_weights = [&](int piece) {
+  const auto copy_weights = [&](int piece) {
     uint64_t* full = memory.shared->weights_full + piece;
     arrive_expecting(full, kWeightBytes);
     copy_box(memory.weights + piece * kWeightBytes, weights, piece * kWeightDepth, rank * kClasses,
              full);
   };
   const int rows_apart = clusters(p.blocks) * kRows;  // from a tile to the next
-  int asked = 0, use = 0;
+  int issued = 0, use = 0;
   Cycle stage(0, p.stages);
   for (int t = 0; t < tiles; ++t) {
     const int row = cluster_index(p.blocks) * kRows + t * rows_apart;
     for (int piece = 0; piece < p.pieces; ++piece) {
-      if (asked < p.pieces / 2 && asked < piece / 2 + kWeightsAhead) ask_for_weights(asked++);
+      if (issued < p.pieces / 2 && issued < piece / 2 + kWeightsAhead) copy_weights(issued++);
       if (stage.at % p.blocks == rank) {
         if (use > 0) wait(memory.shared->empty + stage.at, (use - 1) & 1);
         copy_box(memory.features + stage.at * kFeatureBytes, features, piece * kFeatureDepth, row,

@@ -1,7 +1,7 @@
-// What a thread does with rows of logits: claim their samples, fold its classes, finish a row.
+// The work of a thread on rows of logits: claim their samples, fold its classes, finish a row.
 //
-// Names and order follow dynal_fast/ops/pool_stats/reference.py. `hopper` is the hardware, or in
-// the tests a model of it (tests/hopper_emulation.h).
+// Names and order are those of dynal_fast/ops/pool_stats/reference.py. `hopper` is the hardware, or
+// in the tests a model of it (tests/hopper_emulation.h).
 #pragma once
 
 #include <cmath>
@@ -43,7 +43,7 @@ struct Row {
   }
 };
 
-// Stamp the row's sample; return whether the row counts. Record what is wrong with it.
+// Stamps the row's sample and returns whether the row counts; if not, records why.
 DYNAL_DEVICE bool claim(const State& state, const Row& row) {
   bool known = false, first = false;
   if (row.in_range) {
@@ -60,7 +60,7 @@ DYNAL_DEVICE bool claim(const State& state, const Row& row) {
   return first;
 }
 
-// Over the four lanes that share a row.
+// Reductions over the four lanes that share a row.
 DYNAL_DEVICE float sum_of_lanes(float x) {
   x += shuffle_xor(x, 1);
   return x + shuffle_xor(x, 2);
@@ -88,8 +88,9 @@ struct Top {
   }
 };
 
-// The share of the classes that a thread has of one row: 16 pairs, eight columns apart, of which
-// the first `count` exist. x[4 j] and x[4 j + 1] are pair j; of the second row, two further on.
+// A thread's share of the classes of a row: 16 pairs, eight columns apart, of which the first
+// `count` exist. Pair j is x[4 j] and x[4 j + 1]; that of the second row is x[4 j + 2] and x[4 j +
+// 3].
 constexpr int kPairs = 16;
 
 struct Slice {
@@ -101,7 +102,7 @@ struct alignas(8) Pair {
   float x, y;
 };
 
-// Of a tensor of float or, as uint16_t, of half.
+// Pairs of a tensor of float or half (as uint16_t).
 DYNAL_DEVICE Pair load_pair(const float* from) { return *reinterpret_cast<const Pair*>(from); }
 DYNAL_DEVICE Pair load_pair(const uint16_t* from) {
   const uint32_t both = *reinterpret_cast<const uint32_t*>(from);
@@ -113,8 +114,8 @@ DYNAL_DEVICE void store_pair(uint16_t* to, Pair pair) {
       float_to_half(pair.x) | static_cast<uint32_t>(float_to_half(pair.y)) << 16;
 }
 
-// Calls update(j, old pair) for the pairs of a slice and stores what it returns. All are asked for
-// before the first is used.
+// Replaces each pair of a slice by update(j, old pair). All pairs are loaded before the first is
+// used.
 template <class Float, class Update>
 DYNAL_DEVICE void update_pairs(Float* tensor, const Slice& slice, const Update& update) {
   Float* const first = tensor + slice.offset;
@@ -130,12 +131,12 @@ DYNAL_DEVICE void update_pairs(Float* tensor, const Slice& slice, const Update& 
   }
 }
 
-// What the classes of a thread, of a block or of all add to a row's sums.
+// The sums over the classes of a row, or over a part of them.
 struct Sums {
-  float weighted, m2, increase, cycle;  // of e log(e), of M2, of squared distances
+  float weighted, m2, increase, cycle;  // e log(e), growth of M2, squared distances
 };
 
-// Return the new mean of two classes; `growth` is what their M2 grow by.
+// Returns the new mean of two classes; `growth` is what their M2 grows by.
 DYNAL_DEVICE Pair welford_update(Pair p, Pair mean, float rate, Pair& growth) {
   const Pair delta{p.x - mean.x, p.y - mean.y};
   mean = {mean.x + delta.x * rate, mean.y + delta.y * rate};
@@ -143,7 +144,7 @@ DYNAL_DEVICE Pair welford_update(Pair p, Pair mean, float rate, Pair& growth) {
   return mean;
 }
 
-// With M2 of each class: a pass for it, while the old mean still stands, and one for the mean.
+// Folds the classes into the mean, after M2 per class, which needs the old mean.
 template <class Probability>
 DYNAL_DEVICE void fold_mean(const State& state, const Slice& slice, float rate,
                             const Probability& probability, float& m2) {
@@ -165,8 +166,8 @@ DYNAL_DEVICE void fold_mean(const State& state, const Slice& slice, float rate,
   });
 }
 
-// Fold a thread's share of a row into the state; return what it adds to the row's sums.
-// `probability(j)` is pair j of the softmax, 0 where there is no class.
+// Folds a thread's share of a row into the state and adds to the row's sums. `probability(j)` is
+// pair j of the softmax, 0 beyond the classes.
 template <class Probability>
 DYNAL_DEVICE void fold_slice(const State& state, const Slice& slice, float rate,
                              const Probability& probability, Sums& sums) {
@@ -187,7 +188,7 @@ DYNAL_DEVICE void fold_slice(const State& state, const Slice& slice, float rate,
   if (state.output) replace(state.output, sums.cycle);
 }
 
-// What is left of a row when all of its classes are folded.
+// A row whose classes are all folded.
 struct Finished {
   float top, total, second, entropy;
   int label;
@@ -199,7 +200,7 @@ DYNAL_DEVICE int label_count(const State& state, int64_t at) {
   return static_cast<const Count*>(state.label_counts)[at];
 }
 
-// Write what is kept once per sample. All is read first, so that the latencies overlap.
+// Updates the values per sample. All are loaded first, so that their latencies overlap.
 DYNAL_DEVICE void finish_row(const State& state, int64_t sample, const Finished& row) {
   const int64_t label = sample * state.classes + row.label;
   const int32_t count = state.count ? state.count[sample] : 0;

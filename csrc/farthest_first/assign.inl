@@ -1,8 +1,11 @@
-// Farthest-first: the nearest center of each row, as a key: the bits of the decision value, which
-// is not negative, above the rank of the center, so that the lowest key is the answer.
+// The nearest center of each row, as a key: the bits of the decision value, which is not negative,
+// above the rank of the center. So the lowest key is the answer.
+#pragma once
+
 #include "filter.inl"
 
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
 
@@ -19,7 +22,7 @@ inline float value_of_key(int64_t key) {
   return value;
 }
 
-// Lower *p to key; several threads may do so at once.
+// Lowers *p to key; several threads may do so at once.
 inline void lower_key_to(int64_t* p, int64_t key) {
   int64_t seen = __atomic_load_n(p, __ATOMIC_RELAXED);
   while (key < seen &&
@@ -27,13 +30,14 @@ inline void lower_key_to(int64_t* p, int64_t key) {
   }
 }
 
-// The lowest of `key` and those of a row with the centers of a tile, as far as values above `bound`
-// may be left out.
-inline int64_t assign_row(const Space& space, const Points& x, int64_t row, const Points& y,
-                          const Tile& tile, const int32_t* ranks, const float* dots, float bound,
-                          int64_t key, const Scratch& scratch) {
+// The lowest of `key` and the keys of a row with the centers of a tile. Values above `bound` may be
+// left out.
+inline int64_t assign_row(const Pairs& pairs, int64_t row, const Tile& tile, const int32_t* ranks,
+                          const float* dots, float bound, int64_t key, const Scratch& scratch) {
+  const Space& space = pairs.space;
+  const Points &x = pairs.x, &y = pairs.y;
   const RowTerms terms(space, x, row);
-  const int64_t end = round_up(tile.center_count, kFloats);
+  const int64_t end = round_up(tile.center_count, kLanes);
   const float known = value_of_key(key);
   float cut = bound < known ? bound : known;
   if (smallest(terms.low, scratch.low, dots, 0, end) > cut) return key;
@@ -52,24 +56,22 @@ inline int64_t assign_row(const Space& space, const Points& x, int64_t row, cons
   return key;
 }
 
-}  // namespace
-
-int64_t ff_assign(const Space& space, const Points& x, const Points& y, const Groups& groups,
-                  const int32_t* ranks, const float* bound, int64_t* keys, int64_t center_block,
-                  Scratch* scratches, Share share, int threads) {
+int64_t assign(const Pairs& pairs, const int32_t* ranks, const float* bound, int64_t* keys,
+               const Work& work) {
   return multiply_groups(
-      space, x, y, groups, center_block, scratches, share, threads, [](const Tile&) { return 0; },
-      [&](const Tile& tile, int64_t, const Scratch& scratch) {
+      pairs, work, all_centers, [&](const Tile& tile, int64_t, const Scratch& scratch) {
         for (int64_t r = 0; r < tile.row_count; ++r) {
           const int64_t row = tile.rows[r];
           const int64_t before = __atomic_load_n(keys + row, __ATOMIC_RELAXED);
+          const float* dots = scratch.dots + r * work.center_block;
           const int64_t key =
-              assign_row(space, x, row, y, tile, ranks, scratch.dots + r * center_block, bound[row],
-                         before, scratch);
+              assign_row(pairs, row, tile, ranks, dots, bound[row], before, scratch);
           if (key < before) lower_key_to(keys + row, key);
         }
       });
 }
 
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

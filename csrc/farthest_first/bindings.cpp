@@ -1,22 +1,15 @@
-// Bindings of farthest_first.h: addresses as integers, structs as tuples of them.
+// Bindings of farthest_first.h: arrays are addresses.
 #include <pybind11/pybind11.h>
 
 #include <utility>
 
+#include "../common/address.h"
 #include "farthest_first.h"
 
 namespace py = pybind11;
-
-namespace {
-
 using namespace dynal::farthest_first;
-
-template <typename T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-}  // namespace
+using dynal::at;
+using py::arg;
 
 void bind_farthest_first(py::module_& parent) {
   py::module_ m = parent.def_submodule("farthest_first");
@@ -28,7 +21,7 @@ void bind_farthest_first(py::module_& parent) {
       .def(py::init([](int64_t columns, bool cosine, uintptr_t mean, int exponent) {
              return make_space(columns, cosine, at<const float>(mean), exponent);
            }),
-           py::arg("columns"), py::arg("cosine"), py::arg("mean"), py::arg("exponent"));
+           py::kw_only(), arg("columns"), arg("cosine"), arg("mean"), arg("exponent"));
 
   py::class_<Points>(m, "Points")
       .def(py::init([](uintptr_t data, int64_t row_bytes, int64_t column_bytes, int dtype,
@@ -42,8 +35,8 @@ void bind_farthest_first(py::module_& parent) {
                            at<float>(norms),
                            at<double>(scales)};
            }),
-           py::arg("data"), py::arg("row_bytes"), py::arg("column_bytes"), py::arg("dtype"),
-           py::arg("swapped"), py::arg("in_place"), py::arg("norms"), py::arg("scales"));
+           py::kw_only(), arg("data"), arg("row_bytes"), arg("column_bytes"), arg("dtype"),
+           arg("swapped"), arg("in_place"), arg("norms"), arg("scales"));
 
   py::class_<Groups>(m, "Groups")
       .def(py::init([](int64_t count, uintptr_t rows, uintptr_t row_ends, uintptr_t centers,
@@ -51,56 +44,62 @@ void bind_farthest_first(py::module_& parent) {
              return Groups{count, at<const int32_t>(rows), at<const int64_t>(row_ends),
                            at<const int32_t>(centers), at<const int64_t>(center_ends)};
            }),
-           py::arg("count"), py::arg("rows"), py::arg("row_ends"), py::arg("centers"),
-           py::arg("center_ends"));
+           py::kw_only(), arg("count"), arg("rows"), arg("row_ends"), arg("centers"),
+           arg("center_ends"));
 
   m.def(
       "measure",
       [](const Space& space, const Points& points, int64_t begin, int64_t end, uintptr_t measures,
          int threads) { measure(space, points, begin, end, at<Measure>(measures), threads); },
+      arg("space"), arg("points"), arg("begin"), arg("end"), arg("measures"), arg("threads"),
       Release());
   m.def(
       "distances",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
          uintptr_t lower, uintptr_t upper, int64_t unit, int64_t work, int threads) {
-        return distances(space, x, y, groups, at<float>(lower), at<float>(upper), {unit, work},
+        return distances({space, x, y, groups}, at<float>(lower), at<float>(upper), {unit, work},
                          threads);
       },
-      Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("lower"), arg("upper"), arg("unit"),
+      arg("work"), arg("threads"), Release());
   m.def(
       "bound",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
          uintptr_t lowered, int64_t unit, int64_t work, int threads) {
-        return bound(space, x, y, groups, at<float>(lowered), {unit, work}, threads);
+        return bound({space, x, y, groups}, at<float>(lowered), {unit, work}, threads);
       },
-      Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("bound"), arg("unit"), arg("work"),
+      arg("threads"), Release());
   m.def(
       "refresh",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
          uintptr_t first, uintptr_t bound, uintptr_t exact, int64_t unit, int64_t work,
          int threads) {
-        return refresh(space, x, y, groups, at<const int32_t>(first), at<const float>(bound),
+        return refresh({space, x, y, groups}, at<const int32_t>(first), at<const float>(bound),
                        at<float>(exact), {unit, work}, threads);
       },
-      Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("first"), arg("bound"), arg("exact"),
+      arg("unit"), arg("work"), arg("threads"), Release());
   m.def(
       "assign",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
          uintptr_t ranks, uintptr_t bound, uintptr_t keys, int64_t unit, int64_t work,
          int threads) {
-        return assign(space, x, y, groups, at<const int32_t>(ranks), at<const float>(bound),
+        return assign({space, x, y, groups}, at<const int32_t>(ranks), at<const float>(bound),
                       at<int64_t>(keys), {unit, work}, threads);
       },
-      Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("ranks"), arg("bound"), arg("keys"),
+      arg("unit"), arg("work"), arg("threads"), Release());
   m.def(
       "traverse",
       [](const Space& space, const Points& x, uintptr_t head, int64_t count, int64_t outside,
          uintptr_t exact, uintptr_t picks, uintptr_t values, int64_t limit, int64_t work,
          int threads) {
         const Picked picked =
-            traverse(space, x, at<const int32_t>(head), count, outside, at<float>(exact),
-                     at<int32_t>(picks), at<float>(values), limit, work, threads);
+            traverse(space, x, {at<const int32_t>(head), count, outside}, at<float>(exact),
+                     {at<int32_t>(picks), at<float>(values), limit}, work, threads);
         return std::make_pair(picked.count, picked.done);
       },
-      Release());
+      arg("space"), arg("x"), arg("head"), arg("count"), arg("outside"), arg("exact"), arg("picks"),
+      arg("values"), arg("limit"), arg("work"), arg("threads"), Release());
 }

@@ -1,22 +1,18 @@
 // Decision values: the exact distance of two rows, rounded once (see reference.py).
 //
-// A float64 sum decides unless it lies too close to the midpoint of two neighbours; then the sum is
-// taken again with its rounding errors summed beside it (Ogita, Rump and Oishi, "Accurate Sum and
-// Dot Product", Dot2), and where even that leaves a doubt, without any rounding.
+// A float64 sum decides, unless it is too close to the midpoint of two neighbouring results. Then
+// the sum is computed again together with its rounding errors (Ogita, Rump and Oishi, "Accurate Sum
+// and Dot Product", Dot2), and if that does not decide, without rounding (integer.inl).
 #pragma once
 
 #include "integer.inl"
+#include "kernels.h"
 #include "rows.inl"
 
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
-
-typedef float vf __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
-typedef double vd __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
-typedef float vf_half __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2)));
-constexpr int kFloats = DYNAL_VECTOR_BYTES / 4;
-constexpr int kDoubles = DYNAL_VECTOR_BYTES / 8;
 
 struct DoubleDouble {
   double high, low;
@@ -49,7 +45,7 @@ inline vd load_doubles(const double* p) {
   return wide;
 }
 
-// A term is (a + a_low) (b + b_low), exactly.
+// A term is exactly (a + a_low) (b + b_low).
 struct Factors {
   double a, b, a_low, b_low;
 };
@@ -87,7 +83,7 @@ inline double sum_terms(const T* x, const U* y, int64_t columns) {
 
 struct LongSum {
   DoubleDouble value;
-  bool exact;  // nothing was rounded, as with values that are integers
+  bool exact;  // nothing was rounded, as with small integers
 };
 
 template <typename Term, typename T>
@@ -118,9 +114,9 @@ LongSum sum_terms_long(const T* x, const T* y, int64_t columns) {
   return {two_sum(total.high, total.low), rounded == 0};
 }
 
-// The sign of a - b, 0 where rounding leaves a doubt: long sums of `columns` terms, of magnitudes
-// that add up to `scale` at most, or products of two such sums, and errors that underflowed. With
-// u = 2^-53 a long sum errs by at most (columns + 4)^2 u^2 of `scale`; 2^6 covers the products.
+// The sign of a - b, or 0 if rounding errors may hide it. a and b are long sums of `columns` terms
+// whose magnitudes add up to at most `scale`, or products of two such sums. With u = 2^-53 a long
+// sum errs by at most (columns + 4)^2 u^2 scale; 2^6 covers the products, 2^-900 underflow.
 inline int compare(DoubleDouble a, DoubleDouble b, int64_t columns, double scale) {
   const double difference = (a.high - b.high) + (a.low - b.low);
   const double terms = static_cast<double>(columns + 8);
@@ -128,10 +124,10 @@ inline int compare(DoubleDouble a, DoubleDouble b, int64_t columns, double scale
   return difference > 0 ? 1 : -1;
 }
 
-// What a decision value costs, in multiplications of the filter, by how it was decided.
+// The cost per column of each way to decide a value, in multiplications of the filter.
 constexpr int64_t kSumWork = 16, kLongSumWork = 64, kExactWork = 1024;
 
-// The sums are taken of the values as given: multiplying by a power of two rounds nothing.
+// The sums are those of the values as given: scaling by a power of two does not round.
 template <typename T>
 float euclidean_value(const Space& space, const T* x, const T* y, int64_t* work) {
   const int64_t columns = space.columns;
@@ -171,7 +167,7 @@ float cosine_value(const T* x, const T* y, int64_t columns, double scales, int64
   const double low = __builtin_rint(clamp_cosine(value - doubt) / kCosineStep);
   const double high = __builtin_rint(clamp_cosine(value + doubt) / kCosineStep);
   if (low == high) return static_cast<float>(low * kCosineStep);
-  // similarity < limit, where the distance 1 - limit is the midpoint; squares keep the order.
+  // The distance 1 - limit is the midpoint: compare the similarity with limit, by signed squares.
   const double limit = 1 - 0.5 * (low + high) * kCosineStep;
   *work += 3 * kLongSumWork * columns;
   const DoubleDouble dot = sum_terms_long<Product>(x, y, columns).value;
@@ -207,4 +203,5 @@ inline float decision_value(const Space& space, const Points& xs, int64_t i, con
 
 }  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

@@ -9,11 +9,11 @@ namespace dynal {
 namespace farthest_first {
 
 // How distances are measured, and how the filter sees a row, in float32:
-//   euclidean  (x[k] - mean[k]) * scale, scale = 2^exponent, in which decision values are, too
+//   euclidean  (x[k] - mean[k]) * scale, scale = 2^exponent; decision values are scaled, too
 //   cosine     x[k] * scale, scale = 1 / (|x| sqrt(2)), so that |a - b|^2 is 1 - similarity
-// For two rows a, b so seen, their stored squared norms and any float32 dot product g of them,
-// |a|^2 + |b|^2 - 2 g differs from the exact distance and from the decision value by at most
-// slack * (|a|^2 + |b|^2) + 2 * absolute (derived at make_space).
+// Let a and b be two rows as the filter sees them, |a|^2 and |b|^2 their stored squared norms, and
+// g any float32 dot product of them. Then |a|^2 + |b|^2 - 2 g differs from the exact distance, and
+// from the decision value, by at most slack * (|a|^2 + |b|^2) + 2 * absolute; see make_space.
 struct Space {
   int64_t columns;
   bool cosine;
@@ -24,12 +24,14 @@ struct Space {
   float absolute;
 };
 
+Space make_space(int64_t columns, bool cosine, const float* mean, int exponent);
+
 struct Points {
   const char* data;                 // (rows, columns)
-  int64_t row_bytes, column_bytes;  // from one to the next, of any sign
+  int64_t row_bytes, column_bytes;  // strides, of any sign
   Dtype dtype;
-  bool swapped;    // in the other byte order
-  bool in_place;   // a row is an aligned array
+  bool swapped;    // not in the machine's byte order
+  bool in_place;   // each row is an aligned, contiguous array
   float* norms;    // (rows,): squared norms of the rows as the filter sees them
   double* scales;  // (rows,), cosine only
 };
@@ -43,91 +45,73 @@ struct Groups {
   const int64_t* center_ends;
 };
 
-constexpr int64_t kMaxTileRows = 16;  // rows of the largest register tile
-constexpr int64_t kMaxPanel = 32;     // centers of the largest register tile
-
-// Working memory of one thread.
-struct Scratch {
-  float* centers;  // (columns, block) in panels
-  float* rows;     // (kMaxTileRows, columns)
-  float* dots;     // (kMaxTileRows, block)
-  float* low;      // (block,): the centers' terms of lower bounds
-  float* high;     // (block,): and of upper bounds
-  void* x;         // (columns,) of up to 8 bytes
-  void* y;         // (columns,) of up to 8 bytes
-  int64_t* work;   // multiplications done so far, or what took as long
+// What is compared: the rows of x with the centers of y, group by group.
+struct Pairs {
+  const Space& space;
+  const Points& x;
+  const Points& y;
+  const Groups& groups;
 };
 
-// A call goes on from where the one before stopped and stops after `work` multiplications, so that
-// none is long; it returns where the next one goes on, kDone if nothing is left.
+// A call starts at a unit and stops after about `work` multiplications, so that no call is long. It
+// returns the unit where the next call starts, kDone if nothing is left.
 struct Share {
   int64_t unit, work;
 };
 constexpr int64_t kDone = -1;
+
+// What is known of a row before its scale is.
+struct Measure {
+  double squared;   // the squared norm of the row as given
+  double centered;  // euclidean: its squared distance from the mean
+  double largest;   // its largest magnitude; a NaN counts as the largest
+};
+
+// Measures rows begin <= row < end.
+void measure(const Space& space, const Points& points, int64_t begin, int64_t end,
+             Measure* measures, int threads);
+
+// Bounds of all distances: lower and upper (rows, centers) of the only group.
+int64_t distances(const Pairs& pairs, float* lower, float* upper, Share share, int threads);
+
+// Lowers bound (rows of x,) to upper bounds of the distances.
+int64_t bound(const Pairs& pairs, float* bound, Share share, int threads);
+
+// Lowers exact (rows of x,) to the decision values of the centers from position first (rows,) on,
+// or all if it is null. Values above bound (rows of x,) may be left out.
+int64_t refresh(const Pairs& pairs, const int32_t* first, const float* bound, float* exact,
+                Share share, int threads);
+
+// Lowers keys (rows of x,) to the key of the nearest center: the bits of the decision value above
+// the center's rank, so that the lowest rank wins a tie. ranks (rows of y,). Values above bound
+// (rows of x,) may be left out.
+int64_t assign(const Pairs& pairs, const int32_t* ranks, const float* bound, int64_t* keys,
+               Share share, int threads);
+
+// Rows that are picked from, and the key of the first row in the order that is not among them.
+struct Head {
+  const int32_t* rows;  // (count,)
+  int64_t count;
+  int64_t outside;
+};
+
+// Room for the picks, in order, and their decision values, (limit,) each.
+struct Picks {
+  int32_t* rows;
+  float* values;
+  int64_t limit;
+};
 
 struct Picked {
   int64_t count;
   bool done;
 };
 
-// The entry points: each makes the scratch and takes the active instruction set.
-
-Space make_space(int64_t columns, bool cosine, const float* mean, int exponent);
-
-// What is known of a row before its scale is.
-struct Measure {
-  double squared;   // its squared norm as given
-  double centered;  // euclidean: its squared distance from the mean
-  double largest;   // its largest magnitude; larger than any number if there is a NaN
-};
-
-// Measures rows [begin, end).
-void measure(const Space&, const Points&, int64_t begin, int64_t end, Measure*, int threads);
-
-// lower, upper: (rows, centers) of the only group.
-int64_t distances(const Space&, const Points& x, const Points& y, const Groups&, float* lower,
-                  float* upper, Share, int threads);
-
-int64_t bound(const Space&, const Points& x, const Points& y, const Groups&, float* bound, Share,
-              int threads);
-
-int64_t refresh(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* first,
-                const float* bound, float* exact, Share, int threads);
-
-// Lowers keys (rows,), of the bits of a decision value above a rank, to that of the nearest center,
-// the one of the lowest rank if there are several; ranks (rows of y,).
-int64_t assign(const Space&, const Points& x, const Points& y, const Groups&, const int32_t* ranks,
-               const float* bound, int64_t* keys, Share, int threads);
-
-// Stops at `limit` picks, where a row outside comes first, or after `work` multiplications; then it
-// is not done, and the same call with the picks that remain goes on.
-Picked traverse(const Space&, const Points& x, const int32_t* head, int64_t count, int64_t outside,
-                float* exact, int32_t* picks, float* values, int64_t limit, int64_t work,
-                int threads);
+// Picks from the head and lowers exact (rows of x,). It is done at `limit` picks, or when the row
+// outside comes next. After about `work` multiplications it returns before it is done, and the same
+// call with the room that is left continues.
+Picked traverse(const Space& space, const Points& x, const Head& head, float* exact,
+                const Picks& picks, int64_t work, int threads);
 
 }  // namespace farthest_first
-
-#define DYNAL_DECLARE_FARTHEST_FIRST(isa)                                                         \
-  namespace isa {                                                                                 \
-  using namespace farthest_first;                                                                 \
-  void ff_measure(const Space&, const Points&, int64_t, int64_t, Measure*, Scratch*, int);        \
-  int64_t ff_distances(const Space&, const Points&, const Points&, const Groups&, float*, float*, \
-                       int64_t, Scratch*, Share, int);                                            \
-  int64_t ff_bound(const Space&, const Points&, const Points&, const Groups&, float*, int64_t,    \
-                   Scratch*, Share, int);                                                         \
-  int64_t ff_refresh(const Space&, const Points&, const Points&, const Groups&, const int32_t*,   \
-                     const float*, float*, int64_t, Scratch*, Share, int);                        \
-  int64_t ff_assign(const Space&, const Points&, const Points&, const Groups&, const int32_t*,    \
-                    const float*, int64_t*, int64_t, Scratch*, Share, int);                       \
-  Picked ff_traverse(const Space&, const Points&, const int32_t*, int64_t, int64_t, float*,       \
-                     int32_t*, float*, int64_t, Scratch*, const Scratch&, float*, int32_t*,       \
-                     int64_t, int64_t, int);                                                      \
-  }
-DYNAL_DECLARE_FARTHEST_FIRST(baseline)
-#ifdef DYNAL_X86_64
-DYNAL_DECLARE_FARTHEST_FIRST(avx2)
-DYNAL_DECLARE_FARTHEST_FIRST(avx512)
-#endif
-#undef DYNAL_DECLARE_FARTHEST_FIRST
-
 }  // namespace dynal

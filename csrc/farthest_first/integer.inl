@@ -1,12 +1,15 @@
-// Sums of products of doubles without any rounding: fixed point with all the digits there are.
+// Sums of products of doubles without rounding, as fixed-point numbers with all digits.
 //
-// For the rare pairs that lie so close to a midpoint, or on it, that double-double arithmetic
-// leaves a doubt. A product of two doubles is an integer of 106 bits times a power of two that is
-// at least 2^-2148, so that nothing underflows. Rows have squared norms below 2^128 (checks.py),
-// which ends the number above.
+// They decide the rare pairs that lie on a midpoint, or too close to it for double-double
+// arithmetic. A product of two doubles is an integer of 106 bits times a power of two of at least
+// 2^-2148, so nothing underflows. Rows have squared norms below 2^128 (contract.py), which bounds
+// the highest digit.
 #pragma once
 
+#include <cstdint>
+
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
 
@@ -15,12 +18,12 @@ constexpr int kDigits = 84;  // of 32 bits: up to 2^540
 constexpr int64_t kDigitMask = 0xffffffff;
 
 // The value is the sum of digits[i] 2^(32 i + kLowestExponent). A product adds less than 2^34 to a
-// digit, so that 2^29 products fit before the carries are taken on.
+// digit, so 2^29 products fit before the carries have to be propagated.
 struct ExactSum {
   int64_t digits[kDigits];
 };
 
-// A finite double is significand 2^exponent.
+// A finite double is significand * 2^exponent.
 inline uint64_t significand(double value, int* exponent) {
   uint64_t bits;
   __builtin_memcpy(&bits, &value, 8);
@@ -46,7 +49,8 @@ inline void add_product(ExactSum* sum, double a, double b) {
   }
 }
 
-// Takes the carries on, which leaves the sign in the last digit and the others in [0, 2^32).
+// Propagates the carries: the last digit has the sign, the others are in [0, 2^32). Returns the
+// sign.
 inline int carry(int64_t* digits, int count) {
   bool zero = true;
   for (int i = 0; i + 1 < count; ++i) {
@@ -67,7 +71,7 @@ inline int magnitude(ExactSum* sum) {
   return sign;
 }
 
-// product (a_count + b_count) = a b, digits all in [0, 2^32).
+// product (a_count + b_count) = a * b, all digits in [0, 2^32).
 inline void multiply(const int64_t* a, int a_count, const int64_t* b, int b_count,
                      int64_t* product) {
   for (int i = 0; i < a_count + b_count; ++i) product[i] = 0;
@@ -83,7 +87,7 @@ inline void multiply(const int64_t* a, int a_count, const int64_t* b, int b_coun
   }
 }
 
-// The sign of the squared distance of x and y less `threshold`.
+// The sign of |x - y|^2 - threshold.
 template <typename T>
 int exact_euclidean_side(const T* x, const T* y, int64_t columns, double threshold) {
   ExactSum sum = {};
@@ -98,8 +102,8 @@ int exact_euclidean_side(const T* x, const T* y, int64_t columns, double thresho
   return carry(sum.digits, kDigits);
 }
 
-// The sign of the cosine distance of x and y less 1 - limit 2^-24, |limit| <= 2^24: that of
-// limit |limit| |x|^2 |y|^2 - 2^48 dot |dot|.
+// The sign of the cosine distance of x and y minus (1 - limit 2^-24), |limit| <= 2^24. It is that
+// of limit |limit| |x|^2 |y|^2 - 2^48 dot |dot|.
 template <typename T>
 int exact_cosine_side(const T* x, const T* y, int64_t columns, int64_t limit) {
   ExactSum dot = {}, xx = {}, yy = {};
@@ -128,4 +132,5 @@ int exact_cosine_side(const T* x, const T* y, int64_t columns, int64_t limit) {
 
 }  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

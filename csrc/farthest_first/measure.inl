@@ -1,13 +1,15 @@
-// Farthest-first: what must be known of every row before anything is compared.
-#include "filter.inl"
+// What must be known of every row before distances are computed.
+#pragma once
+
+#include "exact.inl"
+#include "tile.inl"
 
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
 
-using farthest_first::Measure;
-
-// The largest magnitude; the bits of floats order as their magnitudes do, NaN above all.
+// The largest magnitude. The bits of floats are in the order of their magnitudes, with NaN on top.
 inline double largest_magnitude(const float* values, int64_t columns) {
   uint32_t most = 0;
   for (int64_t k = 0; k < columns; ++k) {
@@ -42,10 +44,8 @@ Measure measure_row(const Space& space, const T* values) {
           largest_magnitude(values, columns)};
 }
 
-}  // namespace
-
-void ff_measure(const Space& space, const Points& points, int64_t begin, int64_t end,
-                Measure* measures, Scratch* scratches, int threads) {
+void measure(const Space& space, const Points& points, int64_t begin, int64_t end,
+             Measure* measures, const Scratch* scratches, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     const Scratch& scratch = scratches[thread_number()];
@@ -58,5 +58,7 @@ void ff_measure(const Space& space, const Points& points, int64_t begin, int64_t
   }
 }
 
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

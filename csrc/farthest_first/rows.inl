@@ -1,9 +1,15 @@
-// Rows of any stored type as float32 or float64, whichever holds every value of theirs exactly.
+// Rows of any element type, converted to float32 or float64, whichever holds all values exactly.
 #pragma once
 
+#include "../common/elements.inl"
+#include "farthest_first.h"
+
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
+
+using namespace dynal::DYNAL_ISA;
 
 struct Half {
   uint16_t bits;
@@ -36,7 +42,7 @@ inline T number(T value) {
   return value;
 }
 
-// Whether only float64 holds the values of a type; of 64-bit integers those up to 2^53 (checks.py).
+// Whether the values need float64. Integers of 64 bits are at most 2^53 (contract.py).
 inline bool is_wide(const Points& points) { return points.dtype >= Dtype::float64; }
 
 template <typename Source, typename Target>
@@ -70,7 +76,7 @@ constexpr Dtype kStored = Dtype::float32;
 template <>
 constexpr Dtype kStored<double> = Dtype::float64;
 
-// Row `row` where it lies, if that is as an array of T, or converted into the buffer.
+// Row `row` as an array of T: in place if it is one, else converted into the buffer.
 template <typename T>
 inline const T* exact_row(const Space& space, const Points& points, int64_t row, void* buffer) {
   const char* source = points.data + row * points.row_bytes;
@@ -119,4 +125,5 @@ inline const T* exact_row(const Space& space, const Points& points, int64_t row,
 
 }  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

@@ -1,11 +1,15 @@
-// The float32 matrix product of the filter: rows and centers packed as the filter sees them, and
-// the register tile that multiplies them.
+// The float32 matrix product of the filter: rows and centers are packed as the filter sees them,
+// and multiplied in register tiles.
 #pragma once
+
+#include "rows.inl"
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 namespace dynal {
+namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
 
@@ -14,7 +18,7 @@ constexpr int kTileRows = 14;  // 28 accumulators, 2 vectors of centers, 1 broad
 #else
 constexpr int kTileRows = 6;  // 12 + 2 + 1 of 16 registers
 #endif
-constexpr int kPanel = 2 * kFloats;  // centers per register tile
+constexpr int kPanel = 2 * kLanes;  // centers per register tile
 
 inline int thread_number() {
 #ifdef _OPENMP
@@ -24,13 +28,7 @@ inline int thread_number() {
 #endif
 }
 
-typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
-
-inline vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
-
-inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-// Row `row` as the filter sees it, into target (columns,).
+// Computes row `row` as the filter sees it, at target (columns,).
 inline void filter_row(const Space& space, const Points& points, int64_t row, float* target,
                        void* buffer) {
   const int64_t columns = space.columns;
@@ -53,35 +51,35 @@ inline void filter_row(const Space& space, const Points& points, int64_t row, fl
   }
 }
 
-// Centers into panels (columns, kPanel), and the norm terms of their bounds. The last panel is
-// filled up with centers whose bounds are infinite.
+// Packs centers into panels (columns, kPanel) and computes the norm terms of their bounds. The last
+// panel is padded with centers whose bounds are infinite.
 inline void pack_centers(const Space& space, const Points& points, const int32_t* centers,
                          int64_t count, const Scratch& scratch) {
   const int64_t columns = space.columns;
-  float* rows = scratch.rows;  // up to kFloats rows at a time
-  for (int64_t c = 0; c < round_up(count, kPanel); c += kFloats) {
-    const int64_t here = count - c < kFloats ? (count > c ? count - c : 0) : kFloats;
+  float* rows = scratch.rows;  // up to kLanes rows at a time
+  for (int64_t c = 0; c < round_up(count, kPanel); c += kLanes) {
+    const int64_t here = count - c < kLanes ? (count > c ? count - c : 0) : kLanes;
     for (int64_t i = 0; i < here; ++i) {
       const int64_t center = centers[c + i];
       filter_row(space, points, center, rows + i * columns, scratch.x);
       scratch.low[c + i] = points.norms[center] * (1 - space.slack) - space.absolute;
       scratch.high[c + i] = points.norms[center] * (1 + space.slack) + space.absolute;
     }
-    for (int64_t i = here; i < kFloats; ++i) {
+    for (int64_t i = here; i < kLanes; ++i) {
       __builtin_memset(rows + i * columns, 0, columns * sizeof(float));
       scratch.low[c + i] = scratch.high[c + i] = __builtin_inff();
     }
     float* panel = scratch.centers + c / kPanel * kPanel * columns + c % kPanel;
     for (int64_t k = 0; k < columns; k += 16) {
       const int64_t end = k + 16 < columns ? k + 16 : columns;
-      for (int i = 0; i < kFloats; ++i) {
+      for (int i = 0; i < kLanes; ++i) {
         for (int64_t j = k; j < end; ++j) panel[j * kPanel + i] = rows[i * columns + j];
       }
     }
   }
 }
 
-// Rows (count,) into scratch.rows (kTileRows, columns), zeros behind.
+// Packs rows (count,) into scratch.rows (kTileRows, columns), padded with zeros.
 inline void pack_rows(const Space& space, const Points& points, const int32_t* rows, int64_t count,
                       const Scratch& scratch) {
   for (int64_t i = 0; i < count; ++i) {
@@ -91,7 +89,7 @@ inline void pack_rows(const Space& space, const Points& points, const int32_t* r
                    (kTileRows - count) * space.columns * sizeof(float));
 }
 
-// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kVectors * kFloats centers.
+// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kVectors * kLanes centers.
 template <int kVectors>
 inline void multiply_tile(const float* rows, const float* panel, int64_t columns, float* dots,
                           int64_t stride) {
@@ -104,10 +102,10 @@ inline void multiply_tile(const float* rows, const float* panel, int64_t columns
   for (int64_t k = 0; k < columns; ++k) {
     vf centers[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) centers[v] = load(panel + k * kPanel + v * kFloats);
+    for (int v = 0; v < kVectors; ++v) centers[v] = load(panel + k * kPanel + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
-      const vf row = rows[r * columns + k] - vf{};
+      const vf row = splat(rows[r * columns + k]);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[v][r] += row * centers[v];
     }
@@ -116,7 +114,7 @@ inline void multiply_tile(const float* rows, const float* panel, int64_t columns
   for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      *reinterpret_cast<vf_unaligned*>(dots + r * stride + v * kFloats) = sums[v][r];
+      store(dots + r * stride + v * kLanes, sums[v][r]);
     }
   }
 }
@@ -126,7 +124,7 @@ inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t beg
                             float* dots, int64_t stride) {
   for (int64_t c = begin; c < end; c += kPanel) {
     const float* panel = scratch.centers + c * columns;
-    if (end - c > kFloats) {
+    if (end - c > kLanes) {
       multiply_tile<2>(scratch.rows, panel, columns, dots + c, stride);
     } else {
       multiply_tile<1>(scratch.rows, panel, columns, dots + c, stride);
@@ -134,10 +132,10 @@ inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t beg
   }
 }
 
-// Ask for rows that are packed next while the present ones are multiplied.
+// Prefetches the rows that are packed after the next product.
 inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
                           int64_t count) {
-  const int64_t size = kItemBytes[static_cast<int>(points.dtype)];
+  const int64_t size = item_bytes(points.dtype);
   if (points.column_bytes != size) return;
   const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
   for (int64_t i = 0; i < count; ++i) {
@@ -148,4 +146,5 @@ inline void prefetch_rows(const Space& space, const Points& points, const int32_
 
 }  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace farthest_first
 }  // namespace dynal

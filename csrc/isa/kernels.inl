@@ -1,10 +1,22 @@
-// Every kernel, compiled once per instruction set by the files in isa/.
+// Every kernel, compiled once per instruction set by the files beside this one.
 //
-// Everything here lives in namespace dynal::DYNAL_ISA or an anonymous namespace and uses no inline
-// function of the C++ library: the linker keeps one copy of such a function for the whole
-// extension, and it could be the one compiled for an instruction set that the CPU does not have.
-#include "../dense_discrepancy/blocks.inl"
-#include "../farthest_first/assign.inl"
-#include "../farthest_first/filter.inl"
-#include "../farthest_first/measure.inl"
-#include "../pool_stats/update.inl"
+// The kernels are in an anonymous namespace and call no inline function of the C++ library, nor any
+// other inline function from outside of it. The linker keeps one copy of such a function for the
+// whole extension, and that copy could use instructions that the CPU does not have.
+#include "../dense_discrepancy/kernels.inl"
+#include "../farthest_first/kernels.inl"
+#include "../pool_stats/kernels.inl"
+#include "kernels.h"
+
+namespace dynal {
+namespace DYNAL_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    dense_discrepancy::DYNAL_ISA::kKernels,
+    farthest_first::DYNAL_ISA::kKernels,
+    pool_stats::DYNAL_ISA::kKernels,
+};
+
+}  // namespace DYNAL_ISA
+}  // namespace dynal

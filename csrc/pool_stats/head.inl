@@ -1,12 +1,17 @@
-// A linear head in front of the update: logits tile by tile, never a batch of them.
+// The update from features: a linear head computes the logits of a tile of rows, which stay in the
+// cache until they are folded into the state.
 //
-// The weights are packed once a call, kHeadClasses at a time with the classes side by side, so that
-// one step of the product is a broadcast feature times a few vectors of weights.
-namespace dynal {
-namespace DYNAL_ISA {
-namespace stats {
+// The weights are packed once a call into panels of kHeadClasses classes, side by side. One step of
+// the product multiplies a broadcast feature by a few vectors of weights.
 
-using pool_stats::Head;
+#pragma once
+
+#include "update.inl"
+
+namespace dynal {
+namespace pool_stats {
+namespace DYNAL_ISA {
+namespace {
 
 #if DYNAL_VECTOR_BYTES == 64
 constexpr int kHeadVectors = 4;  // 6 x 4 sums, 4 weights and a feature in 32 registers
@@ -19,15 +24,15 @@ constexpr int64_t kHeadTileFloats = 1 << 18;  // logits of a tile: 1 MB
 
 inline int64_t panels(int64_t classes) { return (classes + kHeadClasses - 1) / kHeadClasses; }
 
-// Rows of a tile: as many as keep its logits in the cache, a multiple of kHeadRows.
+// Rows of a tile, a multiple of kHeadRows: as many as keep its logits in the cache.
 inline int64_t tile_rows(int64_t classes) {
   int64_t rows = kHeadTileFloats / classes;
   rows = rows < 4 * kHeadRows ? 4 * kHeadRows : rows > 192 ? 192 : rows;
   return rows / kHeadRows * kHeadRows;
 }
 
-// Panel p of the weights becomes (width + 1, kHeadClasses), zero beyond the last class: the bias,
-// then one row per feature. `line` has room for width floats.
+// Packs panel p of the weights as (width + 1, kHeadClasses): the bias, then a row per feature; zero
+// beyond the last class. `line` has room for width floats.
 inline void pack_panel(const Head& head, Dtype dtype, int64_t classes, int64_t p, float* packed,
                        float* line) {
   float* panel = packed + p * (head.width + 1) * kHeadClasses;
@@ -44,8 +49,8 @@ inline void pack_panel(const Head& head, Dtype dtype, int64_t classes, int64_t p
   }
 }
 
-// kHeadRows x kHeadClasses logits: features (kHeadRows, width), of which the first `rows` are
-// stored.
+// Multiplies features (kHeadRows, width) by a panel. Stores the logits of the first `rows` rows and
+// the first `wanted` classes.
 inline void multiply(const float* features, int64_t width, const float* panel, float* logits,
                      int64_t classes, int64_t rows, int64_t wanted) {
   vf sums[kHeadRows][kHeadVectors];
@@ -74,7 +79,8 @@ inline void multiply(const float* features, int64_t width, const float* panel, f
   }
 }
 
-// Logits (rows, classes) of the rows from `begin` on; `floats` has room for their features.
+// Computes the logits (rows, classes) of the rows from `begin` on. `floats` has room for their
+// features.
 inline void apply_head(const Head& head, const float* packed, Dtype dtype, int64_t classes,
                        int64_t begin, int64_t rows, float* floats, float* logits) {
   const int64_t width = head.width;
@@ -91,47 +97,45 @@ inline void apply_head(const Head& head, const float* packed, Dtype dtype, int64
   }
 }
 
-}  // namespace stats
-
-int64_t pool_stats_packed(int64_t classes, int64_t width) {
-  return stats::panels(classes) * (width + 1) * stats::kHeadClasses;
+int64_t packed_floats(int64_t classes, int64_t width) {
+  return panels(classes) * (width + 1) * kHeadClasses;
 }
 
-// Pack the panels that fall to one of `threads`; `line` has room for the head's width.
-void pool_stats_pack(const pool_stats::Head& head, Dtype dtype, int64_t classes, int thread,
-                     int threads, float* packed, float* line) {
-  for (int64_t p = thread; p < stats::panels(classes); p += threads) {
-    stats::pack_panel(head, dtype, classes, p, packed, line);
+void pack_weights(const Head& head, Dtype dtype, int64_t classes, int thread, int threads,
+                  float* packed, float* line) {
+  for (int64_t p = thread; p < panels(classes); p += threads) {
+    pack_panel(head, dtype, classes, p, packed, line);
   }
 }
 
-int64_t pool_stats_head_scratch(int64_t classes, int64_t width) {
-  return stats::tile_rows(classes) * (2 * classes + width) + pool_stats_scratch(classes);
+int64_t head_scratch_floats(int64_t classes, int64_t width) {
+  return tile_rows(classes) * (2 * classes + width) + scratch_floats(classes);
 }
 
-// pool_stats_rows for a batch of features.
-void pool_stats_head_rows(const pool_stats::State& state, const pool_stats::Batch& batch,
-                          const uint8_t* status, int64_t begin, int64_t end, const float* packed,
-                          const float* teacher_packed, float* scratch) {
-  const int64_t classes = state.classes, most = stats::tile_rows(classes);
-  float* logits = scratch + pool_stats_scratch(classes);
+void update_head_rows(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
+                      int64_t end, const float* packed, const float* teacher_packed,
+                      float* scratch) {
+  const int64_t classes = state.classes, most = tile_rows(classes);
+  float* logits = scratch + scratch_floats(classes);
   float* teacher_logits = logits + most * classes;
   float* floats = teacher_logits + most * classes;
   for (int64_t row = begin; row < end; row += most) {
-    pool_stats::Batch tile = batch;
+    Batch tile = batch;
     tile.rows = end - row < most ? end - row : most;
     tile.ids = static_cast<const char*>(batch.ids) + row * batch.id_bytes;
     tile.dtype = Dtype::float32;
     tile.logits = logits;
-    stats::apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
+    apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
     if (teacher_packed) {
       tile.teacher_logits = teacher_logits;
-      stats::apply_head(batch.teacher_head, teacher_packed, batch.dtype, classes, row, tile.rows,
-                        floats, teacher_logits);
+      apply_head(batch.teacher_head, teacher_packed, batch.dtype, classes, row, tile.rows, floats,
+                 teacher_logits);
     }
-    pool_stats_rows(state, tile, status + row, 0, tile.rows, scratch);
+    update_rows(state, tile, status + row, 0, tile.rows, scratch);
   }
 }
 
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace pool_stats
 }  // namespace dynal

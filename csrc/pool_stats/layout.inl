@@ -1,10 +1,11 @@
 // How samples and classes lie in vectors.
 //
-// Samples are taken kLanes at a time, and what there is one of per sample (the sum of exponentials,
-// the label, ...) sits in the lanes of one vector. What there is one of per class is walked in one
-// of two layouts that share the code: with few classes, class by class with a sample in each lane
-// (a tile, transposed on loading and on storing); with many, sample by sample with a class in each
-// lane.
+// Up to kLanes samples are updated together. A value per sample (the sum of exponentials, the
+// label,
+// ...) is a lane of one vector. Values per class are visited in one of two layouts, which share the
+// code of the update. With few classes, each vector holds one class of all samples: a tile, which
+// is transposed when it is loaded and stored. With many classes, each vector holds kLanes classes
+// of one sample.
 #pragma once
 
 #include <cstdint>
@@ -13,51 +14,57 @@
 #include "pool_stats.h"
 
 namespace dynal {
+namespace pool_stats {
 namespace DYNAL_ISA {
-namespace stats {
+namespace {
 
-constexpr int64_t kTileClasses = 2 * kLanes;  // up to here, samples stand side by side
-constexpr int64_t kBlockFloats = 4096;        // exponentials of a block: half of a small L1 cache
+using namespace dynal::DYNAL_ISA;
+
+constexpr int64_t kTileClasses = 2 * kLanes;  // the most classes of a tile
 constexpr int64_t kLineBytes = 64;
 
-inline int64_t padded(int64_t classes) { return (classes + kLanes - 1) / kLanes * kLanes; }
+inline int64_t padded(int64_t classes) { return round_up(classes, kLanes); }
 
-// How many samples of this many classes are worked on together.
+// How many samples of this many classes are updated together: their exponentials stay in L1.
 inline int64_t samples_at_once(int64_t classes) {
   if (classes <= kTileClasses) return kLanes;
-  const int64_t fitting = kBlockFloats / padded(classes);
+  const int64_t fitting = kHalfL1Floats / padded(classes);
   return fitting < 1 ? 1 : fitting < kLanes ? fitting : kLanes;
 }
 
+// One row (classes) per sample, to prefetch.
+struct Rows {
+  const char* row[kLanes];
+  int64_t item_bytes;
+};
+
 struct Samples {
   int count;
-  bool consecutive;     // kLanes of them, with ids that follow each other
+  bool consecutive;     // kLanes samples whose ids follow each other
   int64_t row[kLanes];  // in the batch
   int64_t id[kLanes];
-  int64_t source_bytes;
-  const char* source[kLanes];                       // logits (classes) as given
-  const char* soon[2][kLanes];                      // rows of the state (classes) that follow
-  int64_t soon_bytes[2];                            // of one of their elements
-  const float* x[kLanes];                           // in float32, minus shift
-  alignas(DYNAL_VECTOR_BYTES) float shift[kLanes];  // 0, but for float64 their maximum
+  Rows source;                                      // logits as given
+  const float* x[kLanes];                           // logits in float32, minus shift
+  alignas(DYNAL_VECTOR_BYTES) float shift[kLanes];  // float64: the maximum; else 0
   bool finite[kLanes];
   bool all_finite;
-  // Those whose turn it is next: their rows are asked for meanwhile, those of soon[0] half during
-  // the softmax and half during the update, as more at a time than memory delivers would be waited
-  // for.
-  const Samples* next;
+  // Rows of the state that the update reads. `early` is prefetched during the turn before this one:
+  // half of each row during the softmax and half during the update, because a core has a limited
+  // number of loads in flight. `late` is prefetched while the largest logits are found.
+  Rows early, late;
+  const Samples* next;  // the next turn's
 };
 
 struct Scratch {
-  float* x;          // (samples, classes) logits that had to be converted
-  float* teacher_x;  // the same, of the teacher
-  float* tile;       // (classes, kLanes) logits, side by side
-  float* e;          // exponentials
-  float* q;          // the teacher's
-  float* growth;     // what M2 grows by, laid out like them
+  float* x;          // (samples, classes): logits converted to float32
+  float* teacher_x;  // the teacher's
+  float* tile;       // (classes, kLanes): logits, transposed
+  float* e;          // exponentials, in the layout
+  float* teacher_e;  // the teacher's
+  float* growth;     // what M2 grows by, in the layout
 };
 
-// With few classes: class c of all samples is a vector at c * kLanes.
+// Few classes: class c of all samples is the vector at offset c * kLanes.
 struct TileLayout {
   static constexpr bool kTile = true;
   const Samples& samples;
@@ -65,9 +72,9 @@ struct TileLayout {
 
   int64_t position(int64_t s, int64_t c) const { return c * kLanes + s; }
 
-  // Replace the values v of each sample's row of a state array by f(v, offset, s, total): offset
-  // into the exponentials, s the sample of the lanes (0: all). Returns what f added to total, per
-  // sample.
+  // Replaces the values v of each sample's row of a state array by f(v, offset, s, total). `offset`
+  // is that of the same classes in the exponentials, s the sample that all lanes belong to (0 in a
+  // tile, where each lane has its own). Returns what f adds to total, per sample.
   template <class T, class F>
   vf update(T* array, F f) const {
     vf total = {};
@@ -85,7 +92,7 @@ struct TileLayout {
     return total;
   }
 
-  // The same walk over a state array that stays as it is.
+  // The same, but only reads the state array.
   template <class T, class F>
   vf sum(const T* array, F f) const {
     vf total = {};
@@ -99,7 +106,7 @@ struct TileLayout {
     return total;
   }
 
-  // The same walk over arrays of exponentials.
+  // The same over the exponentials: f(offset, s, total).
   template <class F>
   vf sum(F f) const {
     vf total = {};
@@ -107,15 +114,17 @@ struct TileLayout {
     return total;
   }
 
+  // The values per sample, for the lanes of a vector of sample s.
   static vf spread(const float* per_sample, int) { return load(per_sample); }
 
-  // The logits at an offset into the exponentials.
+  // The logits that belong to an offset.
   vf logits(const Scratch& scratch, int64_t offset, int) const {
     return load(scratch.tile + offset) + load(samples.shift);
   }
 };
 
-// With many classes: classes c.. of sample s are a vector at s * padded(classes) + c.
+// Many classes: classes c to c + kLanes of sample s are the vector at offset s * padded(classes) +
+// c.
 struct RowLayout {
   static constexpr bool kTile = false;
   const Samples& samples;
@@ -131,14 +140,15 @@ struct RowLayout {
       totals[s] = vf{};
       if (!samples.finite[s]) continue;
       T* row = array + samples.id[s] * classes;
-      const int64_t offset = position(s, 0), half = classes * samples.soon_bytes[0] / 2;
-      const char* soon = samples.next->soon[0][s] + half;
+      const Rows& early = samples.next->early;
+      const int64_t offset = position(s, 0), half = classes * early.item_bytes / 2;
+      const char* second_half = early.row[s] + half;
       vf total = {};
       for (int64_t c = 0; c < whole; c += kLanes) {
-        __builtin_prefetch(soon + c * samples.soon_bytes[0] / 2, 1);
+        __builtin_prefetch(second_half + c * early.item_bytes / 2, 1);
         store(row + c, f(load(row + c), offset + c, s, total));
       }
-      __builtin_prefetch(soon + half - 1, 1);
+      __builtin_prefetch(second_half + half - 1, 1);
       if (rest) store_n(row + whole, f(load_n(row + whole, rest), offset + whole, s, total), rest);
       totals[s] = total;
     }
@@ -171,7 +181,7 @@ struct RowLayout {
 
   static vf spread(const float* per_sample, int s) { return splat(per_sample[s]); }
 
-  // The logits at an offset into the exponentials; 0 beyond the last class.
+  // The logits that belong to an offset; 0 beyond the last class.
   vf logits(const Scratch&, int64_t offset, int s) const {
     const int64_t c = offset - position(s, 0), left = classes - c;
     const vf shift = splat(samples.shift[s]);
@@ -180,6 +190,7 @@ struct RowLayout {
   }
 };
 
-}  // namespace stats
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace pool_stats
 }  // namespace dynal

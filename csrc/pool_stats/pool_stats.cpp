@@ -3,69 +3,27 @@
 #include <algorithm>
 #include <memory>
 
-#include "../common/cpu.h"
-#include "../common/worker.h"
+#include "../common/team.h"
+#include "../isa/kernels.h"
 
 namespace dynal {
 
-#define DYNAL_DECLARE(ISA)                                                                        \
-  namespace ISA {                                                                                 \
-  int64_t pool_stats_scratch(int64_t classes);                                                    \
-  void pool_stats_rows(const pool_stats::State&, const pool_stats::Batch&, const uint8_t* status, \
-                       int64_t begin, int64_t end, float* scratch);                               \
-  int64_t pool_stats_packed(int64_t classes, int64_t width);                                      \
-  void pool_stats_pack(const pool_stats::Head&, Dtype, int64_t classes, int thread, int threads,  \
-                       float* packed, float* line);                                               \
-  int64_t pool_stats_head_scratch(int64_t classes, int64_t width);                                \
-  void pool_stats_head_rows(const pool_stats::State&, const pool_stats::Batch&,                   \
-                            const uint8_t* status, int64_t begin, int64_t end,                    \
-                            const float* packed, const float* teacher_packed, float* scratch);    \
-  }
-DYNAL_DECLARE(baseline)
-#ifdef DYNAL_X86_64
-DYNAL_DECLARE(avx2)
-DYNAL_DECLARE(avx512)
-#endif
-
 namespace pool_stats {
 namespace {
-
-struct Kernels {
-  decltype(&baseline::pool_stats_scratch) scratch;
-  decltype(&baseline::pool_stats_rows) rows;
-  decltype(&baseline::pool_stats_packed) packed;
-  decltype(&baseline::pool_stats_pack) pack;
-  decltype(&baseline::pool_stats_head_scratch) head_scratch;
-  decltype(&baseline::pool_stats_head_rows) head_rows;
-};
-
-#define DYNAL_KERNELS(ISA)                                                                       \
-  Kernels {                                                                                      \
-    ISA::pool_stats_scratch, ISA::pool_stats_rows, ISA::pool_stats_packed, ISA::pool_stats_pack, \
-        ISA::pool_stats_head_scratch, ISA::pool_stats_head_rows                                  \
-  }
-
-Kernels kernels() {
-#ifdef DYNAL_X86_64
-  if (active_isa() == Isa::avx512) return DYNAL_KERNELS(avx512);
-  if (active_isa() == Isa::avx2) return DYNAL_KERNELS(avx2);
-#endif
-  return DYNAL_KERNELS(baseline);
-}
 
 bool is_known(const State& state, int64_t id) {
   return static_cast<uint64_t>(id) < static_cast<uint64_t>(state.num_samples);
 }
 
-// Which thread looks after a sample's stamp: those of one cache line have the same one. An unknown
-// id is thread 0's.
+// The thread that writes a sample's stamp. The stamps of one cache line have the same owner;
+// unknown ids belong to thread 0.
 uint64_t owner(const State& state, int64_t id, uint64_t threads) {
   if (!is_known(state, id)) return 0;
   const uint32_t hash = static_cast<uint32_t>(id >> 4) * 2654435769u;
   return hash * threads >> 32;
 }
 
-// The first row that names a sample claims it; the status of other rows says what is wrong.
+// The first row with a sample's id claims the sample; the status of other rows says what is wrong.
 void claim(const State& state, int64_t id, uint8_t* status) {
   if (!is_known(state, id)) {
     *status = unknown;
@@ -90,9 +48,9 @@ bool strictly_increasing(const Id* ids, int64_t rows) {
   return true;
 }
 
-// Claim the samples of the batch; the status of all rows is `claimed` before. `mine` has room for
-// the rows. The outcome does not depend on the number of threads: either no sample comes
-// twice, or all rows of a sample are looked at by its owner, in their order.
+// Claims the samples of the batch; before, the status of every row is `claimed`. `mine` has room
+// for all rows. The result does not depend on the number of threads: either no sample comes twice,
+// or a sample's owner visits all of its rows, in their order.
 template <class Id>
 void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, int64_t* mine,
            int64_t thread, int64_t threads) {
@@ -103,7 +61,7 @@ void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, int
     }
     return;
   }
-  int64_t owned = 0;  // collected without a branch, which would be taken at random
+  int64_t owned = 0;  // collected without a branch, which would be mispredicted
   for (int64_t row = 0; row < rows; ++row) {
     mine[owned] = row;
     owned += owner(state, ids[row], threads) == static_cast<uint64_t>(thread);
@@ -128,19 +86,20 @@ void record_unknown(const State& state, const Batch& batch, const uint8_t* statu
 }  // namespace
 
 void update(const State& state, const Batch& batch, int threads) {
-  const Kernels run = kernels();
+  const Kernels& run = kernels().pool_stats;
   if (batch.rows < 2 * threads) threads = 1;
   const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]());
   const std::unique_ptr<int64_t[]> owned(new int64_t[threads == 1 ? 0 : batch.rows * threads]);
   const Head &head = batch.head, &teacher = batch.teacher_head;
   const int64_t width = std::max(head.width, teacher.width);
-  int64_t floats =
-      head.features ? run.head_scratch(state.classes, width) : run.scratch(state.classes);
+  int64_t floats = head.features ? run.head_scratch_floats(state.classes, width)
+                                 : run.scratch_floats(state.classes);
   floats = (floats + 15) / 16 * 16;
   const auto scratch = aligned_floats(floats * threads);
-  const auto packed = aligned_floats(head.features ? run.packed(state.classes, head.width) : 0);
+  const auto packed =
+      aligned_floats(head.features ? run.packed_floats(state.classes, head.width) : 0);
   const auto teacher_packed =
-      aligned_floats(teacher.features ? run.packed(state.classes, teacher.width) : 0);
+      aligned_floats(teacher.features ? run.packed_floats(state.classes, teacher.width) : 0);
   with_team(threads, [&](int thread, int team) {
     float* mine = scratch.get() + floats * thread;
     int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * thread);
@@ -152,20 +111,21 @@ void update(const State& state, const Batch& batch, int threads) {
             team);
     }
     if (head.features) {
-      run.pack(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
+      run.pack_weights(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
     }
     if (teacher.features) {
-      run.pack(teacher, batch.dtype, state.classes, thread, team, teacher_packed.get(), mine);
+      run.pack_weights(teacher, batch.dtype, state.classes, thread, team, teacher_packed.get(),
+                       mine);
     }
 #ifdef _OPENMP
 #pragma omp barrier
 #endif
     const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
     if (head.features) {
-      run.head_rows(state, batch, status.get(), begin, end, packed.get(),
-                    teacher.features ? teacher_packed.get() : nullptr, mine);
+      run.update_head_rows(state, batch, status.get(), begin, end, packed.get(),
+                           teacher.features ? teacher_packed.get() : nullptr, mine);
     } else {
-      run.rows(state, batch, status.get(), begin, end, mine);
+      run.update_rows(state, batch, status.get(), begin, end, mine);
     }
   });
   record_unknown(state, batch, status.get());

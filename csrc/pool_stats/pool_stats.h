@@ -1,7 +1,7 @@
-// Pool statistics: fold a batch of logits into what is kept per sample, in place.
+// Pool statistics: fold a batch of logits into the state of its samples, in place.
 //
-// The tensors and what an update does to them stand in dynal_fast/ops/pool_stats/__init__.py; a
-// null pointer is a tensor that this pass does not update. Nothing is checked here.
+// dynal_fast/ops/pool_stats/__init__.py describes the tensors and their update, and checks them. A
+// null pointer stands for a tensor that this pass does not update.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ constexpr int32_t kNonFinite = 1;
 constexpr int32_t kDuplicate = 2;
 constexpr int32_t kDropped = 0x7fffffff;
 constexpr int64_t kMaxUnknownIds = 15;
-// Where logits are counted, one beyond it makes its row count as not finite.
+// Where the mean of logits is tracked, a row with a logit beyond this counts as not finite.
 constexpr float kLogitLimit = 0x1p40f;
 
 struct State {
@@ -46,12 +46,11 @@ struct State {
   int label_bytes, output_bytes;
 };
 
-// What a linear head computes logits from: features (rows, width), weight (classes, width), bias
-// (classes) or null.
+// A linear head and its input. Without features there is no head.
 struct Head {
-  const void* features;
-  const void* weight;
-  const void* bias;
+  const void* features;  // (rows, width)
+  const void* weight;    // (classes, width)
+  const void* bias;      // (classes) or null
   int64_t width;
 };
 
@@ -62,12 +61,12 @@ struct Batch {
   Dtype dtype;                 // of logits, or of features, weight and bias
   const void* logits;          // (rows, classes), null with a head
   const void* teacher_logits;  // (rows, classes) or null
-  Head head, teacher_head;     // no features: not used
+  Head head, teacher_head;
 };
 
 void update(const State& state, const Batch& batch, int threads);
 
-// What `claim` decides about a row; only claimed rows reach the kernels.
+// What is known of a row after claiming: only claimed rows are folded into the state.
 enum RowStatus : uint8_t { claimed = 0, duplicate = 1, unknown = 2 };
 
 }  // namespace pool_stats

@@ -1,18 +1,21 @@
-// The softmax of samples, with what the scores of a single output need of it.
+// The softmax of samples, and the entropy, label and top two that scores of one output need.
+#pragma once
+
 #include "layout.inl"
 
 namespace dynal {
+namespace pool_stats {
 namespace DYNAL_ISA {
-namespace stats {
+namespace {
 
-// p_c = e_c * inverse. A vector has one lane per sample.
+// The probability of class c is e_c * inverse. A vector has one lane per sample.
 struct Output {
-  float* e;  // (classes, kLanes) or (samples, padded classes)
+  float* e;  // (classes, kLanes), or (samples, padded classes)
   alignas(DYNAL_VECTOR_BYTES) float inverse[kLanes];  // 1 / sum of e
   alignas(DYNAL_VECTOR_BYTES) int32_t label[kLanes];  // the lowest class with the largest logit
   alignas(DYNAL_VECTOR_BYTES) int32_t bad[kLanes];    // not 0 where a logit is not finite
   vf entropy;                                         // in nats
-  vf second;  // e of the second largest logit; that of the largest is 1
+  vf second;  // e of the second largest logit; e of the largest is 1
 };
 
 struct TopTwo {
@@ -28,7 +31,7 @@ inline void keep_top_two(TopTwo& top, vf x, vi label) {
   top.first = maximum(x, top.first);
 }
 
-// The top two of both, lane by lane; of equal logits the lower class counts.
+// The top two of both, lane by lane. Between equal logits the lower class wins.
 inline TopTwo merge(const TopTwo& a, const TopTwo& b) {
   const vi better = (b.first > a.first) | ((b.first == a.first) & (b.label < a.label));
   return {maximum(a.first, b.first),
@@ -37,9 +40,11 @@ inline TopTwo merge(const TopTwo& a, const TopTwo& b) {
 }
 
 inline TopTwo zip_low(const TopTwo& a, const TopTwo& b) {
+  using dynal::DYNAL_ISA::zip_low;  // of vectors
   return {zip_low(a.first, b.first), zip_low(a.second, b.second), zip_low(a.label, b.label)};
 }
 inline TopTwo zip_high(const TopTwo& a, const TopTwo& b) {
+  using dynal::DYNAL_ISA::zip_high;
   return {zip_high(a.first, b.first), zip_high(a.second, b.second), zip_high(a.label, b.label)};
 }
 
@@ -48,7 +53,7 @@ inline TopTwo zip_high(const TopTwo& a, const TopTwo& b) {
                     DYNAL_SHUFFLE(top.second, top.second, SWAP), \
                     DYNAL_SHUFFLE(top.label, top.label, SWAP)});
 
-// Rows of partial results become one lane per sample.
+// Reduces each row to one lane: lane s of the result is the top two over the lanes of rows[s].
 inline TopTwo merge_rows(TopTwo rows[kLanes], int count) {
   if (count > kLanes / 4) {
     for (int s = count; s < kLanes; ++s) rows[s] = rows[0];
@@ -76,8 +81,8 @@ inline vf add_exponentials(Sums& sums, vf z) {
   return e;
 }
 
-// Look at the samples whose sum is not finite: a logit is not, or their range overflows, and then
-// they are computed again, with care.
+// Handles the samples whose weighted sum is not finite. Either a logit is not finite, or their
+// range overflows; then the sums are computed again from clamped differences.
 template <class Layout>
 inline void examine(const Layout& layout, const TopTwo& top, Sums& sums, Output& out) {
   store(out.bad, vi{});
@@ -141,14 +146,14 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
   TopTwo rows[kLanes];
   for (int s = 0; s < samples.count; ++s) {
     const float* x = samples.x[s];
-    const char* soon = samples.soon[1][s];
+    const char* late = samples.late.row[s];
     TopTwo top = no_top_two();
     vi at = kLaneIndex;
     for (int64_t c = 0; c < whole; c += kLanes, at += kLanes) {
-      __builtin_prefetch(soon + c * samples.soon_bytes[1], 1);
+      __builtin_prefetch(late + c * samples.late.item_bytes, 1);
       keep_top_two(top, load(x + c), at);
     }
-    __builtin_prefetch(soon + (classes - 1) * samples.soon_bytes[1], 1);
+    __builtin_prefetch(late + (classes - 1) * samples.late.item_bytes, 1);
     if (rest) {
       keep_top_two(top, select(in_rest, load_n(x + whole, rest), splat(-__builtin_inff())), at);
     }
@@ -160,16 +165,16 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
   vf exponentials[kLanes], weighted[kLanes];
   for (int s = 0; s < samples.count; ++s) {
     const float* x = samples.x[s];
-    const char *next = samples.next->source[s], *soon = samples.next->soon[0][s];
+    const Rows &source = samples.next->source, &early = samples.next->early;
     float* e = out.e + layout.position(s, 0);
     const vf most = splat(largest[s]);
     Sums sums = {};
     for (int64_t c = 0; c < whole; c += kLanes) {
-      __builtin_prefetch(next + c * samples.source_bytes);
-      __builtin_prefetch(soon + c * samples.soon_bytes[0] / 2, 1);
+      __builtin_prefetch(source.row[s] + c * source.item_bytes);
+      __builtin_prefetch(early.row[s] + c * early.item_bytes / 2, 1);
       store(e + c, add_exponentials(sums, load(x + c) - most));
     }
-    __builtin_prefetch(next + (classes - 1) * samples.source_bytes);
+    __builtin_prefetch(source.row[s] + (classes - 1) * source.item_bytes);
     if (rest) {
       const vf z = select(in_rest, load_n(x + whole, rest) - most, splat(-150.0f));
       store(e + whole, add_exponentials(sums, z));
@@ -181,6 +186,7 @@ inline void softmax(const RowLayout& layout, float*, Output& out) {
          out);
 }
 
-}  // namespace stats
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace pool_stats
 }  // namespace dynal

@@ -1,12 +1,15 @@
-// The update of the pool statistics, for one instruction set.
+// The update of the pool statistics from logits.
+#pragma once
+
 #include "gather.inl"
 #include "softmax.inl"
 
 namespace dynal {
+namespace pool_stats {
 namespace DYNAL_ISA {
-namespace stats {
+namespace {
 
-// Per-sample values come and go by lanes.
+// array[id] += x, by lanes.
 inline void add(const Samples& samples, float* array, vf x) {
   if (samples.consecutive && samples.all_finite) {
     store(array + samples.id[0], load(array + samples.id[0]) + x);
@@ -17,6 +20,7 @@ inline void add(const Samples& samples, float* array, vf x) {
   }
 }
 
+// array[id] = x, by lanes.
 inline void assign(const Samples& samples, float* array, vf x) {
   if (samples.consecutive && samples.all_finite) {
     store(array + samples.id[0], x);
@@ -27,7 +31,7 @@ inline void assign(const Samples& samples, float* array, vf x) {
   }
 }
 
-// Raises the count and returns 1 / count of each sample.
+// Increments the count of each sample; returns 1 / count.
 inline vf next_rate(const Samples& samples, int32_t* count) {
   if (samples.consecutive && samples.all_finite) {
     const vi n = load(count + samples.id[0]) + 1;
@@ -41,8 +45,9 @@ inline vf next_rate(const Samples& samples, int32_t* count) {
   return 1.0f / __builtin_convertvector(n, vf);
 }
 
-// Welford's update of the mean; returns the growth of M2 per sample and, at `growth`, per class:
-// (x - old mean) (x - new mean) = (x - old mean)^2 (1 - 1 / count), which cannot come out negative.
+// Welford's update of the mean. Returns the growth of M2 per sample and stores that per class at
+// `growth`: (x - old mean) (x - new mean), computed as (x - old mean)^2 (1 - 1 / count), which
+// cannot be negative.
 template <class Layout, class Observation>
 inline vf welford_update(const Layout& layout, int32_t* count, float* mean, float* growth,
                          Observation observation) {
@@ -66,7 +71,7 @@ inline void count_labels(const Samples& samples, T* counts, int64_t classes, con
   }
 }
 
-// ||p - array||_2^2 per sample; the array becomes p.
+// Replaces the array by p; returns ||p - array||_2^2 per sample.
 template <class Layout, class T>
 inline vf replace_output(const Layout& layout, T* array, const Output& out) {
   return layout.update(array, [&](vf old, int64_t offset, int s, vf& squares) {
@@ -76,7 +81,7 @@ inline vf replace_output(const Layout& layout, T* array, const Output& out) {
   });
 }
 
-// The same, but the array stays as it is.
+// Returns ||p - array||_2^2 per sample.
 template <class Layout, class T>
 inline vf distance_to(const Layout& layout, const T* array, const Output& out) {
   return layout.sum(array, [&](vf old, int64_t offset, int s, vf& squares) {
@@ -102,7 +107,7 @@ template <class Layout>
 inline vf beyond_limit(const Layout& layout, const Scratch& scratch) {
   return layout.sum([&](int64_t offset, int s, vf& total) {
     const vf x = layout.logits(scratch, offset, s);
-    const vi beyond = (x > pool_stats::kLogitLimit) | (x < -pool_stats::kLogitLimit);
+    const vi beyond = (x > kLogitLimit) | (x < -kLogitLimit);
     total += select(beyond, splat(1.0f), vf{});
   });
 }
@@ -114,7 +119,7 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   const Layout layout = {samples, classes};
   Output out, teacher_out;
   if (teacher) {
-    teacher_out.e = scratch.q;
+    teacher_out.e = scratch.teacher_e;
     softmax(Layout{*teacher, classes}, scratch.tile, teacher_out);
   }
   out.e = scratch.e;
@@ -125,7 +130,7 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
     samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s];
     if (!samples.finite[s]) {
       samples.all_finite = false;
-      state.stamp[samples.id[s]] |= pool_stats::kNonFinite;
+      state.stamp[samples.id[s]] |= kNonFinite;
     } else if (state.label_counts) {
       __builtin_prefetch(static_cast<char*>(state.label_counts) +
                              (samples.id[s] * classes + out.label[s]) * state.label_bytes,
@@ -193,8 +198,8 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
 }
 
 template <class Layout>
-inline void update_rows(const State& state, const Batch& batch, const uint8_t* status,
-                        int64_t begin, int64_t end, const Scratch& scratch) {
+inline void update_in(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
+                      int64_t end, const Scratch& scratch) {
   const int64_t classes = state.classes, most = samples_at_once(classes);
   const bool with_teacher = state.teacher_discrepancy;
   Gather<Layout> gather = {state, batch, status, begin, end};
@@ -207,7 +212,7 @@ inline void update_rows(const State& state, const Batch& batch, const uint8_t* s
     if (with_teacher) {
       teacher = *now;
       for (int s = 0; s < now->count; ++s) {
-        teacher.source[s] = row_of(batch.teacher_logits, batch.dtype, now->row[s], classes);
+        teacher.source.row[s] = row_of(batch.teacher_logits, batch.dtype, now->row[s], classes);
       }
       take_logits(teacher, batch.dtype, classes, scratch.teacher_x);
     }
@@ -218,29 +223,27 @@ inline void update_rows(const State& state, const Batch& batch, const uint8_t* s
   }
 }
 
+// Floats of one array of Scratch.
 inline int64_t block_floats(int64_t classes) {
   const bool tile = classes <= kTileClasses;
   return tile ? classes * kLanes : samples_at_once(classes) * padded(classes);
 }
 
-}  // namespace stats
+int64_t scratch_floats(int64_t classes) { return 6 * block_floats(classes); }
 
-int64_t pool_stats_scratch(int64_t classes) { return 6 * stats::block_floats(classes); }
-
-// Rows begin <= row < end of the batch; scratch has pool_stats_scratch floats, aligned to 64 bytes.
-void pool_stats_rows(const pool_stats::State& state, const pool_stats::Batch& batch,
-                     const uint8_t* status, int64_t begin, int64_t end, float* scratch) {
-  const int64_t n = stats::block_floats(state.classes);
-  const stats::Scratch parts = {scratch,         scratch + n,     scratch + 2 * n,
-                                scratch + 3 * n, scratch + 4 * n, scratch + 5 * n};
-  if (state.classes <= stats::kTileClasses) {
-    stats::update_rows<stats::TileLayout>(state, batch, status, begin, end, parts);
+void update_rows(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
+                 int64_t end, float* scratch) {
+  const int64_t n = block_floats(state.classes);
+  const Scratch parts = {scratch,         scratch + n,     scratch + 2 * n,
+                         scratch + 3 * n, scratch + 4 * n, scratch + 5 * n};
+  if (state.classes <= kTileClasses) {
+    update_in<TileLayout>(state, batch, status, begin, end, parts);
   } else {
-    stats::update_rows<stats::RowLayout>(state, batch, status, begin, end, parts);
+    update_in<RowLayout>(state, batch, status, begin, end, parts);
   }
 }
 
+}  // namespace
 }  // namespace DYNAL_ISA
+}  // namespace pool_stats
 }  // namespace dynal
-
-#include "head.inl"

@@ -1,4 +1,4 @@
-"""What is measured: one traversal, or the statistics of some epochs, with its inputs' names."""
+"""The cases: one traversal, or the statistics of some epochs, and which inputs they take."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 from dynal_fast.bench import inputs
 
-# What the statistics of every method are: two over epochs, and the uncertainty in the last one.
+# What every method computes: two statistics over epochs, and the uncertainty in the last epoch.
 TRACK = ("prediction_stability", "label_dispersion", "entropy", "least_confidence", "margin")
 
 
@@ -52,7 +52,7 @@ class TraversalCase:
 
 
 def _load_rows(path: str) -> torch.Tensor:
-    """The array of a file, row by row in memory, whatever order it was saved in."""
+    """The array of a file in row-major order, whatever order it was saved in."""
     return torch.from_numpy(np.ascontiguousarray(np.load(path, allow_pickle=False)))
 
 
@@ -91,10 +91,10 @@ class StatisticsCase:
         return base[first : first + self.n]
 
     def moved_bytes(self) -> int:
-        """Bytes that a pass must read and write: none can track this in float32 and move fewer.
+        """The bytes that a pass must read and write to track ``TRACK`` in float32.
 
-        Of each sample its id, logits, mean and one count of a label, the last two read and written,
-        and scalars: a stamp, the count and M2 read and written, three written.
+        For each sample: its id and logits are read; its mean and one label count are read and
+        written; of its scalars, the stamp, count and M2 are read and written, three more written.
 
         >>> StatisticsCase(150_000, 100, 20).moved_bytes() / 150_000
         1246.0

@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
         record.growth.clear()
         suites.run_growth(record, settings, each)
         record.save(path)
-    # Last: where time runs out, it is the last case that lacks it, not a kind of measurement.
+    # Cases come last: if time runs out, the last cases are missing, not a whole kind of figures.
     if arguments.part in ("all", "cases"):
         suites.run_plans(plans, record, settings, each)
     record.save(path)
@@ -247,7 +247,7 @@ def _shape_of_file(path: str, option: str) -> tuple[int, int]:
 
 
 def _fitting(sizes: dict[str, int], given: Sequence[str]) -> dict[str, int]:
-    """The sizes, with no more picks than samples unless ``k`` is given; ValueError if senseless."""
+    """The sizes, with at most n picks unless ``k`` is given; ValueError for impossible sizes."""
     for name, least in LEAST.items():
         if sizes[name] < least:
             raise ValueError(f"{name} must be at least {least}, got {sizes[name]}")

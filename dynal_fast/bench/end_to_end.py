@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dynal_fast import EveryEpoch, PoolImages, PoolStats, farthest_first, observe_pool
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import Size
+from dynal_fast.bench.competitors.base import Size
 from dynal_fast.bench.competitors.loops import blas_loop
 from dynal_fast.experiment.models import embed_samples
 from dynal_fast.measured import measured

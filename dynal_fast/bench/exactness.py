@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import StatisticsCase
-from dynal_fast.bench.competitors import Size
+from dynal_fast.bench.competitors.base import Size
 from dynal_fast.ops.farthest_first import Traversal, farthest_first, verify_traversal
 
 ROWS_CHECKED = 1000
 
 
 def judge_traversal(pool: Tensor, labeled: Tensor | None, traversal: Traversal) -> dict[str, Any]:
-    """Hold our own traversal against float64 distances, not against itself.
+    """Check our own traversal against float64 distances, not against itself.
 
     ``certified``: that no pick falls short of the farthest sample by more than 1e-6, and that the
     distances and the cover radius are right; ``gaps``: picks that fall short at all in float64, by

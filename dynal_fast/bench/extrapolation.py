@@ -1,4 +1,4 @@
-"""What a job too large to run would cost, from smaller runs of it."""
+"""Predict what a job that is too large to run would cost, from smaller runs of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from dynal_fast.bench.competitors import Size
+from dynal_fast.bench.competitors.base import Size
 
 Terms = Callable[[Size], Sequence[float]]
 
@@ -62,7 +62,7 @@ def predict_memory(terms: Terms, runs: Sequence[Run], size: Size) -> float:
 
 
 def pilots(full: Size) -> list[Size]:
-    """Small runs that tell the cost of a pick, an epoch or a labeled sample apart.
+    """Small runs that separate the costs of a pick, an epoch and a labeled sample.
 
     >>> pilots(Size(4000, 25000))
     [Size(amount=2, labeled=64), Size(amount=2, labeled=256), Size(amount=10, labeled=256)]
@@ -87,7 +87,7 @@ def largest_within(
     full: Size,
     limits: Limits,
 ) -> Size | None:
-    """The largest part of a job that keeps to the limits: all labeled samples first, then amount.
+    """The largest part of a job within the limits: first all labeled samples, then the amount.
 
     None when not even a pilot's size does.
     """

@@ -1,4 +1,4 @@
-"""Call a function in a fresh Python process: nothing that ran before touches its time or memory.
+"""Call a function in a fresh Python process, whose time and memory nothing before has touched.
 
 The child's main program is this module: ``python -m dynal_fast.bench.fresh_process JOB RESULT``.
 """
@@ -73,7 +73,7 @@ def exclusive(lock: Path | None) -> Iterator[None]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """The result of a call that raised: why there is none, on stderr with its traceback.
+    """The result of a call that raised: the reason; the traceback goes to stderr.
 
     >>> failure(MemoryError())
     {'unavailable': 'does not fit into memory'}
@@ -86,7 +86,7 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def main(job_path: str, result_path: str) -> None:
-    """Read a job, write its result; a failure is a result too."""
+    """Read a job and write its result, which may be the reason of a failure."""
     import torch
 
     job = json.loads(Path(job_path).read_text())

@@ -1,4 +1,4 @@
-"""How the cost of ours grows in one variable at a time: curves and fitted exponents."""
+"""How our time grows in one variable at a time: curves and fitted exponents."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, method_for
+from dynal_fast.bench.competitors import method_for
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Growth, Measurement
 
@@ -15,8 +16,8 @@ from dynal_fast.bench.record import Growth, Measurement
 class Curve(NamedTuple):
     """A case whose field ``variable`` takes each of ``values``.
 
-    Of statistics it is the median pass that grows, what an epoch costs: the whole job begins with
-    the first touch of the state's memory.
+    For statistics the curve is of the median pass, the cost of an epoch: the whole job also
+    includes the first touch of the state's memory.
     """
 
     case: Case
@@ -29,7 +30,7 @@ class Curve(NamedTuple):
         return f"{a_pass}{self.case.operation}"
 
     def seconds(self, point: Measurement) -> float | None:
-        """Of a point of the curve: the median pass, or the median traversal."""
+        """The median pass, or the median traversal, of a point of the curve."""
         return point.median_pass if isinstance(self.case, StatisticsCase) else point.median
 
     def fixed(self) -> str:
@@ -66,7 +67,7 @@ CURVES = [
         "labeled",
         [1000, 4000, 16_000, 32_000],
     ),
-    # A pass over 62,500 moves 78 MB: it does not fit into a cache, as with fewer classes it would.
+    # A pass over 62,500 moves 78 MB, which no cache holds; with fewer classes it would fit.
     Curve(StatisticsCase(0, 100, 11), "n", [62_500, 250_000, 1_000_000, 2_000_000]),
     Curve(StatisticsCase(8192, 0, 21), "classes", [2, 10, 100, 1000, 21_841]),
 ]

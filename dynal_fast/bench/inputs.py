@@ -1,4 +1,4 @@
-"""Embeddings and logits to measure on: easy, hostile, real. Tests and benchmarks share them."""
+"""Embeddings and logits to measure on: easy, hostile and real ones."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Embeddings = NDArray[np.float32]
 
 
 def clustered(n: int, d: int, seed: int = 0, *, components: int = 100) -> Embeddings:
-    """Features of a ReLU layer over a mixture of Gaussians: (n, d), as after a trained network.
+    """A mixture of Gaussians behind a ReLU layer (n, d), like the features of a trained network.
 
     The mixture has 64 dimensions, its centers spread twice as far as its components.
 
@@ -67,12 +67,12 @@ def digits(n: int, d: int, seed: int = 0) -> Embeddings:
 
 
 def data_folder() -> Path:
-    """Where real data is looked for: ``DYNAL_FAST_DATA``, else ``../shared/data``."""
+    """The folder of real data: ``DYNAL_FAST_DATA``, else ``../shared/data``."""
     return Path(os.environ.get("DYNAL_FAST_DATA", "../shared/data"))
 
 
 def cache_folder() -> Path:
-    """Where embeddings that take long to make are kept between runs."""
+    """The folder that caches embeddings that take long to make."""
     home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
     return Path(home) / "dynal_fast"
 
@@ -122,7 +122,7 @@ EMBEDDINGS: dict[str, Callable[[int, int, int], Embeddings]] = {
 
 
 def logits(n: int, classes: int, seed: int = 0) -> NDArray[np.float32]:
-    """Logits (n, classes) of a network that is sure of some samples and not of others."""
+    """Logits (n, classes) of a network that is certain of some samples and unsure of others."""
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((n, classes), dtype=np.float32)
     values *= rng.uniform(0.5, 4, size=(n, 1)).astype(np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dynal_fast.bench.cases import Case, StatisticsCase, as_record
-from dynal_fast.bench.competitors import Method
+from dynal_fast.bench.competitors.base import Method
 from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.record import Measurement
@@ -15,9 +15,9 @@ from dynal_fast.bench.record import Measurement
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: on what, with how many threads, how long, and who else must wait.
+    """How to measure: device, threads, limits, and a lock that other runs wait for.
 
-    Nothing begins after ``deadline``, by ``time.monotonic()``.
+    No measurement begins after ``deadline``, in the time of ``time.monotonic()``.
     """
 
     threads: int
@@ -48,7 +48,7 @@ def measure(case: Case, method: Method, settings: Settings, check: bool = True) 
             "check": check,
         },
         threads=settings.threads,
-        # Loading, pilots, repetitions and the check of the answer come on top of one run.
+        # One run, and beside it loading, pilots, repetitions and the check of the answer.
         timeout=180 + 10 * limits.seconds + 2 * limits.repeat_seconds + check_seconds(case),
         lock=settings.lock,
     )

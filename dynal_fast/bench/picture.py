@@ -1,4 +1,4 @@
-"""A record as a picture: what others take beside ours, and how ours grows."""
+"""A record as a picture: the others' times over ours, and the growth curves."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Record
 from dynal_fast.bench.table import pass_ratio, ratio, ratio_text
 from dynal_fast.files import write_atomically
@@ -17,8 +17,8 @@ OURS_COLOR, THEIRS_COLOR = "#1b6ca8", "#b8b8b8"
 def draw(record: Record, path: Path) -> None:
     """Write a picture, its format by ``path``'s suffix: one panel a case, then the growth curves.
 
-    Bars are times over ours, on a logarithmic axis; hatched ones are extrapolated. Where others
-    stream as ours does, it is the passes that are compared.
+    Bars are times over ours, on a logarithmic axis; hatched ones are extrapolated. Where other
+    methods stream too, passes are compared.
     """
     cases = [
         case

@@ -1,4 +1,4 @@
-"""The JSON record of a benchmark run: every figure, and what is needed to repeat it."""
+"""The JSON record of a benchmark run: every figure, and what it takes to repeat it."""
 
 import dataclasses
 import datetime
@@ -40,11 +40,11 @@ class Measurement:
     """One method on one case; ``unavailable`` says why there are no figures.
 
     ``seconds`` of each repetition; ``pass_seconds`` of each pass but the first, of all repetitions,
-    where the method streams; ``memory_bytes``: the peak beyond the inputs; ``extrapolated`` says
-    from what, where ``seconds`` and memory were not measured in full; ``exactness``: see
+    where the method streams; ``memory_bytes``: the peak beyond the inputs; ``extrapolated`` names
+    the smaller run from which ``seconds`` and memory were extrapolated; ``exactness``: see
     ``exactness.py``; ``defect``: what is wrong with the method's results; ``others``: the largest
     share of the machine's CPU time that other processes took during a repetition; ``note``: what
-    the figures are of, where the method's name does not say.
+    the method's name leaves out.
     """
 
     case: dict[str, Any]
@@ -95,9 +95,10 @@ class Growth:
 
 @dataclass
 class Split:
-    """Seconds of the parts of something end to end, done one way: ``method`` on ``case``.
+    """Seconds of the parts of one way, ``method``, of doing ``case`` end to end.
 
-    Medians; ``spread`` is the least and the most of each. ``unavailable`` says why there are none.
+    They are medians; ``spread`` has the least and the most of each. ``unavailable`` says why there
+    are no figures.
     """
 
     case: str
@@ -142,7 +143,7 @@ class Record:
     def add(self, measurement: Measurement) -> None:
         """Add a measurement, in the place of an earlier one of the same method on the same case.
 
-        A figure is not given up for a reason why there is none.
+        A measurement with figures is never replaced by one without.
         """
         for i, old in enumerate(self.measurements):
             if old.case == measurement.case and old.method == measurement.method:

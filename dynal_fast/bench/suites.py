@@ -1,4 +1,4 @@
-"""What `dynal-fast bench` measures, and in which order."""
+"""The suites of `dynal-fast bench`: which cases and methods, in which order."""
 
 import dataclasses
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, methods
+from dynal_fast.bench.competitors import methods
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import CURVES, Curve, grow
 from dynal_fast.bench.inputs import cache_folder, data_folder
@@ -19,7 +20,7 @@ from dynal_fast.bench.table import split_row
 
 BASELINES = (OURS, "one torch.mm (yardstick)", "BLAS loop")
 STRONGEST = (OURS, "BLAS loop")
-NOTHING_LABELED = (  # those that take no labeled set
+NOTHING_LABELED = (  # methods that take no labeled set
     "scikit-matter VoronoiFPS",
     "anomalib KCenterGreedy",
     "anomalib KCenterGreedy, no projection",
@@ -36,7 +37,7 @@ LONG_HISTORY = StatisticsCase(150_000, 100, 100)
 
 CYCLES = 2  # of each way
 
-# A case and the methods to measure on it; none named: all.
+# A case and the methods to measure on it; an empty sequence means all.
 Plan = tuple[Case, Sequence[str]]
 
 FULL: list[Plan] = [
@@ -69,8 +70,8 @@ def run_plans(
 ) -> None:
     """Measure every plan into ``record``; ``each`` is told of every measurement.
 
-    Ours is measured before and after the others, and all its repetitions count: whatever the
-    machine does meanwhile shows in its spread.
+    Ours is measured before and after the others, and all its repetitions count, so its spread shows
+    how steady the machine was.
     """
     for case, names in plans:
         available = methods(case.operation)
@@ -95,7 +96,7 @@ def run_plans(
 
 
 def _lacking(case: Case) -> Callable[[Case], str] | None:
-    """Why the inputs of a case are not here, as a method's refusal."""
+    """Why the inputs of a case are missing, in the form of a method's refusal."""
     if case.inputs != "lenet-mnist" or (cache_folder() / "lenet-mnist").exists():
         return None
     folder = data_folder()
@@ -157,7 +158,7 @@ def run_end_to_end(
 def median_split(runs: Sequence[Split]) -> Split:
     """The medians of the same split measured several times; of those that have figures.
 
-    The peak of memory is the least one: what the heap of one run leaves in holes is not needed.
+    The peak of memory is the lowest one: the others include fragmentation of the heap.
     """
     known = [run for run in runs if not run.unavailable]
     if not known:

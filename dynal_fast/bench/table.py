@@ -8,14 +8,14 @@ import scipy.stats
 
 from dynal_fast.aligned import aligned
 from dynal_fast.bench.cases import Case, StatisticsCase
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
 
-BUSY = 0.1  # share of the CPU taken by others from which a row says so
+BUSY = 0.1  # from this share of the CPU on, taken by others, a row mentions it
 
 
 def header(case: Case) -> tuple[str, ...]:
-    """The columns of a case's table: of statistics, a pass has two."""
+    """The columns of a case's table; statistics have two more, for a pass."""
     passes = ("a pass", "× ours") if isinstance(case, StatisticsCase) else ()
     return "method", "time", "spread", "× ours", *passes, "peak memory", "exactness", "remarks"
 
@@ -158,7 +158,7 @@ def rows(record: Record, case: Case) -> list[tuple[str, ...]]:
 
 
 def text_table(record: Record, case: Case) -> str:
-    """A case's rows for the terminal; a reason for no figures may run over the columns."""
+    """A case's rows for the terminal; a reason why figures are missing may run across columns."""
     body = [header(case), *rows(record, case)]
     shown = [line for line in body if not line[1].startswith("n/a")]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -185,7 +185,7 @@ def growth_rows(growth: Sequence[Growth]) -> list[tuple[str, ...]]:
 
 
 def standard_error(values: Sequence[float], seconds: Sequence[float]) -> float | None:
-    """That of the fitted exponent: how far the points are from a power law.
+    """The standard error of the fitted exponent: how far the points are from a power law.
 
     None for fewer than three points.
 
@@ -206,7 +206,7 @@ def growth_text(growth: Sequence[Growth]) -> str:
 
 
 def split_row(split: Split) -> tuple[str, ...]:
-    """The cells of something end to end, done one way: where the time goes."""
+    """The cells of one way of doing something end to end: where the time goes."""
     total = seconds_text(sum(split.parts.values())) * bool(split.method)
     return (
         split.case,

@@ -1,4 +1,4 @@
-"""One method on one case, measured in this process: `measure.py` starts a fresh one for each."""
+"""Measure one method on one case in this process; `measure` starts a fresh process for each."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from dynal_fast.bench.cases import Case, StatisticsCase, from_record
-from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, method_for
+from dynal_fast.bench.competitors import method_for
+from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed
 from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import (
     Limits,
@@ -40,7 +41,7 @@ def measure_method(
 ) -> dict[str, Any]:
     """What ``record.Measurement`` holds beside the case and the method's name.
 
-    ``check``: whether the answer is held against the exact one.
+    ``check``: whether the answer is compared with the exact one.
     """
     measured_case = from_record(case)
     return measure_in_this_process(
@@ -77,13 +78,13 @@ def _figures(
     if method.name != OURS and method.exact_from != "nothing":
         runs = [measure(pilot) for pilot in pilots(full)]
         runs.append(measure(longest_pilot(terms, memory_terms, runs, full, limits)))
-        if runs[-1].size != full:  # if already the pilots took too long, they must do
+        if runs[-1].size != full:  # pilots that took too long must suffice
             size = largest_within(terms, memory_terms, runs, full, limits) or runs[-1].size
     if not runs or size != runs[-1].size:
         measure.others = 0.0
         runs.append(measure(size))
         if size != full and largest_within(terms, memory_terms, runs, full, limits) == full:
-            size = full  # the pilots had promised worse
+            size = full  # faster than the pilots predicted
             runs.append(measure(full))
     last, answer = runs[-1], measure.answer
     made = [last]
@@ -165,9 +166,9 @@ def _busy_seconds() -> float | None:
 
 
 def _warm_up(case: Case, method: Method, data: Any) -> None:
-    """Run a small part first: imports, thread pools and compilation are not what is measured.
+    """Run a small part first, so that imports, thread pools and compilation are not measured.
 
-    Statistics of two sizes of pool, so that a compiler has met sizes that change.
+    Statistics are run on two sizes of pool: a compiler then expects the size to vary.
     """
     small: Case
     if isinstance(case, StatisticsCase):

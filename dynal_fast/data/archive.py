@@ -1,4 +1,4 @@
-"""Files and archives read within bounds: a small file may unpack to anything, and name anything."""
+"""Read files and archives within limits: a small archive can unpack to any size."""
 
 import bz2
 import gzip
@@ -19,7 +19,7 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
 
 
 class BoundedStream(io.RawIOBase):
-    """A stream that refuses to give more than so many bytes.
+    """A stream that raises after ``limit`` bytes.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ def archive_files(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the wanted files in a tar archive, packed or not.
 
-    Nothing is written, so that names that lead out of a folder lead nowhere; links, devices and
-    folders are passed over.
+    Nothing is written to disk, so a member's path cannot escape the folder. Links, devices and
+    folders are skipped.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def archive_files(
             stream = BoundedStream(packed if unpack is None else unpack(packed), limit, where)
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # where headers pile up
+                    archive.members = []  # type: ignore[attr-defined]  # headers without end
                     if not wanted(member.name) or not member.isreg():
                         continue
                     if member.issparse() or not 0 <= member.size <= file_limit:
@@ -119,6 +119,6 @@ def archive_files(
                     yield member.name, file.read()
     except DatasetCorruptError:
         raise
-    except Exception as error:  # tarfile and the decompressors raise a dozen kinds
+    except Exception as error:  # tarfile and the decompressors raise many types
         reason = str(error) or repr(error)
         raise DatasetCorruptError(f"{where} does not unpack: {reason}") from error

@@ -1,8 +1,8 @@
-"""Random crops and flips of uint8 image batches, on whatever device they are.
+"""Random crops and flips of uint8 image batches, on the device of the batch.
 
 The standard scheme of the papers' experiments (label dispersion 4.1): a random crop from the image
 padded with zeros, and a random horizontal flip; then normalisation by channel mean and standard
-deviation. Each is a few operations on the whole batch, so a device-resident data set needs neither
+deviation. Each is a few operations on the whole batch, so a data set on a device needs neither
 workers nor copies.
 """
 
@@ -46,7 +46,7 @@ class Augmentation:
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Cut each image at a random place out of itself padded with zeros.
+    """Pad each image with zeros and crop it at a random position to its original size.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
         ``(batch, channels, height, width)``, any dtype and device.
     padding
         Pixels added at each of the four sides, at least 1 and at most as many as the shorter side
-        of an image has: beyond that, crops may hold nothing of it.
+        of an image has; beyond that, a crop could miss the image.
     generator
         Draws two offsets a sample. From a CPU generator the offsets are the same whatever the
         device of the images; one of the device spares the copy.

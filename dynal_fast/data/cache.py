@@ -1,4 +1,4 @@
-"""Decoded images kept between runs, in a folder that the user names."""
+"""A cache of decoded images in a folder of the user's choice."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +14,9 @@ def cached_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the named arrays that ``build`` makes, from the cache where it has them.
 
-    An entry is one folder ``cache_dir/key`` of .npy files. It is written beside and renamed when it
-    is complete, so that a reader never sees a part of it, whatever is killed when; of two writers
-    the first wins.
+    An entry is one folder ``cache_dir/key`` of .npy files. It is written under a temporary name and
+    renamed when it is complete, so a reader never sees half of it, even after a crash. Of two
+    writers the first wins.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def cached_arrays(
         return dict(arrays)
     try:
         return {name: np.load(entry / f"{name}.npy", allow_pickle=False) for name in names}
-    except Exception as error:  # NumPy raises whatever the first damaged byte leads to
+    except Exception as error:  # NumPy raises many types on damaged bytes
         reason = str(error) or repr(error)
         raise DatasetCorruptError(
             f"the cache {entry} cannot be read ({reason}): delete it, it will be made again"

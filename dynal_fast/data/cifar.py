@@ -19,7 +19,7 @@ from dynal_fast.data.source import (
     check_md5,
 )
 
-# The batches have 186 MB in all; written again by Python 3 they may have half as much more.
+# All batches together are 186 MB; written by Python 3 they can be half as large again.
 LIMIT = 1 << 29
 
 

@@ -39,7 +39,7 @@ CLASS_NAMES = (
 )
 PER_CLASS = {"train": 5000, "test": 1000}
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-# A JPEG of 32x32 pixels has some 1,500 bytes, and what cameras and editors add to it.
+# A JPEG of 32x32 pixels has some 1,500 bytes, plus metadata.
 FILE_LIMIT, LIMIT = 1 << 20, 1 << 29
 _MEMBER = re.compile(r"(?:^|/)(train|test)/([a-z]+)/([^/]+\.jpe?g)$")
 
@@ -98,7 +98,7 @@ def read_cifar10_jpeg(
 
 
 def _cache_key(path: Path) -> str:
-    """Name what is decoded, its version, and the decoder, whose rounding is its own."""
+    """Name the cache entry after the data, its version and the decoder: each rounds differently."""
     import PIL
 
     if path.is_file():

@@ -1,10 +1,10 @@
-"""Reads CIFAR's pickles without running what a pickle can run, in time and memory that are bounded.
+"""Read CIFAR's pickles safely: no code is run, time and memory are bounded.
 
 The official batches are pickles of dictionaries that hold byte strings, integers, lists and one
-NumPy array. A pickle is a program for a small machine: it may name any importable function and call
-it, and a few bytes of it may stand for a list of lists of lists that no memory holds. The machine
-here knows plain data alone. It resolves five names, none of them to the real thing, and lets lists
-hold no lists, so that no list that it returns has more items than the pickle has bytes.
+NumPy array. A pickle is a program for a stack machine: it can call any importable function, and a
+few bytes of it can stand for nested lists that exceed any memory. The machine here handles plain
+data only. It resolves five names, each to a stand-in, and refuses lists within lists, so a list
+that it returns has at most as many items as the pickle has bytes.
 """
 
 import pickle
@@ -50,7 +50,7 @@ def loads(content: bytes) -> Any:
         return _Machine(len(content)).run(content)
     except pickle.UnpicklingError:
         raise
-    except Exception as error:  # a damaged pickle fails in any of a dozen ways
+    except Exception as error:  # a damaged pickle raises many types
         raise pickle.UnpicklingError(f"damaged pickle: {str(error)[:200]}") from error
 
 
@@ -72,7 +72,7 @@ class _Array:
 
 
 class _Machine:
-    """The stack and the memory of a pickle while it is read.
+    """The stack machine that a pickle runs on: its stack and its memo.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class _Machine:
         self._set(self._since_mark())
 
     def call(self, _: None) -> None:
-        """Call a name with the arguments on the stack, as far as there is something to be done."""
+        """Call a name with the arguments on the stack; what has no effect is skipped."""
         name, arguments = self._take(2)
         called = name.stands_for if isinstance(name, _Name) else None
         if called == RECONSTRUCT:
@@ -184,7 +184,7 @@ class _Machine:
             raise pickle.UnpicklingError("a data set's pickle may not make other objects")
 
     def build(self, _: None) -> None:
-        """Give an array its state; that of a dtype says nothing about single bytes."""
+        """Set the state of an array; a dtype of single bytes has no state that matters."""
         state = self._stack.pop()
         built = self._stack[-1]
         if isinstance(built, _Array) and built.array is None:
@@ -233,7 +233,7 @@ class _Machine:
 
     @staticmethod
     def _plain(item: Any) -> Any:
-        """Return the array of what stood for it, and anything else as it is."""
+        """Return the array that a stand-in holds, and anything else unchanged."""
         return item.array if isinstance(item, _Array) and item.array is not None else item
 
 

@@ -1,4 +1,4 @@
-"""Images as a model takes them: uint8 at rest, normalised and augmented batch by batch."""
+"""Images as a model takes them: stored as uint8, normalised and augmented batch by batch."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Class labels from files: whole numbers in their range, or an error, never a rounded value."""
+"""Check class labels from files: integers in their range, or an error; nothing is rounded."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Arrays of numbers in MATLAB files of version 5, read within bounds.
+"""Read arrays of numbers from MATLAB files of version 5, within limits.
 
-SciPy's reader unpacks whatever a file holds, and some damaged files crash it. This one knows plain
-arrays alone: no cells, structures, texts, complex or sparse numbers.
+SciPy's reader unpacks a file of any size, and some damaged files crash it. This one reads plain
+arrays only: no cells, structures, texts, complex or sparse numbers.
 """
 
 import math

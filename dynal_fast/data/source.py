@@ -1,4 +1,4 @@
-"""Where the files of a data set are looked for, and what is said when one is missing or damaged."""
+"""Find the files of a data set; the errors where one is missing or damaged."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class DatasetNotFoundError(FileNotFoundError):
 
 
 class DatasetCorruptError(ValueError):
-    """A file of a data set is there, but is not what it should be."""
+    """A file of a data set exists, but its content is wrong."""
 
 
 @dataclass(frozen=True)

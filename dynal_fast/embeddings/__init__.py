@@ -1,1 +1,1 @@
-"""Embeddings from files as people have them: one small reader for each family of formats."""
+"""Read embeddings from files: one small reader for each family of formats."""

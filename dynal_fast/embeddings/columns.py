@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal["number", "list", "other"]
 
-INDEXES = ("", "Unnamed: 0", "__index_level_0__")  # as pandas writes the index of a frame
+INDEXES = ("", "Unnamed: 0", "__index_level_0__")  # pandas' name for the index of a frame
 NOT_FEATURES = frozenset(
     ("id", "ids", "idx", "index", "row", "rows", "fold", "split", "y")
     + ("label", "labels", "target", "targets", "class", "classes")
@@ -30,8 +30,8 @@ def choose_columns(
 ) -> Chosen:
     """Choose the columns that ``asked`` names, or else the only list, or else every number.
 
-    Columns of texts are left out, and so is the index that pandas writes. A number that is called
-    as identifiers and labels are is not guessed about.
+    Columns of texts are left out, and so is the index that pandas writes. A column
+    of numbers whose name suggests identifiers or labels is an error.
 
     Raises
     ------

@@ -149,7 +149,7 @@ def _select_and_write(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(arguments: argparse.Namespace, files: list[Path]) -> None:
-    """Refuse, before the work is done, what could not be written or would replace an input."""
+    """Refuse, before any work, an output that cannot be written or would replace an input."""
     from dynal_fast.embeddings.load import find_files
     from dynal_fast.embeddings.picks import places
     from dynal_fast.files import regular_target

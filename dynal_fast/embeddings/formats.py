@@ -1,4 +1,4 @@
-"""What a file is, by its content and not by its name; what it is not read as, and the cure."""
+"""Recognise a file's format by its content; name the cure for those that are not read."""
 
 import gzip
 import os

@@ -57,7 +57,7 @@ def open_npz(path: Path, wanted: Wanted) -> Source:
     _check_size(path, shape, stored, sizes[name] - offset)
 
     def read() -> np.ndarray:
-        # Read by its header's size: a damaged archive that expands without end is not followed.
+        # Read as many bytes as the header says: a damaged archive may expand without end.
         array = allocate(shape[::-1] if by_column else shape, stored, path)
         with (
             parsing(path, "an .npz archive"),
@@ -72,7 +72,7 @@ def open_npz(path: Path, wanted: Wanted) -> Source:
                     raise EOFError("it ends before its array does")
                 left[: len(part)] = part
                 left = left[len(part) :]
-            if file.read(1):  # the archive's own check of its bytes comes at their end
+            if file.read(1):  # reading to the end makes the archive check its bytes
                 raise ValueError("it goes on after its array")
         return (array.T if by_column else array).astype(dtype, copy=False)
 

@@ -29,9 +29,10 @@ def write_picks(
 ) -> list[Path]:
     """Write the picks in their order, and return where.
 
-    By the ending of ``output``: .csv and .tsv are tables with the distance of each pick when it was
-    made, .txt has a row number a line, anything else is an int64 .npy. Of several files the
-    row numbers count through all of them; a table beside says which file and row each pick is.
+    The suffix of ``output`` decides: .csv and .tsv are tables that include the distance of each
+    pick when it was made, .txt has one row number per line, anything else is an int64 .npy. With
+    several input files, row numbers count through all of them, and a second file, a table, says
+    which file and row each pick is.
     """
     files = places(output, len(pool.files) > 1)
     for file in files:

@@ -32,13 +32,13 @@ class Wanted:
             raise FileError(f"{path} has no keys: leave --key (key=) out")
 
     def check_no_columns(self, path: Path) -> None:
-        """Refuse what only a table has for a file of arrays."""
+        """Refuse ``columns`` for a file of arrays: only a table has columns."""
         if self.columns is not None:
             raise FileError(f"{path} is no table: leave --columns (columns=) out")
         self.check_no_header(path)
 
     def check_no_header(self, path: Path) -> None:
-        """Refuse what only a table in text has."""
+        """Refuse ``header`` for anything but a text table."""
         if self.header is not None:
             raise FileError(f"{path} is no text: leave --header and --no-header (header=) out")
 
@@ -61,7 +61,7 @@ class Source:
 
 @contextmanager
 def parsing(path: Path, what: str) -> Iterator[None]:
-    """Make whatever a parser of foreign bytes raises a `FileError` that names ``path``."""
+    """Turn whatever a parser raises into a `FileError` that names ``path``."""
     try:
         yield
     except FileError:
@@ -71,7 +71,7 @@ def parsing(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or _one_line(error)
         raise FileError(f"{path} cannot be read: {reason}") from error
-    except Exception as error:  # parsers of damaged bytes raise nearly everything
+    except Exception as error:  # parsers raise many types on damaged bytes
         raise FileError(f"{path} cannot be read as {what}: {_one_line(error)}") from error
 
 

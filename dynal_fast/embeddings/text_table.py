@@ -1,6 +1,6 @@
-"""Tables as text: .csv, .tsv, and columns between blanks as np.savetxt writes them; gzip too.
+"""Text tables: .csv, .tsv, and columns separated by blanks as np.savetxt writes; gzip too.
 
-Text has no dtype: the numbers are float64, as every other reader of such tables takes them.
+Text has no dtype: the numbers become float64, as in other readers of such tables.
 """
 
 import contextlib
@@ -144,7 +144,7 @@ def _blocks(
 
 
 def _quickly(layout: _Layout, lines: list[str], chosen: Chosen) -> np.ndarray | None:
-    """Parse lines without quotes by NumPy; None where the slow way has to say what is wrong."""
+    """Parse lines without quotes by NumPy; None where only the slow parser can name the error."""
     blank = layout.delimiter == " "
     widths = (len(line.split()) if blank else line.count(layout.delimiter) + 1 for line in lines)
     if any(width != layout.width for width in widths):
@@ -200,7 +200,7 @@ def _is_number(field: str) -> bool:
 
 
 def _kind(fields: list[str]) -> Kind:
-    """Return what a column holds: numbers if half of it are, so that the rest is not lost."""
+    """Return the kind of a column: numbers if at least half of its fields are."""
     given = [field for field in fields if field.strip()]
     if given and 2 * sum(map(_is_number, given)) >= len(given):
         return "number"
@@ -241,7 +241,7 @@ def _whole_records(records: Iterator[Record]) -> list[Record]:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """Return what cuts every line into the same number of fields, the most; or a blank."""
+    """Return the delimiter that cuts all lines into equally many fields, the most; or a blank."""
     found = {}
     for delimiter in DELIMITERS:
         records = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -261,7 +261,7 @@ def _delimiter(lines: list[str]) -> str:
 
 @contextmanager
 def _lines(path: Path) -> Iterator[Iterator[str]]:
-    """Yield the lines of a text that are not blank and no comments; a comment may name columns."""
+    """Yield the lines that are neither blank nor comments; a comment may name the columns."""
     with open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

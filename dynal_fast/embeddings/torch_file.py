@@ -1,4 +1,4 @@
-"""Tensors that torch.save wrote: memory-mapped, and never with code."""
+"""Read what torch.save wrote: memory-mapped, without running code from the file."""
 
 import warnings
 import zipfile
@@ -20,7 +20,7 @@ def open_torch(path: Path, wanted: Wanted) -> Source:
     with parsing(path, "a tensor that torch.save wrote"):
         mapped = zipfile.is_zipfile(path)  # torch < 1.6 wrote another format
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what is not this package's
+            warnings.simplefilter("ignore")  # warnings that do not concern this package
             try:
                 found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
             except Exception as error:

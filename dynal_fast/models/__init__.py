@@ -22,7 +22,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "resnet18-dropout": partial(ResNet18, dropout=0.5),
     "vgg16": VGG16,
 }
-# Of the images that a model takes: what its pooling leaves one pixel of. An mlp takes any input.
+# The smallest side of an image, of which pooling leaves one pixel. An mlp takes any input.
 SMALLEST_SIDE = {
     "cnn": 2,
     "drn-d-22": 8,
@@ -31,7 +31,7 @@ SMALLEST_SIDE = {
     "resnet18-dropout": 1,
     "vgg16": 32,
 }
-# Give logits for every pixel instead of every image; the layer whose input is the embedding.
+# Models with logits for every pixel, and the layer whose input is the embedding.
 SEGMENTATION = {"drn-d-22": "classifier"}
 
 

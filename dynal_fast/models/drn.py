@@ -1,4 +1,4 @@
-"""DRN-D-22, a dilated residual network that labels every pixel."""
+"""DRN-D-22, a dilated residual network for segmentation."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,10 +9,10 @@ from dynal_fast.models.resnet import BasicBlock, he_initialisation
 class DRND22(nn.Module):
     """DRN-D-22 (Yu, Koltun and Funkhouser 2017), which the output discrepancy paper uses (5.3).
 
-    A residual network of 22 layers that halves the image three times only and widens its view by
-    dilation instead; against the gridding that dilation leaves, it ends with plain convolutions of
-    dilation 2 and 1. A 1x1 convolution gives the logits at an eighth of the size, which are scaled
-    up bilinearly.
+    A residual network of 22 layers that halves the image only three times and enlarges the
+    receptive field by dilation instead. It ends with plain convolutions of dilation 2 and 1, which
+    remove the gridding artifacts of dilation. A 1x1 convolution gives the logits at an eighth of
+    the size, which are scaled up bilinearly.
 
     ======== ======================== ======== ======== ========
     level    layers                   channels stride   dilation
@@ -31,15 +31,15 @@ class DRND22(nn.Module):
     Every convolution but the last is followed by batch normalisation and ReLU. 15,890,499
     parameters for 19 classes (16.4 million with ImageNet's 1,000, as published). The weights are
     He et al.'s (2015); the published results start from a network trained on ImageNet instead.
-    There is no fully-connected layer, so :func:`dynal_fast.models.embed` needs to be told a
-    ``head``: ``"classifier"``.
+    There is no fully-connected layer, so `dynal_fast.models.embed` needs
+    ``head="classifier"``.
 
     Parameters
     ----------
     input_shape
         ``(channels, height, width)``, sides of at least 8.
     num_classes
-        Number of logits a pixel.
+        Number of logits per pixel.
 
     >>> import torch
     >>> DRND22((3, 64, 96), 19)(torch.zeros(1, 3, 64, 96)).shape

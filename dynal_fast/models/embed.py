@@ -1,4 +1,4 @@
-"""The embedding of any model: what its last linear layer is given."""
+"""The embedding of any model: the input of its last linear layer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 def penultimate(model: nn.Module, head: str | None = None) -> Iterator[Callable[[], Tensor]]:
     """Record the embedding of every forward pass inside the block.
 
-    Hooks on the linear layers see what they are given and are removed when the block is left; the
-    model's code needs no change, and one pass gives logits and embedding. The head is the linear
-    layer that runs last, wherever in the model it is registered, so auxiliary heads that do not run
-    in evaluation mode do no harm. Hooks do not reach into code that ``torch.compile`` made: call
-    the module that was compiled (:func:`embed` does).
+    Hooks record the inputs of the linear layers, so the model's code needs no change, and one pass
+    gives logits and embedding; they are removed at the end of the block. The head is the linear
+    layer that runs last, wherever it is registered, so auxiliary heads that do not run in
+    evaluation mode are ignored. Hooks do not run in code compiled by ``torch.compile``: call the
+    original module, as `embed` does.
 
     Parameters
     ----------
     model
         Any module.
     head
-        Name of the submodule whose input is the embedding, where the last ``nn.Linear`` is not the
-        one; spatial inputs ``(batch, d, height, width)`` are averaged over the image.
+        Name of the submodule whose input is the embedding, if not the last ``nn.Linear``; spatial
+        inputs ``(batch, d, height, width)`` are averaged over the image.
 
     Yields
     ------
@@ -69,8 +69,8 @@ def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
     """Return the embedding of a batch: the input of the model's last linear layer.
 
     The long-tail paper (1.1) decomposes a model into a representation and a classifier, its last
-    layer; this is the representation. No gradients are recorded. The model stays in its mode, so
-    call ``model.eval()`` before, or dropout and batch statistics have their say.
+    layer; this is the representation. No gradients are recorded. The model's mode is not changed:
+    call ``model.eval()`` before, or dropout and batch statistics will change the embedding.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
     inputs
         What the model takes, usually ``(batch, channels, height, width)``.
     head
-        As in :func:`penultimate`.
+        As in `penultimate`.
 
     Returns
     -------
@@ -88,12 +88,12 @@ def embed(model: nn.Module, inputs: Any, head: str | None = None) -> Tensor:
     Raises
     ------
     ValueError
-        As in :func:`penultimate`, or the embedding is not one vector a sample.
+        As in `penultimate`, or the embedding is not one vector for each sample.
 
     >>> embed(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(5, 4)).shape
     torch.Size([5, 3])
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: hooks work there
+    model = getattr(model, "_orig_mod", model)  # inside torch.compile's wrapper, where hooks work
     with torch.no_grad(), penultimate(model, head) as embedding:
         model(inputs)
         return embedding()

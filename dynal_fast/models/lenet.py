@@ -6,10 +6,10 @@ from torch import Tensor, nn
 class LeNet(nn.Module):
     """Two convolutions, one fully-connected hidden layer, and the layer that gives the logits.
 
-    The long-tail paper (4.1) says that much; sizes are the common ones: 32 and 64 filters of 5x5
-    that keep the image's size, each followed by ReLU and 2x2 max-pooling, then the hidden ReLU
+    That is what the long-tail paper (4.1) says; the sizes are the common ones: 32 and 64 filters of
+    5x5 that keep the image's size, each followed by ReLU and 2x2 max-pooling, then the hidden ReLU
     layer, whose output is the embedding. 1,663,370 parameters for 28x28 images and 10 classes.
-    Weights start as PyTorch's layers do; the paper does not state another way.
+    Initial weights are PyTorch's defaults, as the paper does not state others.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class LeNet(nn.Module):
     hidden
         Width of the hidden layer.
     dropout
-        Of the hidden layer, which MC dropout needs; the paper mentions none.
+        Rate after the hidden layer, for MC dropout; the paper mentions none.
 
     >>> import torch
     >>> LeNet((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation, around which the input is added.
+    """Two 3x3 convolutions with batch normalisation, and a shortcut that adds the input.
 
-    Where the shape changes the input passes a 1x1 convolution with batch normalisation (He et al.
+    If the shape changes, the shortcut is a 1x1 convolution with batch normalisation (He et al.
     2016, option B).
 
     Parameters
@@ -56,7 +56,7 @@ class ResNet18(nn.Module):
     num_classes
         Number of logits.
     dropout
-        Of the embedding, which MC dropout needs (Gal et al. 2017); 0 leaves the layer out.
+        Rate after the embedding, for MC dropout (Gal et al. 2017); 0 leaves the layer out.
 
     >>> ResNet18((3, 32, 32), 10)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])

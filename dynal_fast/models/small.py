@@ -1,4 +1,4 @@
-"""Two small models for inputs as small as scikit-learn's digits; no paper's."""
+"""Two small models for inputs of the size of scikit-learn's digits, from no paper."""
 
 import torch
 from torch import nn

@@ -1,1 +1,1 @@
-"""One folder per operation: its contract and checks, its float64 reference, its implementations."""
+"""One folder per operation: contract, float64 reference, implementations, and a ``README.md``."""

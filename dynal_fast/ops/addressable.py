@@ -1,18 +1,18 @@
-"""Whether a tensor's values lie in memory where its address says, which a kernel believes."""
+"""Whether the values of a tensor lie at its address, as kernels assume."""
 
 import torch
 from torch import Tensor
 
 
 def check_addressable(name: str, tensor: Tensor) -> None:
-    """Check that the values of a strided tensor are those at its address, stride by stride.
+    """Check that the values of a tensor are what its address and strides say.
 
     Raises
     ------
     ValueError
         It is sparse or of another layout, quantized, nested, a view with the negative or conjugate
-        bit set, or has no memory of its own: a masked or distributed tensor, one within ``vmap``,
-        one whose storage was freed. The message says what to pass instead.
+        bit set, or has no memory of its own (a masked or distributed tensor, one within ``vmap``,
+        one whose storage was freed). The message says what to pass instead.
 
     >>> check_addressable("logits", torch.zeros(2, 3))
     >>> check_addressable("logits", torch._neg_view(torch.zeros(2, 3)))
@@ -25,7 +25,7 @@ negative bit is set); pass a copy made with .resolve_neg()
             f"{name} must be a dense tensor, got layout {tensor.layout}; convert it with "
             ".to_dense()"
         )
-    if torch.compiler.is_compiling():  # the dispatcher resolves what is below, or refuses it
+    if torch.compiler.is_compiling():  # the dispatcher resolves or refuses all below
         return
     if tensor.is_neg():
         raise ValueError(
@@ -57,7 +57,7 @@ negative bit is set); pass a copy made with .resolve_neg()
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Whether a compiler is looking: it wants the shapes, and calls again with values.
+    """Whether a compiler is tracing: these tensors have shapes, but no values.
 
     >>> is_traced(torch.zeros(2), None)
     False

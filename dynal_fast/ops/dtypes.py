@@ -1,4 +1,4 @@
-"""The element types that the compiled kernels take, as numbers."""
+"""The element types that the compiled kernels take: their numbers and their names."""
 
 import torch
 
@@ -29,3 +29,14 @@ def code(dtype: torch.dtype) -> int:
     6
     """
     return _CODES[dtype]
+
+
+def name(dtype: torch.dtype) -> str:
+    """Return the name of ``dtype`` without its module, for messages.
+
+    Examples
+    --------
+    >>> name(torch.float32)
+    'float32'
+    """
+    return str(dtype).removeprefix("torch.")

@@ -25,15 +25,15 @@ def launch(
     """Run ``kernel[grid](first, *arguments, **options)`` on the device of ``first``.
 
     ``enable_fp_fusion``: whether the compiler may contract a product and a sum.
-    ``registers``: what a thread may have of them on NVIDIA, whose assembler otherwise now and then
-    spills some to fit more threads.
-    ``dependent``: where the device can (NVIDIA from Hopper on), start the kernel while the one
-    before it still runs; it waits by itself then, as its argument ``DEPENDENT`` says.
+    ``registers``: the limit for a thread on NVIDIA. Without one the assembler sometimes spills, to
+    fit more threads.
+    ``dependent``: on NVIDIA from Hopper on, start the kernel while the previous one still runs
+    (programmatic dependent launch). Its argument ``DEPENDENT`` tells it to wait by itself.
 
     Raises
     ------
     ValueError
-        The tensors are on the CPU and the kernels were not loaded for the interpreter.
+        The tensors are on the CPU, and Triton's interpreter is not switched on.
     """
     target = None if interpreted(kernel) else target_of(first.device)
     if registers is not None and target is not None and target.backend != "hip":
@@ -62,7 +62,7 @@ def target_of(device: torch.device) -> Any:
     Raises
     ------
     ValueError
-        It is the CPU, where only the interpreter runs kernels.
+        The device is the CPU, where only the interpreter runs kernels.
     """
     if compiling_only():
         return driver.active.get_current_target()
@@ -81,7 +81,7 @@ def _target_of_gpu(index: int) -> Any:
 
 
 def multiplies_64_rows(kernel: Any, device: torch.device) -> bool:
-    """Whether the matrix units want tiles of 64 rows or more: NVIDIA's from Hopper on."""
+    """Whether the matrix units need tiles of 64 rows or more: NVIDIA's from Hopper on."""
     return interpreted(kernel) or _is_hopper_or_newer(target_of(device))
 
 
@@ -94,11 +94,11 @@ def is_hopper(kernel: Any, device: torch.device) -> bool:
 
 
 def dot_operand(dtype: torch.dtype, kernel: Any, device: torch.device) -> tuple[Any, str]:
-    """Return what ``tl.dot`` takes for operands of ``dtype``: a Triton dtype and a precision.
+    """Return the dtype and the precision for ``tl.dot`` of operands of ``dtype``.
 
-    float32 operands (and float64, rounded) are multiplied as accurately as float32: three tf32
-    products on NVIDIA. The interpreter multiplies the bits of bfloat16 as integers, so there
-    bfloat16 is widened.
+    float32 operands (and float64, rounded) are multiplied with float32 accuracy: three tf32
+    products on NVIDIA. The interpreter would multiply the bits of bfloat16 as integers, so it gets
+    float32.
     """
     if dtype == torch.float16:
         return tl.float16, "ieee"

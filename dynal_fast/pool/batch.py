@@ -1,7 +1,7 @@
-"""A batch as people have it becomes one as the kernels take it: ids of any kind, any strides.
+"""The arguments of an update as the kernels take them: contiguous, ids int64 or int32.
 
-What is copied is a batch, never the state. What would need a guess is refused with the line that
-mends it.
+Only batches are copied, never the state. Arguments that would need a guess are refused, with the
+line that mends them.
 """
 
 from typing import Any
@@ -17,16 +17,16 @@ _FLOATS = {"float16", "float32", "float64"}
 
 
 def as_ids(sample_ids: Any, device: torch.device) -> Tensor:
-    """Return sample ids, given as integers of any kind, as (batch,) int64 or int32 on ``device``.
+    """Return sample ids as an int64 or int32 ``(batch,)`` tensor on ``device``.
 
-    Tensors and arrays of any integer dtype, lists, ranges, pandas Series (by position).
+    Takes tensors and arrays of any integer dtype, lists, ranges, pandas Series (by position).
 
     Raises
     ------
     ValueError
-        They have another number of axes, are no integers or leave int64.
+        They are not one-dimensional, not integers, or do not fit into int64.
     TypeError
-        They are nothing of the above.
+        They are none of the above.
 
     >>> as_ids([3, 1], torch.device("cpu")), as_ids(np.array([7], np.uint8), torch.device("cpu"))
     (tensor([3, 1]), tensor([7]))
@@ -50,14 +50,14 @@ def as_ids(sample_ids: Any, device: torch.device) -> Tensor:
 
 
 def as_floats(name: str, array: Any) -> Tensor:
-    """Return logits, features or weights as a contiguous tensor: a copy where they are none.
+    """Return logits, features or weights as a contiguous tensor, copied only if need be.
 
     Raises
     ------
     ValueError
-        They hold no floating-point numbers.
+        They are not floating point.
     TypeError
-        They are neither a tensor nor a NumPy array.
+        They are not a tensor or a NumPy array.
 
     >>> as_floats("logits", np.zeros((2, 3), np.float32)).shape
     torch.Size([2, 3])
@@ -90,14 +90,14 @@ def as_floats(name: str, array: Any) -> Tensor:
 
 
 def _resolved(tensor: Tensor) -> Tensor:
-    """Return a copy with the values of a negated view, which lie elsewhere than in memory."""
+    """Return ``tensor``, or a copy if it is a negated view, whose memory has the other sign."""
     if torch.compiler.is_compiling() or tensor.layout is not torch.strided:
         return tensor
-    return tensor.resolve_neg()  # itself, where the bit is not set
+    return tensor.resolve_neg()
 
 
 def _integers(sample_ids: Any) -> np.ndarray:
-    """Return ids that are no tensor as (batch,) int64."""
+    """Return ids that are not a tensor as an int64 ``(batch,)`` array."""
     if isinstance(sample_ids, np.ma.MaskedArray):
         raise TypeError("sample_ids must have no mask, got a masked array; pass .filled(...)")
     if isinstance(sample_ids, str | bytes | dict | set | frozenset):

@@ -24,7 +24,7 @@ ELSEWHERE = (
 
 
 def checked_where(ids: Any, pool: Iterable[Any]) -> str | int | None:
-    """Return the argument ``ids`` of `observe_pool`, or raise what is wrong with it."""
+    """Return the argument ``ids`` of `observe_pool`, checked."""
     if isinstance(ids, bool):
         raise TypeError(f'ids must be a key, a position in the batch or "position", got {ids!r}')
     if ids is not None and isinstance(pool, PoolImages):

@@ -1,4 +1,4 @@
-"""Temporal output discrepancy between any two steps, from stored outputs or from two models."""
+"""Temporal output discrepancy between two training steps, from stored outputs or two models."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ def temporal_output_discrepancy(logits: Tensor, earlier_logits: Tensor) -> Tenso
     Parameters
     ----------
     logits, earlier_logits
-        ``(samples, classes)`` at step t + T and at step t, in whatever order.
+        ``(samples, classes)`` at step t + T and at step t; their order does not matter.
 
     Raises
     ------
@@ -41,10 +41,10 @@ def model_discrepancy(
     earlier: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """Return sample ids and :func:`temporal_output_discrepancy` of two models on their inputs.
+    """Return sample ids and the `temporal_output_discrepancy` of two models on their inputs.
 
-    With the model stored at the end of the last cycle as ``earlier`` this is COD without stored
-    outputs: one more forward pass over the pool instead of samples × classes numbers.
+    If ``earlier`` is the model at the end of the last cycle, this is COD without stored outputs:
+    one more forward pass over the pool instead of a (samples, classes) array.
 
     Parameters
     ----------

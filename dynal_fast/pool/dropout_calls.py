@@ -1,4 +1,4 @@
-"""Which dropout of a model stays off in a forward pass: seen as it happens, named by module."""
+"""Finds the dropout of a model that stays off, by watching the calls of a forward pass."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-# The position of the rate, the rate by default, and the position of the flag that switches it on.
+# For each function: the position of the rate, the default rate, the position of the training flag.
 FUNCTIONS: dict[str, tuple[int, float | None, int | None]] = {
     **{
         name: (1, 0.5, 2)
@@ -20,16 +20,16 @@ FUNCTIONS: dict[str, tuple[int, float | None, int | None]] = {
     "scaled_dot_product_attention": (4, None, None),
     "multi_head_attention_forward": (10, None, 13),
 }
-# Parts of names of rates that are for something else than the function that is called.
+# Attributes with these words in their names are rates of something else.
 OTHER_RATES = ("path", "layer", "resid", "proj", "hidden", "activation", "embed")
 
 
 @contextmanager
 def watching_dropout(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:
-    """Note, as text, what dropout stays off in the forward passes meanwhile.
+    """List, as text, the dropout that stays off in forward passes inside the block.
 
-    That are calls of torch's functions with the dropout off, and those of ``layers``, which are
-    switched on, that a module leaves out when it runs. The list is filled in the end.
+    It finds calls of torch's functions with dropout off, and those of ``layers`` (which are
+    switched on) that are not called although their module runs. The list is filled on exit.
 
     >>> class Functional(nn.Module):
     ...     def forward(self, x):
@@ -56,19 +56,19 @@ def watching_dropout(model: nn.Module, layers: Mapping[str, nn.Module]) -> Itera
     idle.extend(calls.idle)
     for name, layer in layers.items():
         owner = owners[name]
-        # Attention may take no more than the rate from a layer of its own.
+        # Attention may take the rate of its dropout layer and pass it to torch's function.
         if name not in ran and owner in ran and model.get_submodule(owner) not in calls.acting:
             idle.append(f"{called(name, layer)} did not run")
 
 
 def called(name: str, module: nn.Module) -> str:
-    """Return what a message calls a module: its name in the model, and its type."""
+    """Return a module's name in the model and its type, for a message."""
     kind = type(module).__name__
     return f"{name!r} ({kind})" if name else kind
 
 
 def _owner(model: nn.Module, name: str) -> str:
-    """Return the name of the module whose ``forward`` may call this one; lists have none."""
+    """Return the name of the module whose ``forward`` may call this one, lists skipped."""
     while name:
         name = name.rpartition(".")[0]
         if not isinstance(model.get_submodule(name), (nn.ModuleList, nn.ModuleDict)):
@@ -77,7 +77,7 @@ def _owner(model: nn.Module, name: str) -> str:
 
 
 def _see_through_compiled_code(stack: ExitStack) -> bool:
-    """Let compiled models run as they were written, where torch can (from 2.6 on)."""
+    """Run compiled models eagerly; return False if torch cannot (before 2.6)."""
     if "torch._dynamo" not in sys.modules:
         return True
     set_stance = getattr(torch.compiler, "set_stance", None)
@@ -87,7 +87,7 @@ def _see_through_compiled_code(stack: ExitStack) -> bool:
 
 
 class _Calls(TorchFunctionMode):
-    """Collects the calls that could drop something and do not."""
+    """Collects calls of dropout functions that have no effect."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def _calling_module() -> nn.Module | None:
 
 
 def _has_rate(module: nn.Module) -> bool:
-    """Return whether the module keeps a rate, which it then passes on in training only."""
+    """Return whether the module has a rate among its attributes, to use in training only."""
     return any(
         "drop" in name and isinstance(value, (int, float)) and 0 < value < 1
         for name, value in vars(module).items()

@@ -1,4 +1,4 @@
-"""What a pass over the pool can find wrong."""
+"""`PoolObservationError`: what was wrong in a pass over the pool."""
 
 from torch import Tensor
 
@@ -6,20 +6,35 @@ from dynal_fast.pool.top import first_ids
 
 
 class PoolObservationError(ValueError):
-    """A pass met bad rows or did not see every sample; raised when it ends.
+    """A pass met bad rows or did not see every sample; raised when the pass ends.
 
     All other samples were updated, and the bad rows changed nothing.
 
     Attributes
     ----------
-    non_finite, duplicate, unseen
-        Sample ids, sorted int64 tensors: seen with a NaN or infinite logit (or one beyond what
-        ``prediction_stability_logits`` can square, where that observes), seen more than once (the
-        first sight counted), not seen.
+    non_finite
+        int64, ascending: ids of samples with a NaN or infinite logit (or, where
+        ``prediction_stability_logits`` observes, one that is too large for it).
+    duplicate
+        int64, ascending: ids of samples seen more than once; only their first rows count.
+    unseen
+        int64, ascending: ids of samples not seen.
     unknown
-        The first ids that were out of range or belong to dropped samples.
+        int64: the first few ids that were out of range or of dropped samples.
     num_unknown
         How many such rows there were.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dynal_fast import PoolStats
+    >>> stats = PoolStats(3, 2, track=("margin",))
+    >>> try:
+    ...     with stats.observe(1, 1):
+    ...         stats.update([0, 1], torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]))
+    ... except PoolObservationError as error:
+    ...     print(error.non_finite.tolist(), error.unseen.tolist())
+    [1] [2]
     """
 
     def __init__(

@@ -14,8 +14,8 @@ def prediction_stability(count: Tensor, m2: Tensor, unbiased: bool = False) -> T
     """Sum over classes of the variance of the softmax output over the observed epochs.
 
     Eq. 3 of "Sequential-based active learning: prediction stability". The paper does not say which
-    variance: the population's (M2 / T) by default, the sample's (M2 / (T - 1), NaN for T = 1) with
-    ``unbiased``; where all samples have the same T they rank alike.
+    variance: by default the population's, M2 / T; with ``unbiased`` the sample's, M2 / (T - 1),
+    which is NaN for T = 1. If all samples have the same T, both rank alike.
 
     >>> prediction_stability(torch.tensor([2, 0]), torch.tensor([0.5, 0.0]))
     tensor([0.2500,    nan])
@@ -40,9 +40,9 @@ def prediction_stability_logits(
 def absolute_increase(increase_count: Tensor, increase_sum: Tensor) -> Tensor:
     """Sum over consecutive observed epochs of the length of the change of the softmax output.
 
-    Eq. 5 of the prediction stability paper, an ablation: sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|.
-    Eq. 3 writes its sum over classes out and eq. 5 has none, so the bars are read as the length
-    (L2 norm) of the vector. 0 after one observation.
+    Eq. 5 of the prediction stability paper, an ablation: ``sum_i |f_{e_i}(x) - f_{e_{i-1}}(x)|``.
+    Eq. 3 has an explicit sum over classes and eq. 5 has none, so we read the bars as the L2 norm.
+    0 after one observation.
 
     >>> absolute_increase(torch.tensor([3, 0]), torch.tensor([0.7, 0.0]))
     tensor([0.7000,    nan])
@@ -51,7 +51,7 @@ def absolute_increase(increase_count: Tensor, increase_sum: Tensor) -> Tensor:
 
 
 def label_dispersion(label_counts: Tensor) -> Tensor:
-    """1 - f_x / T: the share of observed epochs whose predicted label is not the modal one.
+    """Share of observed epochs whose predicted label is not the most frequent one: ``1 - f_x / T``.
 
     Eq. 1-2 of "When Deep Learners Change Their Mind". T is the number of times that the sample was
     observed, f_x the count of its most frequent label.
@@ -66,14 +66,14 @@ def label_dispersion(label_counts: Tensor) -> Tensor:
         outside_mode = (total - label_counts.amax(dim=1)).float()
         return outside_mode / total.where(total > 0, torch.nan)
 
-    return _by_rows(rows, label_counts, elements=2**19)  # of one temporary: fewer, larger steps
+    return _by_rows(rows, label_counts, elements=2**19)  # one temporary: larger slices fit
 
 
 def variation_ratio(label_counts: Tensor) -> Tensor:
-    """1 - f_x / T over Monte Carlo dropout passes instead of epochs.
+    """``1 - f_x / T`` over Monte Carlo dropout passes instead of epochs.
 
     Freeman 1965, as in Gal et al., "Deep Bayesian Active Learning with Image Data". The formula is
-    that of `label_dispersion`; what differs is which passes are observed.
+    that of `label_dispersion`, over other passes.
 
     >>> variation_ratio(torch.tensor([[3, 1, 0]], dtype=torch.uint8))
     tensor([0.2500])
@@ -82,7 +82,7 @@ def variation_ratio(label_counts: Tensor) -> Tensor:
 
 
 def vote_entropy(label_counts: Tensor) -> Tensor:
-    """- sum_c V_c / T ln (V_c / T) in nats, where V_c of the T votes are for class c.
+    """Entropy of the votes in nats: ``- sum_c V_c / T ln (V_c / T)``, for V_c of T votes for c.
 
     Dagan and Engelson, "Committee-Based Sampling for Training Probabilistic Classifiers", without
     the constant divisor ln T. A vote is one observation: a member of a committee, an MC-dropout
@@ -102,7 +102,7 @@ def vote_entropy(label_counts: Tensor) -> Tensor:
 
 
 def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
-    """H(mean p) - mean H(p) over Monte Carlo dropout passes, in nats: mutual information.
+    """Mutual information in nats over Monte Carlo dropout passes: ``H(mean p) - mean H(p)``.
 
     Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning", eq. 2;
     with dropout passes as in Gal et al., "Deep Bayesian Active Learning with Image Data".
@@ -124,8 +124,8 @@ def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
     """Mean over classes of the standard deviation of p over Monte Carlo dropout passes.
 
     Kampffmeyer et al., "Semantic Segmentation of Small Objects and Modeling of Uncertainty in Urban
-    Remote Sensing Images"; Gal et al., section 4: sigma_c = sqrt(E[p_c^2] - E[p_c]^2). Needs the
-    second moment per class, an N x C array that only this score keeps.
+    Remote Sensing Images"; Gal et al., section 4: ``sigma_c = sqrt(E[p_c^2] - E[p_c]^2)``. Needs
+    the second moment per class, an N x C array that only this score keeps.
 
     >>> mean_std(torch.tensor([4]), torch.tensor([[1.0, 4.0]]))
     tensor([0.7500])
@@ -139,7 +139,7 @@ def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
 
 
 def entropy(last_entropy: Tensor) -> Tensor:
-    """H(p) = - sum_c p_c ln p_c of the last observed output, in nats (Shannon).
+    """Entropy of the last observed output, in nats: ``H(p) = - sum_c p_c ln p_c`` (Shannon).
 
     >>> entropy(torch.tensor([0.5]))
     tensor([0.5000])
@@ -148,7 +148,7 @@ def entropy(last_entropy: Tensor) -> Tensor:
 
 
 def least_confidence(last_top: Tensor) -> Tensor:
-    """1 - max_c p_c of the last observed output; softmax response (SR) ranks by the same number.
+    """``1 - max_c p_c`` of the last observed output; softmax response (SR) ranks alike.
 
     Lewis and Gale, "A Sequential Algorithm for Training Text Classifiers"; SR as in Geifman and
     El-Yaniv, "Deep Active Learning over the Long Tail".
@@ -162,8 +162,8 @@ def least_confidence(last_top: Tensor) -> Tensor:
 def margin(last_margin: Tensor) -> Tensor:
     """Minus the difference of the two largest p of the last observed output; at most 0.
 
-    Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated rather than
-    subtracted from 1, which would round the smallest margins, those that matter, to one value.
+    Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated, not
+    subtracted from 1, which would round the smallest margins, those that are picked, to one value.
 
     >>> margin(torch.tensor([0.25]))
     tensor([-0.2500])
@@ -174,10 +174,10 @@ def margin(last_margin: Tensor) -> Tensor:
 def cod(cycle_discrepancy: Tensor, form: str = "paper") -> Tensor:
     """Cyclic output discrepancy: how far the output moved since the previous cycle.
 
-    Eq. 5 of "Semi-Supervised Active Learning with Temporal Output Discrepancy": ||f(x; w_c) -
-    f(x; w_{c-1})||_2 of softmax outputs. ``form="tod_code"`` gives what the authors' code computes,
-    0.5 * sum_c (p_c - q_c)^2, which ranks alike. NaN in the first cycle, unless the initial model
-    was observed before it.
+    Eq. 5 of "Semi-Supervised Active Learning with Temporal Output Discrepancy":
+    ``||f(x; w_c) - f(x; w_{c-1})||_2`` of softmax outputs. ``form="tod_code"`` gives what the
+    authors' code computes, ``0.5 * sum_c (p_c - q_c)^2``, which ranks alike. NaN in the first
+    cycle, unless the initial model was observed before it.
 
     >>> cod(torch.tensor([0.25])), cod(torch.tensor([0.25]), form="tod_code")
     (tensor([0.5000]), tensor([0.1250]))
@@ -188,7 +188,7 @@ def cod(cycle_discrepancy: Tensor, form: str = "paper") -> Tensor:
 
 
 def emaod(teacher_discrepancy: Tensor) -> Tensor:
-    """||f(x; w) - f(x; EMA of w)||_2: discrepancy of softmax outputs to the EMA teacher's.
+    """Distance of the softmax output to the EMA teacher's: ``||f(x; w) - f(x; EMA of w)||_2``.
 
     Eq. 1 and 6 of "Semi-Supervised Active Learning with Temporal Output Discrepancy" (its EMAOD).
 
@@ -199,9 +199,9 @@ def emaod(teacher_discrepancy: Tensor) -> Tensor:
 
 
 def _by_rows(function: Callable[..., Tensor], *tensors: Tensor, elements: int = 2**16) -> Tensor:
-    """Apply ``function`` to slices of the first axis: no temporary of the size of the state.
+    """Apply ``function`` to slices of the first axis, so that temporaries stay small.
 
-    A slice has ``elements`` of the widest tensor, or is one row.
+    A slice holds ``elements`` elements of the widest tensor, or one row.
     """
     rows = len(tensors[0])
     columns = max(tensor[:1].numel() for tensor in tensors)

@@ -13,10 +13,11 @@ ADVICE = "pass forward=lambda model, inputs: ... that returns the logits"
 
 
 def model_call() -> Forward:
-    """Return a function that gives ``model(inputs)``, or ``model(**inputs)`` where that is meant.
+    """Return a function that calls ``model(inputs)``, or ``model(**inputs)`` for some dicts.
 
-    That is of a dict whose keys ``forward`` takes; each model's signature is looked at once. Of a
-    wrapper whose ``forward`` takes anything, such as ``DataParallel``, the wrapped module is asked.
+    A dict is unpacked if the model's ``forward`` has its keys as arguments. Each model's signature
+    is read once. If a wrapper such as ``DataParallel`` takes any arguments, the signature of the
+    module inside counts.
 
     >>> class Scaled(nn.Module):
     ...     def forward(self, x, scale=1):
@@ -45,14 +46,14 @@ def model_call() -> Forward:
 
 
 def logits_of(output: Any, model: nn.Module, num_ids: int) -> Tensor:
-    """Return the logits (batch, classes) in what a model returned for ``num_ids`` samples.
+    """Return the logits ``(batch, classes)`` out of a model's output for ``num_ids`` samples.
 
     Raises
     ------
     TypeError
-        It is neither a tensor nor has ``logits``.
+        The output is not a tensor and has no ``logits``.
     ValueError
-        They are not (batch, classes) with one row for each id.
+        The logits are not ``(batch, classes)`` with one row for each id.
     """
     logits = output
     if not isinstance(output, Tensor):

@@ -1,4 +1,4 @@
-"""`PoolImages`: a pool of images that is on the device already."""
+"""`PoolImages`: a pool of images that stays on the device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,23 +12,23 @@ from dynal_fast.pool.normalize import Normalize
 class PoolImages:
     """Images that stay on the device as uint8 and are normalised batch by batch.
 
-    Takes the place of a DataLoader for pools that fit into device memory (50,000 images of
-    32 x 32 x 3 are 154 MB): no workers, no copies from the host. Iterating yields
-    ``(sample_ids, inputs)`` on the device, ids (batch,) int64 and inputs
-    (batch, channels, height, width) of ``dtype``: ``(pixel / 255 - mean) / std``.
+    Replaces a DataLoader for pools that fit into device memory (50,000 images of 32 x 32 x 3 are
+    154 MB): no workers, no copies from the host. Iterating yields ``(sample_ids, inputs)`` on the
+    device: ids int64 ``(batch,)``, and inputs ``(batch, channels, height, width)`` of ``dtype``,
+    ``(pixel / 255 - mean) / std``.
 
     Parameters
     ----------
     images
-        (n, channels, height, width) uint8, tensor or array. Image i is sample i.
+        uint8 ``(n, channels, height, width)``, a tensor or an array. Image i is sample i.
     mean, std
         Of pixels scaled to [0, 1]: one number, or one per channel.
     batch_size
-        Images a batch.
+        Images per batch.
     sample_ids
-        (m,) integers: the samples to stream, in this order; by default all n in order.
+        ``(m,)`` integers: the samples to stream, in this order; by default all n in order.
     device
-        Where the images go, if they are not there; by default where they are.
+        Where to move the images; by default they stay where they are.
     dtype
         Of the inputs.
 
@@ -71,8 +71,20 @@ class PoolImages:
         self.sample_ids = self._checked_ids(sample_ids)
 
     def with_ids(self, sample_ids: Any) -> "PoolImages":
-        """Return a pool of these samples only, in this order, over the same memory.
+        """Return a pool of these samples only, in this order, that shares the images.
 
+        Parameters
+        ----------
+        sample_ids
+            ``(m,)`` integers, or None for all samples.
+
+        Raises
+        ------
+        ValueError
+            An id is outside [0, n).
+
+        Examples
+        --------
         >>> images = torch.zeros(4, 1, 1, 1, dtype=torch.uint8)
         >>> pool = PoolImages(images, mean=0, std=1)
         >>> [ids.tolist() for ids, _ in pool.with_ids([3, 1])]

@@ -1,4 +1,4 @@
-"""MC dropout: dropout acts while all else is in evaluation mode (Gal and Ghahramani, ICML 2016)."""
+"""MC dropout: active dropout in evaluation mode (Gal and Ghahramani, ICML 2016)."""
 
 import math
 import re
@@ -22,15 +22,15 @@ DROPOUT_LAYERS = (
 LIKE_DROPOUT = re.compile("drop|stochastic_?depth", re.IGNORECASE)
 RATES = ("p", "drop_prob", "drop_rate", "dropout", "prob", "rate")
 CURE = "forward= may set .training = True of the modules that call it"
-PROBES = 16  # tiny rates on a small batch may well leave two passes the same
+PROBES = 16  # with tiny rates and a small batch, two passes may agree by chance
 
 
 def dropout_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers by name whose training flag switches on dropout and nothing else.
+    """Return, by name, the layers whose training flag switches on dropout and nothing else.
 
-    Those of torch.nn, also inside attention and between recurrent layers, and layers of other
-    libraries that are named after dropout or stochastic depth and hold no buffers and no layers.
-    Rates of 0 and 1 are left out, since nothing is random then.
+    These are torch.nn's dropout layers, attention and recurrent layers with dropout, and layers of
+    other libraries that are named after dropout or stochastic depth and have no buffers and no
+    sublayers. Layers with a rate of 0 or 1 are left out: they are not random.
 
     >>> model = nn.Sequential(nn.LSTM(2, 3, num_layers=2, dropout=0.1), nn.Dropout(0.0))
     >>> list(dropout_layers(model))
@@ -41,7 +41,7 @@ def dropout_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def without_fast_path() -> Iterator[None]:
-    """Keep torch's fused transformer layers, which know no dropout, out of use meanwhile."""
+    """Disable torch's fused transformer layers, which ignore dropout, inside the block."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -52,7 +52,7 @@ def without_fast_path() -> Iterator[None]:
 
 @contextmanager
 def switched_off(layers: list[nn.Module]) -> Iterator[None]:
-    """Switch these dropout layers off meanwhile."""
+    """Switch these dropout layers off inside the block."""
     for layer in layers:
         layer.training = False
     try:
@@ -67,13 +67,13 @@ def activate_dropout(
 ) -> dict[str, nn.Module]:
     """Switch on the dropout of a model in evaluation mode, and return the layers by name.
 
-    ``logits()`` is what the model gives for some batch. It is asked a few times whether anything
-    is random, and the random state is as before afterwards.
+    ``logits()`` returns the model's logits of some batch. It is called a few times to see whether
+    anything is random; the random state is restored afterwards.
 
     Warns
     -----
     UserWarning
-        Some dropout stays off; it names which.
+        Some dropout stays off; the message names it.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def activate_dropout(
         with watching_dropout(model, layers) as idle:
             logits()
         drawn = not all(map(torch.equal, before, _random_states(cuda)))
-        model.eval()  # also the layers that only this call has made
+        model.eval()  # also the layers that this call created
         layers = _switched_on(model)
         if not layers and not drawn:
             raise ValueError(
@@ -113,7 +113,7 @@ def activate_dropout(
 
 
 def _rated_layers(model: nn.Module) -> list[tuple[str, nn.Module, float]]:
-    """Return name, layer and rate (NaN where it is unknown) of all dropout layers."""
+    """Return name, layer and rate (NaN if unknown) of all dropout layers."""
     rated = ((name, layer, _rate(layer)) for name, layer in model.named_modules())
     return [(name, layer, rate) for name, layer, rate in rated if rate is not None]
 
@@ -143,13 +143,13 @@ def _random_states(cuda: list[torch.device]) -> list[Tensor]:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    """Return whether all logits agree but NaN, which the tracker reports."""
+    """Return whether all logits agree, except NaN, which the tracker reports."""
     numbers = ~(first.isnan() & second.isnan())
     return bool(numbers.any() and (first == second)[numbers].all())
 
 
 def _why(model: nn.Module, idle: list[str]) -> str:
-    """Say what dropout there is, and what of it is off."""
+    """Return, for a message, which dropout the model has and which of it is off."""
     layers = [
         f"{called(name, layer)} with a rate of {rate:g}"
         for name, layer, rate in _rated_layers(model)

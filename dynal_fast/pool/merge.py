@@ -1,4 +1,4 @@
-"""Combine the statistics of two trackers: the parallel form of Welford's update."""
+"""The statistics of two trackers combined, by the parallel form of Welford's update."""
 
 from collections.abc import Iterator, Mapping
 
@@ -29,7 +29,7 @@ def merge_states(state: Mapping[str, Tensor], later: Mapping[str, Tensor]) -> No
 
 
 def slices(rows: int) -> Iterator[slice]:
-    """Yield slices of the first axis that keep temporaries small.
+    """Yield slices of ``rows`` rows that keep temporaries small.
 
     >>> list(slices(5000))
     [slice(0, 4096, None), slice(4096, 5000, None)]
@@ -60,7 +60,7 @@ def _merge_rows(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         if "latest_output" in b:
             replace_known(a[latest], b["latest_output"])
             squares = (a[latest].float() - a["output"].float()).square().sum(dim=1)
-            alone = b["cycle_discrepancy"].isnan()  # it had no earlier output to compare with
+            alone = b["cycle_discrepancy"].isnan()  # no earlier output to compare with
             _replace(a["cycle_discrepancy"], squares, alone & ~b["latest_output"][:, 0].isnan())
     for name in LATEST_WINS:
         if name in a:
@@ -84,7 +84,7 @@ def _merge_moments(
 
 
 def replace_known(target: Tensor, source: Tensor) -> None:
-    """Overwrite the rows of outputs that ``source`` has, (rows, classes) both; NaN is none."""
+    """Copy the rows of outputs ``(rows, classes)`` that are not NaN in ``source``."""
     _replace(target, source, ~source[:, 0].isnan())
 
 

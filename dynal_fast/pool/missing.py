@@ -1,4 +1,4 @@
-"""Why a sample has no score: in words that say what to change."""
+"""Messages: why a sample has no score, and what to change."""
 
 from torch import Tensor
 
@@ -24,9 +24,9 @@ def reason(
     observed
         (N,) bool: which samples the statistic has observed.
     refused
-        (N,) bool: whose last row counted as not finite.
+        (N,) bool: which samples' last row had a logit that was not finite or too large.
     last
-        The epoch that the tracker was last asked about.
+        The last epoch given to ``observes``.
     """
     unobserved = ids[~observed[ids]]
     if not len(unobserved):
@@ -48,7 +48,7 @@ def reason(
 
 
 def stopped_early(name: str, schedule: Schedule, last: Epoch | None) -> str | None:
-    """Return what is wrong if only some of the last epochs, which are added up, were observed."""
+    """Return a warning if a statistic over the last epochs observed only some of them, or None."""
     if last is None or not isinstance(schedule, LastEpochs):
         return None
     epoch, num_epochs = last

@@ -1,4 +1,4 @@
-"""A module's parameters and buffers by name, as they are at the moment, and a copy of them all."""
+"""A module's parameters and buffers by name; deep copies of modules."""
 
 import copy
 from collections.abc import ItemsView, KeysView
@@ -6,14 +6,14 @@ from collections.abc import ItemsView, KeysView
 import torch
 from torch import Tensor, nn
 
-LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)  # before a lazy layer sees a batch
+LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
 class ModuleTensors:
     """The tensors that a module has now, by their names.
 
-    They are those of ``named_parameters`` and ``named_buffers``, found in one walk of the modules,
-    which takes a third of the time. A tensor tied under several names has the first of them.
+    The same as ``named_parameters`` and ``named_buffers``, but found in one walk over the modules,
+    in a third of the time. A tensor that is tied under several names has the first of them.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ModuleTensors:
     def __init__(self, module: nn.Module) -> None:
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
-        seen = {id(None)}  # ids, as a tensor's own hash takes longer
+        seen = {id(None)}  # ids are faster than tensors' hashes
         modules = [("", module)]
         while modules:
             prefix, owner = modules.pop()
@@ -70,7 +70,7 @@ class ModuleTensors:
 
     @property
     def layout(self) -> tuple[list[str], int, list[tuple[torch.dtype, torch.device, torch.Size]]]:
-        """The names, how many are parameters', and each tensor's dtype, device and shape."""
+        """The names, the number of parameters, and each tensor's dtype, device and shape."""
         kinds = [(tensor.dtype, tensor.device, tensor.shape) for tensor in self._all.values()]
         return list(self._all), len(self.parameters), kinds
 
@@ -81,10 +81,10 @@ def deep_copy(model: nn.Module) -> nn.Module:
     Raises
     ------
     TypeError
-        ``model`` is no module.
+        ``model`` is not a module.
     ValueError
-        It has no parameters, has some that are not initialised yet, wraps the module that trains,
-        or cannot be copied.
+        It has no parameters, has some that are not initialised yet, is a wrapper of the module that
+        trains, or cannot be copied.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -106,7 +106,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
         )
     try:
         copied = copy.deepcopy(model)
-    except Exception as error:  # whatever the part that refuses to be copied raises
+    except Exception as error:  # anything that a part's __deepcopy__ raises
         reason = f"{type(error).__name__}: {error}".partition(".  ")[0]
         raise ValueError(
             f"model cannot be deep-copied ({reason}), as its teacher has to be: keep locks, files, "
@@ -121,7 +121,7 @@ def deep_copy(model: nn.Module) -> nn.Module:
             "copy every parameter and buffer"
         )
     for tensor in copies.buffers.values():
-        if tensor.layout is torch.strided and 0 in tensor.stride():  # expanded: not to be written
+        if tensor.layout is torch.strided and 0 in tensor.stride():  # expanded: cannot be written
             tensor.data = tensor.contiguous()
     return copied
 

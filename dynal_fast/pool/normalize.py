@@ -9,8 +9,8 @@ from torch import Tensor
 class Normalize:
     """Maps uint8 images to ``(pixel / 255 - mean) / std``.
 
-    The constants are folded into one subtraction and one multiplication, each rounded once, and
-    kept on one device, so that a batch costs no copies.
+    This is one subtraction and one multiplication; their constants are kept on the device, so that
+    a batch copies nothing.
 
     Parameters
     ----------
@@ -19,14 +19,14 @@ class Normalize:
     channels
         Of the images.
     device
-        Where the images are.
+        Of the images.
     dtype
         Of the result.
 
     Raises
     ------
     ValueError
-        ``mean`` or ``std`` has not one number or one per channel, or a ``std`` is not positive.
+        ``mean`` or ``std`` is not one number or one per channel, or a ``std`` is not positive.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Streaming pool inference: one pass of a model over the pool, folded into pool statistics."""
+"""`observe_pool`: one pass of a model over the pool, folded into pool statistics."""
 
 import functools
 import itertools
@@ -24,17 +24,23 @@ __all__ = ["PoolImages", "Tracker", "observe_pool"]
 
 
 class Tracker(Protocol):
-    """What `observe_pool` asks of pool statistics; ``PoolStats`` has it."""
+    """The methods of `PoolStats` that `observe_pool` calls."""
 
-    def observes(self, epoch: int, num_epochs: int | None) -> bool: ...
+    def observes(self, epoch: int, num_epochs: int | None) -> bool:
+        """Return whether this epoch is observed."""
+        ...
 
     def observe(
         self, epoch: int, num_epochs: int | None, partial: bool = False
-    ) -> AbstractContextManager[Any]: ...
+    ) -> AbstractContextManager[Any]:
+        """Return a context that is one pass over the pool."""
+        ...
 
     def update(
         self, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None = None
-    ) -> Any: ...
+    ) -> Any:
+        """Fold in a batch."""
+        ...
 
 
 def observe_pool(
@@ -56,79 +62,81 @@ def observe_pool(
 ) -> bool:
     """Run ``model`` over ``pool`` once and fold its outputs into ``stats``.
 
-    The model is in evaluation mode meanwhile, and without gradients; afterwards, also after an
-    exception, every submodule's training flag is what it was, and so is torch's CPU random state
-    (with ``mc_passes`` it moves on): training does not depend on what is observed. An epoch that
-    no tracked statistic wants costs nothing: the pool is not touched.
+    The pass runs in evaluation mode and without gradients. Afterwards, also after an exception,
+    every submodule's training flag is restored, and so is torch's CPU random state (except with
+    ``mc_passes``), so that observing does not change the training. If no tracked statistic observes
+    the epoch, the pool is not read.
 
-    On a CUDA device no batch waits for the one before: batches are copied from pinned memory on a
-    stream of their own, and bad rows are reported by the tracker when the pass ends.
+    On a CUDA device the next batch is copied, from pinned memory on a stream of its own, while the
+    model computes; bad rows are reported by the tracker when the pass ends.
 
     Parameters
     ----------
     model
-        Maps inputs to logits (batch, classes), or to an output that has them as ``.logits``.
+        Maps inputs to logits ``(batch, classes)``, or to an output that has them as ``.logits``.
     pool
-        A ``DataLoader`` (or any iterable) of batches ``(sample_ids, inputs)``: ids (batch,) of
-        any integer type, as a tensor, an array or a list, and inputs a tensor or containers of
-        tensors, which keep their types. All else in them, such as texts and ``None``, reaches the
-        model as it is. Or a `PoolImages`, whose images are on the device already.
+        A ``DataLoader`` or any iterable of batches ``(sample_ids, inputs)``, or a `PoolImages`. Ids
+        are ``(batch,)`` integers of any type, as a tensor, an array or a list; inputs are a tensor
+        or containers of tensors, which keep their types. Anything else in them, such as texts and
+        ``None``, reaches the model as it is.
     stats
         The tracker, a ``PoolStats``, on the model's device.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
-        stability paper). ``None`` where that is not known: the default schedules then observe every
-        epoch, a pass over the pool each (see ``PoolStats.begin_pass``).
+        stability paper). ``None`` if that is unknown: the default schedules then observe every
+        epoch, a pass over the pool each (see `PoolStats.begin_pass`).
     ids
-        Where else a batch has its ids: the key of a dict, such as ``"idx"``, or the position in a
-        tuple, such as 1 or -1. Of the other parts, the first is the inputs, and further ones, such
-        as targets, are left aside; of a dict, all others are. Labels that are among them reach the
-        model, too, and Hugging Face models compute a loss from them. ``"position"`` takes the
-        samples' positions in the pool, which must be a list or a ``DataLoader`` that does not
-        shuffle; the first part of a batch is the inputs.
+        Where a batch has its ids, if not first: the key of a dict, such as ``"idx"``, or the
+        position in a tuple, such as 1 or -1. The inputs are the first other part of a tuple (more
+        parts, such as targets, are ignored), or a dict without the ids. Labels in the dict reach
+        the model, too, and Hugging Face models compute a loss from them. With ``"position"`` the
+        samples are numbered by their positions in the pool, which must be a list or a
+        ``DataLoader`` that does not shuffle; the inputs are the first part of a batch.
     teacher
-        A second model, or an `EMATeacher`, that sees the same batches; its logits go to the
-        tracker as ``teacher_logits``.
+        A second model, or an `EMATeacher`, that is given the same batches; its logits become the
+        ``teacher_logits`` of `PoolStats.update`.
     forward
         ``forward(model, inputs)`` that returns logits, for models that return something else or
         take several arguments. By default ``model(inputs)``, and ``model(**inputs)`` of a dict
         whose keys are arguments of the model's ``forward``.
     mc_passes
-        MC dropout: this many passes instead of one, with the dropout layers active and all else in
-        evaluation mode: those of torch.nn, also inside attention and between recurrent layers, and
-        layers of other libraries that are called something like dropout, DropPath or stochastic
-        depth. Functions like ``torch.nn.functional.dropout`` cannot be switched on; where the
-        model calls some, a warning names the modules. ``forward`` may set their ``training``,
-        which is restored afterwards. The model sees the first batch a few times more, to find
-        that out. The teacher's dropout stays off.
+        MC dropout: this many passes instead of one, with the dropout layers active and everything
+        else in evaluation mode. Dropout layers are those of torch.nn, also inside attention and
+        between recurrent layers, and layers of other libraries whose class is named like dropout,
+        DropPath or stochastic depth. Functions such as ``torch.nn.functional.dropout`` cannot be
+        switched on: a warning names the modules that call them, and ``forward`` may set their
+        ``training`` flags, which are restored afterwards. To find these modules, the model is given
+        the first batch a few more times. The teacher's dropout stays off.
     partial
-        The pool deliberately lacks samples that the tracker has: they are not reported as unseen.
+        The pool holds only some of the tracker's samples: the others are not reported as unseen.
     amp
-        Autocast to this dtype, such as ``torch.bfloat16``; by default no autocast, also where one
-        is active around the call.
+        Autocast to this dtype, such as ``torch.bfloat16``. By default there is no autocast, even if
+        one is active around the call.
     channels_last
-        Lay 4-D inputs out as channels-last. By default as the model's weights are; convert
-        those once with ``model.to(memory_format=torch.channels_last)``.
+        Whether 4-D inputs get the channels-last layout; by default if the model's weights have it
+        (convert them once with ``model.to(memory_format=torch.channels_last)``).
     device
         Where the inputs go; by default where the model's parameters are.
     progress
-        A progress bar on stderr; by default where that is a terminal.
+        Whether to show a progress bar on stderr; by default if that is a terminal.
 
     Returns
     -------
     bool
-        Whether this epoch was observed. Not if the pool has no samples: nothing is recorded then,
-        and without ``partial`` the tracker reports those that it misses.
+        Whether this epoch was observed. False also if the pool has no samples: nothing is recorded
+        then, and without ``partial`` the tracker reports its samples as unseen.
 
     Raises
     ------
     TypeError
-        A batch has no ids where they should be, or the output has no logits; ``mc_passes`` is no
-        integer.
+        A batch has no ids where they should be, the output has no logits, or ``mc_passes`` is not
+        an integer.
     ValueError
-        Ids are not (batch,) integers or not as many as samples; logits are not (batch, classes);
-        ``mc_passes`` is negative, or nothing in the model is random; the pool is an iterator that
-        is used up, or that cannot give several passes.
+        Ids are not ``(batch,)`` integers or not as many as samples; logits are not
+        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; or the
+        pool is an iterator that is used up or cannot give several passes.
+    PoolObservationError
+        Of the tracker, when the pass ends: bad rows, or samples that were not seen.
 
     Warns
     -----
@@ -137,23 +145,17 @@ def observe_pool(
 
     Examples
     --------
-    >>> from contextlib import nullcontext
-    >>> class Printer:
-    ...     def observes(self, epoch, num_epochs):
-    ...         return epoch == num_epochs
-    ...     def observe(self, epoch, num_epochs, partial=False):
-    ...         return nullcontext()
-    ...     def update(self, sample_ids, logits, teacher_logits=None):
-    ...         print(sample_ids.tolist(), tuple(logits.shape))
-    >>> images = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
-    >>> pool = PoolImages(images, mean=0.5, std=0.5, batch_size=3)
-    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    >>> observe_pool(model, pool, Printer(), epoch=1, num_epochs=2)
+    >>> from dynal_fast import PoolStats
+    >>> stats = PoolStats(5, 10, track=("margin",))  # observes the last epoch
+    >>> model = nn.Linear(64, 10)
+    >>> inputs = torch.randn(5, 64)
+    >>> pool = [(torch.tensor([0, 1, 2]), inputs[:3]), (torch.tensor([3, 4]), inputs[3:])]
+    >>> for epoch in (1, 2):
+    ...     print(observe_pool(model, pool, stats, epoch=epoch, num_epochs=2))
     False
-    >>> observe_pool(model, pool, Printer(), epoch=2, num_epochs=2)
-    [0, 1, 2] (3, 10)
-    [3, 4] (2, 10)
     True
+    >>> stats.select("margin", 2).shape
+    torch.Size([2])
     """
     passes = _checked_passes(mc_passes)
     where = checked_where(ids, pool)
@@ -171,7 +173,7 @@ def observe_pool(
     run = forward or model_call()
 
     def logits_for(observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
-        if passes:  # dropout may work in place, and the pool is to be the same in all passes
+        if passes:  # dropout may work in place, and all passes must see the same pool
             inputs = map_tensors(Tensor.clone, inputs)
         return logits_of(run(observed, inputs), observed, len(sample_ids))
 
@@ -182,7 +184,7 @@ def observe_pool(
         else:
             stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.callback(torch.clear_autocast_cache)
-        # Not inference_mode: what a model creates lazily and keeps could not be trained with.
+        # Not inference_mode: tensors that a model creates and keeps could not be trained with.
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(target.type, dtype=amp, enabled=amp is not None))
         shared: list[nn.Module] = []
@@ -206,7 +208,7 @@ def observe_pool(
                 shared = [layer for layer in layers.values() if layer in of_teacher]
             with stats.observe(epoch, num_epochs, partial=partial):
                 samples = itertools.chain([first], samples)
-                del first  # the batch, once it is done
+                del first  # frees the batch when the loop is done with it
                 for sample_ids, inputs in samples:
                     logits = logits_for(model, sample_ids, inputs)
                     if teacher_model is None:
@@ -239,16 +241,17 @@ def _nothing_observed(
     index: int,
     passes: int,
 ) -> bool:
-    """Return that a pass saw no sample, or raise where that cannot be meant."""
+    """Return False for a pass that saw no sample, or raise if that must be a mistake."""
     if index > 0:
         raise ValueError(
             f"pass {index + 1} of mc_passes={passes} got no sample from the pool, which gave some "
-            "in the passes before: it must be iterable again and again, like a DataLoader or a list"
+            "in the passes before: pass a pool that can be iterated repeatedly, a DataLoader or a "
+            "list"
         )
     if is_one_shot(pool):
         raise ValueError(
             f"the pool is used up: a {type(pool).__name__} gives its batches once; pass a new one "
-            "for each call, or a DataLoader or a list"
+            "to each call, or a DataLoader or a list"
         )
     if not partial:
         with stats.observe(epoch, num_epochs, partial=partial):

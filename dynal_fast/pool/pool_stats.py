@@ -32,14 +32,14 @@ from dynal_fast.pool.tracked import (
 class PoolStats:
     """Learning dynamics and uncertainty of every pool sample, updated in place batch by batch.
 
-    A few numbers per sample stand for all of its outputs: after each observed epoch the moments of
-    its softmax outputs p are updated by Welford's method,
+    A few numbers per sample stand for all of its outputs. In each observed epoch the moments of its
+    softmax output p are updated by Welford's method::
 
         mean_t = mean_{t-1} + (p_t - mean_{t-1}) / t
-        M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c,
+        M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c
 
-    the predicted label is counted, and so on, as the tracked scores need. In this class N is the
-    number of samples, C that of classes and B that of a batch.
+    The predicted label is counted, and so on, as the tracked scores need. Below, N is the number of
+    samples, C that of classes, and B that of samples in a batch.
 
     Parameters
     ----------
@@ -440,7 +440,7 @@ unknown'
         ------
         ValueError
             A candidate was dropped, or it has no score: the message names the ids and the reason,
-            such as that no epoch of the schedule came. Or an argument is none that `top_k` takes.
+            such as that no epoch of the schedule came. Or `top_k` refuses an argument.
 
         Warns
         -----
@@ -563,14 +563,14 @@ unknown'
     def merge(self, other: "PoolStats") -> "PoolStats":
         """Add what another tracker of the same pool observed, as if it had followed here.
 
-        Moments are combined by the parallel form of Welford's update (Chan et al.),
+        The two may have observed the same samples or different ones. Moments are combined by the
+        parallel form of Welford's update (Chan et al.)::
 
-            M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b),
+            M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b)
 
-        so the two may have observed the same samples or different ones. Counts of labels add. Of
-        values that describe one output (``cod``, ``emaod``, entropy, ...), the other's are taken
-        where it has them. ``absolute_increase`` lacks the step between the two. A sample that is
-        dropped in one is dropped.
+        Counts of labels add. Of values that describe one output (``cod``, ``emaod``, entropy, ...),
+        the other's are taken where it has them. ``absolute_increase`` lacks the step between the
+        two. A sample that is dropped in one is dropped.
 
         Parameters
         ----------
@@ -675,7 +675,7 @@ unknown'
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What is tracked and when, as text: what the tensors of `state_dict` do not say."""
+        """The tracked scores and their schedules, as text to store beside `state_dict`."""
         described = replaced.description(self.schedules, self._state.replaced)
         return {"track": " ".join(self.track), "schedules": described}
 

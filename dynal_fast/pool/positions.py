@@ -1,4 +1,4 @@
-"""Samples without ids are known by their position in the pool, if its order is certain."""
+"""Samples without ids: known by their position in the pool, if its order is certain."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,12 +9,12 @@ ORDER = "a loader that keeps the samples' order"
 
 
 def batch_sizes(pool: Iterable[Any]) -> Callable[[int], int] | None:
-    """Return the function from a batch's index to its size, where the loader fixes it.
+    """Return a function from a batch's index to its size, or None if the loader does not fix it.
 
     Raises
     ------
     ValueError
-        The batches may come in another order than the samples have.
+        The batches may come in another order than the samples.
 
     >>> sizes = batch_sizes(DataLoader(range(5), batch_size=2))
     >>> [sizes(index) for index in range(3)]

@@ -1,4 +1,4 @@
-"""What a saved state of the pool statistics must be before any of it is taken over."""
+"""Checks of a saved state of the pool statistics, before any of it is loaded."""
 
 import math
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from dynal_fast.pool.merge import slices
 from dynal_fast.pool.schedule import EveryEpoch, Schedule
 from dynal_fast.pool.tracked import in_force
 
-# How often a part observed each sample.
+# The tensor of each part that counts the observations of each sample.
 COUNTERS = {
     "probabilities": "count",
     "logits": "logit_count",
     "labels": "label_counts",
     "increase": "increase_count",
 }
-OPTIONAL = ("unknown_end", "latest_output")  # of the last, one for each set
+OPTIONAL = ("unknown_end", "latest_output")
 MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
 
-_ROUNDED = 1e-3  # how far rounding may take a value beyond what it can be
+_ROUNDED = 1e-3  # tolerance for rounding
 _PROBABILITY = (-_ROUNDED, 1 + _ROUNDED)
 _DISTANCE = (0.0, 2 + _ROUNDED)
 _FINITE = torch.finfo(torch.float32).max
-# The values that an observed sample can have.
+# Lowest and highest value of an observed sample.
 RANGES: dict[str, tuple[float, float]] = {
     "count": (0, MAX_PASSES),
     "mean": _PROBABILITY,
@@ -52,7 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def key_of(name: str, k: int) -> str:
-    """Return what tensor ``name`` of set k is called in a saved state.
+    """Return the name in a saved state of tensor ``name`` of set k.
 
     >>> key_of("mean", 0), key_of("mean", 1)
     ('mean', 'mean.1')
@@ -68,15 +68,15 @@ def check_saved(
     Parameters
     ----------
     parts
-        Of each set, the schedules of its parts.
+        For each set, the schedules of its parts.
 
     Raises
     ------
     ValueError
-        Names, shapes, dtypes or schedules differ; a count, a stamp or a value is none that passes
-        over a pool can leave behind; the counts contradict each other.
+        Names, shapes, dtypes or schedules differ; a count, a stamp or a value is one that passes
+        over a pool cannot leave behind; or the counts contradict each other.
     TypeError
-        It is no mapping, or a value is no tensor.
+        It is not a mapping, or a value is not a tensor.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict must map names to tensors, got {type(saved).__name__}")
@@ -118,7 +118,7 @@ def _check_names(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> Non
 
 
 def _check_latest_output(saved: Mapping[str, Tensor], parts: list[dict[str, Schedule]]) -> None:
-    """Passes without an end that observe every epoch keep two outputs."""
+    """Check that there is a latest output where passes without ``num_epochs`` keep one."""
     for k, schedules in enumerate(parts):
         every = "cycle" in schedules and in_force("cycle", schedules["cycle"], None) == EveryEpoch()
         if every and key_of("latest_output", k) not in saved:
@@ -166,7 +166,7 @@ def _check_range(key: str, name: str, values: Tensor, start: int) -> None:
     if values.dtype in (torch.uint8, torch.uint16):
         return
     bad = ~((values >= low) & (values <= high))
-    if math.isnan(STATE[name].fresh):  # what was never observed is NaN, in all classes
+    if math.isnan(STATE[name].fresh):  # samples never observed are NaN, in all classes
         unknown = values.isnan()
         bad &= ~(unknown.all(dim=1, keepdim=True) if values.ndim == 2 else unknown)
     _refuse(key, values, bad, start, f"its range, {low:.7g} to {high:.7g}")
@@ -179,7 +179,7 @@ def _check_counts(
     k: int,
     start: int,
 ) -> None:
-    """Parts on one schedule saw the same; nobody's labels were counted more often than passes."""
+    """Check the counts: equal for parts on one schedule, labels at most one for each pass."""
     seen: list[tuple[Schedule, str, Tensor]] = []
     for part, schedule in schedules.items():
         if part not in COUNTERS:

@@ -1,4 +1,4 @@
-"""`PoolState`: the tensors behind `PoolStats`, thinned out, merged, saved and restored."""
+"""`PoolState`: the tensors behind `PoolStats`; how they are dropped, merged, saved, restored."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -19,21 +19,22 @@ Tensors = dict[str, Tensor]
 
 
 class PoolState:
-    """What is kept of every sample: tensors by name, in as many sets as the schedules need.
+    """What is kept of every sample: tensors by name, in one set or in more.
+
+    Statistics that share a tensor but not a schedule need more than one set.
 
     Attributes
     ----------
     tensors
-        Of each set, the tensors of `dynal_fast.ops.pool_stats` by name; their first axis is the
-        pool.
+        For each set, tensors of `dynal_fast.ops.pool_stats` by name; their first axis is the pool.
     guards
-        Of each set, ``stamp`` (N,) int32 and ``unknown_ids`` as the operation takes them.
+        For each set, ``stamp`` int32 (N,) and ``unknown_ids``, as the operation takes them.
     pass_stamp
         int32 (1,): the stamp of the current pass.
     passes
         How many passes there were.
     unknown_end
-        Whether a pass since `forget_dynamics` came without the number of epochs.
+        Whether a pass since the last `forget_dynamics` had ``num_epochs=None``.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class PoolState:
         return self.guards[0][0] == DROPPED
 
     def of(self, score: str) -> Tensors:
-        """Return the set of tensors that a score is computed from."""
+        """Return the set of tensors from which a score is computed."""
         return self.tensors[self._home[score]]
 
     def observed(self, score: str) -> Tensor:
@@ -92,12 +93,12 @@ class PoolState:
         return ~tensors[SCORES[score].tensors[0]].isnan()
 
     def refused(self, score: str) -> Tensor:
-        """Return which samples' last row counted as not finite, (N,) bool."""
+        """Return whose last row had a logit that was not finite or too large, (N,) bool."""
         stamp = self.guards[self._home[score]][0]
         return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
 
     def begin_pass(self, epoch: int, num_epochs: int | None) -> list[Tracker]:
-        """Stamp a new pass; return what observes it, set by set."""
+        """Begin a pass: return a tracker for each set of tensors that observes it."""
         due, shared = [], []
         self.passes += 1
         self.unknown_end |= num_epochs is None
@@ -119,11 +120,11 @@ class PoolState:
         return due
 
     def forget_dynamics(self) -> None:
-        """Make everything fresh but what is kept from cycle to cycle."""
+        """Reset all tensors but those that are kept from cycle to cycle."""
         self._label_passes = [0] * len(self._label_passes)
         self.unknown_end = False
         for tensors in self.tensors:
-            if "latest_output" in tensors:  # becomes what the next cycle compares with
+            if "latest_output" in tensors:  # the next cycle compares with it
                 for rows in slices(len(tensors["output"])):
                     replace_known(tensors["output"][rows], tensors["latest_output"][rows])
             for name, tensor in tensors.items():
@@ -131,7 +132,7 @@ class PoolState:
                     tensor.fill_(STATE[name].fresh)
 
     def drop(self, ids: Tensor) -> None:
-        """Mark samples as dropped and forget them."""
+        """Mark samples as dropped and reset their rows."""
         for tensors, (stamp, _) in zip(self.tensors, self.guards, strict=True):
             for name, tensor in tensors.items():
                 _indexable(tensor).index_fill_(0, ids, STATE[name].fresh)
@@ -150,7 +151,7 @@ class PoolState:
         return other
 
     def merge(self, later: "PoolState") -> None:
-        """Add what another state of the same samples and schedules holds, as if it had followed."""
+        """Add the observations of another state of the same samples, as if they had followed."""
         dropped = self.dropped | later.dropped
         self.passes = max(self.passes, later.passes)
         self.unknown_end |= later.unknown_end
@@ -180,14 +181,14 @@ class PoolState:
 
     @property
     def replaced(self) -> dict[str, Schedule]:
-        """By score, the schedules that took the place of others, for want of an end."""
+        """By score, the schedules that replace others because a pass had ``num_epochs=None``."""
         if not self.unknown_end:
             return {}
         used = {n: in_force(part_of(n), s, None) for n, s in sorted(self.schedules.items())}
         return {name: s for name, s in used.items() if s != self.schedules[name]}
 
     def state_dict(self) -> Tensors:
-        """Return everything as tensors, which share memory with these."""
+        """Return everything as tensors, which share memory with this state."""
         saved = {
             "passes": torch.tensor(self.passes),
             "label_passes": torch.tensor(self._label_passes, dtype=torch.int64),
@@ -201,15 +202,14 @@ class PoolState:
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state_dict` returned, or change nothing.
+        """Restore what `state_dict` returned, or change nothing.
 
         Raises
         ------
         ValueError
-            Names, shapes, dtypes or schedules are not those of this state, or values are none that
-            a state can have.
+            Names, shapes, dtypes or schedules differ from this state's, or values are impossible.
         TypeError
-            A value is no tensor.
+            A value is not a tensor.
         """
         check_saved(saved, self.state_dict(), self._parts)
         replaced: dict[tuple[int, str], Tensor] = {}
@@ -226,10 +226,10 @@ class PoolState:
         for k, tensors in enumerate(self.tensors):
             for name, tensor in tensors.items():
                 restored = saved.get(key_of(name, k))
-                if restored is None:  # a latest output, where the other tracker kept none
+                if restored is None:  # latest_output, of which the other tracker had none
                     tensor.fill_(STATE[name].fresh)
                 else:
-                    tensor.copy_(restored)  # stays where it was allocated, in huge pages
+                    tensor.copy_(restored)  # in place: the memory is in huge pages
         self.passes = int(saved["passes"])
         self.unknown_end = bool(saved.get("unknown_end", False))
         self._label_passes = saved["label_passes"].tolist()
@@ -237,9 +237,10 @@ class PoolState:
             stamp.copy_(saved[key_of("stamp", k)])
 
     def _keep_latest_output(self, k: int) -> None:
-        """Keep the latest output beside that of the last cycle, which several passes compare with.
+        """Keep the latest output in a tensor of its own, beside that of the last cycle.
 
-        Where one pass of a cycle compares, it can replace what it compared with.
+        Several passes of a cycle compare with the last cycle's output; a single one may overwrite
+        it.
         """
         tensors = self.tensors[k]
         if "latest_output" not in tensors:
@@ -249,7 +250,7 @@ class PoolState:
             )
 
     def _make_room_for_labels(self, k: int) -> None:
-        """Promote label counts before a pass could overflow them."""
+        """Widen the label counts if this pass could overflow them."""
         counts = self.tensors[k].get("label_counts")
         if counts is None:
             return
@@ -259,10 +260,11 @@ class PoolState:
 
 
 def _share(sets: list[Tensors]) -> None:
-    """Let each set look at what one does: the teacher, the range of logits that are counted.
+    """Give every set the tensors that decide which rows are bad, if one set has them.
 
-    Rows that are bad for one set then are so for all, and change nothing in any. Of the teacher
-    they write the same values, of the logits only the set that has their mean does.
+    These are of the teacher, whose logits must be finite, and of the logits, whose range is
+    limited. A row that is bad for one set is then bad for all and changes none. All sets write the
+    same teacher values, and only the set with the logits' mean writes logit counts.
     """
     for name in ("teacher_discrepancy", "logit_count"):
         for tensors in [tensors for tensors in sets if name in tensors]:
@@ -271,5 +273,5 @@ def _share(sets: list[Tensors]) -> None:
 
 
 def _indexable(tensor: Tensor) -> Tensor:
-    """Return ``tensor``, seen as int16 where it is uint16, which torch cannot index."""
+    """Return ``tensor``, viewed as int16 if it is uint16, which torch cannot index."""
     return tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor

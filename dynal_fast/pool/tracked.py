@@ -7,12 +7,12 @@ from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.pool.top import integer
 
-# Parts in which each observation replaces the one before.
+# Parts of which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
 def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
-    """Return the two sizes of a tracker as integers, or raise what is wrong with them."""
+    """Return the two sizes of a tracker as integers, checked."""
     num_samples = integer("num_samples", num_samples)
     num_classes = integer("num_classes", num_classes)
     if num_samples < 0:
@@ -27,7 +27,7 @@ def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
 
 
 def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
-    """Return the epoch and the number of epochs as integers, or raise what is wrong with them."""
+    """Return the epoch and the number of epochs as integers, checked."""
     epoch = integer("epoch", epoch)
     if num_epochs is None:
         if epoch < 1:
@@ -48,7 +48,7 @@ def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
 
 
 def checked_track(track: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the scores to track, aliases resolved, or raise what is wrong."""
+    """Return the names of the scores to track, checked, aliases resolved."""
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
@@ -64,7 +64,7 @@ def checked_track(track: Iterable[str]) -> tuple[str, ...]:
 def checked_schedules(
     track: tuple[str, ...], schedules: Mapping[str, Schedule]
 ) -> dict[str, Schedule]:
-    """Return the schedule of each tracked score, or raise what is wrong with those given."""
+    """Return the schedule of each tracked score: those given, checked, else its default."""
     schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
     for name, schedule in schedules.items():
         if name not in track or name not in SCORES:
@@ -78,12 +78,12 @@ def checked_schedules(
 
 
 def part_of(score: str) -> str:
-    """Return the part of the state that a score is computed from."""
+    """Return the part of the state from which a score or alias is computed."""
     return SCORES[ALIASES.get(score, score)].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
-    """Return the schedule that a part follows: another one where the end is unknown."""
+    """Return the schedule that a part follows, which differs if ``num_epochs`` is None."""
     return schedule if num_epochs is not None else without_end(schedule, part in KEEPS_LAST)
 
 
@@ -93,7 +93,7 @@ def observes(part: str, schedule: Schedule, epoch: int, num_epochs: int | None) 
     Raises
     ------
     ValueError
-        A schedule of the user's own cannot do without ``num_epochs``.
+        A user's own schedule fails on ``num_epochs=None``.
     """
     try:
         return bool(in_force(part, schedule, num_epochs).observes(epoch, num_epochs))
@@ -104,12 +104,12 @@ def observes(part: str, schedule: Schedule, epoch: int, num_epochs: int | None) 
 
 
 def check_without_end(schedules: Mapping[str, Schedule]) -> None:
-    """Check that schedules that were asked for can be followed where the end is unknown.
+    """Check that the schedules that were given can be followed without ``num_epochs``.
 
     Raises
     ------
     ValueError
-        One counts back from the last epoch and adds its observations up.
+        One counts back from the last epoch and belongs to a statistic over several epochs.
     """
     for name, schedule in schedules.items():
         if isinstance(schedule, LastEpochs) and part_of(name) not in KEEPS_LAST:
@@ -123,10 +123,10 @@ def check_without_end(schedules: Mapping[str, Schedule]) -> None:
 def plan(
     schedules: Mapping[str, Schedule],
 ) -> tuple[list[dict[str, Schedule]], list[set[str]], dict[str, int]]:
-    """Spread the parts over states, so that none has a part on two schedules.
+    """Spread the scores over sets of tensors, so that each part of a set has one schedule.
 
-    Returns, for each state, the schedule of its parts and the names of its tensors; and for each
-    score the index of its state. There is always at least one state. The order of ``schedules``
+    Returns, for each set, the schedules of its parts and the names of its tensors; and for each
+    score the index of its set. There is always at least one set. The order of ``schedules``
     and of ``SCORES`` does not matter, so that trackers can be merged and restored whatever the
     order of ``track``.
 

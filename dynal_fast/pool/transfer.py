@@ -1,4 +1,4 @@
-"""Batches on their way to a device. A CUDA device computes one while the next is copied."""
+"""Batches are moved to a device: on CUDA, the next is copied while one is computed on."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -11,9 +11,9 @@ from dynal_fast.pool.containers import map_tensors
 
 
 def on_device(batches: Iterable[Any], device: torch.device, channels_last: bool) -> Iterator[Any]:
-    """Yield the batches in order, on ``device``, 4-D tensors as channels-last if asked.
+    """Yield the batches in order on ``device``, 4-D tensors as channels-last if asked.
 
-    On a CUDA device the consumer computes on the stream that is current when it asks for a batch.
+    On a CUDA device each batch is ready for the stream that is current when it is requested.
     """
     place = functools.partial(_place, device=device, channels_last=channels_last)
     ahead: tuple[Any, torch.cuda.Event] | None = None
@@ -32,30 +32,30 @@ def on_device(batches: Iterable[Any], device: torch.device, channels_last: bool)
 
 @functools.cache
 def copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of a device that copies go to: one for good, since each has memory of its own."""
+    """Return the copy stream of a device: always the same, since each stream caches memory."""
     return torch.cuda.Stream(device)
 
 
 def _copy(
     batch: Any, device: torch.device, place: Callable[[Tensor], Tensor]
 ) -> tuple[Any, torch.cuda.Event]:
-    """Place a batch from the copy stream; return it and the event that it is there."""
+    """Start copying a batch on the copy stream; return it and the event that ends the copy."""
     copying = copy_stream(device)
 
     def copy(tensor: Tensor) -> Tensor:
         placed = place(tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
         if placed is not tensor and tensor.device == device:
-            tensor.record_stream(copying)  # it may be freed while it is read
+            tensor.record_stream(copying)  # so that it is not freed while it is read
         return placed
 
-    # The loader may have made tensors on the device, which have to be written before they are read.
+    # If the loader makes tensors on the device, their kernels must end before the copy begins.
     copying.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(copying):
         return map_tensors(copy, batch), copying.record_event()
 
 
 def _arrive(batch: Any, copied: torch.cuda.Event, device: torch.device) -> Any:
-    """Make the current stream wait for a batch, whose memory is the copy stream's."""
+    """Make the current stream wait for a batch, and keep its memory until that stream is done."""
     computing = torch.cuda.current_stream(device)
     computing.wait_event(copied)
 

@@ -1,4 +1,4 @@
-"""Query by committee: each member's outputs stream into the statistics, one pass after another."""
+"""Query by committee: each member's outputs are folded into the statistics in one pass."""
 
 from collections.abc import Callable, Iterable
 
@@ -28,15 +28,15 @@ def committee_stats(
     Classifiers", 1995) or by the mean divergence from their consensus, ``consensus_kl`` (McCallum
     and Nigam, "Employing EM and Pool-Based Active Learning for Text Classification", 1998). Both
     formulas are in section 3.2 of Settles, "Active Learning Literature Survey", 2009.
-    No array of members × samples × classes exists, and an iterable that loads one member at a time
-    needs memory for one.
+    The outputs of all members are never in memory together, and an iterable may load one member at
+    a time.
 
     Parameters
     ----------
     committee
         Models of the same classes; each gives one vote for each sample.
     batches
-        Called once for each member; yields ``(sample_ids, inputs)``. Samples that it leaves out
+        Called once for each member; yields ``(sample_ids, inputs)``. Samples that are left out
         score NaN.
 
     Raises
@@ -64,7 +64,7 @@ def committee_stats(
 
 def most_disagreed(score: str) -> Select:
     def select(context: SelectionContext) -> Tensor:
-        """Pick what separately trained models disagree on most; see :func:`committee_stats`.
+        """Pick what separately trained models disagree on most; see `committee_stats`.
 
         Networks of one architecture, trained on all labeled samples from different random weights:
         the ensembles of Beluch et al., "The Power of Ensembles for Active Learning in Image

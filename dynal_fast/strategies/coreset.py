@@ -96,7 +96,7 @@ def robust_k_center(
     Parameters
     ----------
     pool, labeled
-        ``(n, d)`` and ``(m, d)`` embeddings, as :func:`farthest_first` takes them; Euclidean
+        ``(n, d)`` and ``(m, d)`` embeddings, as `farthest_first` takes them; Euclidean
         distances in float64.
     outliers
         How many samples may stay uncovered.

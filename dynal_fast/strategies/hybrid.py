@@ -17,11 +17,11 @@ SHORTLIST = 10.0
 def diversified(strategy: Strategy) -> Strategy:
     """Return a strategy that shortlists by another one and picks farthest first from the shortlist.
 
-    Uncertainty to shortlist, diversity to choose: the two-step hybrid of section 2 of "When Deep
-    Learners Change Their Mind" (its "Hybrid methods"), with the farthest-first traversal of
-    Algorithm 2 of "Deep Active Learning over the Long Tail" as the second step. The option
-    ``shortlist`` says how many times the budget are shortlisted: with 1 it is the first strategy
-    alone, with as many as there are candidates farthest-first alone.
+    The two-step hybrid of section 2 of "When Deep Learners Change Their Mind" ("Hybrid methods"):
+    uncertainty makes the shortlist, diversity chooses from it, here by farthest-first traversal
+    (Algorithm 2 of "Deep Active Learning over the Long Tail"). The option ``shortlist`` is the
+    length of the shortlist in budgets. With 1 the picks are those of the first strategy; if all
+    candidates are shortlisted, those of farthest-first.
 
     ``get_strategy("NAME+farthest_first")`` returns this for every registered name of a strategy
     that selects from unlabeled samples.
@@ -80,10 +80,10 @@ def stratified_farthest_first(
 ) -> Tensor:
     """Pick ``budget`` rows of the pool, farthest first within each pseudo-label class.
 
-    Sections 3 and 6 of "Deep Active Learning over the Long Tail": FF-Active stratified as FF-Comp
-    is (Algorithm 1), the model's predictions in place of the labels. Distances to labeled samples
-    count within the class. Each class gets an equal share of the budget; classes with fewer samples
-    leave theirs to the others, and what does not divide goes to the first classes.
+    Sections 3 and 6 of "Deep Active Learning over the Long Tail": FF-Active stratified like FF-Comp
+    (Algorithm 1), with the model's predictions instead of labels. Only the labeled samples of the
+    same class count. Classes get equal shares of the budget; what a small class cannot use, and the
+    remainder of the division, goes to the other classes, first ones first.
 
     Parameters
     ----------
@@ -154,8 +154,8 @@ def select_stratified(context: SelectionContext) -> Tensor:
 def select_compressed(context: SelectionContext) -> Tensor:
     """FF-Comp: Algorithm 1 and eq. 1 of "Deep Active Learning over the Long Tail", section 2.
 
-    ``budget // classes`` samples of each class: farthest-first by the embeddings of the model that
-    was trained on all labeled samples, from a random one.
+    Pick ``budget // classes`` samples of each class, farthest first from a random one, by the
+    embeddings of the model that was trained on all labeled samples.
     """
     kept = farthest_first_compress(
         context.embeddings(context.labeled),

@@ -148,7 +148,7 @@ def get_strategy(name: str) -> Strategy:
     Raises
     ------
     ValueError
-        There is none; the message lists those that there are.
+        There is none; the message lists the known names.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""VAAL: the samples that least look as if they were labeled, to a variational autoencoder.
+"""VAAL: picks the samples that look least like labeled ones to a discriminator.
 
 S. Sinha, S. Ebrahimi, T. Darrell. "Variational Adversarial Active Learning", ICCV 2019; a baseline
-of the label dispersion and output discrepancy papers. An autoencoder learns a latent space of
-labeled and unlabeled samples alike, a discriminator to tell the two apart there, and the encoder
-to fool it. No label is used, and not the model that is trained for the task.
+of the label dispersion and output discrepancy papers. A variational autoencoder learns a latent
+space of labeled and unlabeled samples, a discriminator learns to tell the two apart there, and the
+encoder learns to fool it. Neither labels nor the model of the task are used.
 """
 
 import itertools
@@ -23,7 +23,7 @@ Batch = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class VAALSettings:
-    """What VAAL is trained with: the defaults of its authors' code (github.com/sinhasam/vaal).
+    """Hyperparameters, by default those of the authors' code (github.com/sinhasam/vaal).
 
     Attributes
     ----------
@@ -53,8 +53,8 @@ class VAALSettings:
 class Autoencoder(nn.Module):
     """A variational autoencoder of images ``(channels, height, width)`` or of vectors.
 
-    Images are halved up to four times by convolutions, as in the authors' code; the decoder is the
-    encoder's mirror image, so that any size fits. Anything else goes through two linear layers.
+    Convolutions halve images up to four times, as in the authors' code, and the decoder mirrors the
+    encoder, so that any size fits. Other inputs go through two linear layers.
 
     >>> reconstruction, mean, log_variance = Autoencoder((3, 9, 12), 5, 4)(torch.zeros(2, 3, 9, 12))
     >>> reconstruction.shape, mean.shape, log_variance.shape
@@ -118,7 +118,7 @@ def _convolutional(
 
 
 def discriminator(latent: int) -> nn.Module:
-    """Return the network that gives each latent vector the log-odds of being a labeled one's."""
+    """Return a network from latent vectors to the log-odds that they are of labeled samples."""
     layers: list[nn.Module] = [nn.Linear(latent, 512), nn.ReLU()]
     for _ in range(3):
         layers += [nn.Linear(512, 512), nn.ReLU()]
@@ -131,8 +131,8 @@ def evidence_loss(
     """Return the mean over the batch of minus the evidence lower bound (eq. 1), up to a constant.
 
     ``1/2 ||x - x'||^2 + beta * KL(N(mean, variance) || N(0, 1))``: the likelihood is a Gaussian
-    with unit variance. (The authors' code averages the squares over the pixels and adds the
-    divergences of the batch up, which weighs the divergence thousands of times as much.)
+    with unit variance. (The authors' code takes the mean of the squares over pixels, but the sum of
+    the divergences over the batch, which gives the divergence thousands of times the weight.)
 
     >>> one = torch.ones(1, 2)
     >>> evidence_loss(one, 0 * one, one, 0 * one, beta=2.0)
@@ -144,7 +144,7 @@ def evidence_loss(
 
 
 def adversarial_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
-    """Return what the encoder minimises to have all taken for labeled (eq. 3).
+    """Return the encoder's loss: low if the discriminator takes all for labeled (eq. 3).
 
     ``-E log D(z_L) - E log D(z_U)``, of the discriminator's log-odds, each ``(batch,)``.
     """
@@ -152,7 +152,7 @@ def adversarial_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
 
 
 def discriminator_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
-    """Return what the discriminator minimises to tell labeled from unlabeled (eq. 4).
+    """Return the discriminator's loss: low if it tells labeled from unlabeled (eq. 4).
 
     ``-E log D(z_L) - E log (1 - D(z_U))``, of its log-odds, each ``(batch,)``.
     """
@@ -169,7 +169,7 @@ def train_vaal(
 ) -> tuple[Autoencoder, nn.Module]:
     """Return an autoencoder and a discriminator, trained from scratch, in evaluation mode.
 
-    Random numbers are torch's global ones.
+    Random numbers come from torch's global generator.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def train_vaal(
     labeled, unlabeled
         int64 ids; neither may be empty.
     steps
-        Steps of the discriminator.
+        Training steps of the discriminator.
     """
     autoencoder = Autoencoder(inputs(labeled[:1]).shape[1:], settings.latent, settings.width)
     autoencoder, critic = autoencoder.to(device), discriminator(settings.latent).to(device)
@@ -211,17 +211,17 @@ def train_vaal(
 
 
 def _endless(ids: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield batches of ``ids`` in random order, again and again, the last of each pass dropped."""
+    """Yield shuffled batches of ``ids`` forever; the incomplete last one of a pass is dropped."""
     while True:
         whole = max(len(ids) // batch_size, 1)
         yield from ids[torch.randperm(len(ids))].split(batch_size)[:whole]
 
 
 def vaal(settings: VAALSettings | None = None) -> Select:
-    """Return the strategy: train both, then take those least likely to be labeled.
+    """Return the strategy: train both networks, then pick the samples least likely labeled.
 
-    There are as many steps as in the authors' code, which takes one beside each step of the task's
-    training: ``epochs × all samples / batch size``.
+    As in the authors' code, there is one step for each step of the task's training:
+    ``epochs × all samples / batch size``.
     """
     chosen = settings or VAALSettings()
 

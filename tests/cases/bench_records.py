@@ -1,7 +1,7 @@
 """Records of ``dynal-fast bench`` as it writes them, with made-up figures."""
 
 from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
-from dynal_fast.bench.competitors import OURS
+from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Growth, Measurement, Split, new_record
 
 TRAVERSAL = TraversalCase("clustered", 300, 24, 20, labeled=40)

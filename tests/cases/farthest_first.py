@@ -5,10 +5,29 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dynal_fast.bench.inputs import bootstrap, clustered, gaussian
 from dynal_fast.ops.farthest_first import reference
 
 Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # pool (n, d), labeled (m, d)
+
+
+def gaussian(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
+    """Independent standard Gaussians (n, d): nothing can be pruned."""
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+
+
+def clustered(n: int, d: int, seed: int = 0, *, components: int = 100) -> NDArray[np.float32]:
+    """A mixture of Gaussians behind a ReLU layer (n, d), as the features of a trained network."""
+    centers, weight = 2 * gaussian(components, 64, seed=1), gaussian(64, d, seed=2) / 8
+    rng = np.random.default_rng(seed)
+    latent = centers[rng.integers(components, size=n)]
+    latent += rng.standard_normal((n, 64), dtype=np.float32)
+    return np.maximum(latent @ weight, 0)
+
+
+def bootstrap(n: int, d: int, seed: int = 0) -> NDArray[np.float32]:
+    """A clustered pool drawn from with replacement (n, d): many exact duplicates."""
+    originals = clustered(max(n // 3, 1), d, seed)
+    return originals[np.random.default_rng(seed).integers(len(originals), size=n)]
 
 
 def lattice(n: int, d: int, seed: int = 0, *, levels: int = 3) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
-"""What is measured: cases that each make their inputs, run, are timed and are checked.
+"""The figures: each case makes its inputs, runs, is timed and is checked.
 
 A module here has ``cases(job) -> Iterator[Case]`` and ``run(job)``, which is `run` of its cases.
-The warm-up runs the same cases once, so that what it compiles is what they launch.
+The warm-up runs the same cases once, so it compiles exactly what they launch.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from benchmarks.gpu.job import Job, Lines
 
 
 class Case(NamedTuple):
-    """A figure or several of one set of inputs; ``needs`` names the kernels of our own in it."""
+    """One or several figures of one set of inputs; ``needs`` names our kernels that they run."""
 
     name: str
     needs: kernels.Needs
@@ -23,7 +23,7 @@ class Case(NamedTuple):
 
 
 def run(job: Job, cases: Iterable[Case]) -> Lines:
-    """Measure each case; one that fails leaves the others, unless it took the device down."""
+    """Measure each case; if one fails, the others still run, unless the device is lost."""
     with kernels.left_out(job.without), launches.compiled() as compiled:
         for case in cases:
             if lacking := kernels.missing(case.needs, job.without):
@@ -81,5 +81,5 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 def with_bound(ms: float, bound: dict[str, Any] | None) -> dict[str, Any]:
-    """The bound, and which share of the ceiling behind it the measured time is."""
+    """Return the bound, and which share of its ceiling the measured time reaches."""
     return bound | {"of_ceiling": bound["bound_ms"] / ms} if bound else {}

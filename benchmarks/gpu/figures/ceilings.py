@@ -1,4 +1,4 @@
-"""What the device can do at most: copies, and matrix products of random operands."""
+"""The ceilings of the device: the rates of copies, and of matrix products of random operands."""
 
 import statistics
 

@@ -1,6 +1,6 @@
-"""Is a traversal right? In float64 matrix products on the pool's own device: a second at full size.
+"""Check a traversal with float64 matrix products on the pool's device: a second at full size.
 
-`dynal_fast.ops.farthest_first.verify_traversal` says the same on the CPU, in a minute.
+`dynal_fast.ops.farthest_first.verify_traversal` does the same on the CPU, in a minute.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ CENTERS = 2**27  # rows times labeled samples at once: 1 GB
 
 
 def shortfall(pool: Tensor, picks: Tensor, labeled: Tensor | None) -> dict[str, Any]:
-    """How far picks (k,) fell short of the farthest sample at their step, as a share of it.
+    """How far each of the picks (k,) was nearer than the farthest sample of its step, relatively.
 
     ``error``: the largest shortfall in squared distance; 1.2e-7 is a tie after the one rounding to
     float32. ``wrong``: the picks that fell short by more than a millionth.

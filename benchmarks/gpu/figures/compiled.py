@@ -1,4 +1,4 @@
-"""The same statistics by ``torch.compile``; a part of its own, as it may take long, or fail."""
+"""The same statistics by ``torch.compile``: a part of its own, because it may be slow or fail."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -17,7 +17,7 @@ from benchmarks.gpu.kernels import FARTHEST_FIRST
 from dynal_fast.ops.farthest_first import contract, farthest_first, heads
 from dynal_fast.ops.farthest_first.kernels import Groups
 
-BLOCK = 8192  # pool rows whose distances to the labeled set the baseline holds at once
+BLOCK = 8192  # pool rows for which the baseline holds the distances to the labeled set at once
 HEADS = (2048, 3072, 4096)  # rows; a block of 4,096 takes 67 MB, more than an L2 holds
 
 
@@ -127,7 +127,7 @@ def _baseline(job: Job, pool: str) -> Lines:
 
 
 def _head(job: Job, rows: int) -> Lines:
-    """A whole traversal with heads of so many rows, and one head by itself."""
+    """A whole traversal with heads of ``rows`` rows, and one head by itself."""
     traversals = Traversals(job, *POOLS["clustered, labeled"])
     with mock.patch("dynal_fast.ops.farthest_first.triton.HEAD", job.size(rows, 16)):
         name = f"farthest_first clustered, labeled, heads of {rows}"

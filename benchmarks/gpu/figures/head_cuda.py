@@ -1,4 +1,4 @@
-"""``pool_stats_update_from_features`` in CUDA C++ for Hopper; last, as it may end the device."""
+"""``pool_stats_update_from_features`` in CUDA C++ for Hopper; last, as it may crash the device."""
 
 from collections.abc import Iterator
 from functools import partial

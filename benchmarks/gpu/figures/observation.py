@@ -51,7 +51,7 @@ class Observed:
         )
 
     def error(self) -> dict[str, Any]:
-        """The margins that were kept, beside those of the same passes in float64."""
+        """Compare the margins with those of the same passes in float64."""
         self.observe()
         got = self.stats.score("margin").double().cpu()
         p = reference.softmax(torch.cat(list(self.logits())).double().cpu().numpy())
@@ -91,7 +91,7 @@ def _teacher(job: Job) -> Lines:
     elements = sum(weight.numel() for weight in model.parameters())
 
     def error(timed: Any) -> dict[str, Any]:
-        """The teacher equals the model it was copied from, also after updates."""
+        """The teacher must equal the model that it copies, before and after updates."""
         timed()
         got = torch.cat([weight.flatten() for weight in teacher.model.parameters()])
         want = torch.cat([weight.detach().flatten() for weight in model.parameters()])

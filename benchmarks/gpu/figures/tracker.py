@@ -1,4 +1,4 @@
-"""A tracker's tensors, passes of batches over them, their error beside the float64 reference."""
+"""A tracker's tensors, passes over them, and their error against the float64 reference."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ class Pass:
         self.ids = torch.arange(n, device=job.device).split(batch)
 
     def shuffle(self) -> None:
-        """Visit the samples in random order from now on, which scatters the state's rows."""
+        """Visit the samples in random order from now on: the state's rows are scattered."""
         ids = torch.randperm(len(self.stamp), device=self.job.device)
         self.ids = ids.split(len(self.ids[0]))
 
@@ -47,7 +47,7 @@ class Pass:
             row += len(ids)
 
     def reset(self) -> None:
-        """As before the first pass, in the same memory, which a CUDA graph knows."""
+        """Restore the state before the first pass, in the same memory, as a CUDA graph needs."""
         for tensor in (*self.guard, *self.state.values()):
             tensor.zero_()
 
@@ -57,10 +57,10 @@ class Pass:
         inputs: Tensor,
         logits: Callable[[Tensor], Tensor],
     ) -> dict[str, Any]:
-        """Two passes by ``call`` from the start, beside the reference on some of the samples.
+        """Make two passes by ``call`` from the start, and compare some samples with the reference.
 
         ``logits(inputs[rows])`` are the logits in float64. The inputs change sign between the
-        passes, in place, so that the second moments are not nothing.
+        passes, in place; otherwise the second moments would be 0.
         """
         self.reset()
         rows = torch.linspace(0, len(self.stamp) - 1, min(CHECKED, len(self.stamp))).long()
@@ -90,7 +90,7 @@ class Pass:
         return found
 
     def state_bytes(self) -> int:
-        """Bytes of state that a pass must move: read and written, one element of label counts."""
+        """The bytes of state that a pass must read and write, one label count a row."""
         per_row = 8  # the id
         for name, tensor in {**self.state, "stamp": self.stamp}.items():
             elements = self.num_classes if tensor.ndim == 2 and name != "label_counts" else 1

@@ -1,6 +1,6 @@
-"""Every kernel once, beside the float64 reference, in a process of its own.
+"""Compare every kernel with the float64 reference, each in a process of its own.
 
-What is wrong, hangs or dies here is left out of every later part, which takes its fall-back.
+Later parts leave out the kernels that are wrong, hang or die here, and take their fall-backs.
 """
 
 import time
@@ -14,7 +14,7 @@ AT_ONCE = 12
 
 
 def run(job: Job) -> Lines:
-    """Start the processes; they write their own lines. Say what ended without a word."""
+    """Start the processes, which write their own lines; report those that ended without one."""
     deadline = time.monotonic() + job.seconds - 4
     names = list(job.kernels or KERNELS)
     tasks = [
@@ -40,7 +40,7 @@ def run(job: Job) -> Lines:
 
 
 def _groups(job: Job, names: list[str]) -> list[list[str]]:
-    """One kernel a process; in a rehearsal, where starting takes longest, several good ones."""
+    """One kernel per process; in a rehearsal, where starting is slowest, several good ones."""
     if not job.rehearsal:
         return [[name] for name in names]
     good = [name for name in names if name not in job.plants]

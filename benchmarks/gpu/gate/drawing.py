@@ -1,10 +1,10 @@
-"""The shape of a kernel's errors as text (`gate.errors`). No torch here."""
+"""Draw the shape of a kernel's errors (`gate.errors`) as text, without torch."""
 
 from typing import Any
 
 
 def drawing(found: dict[str, Any]) -> list[str]:
-    """Lines that show where a tensor is wrong: ``.`` none of a block, 1 to 9 tenths, ``#`` all."""
+    """Lines that show where a tensor is wrong, by block: ``.`` nowhere, 1-9 tenths, ``#`` all."""
     height, width = found["block"]
     head = (
         f"{found['tensor']}: {found['wrong']} of {found['of']} wrong, blocks of {height} x {width}"

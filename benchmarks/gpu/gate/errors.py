@@ -1,7 +1,7 @@
-"""Compare what a kernel wrote with what it should have, and show where it differs.
+"""Compare a kernel's results with the right ones, and show where they differ.
 
-Errors of one kind have one shape. A wrong swizzle repeats with the row or the column modulo 8; a
-missed wait spoils whole blocks of a tile; a mask that is wrong spoils the last block of an axis.
+The shape of the errors tells their kind. A wrong swizzle repeats with the row or the column modulo
+8, a missing wait spoils whole blocks of a tile, a wrong mask spoils the last block of an axis.
 """
 
 import math
@@ -16,7 +16,7 @@ FIRST = 4  # wrong elements that are named
 
 
 def near(name: str, got: Tensor, want: Tensor, rtol: float, atol: float) -> dict[str, Any]:
-    """Compare with ``want``, which is exact but for ``atol + rtol |want|``."""
+    """Compare with ``want``, up to ``atol + rtol |want|``."""
     want = want.double().cpu()
     slack = torch.where(want.isfinite(), atol + rtol * want.abs(), 0.0)
     return between(name, got, want - slack, want + slack, want)
@@ -41,7 +41,7 @@ def between(
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted, where that is finite."""
+    """The norm of the difference over the norm of the right result, where that is finite."""
     finite = want.isfinite()
     difference, scale = float((got - want)[finite].norm()), float(want[finite].norm())
     error = difference / scale if scale > 0 else difference

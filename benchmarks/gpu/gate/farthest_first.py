@@ -72,7 +72,7 @@ def masked_filter(job: Job) -> Checks:
 
 
 def _filter(case: Case) -> Checks:
-    """Bounds enclose every value, and are near to it."""
+    """The bounds must enclose every value closely."""
     lower, upper = case.kernels.distances(case.x, case.rows, case.y, case.centers)
     values = case.values.double()
     yield between(f"{case.name} lower bounds", lower, values - case.slack, values, values)
@@ -99,7 +99,7 @@ def decide_tiles(job: Job) -> Checks:
         )
         pool = torch.from_numpy(case.pool)
         want = decision_values(pool, pool)
-        for i, j in undecided[1 : 1 + left].tolist():  # the host settles these
+        for i, j in undecided[1 : 1 + left].tolist():  # the host decides these
             block[i, j] = block[j, i] = want[i, j]
         yield near(f"{case.name} block", block, want, 0, 0)
 

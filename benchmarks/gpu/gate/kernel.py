@@ -1,4 +1,4 @@
-"""One kernel beside its reference, in the process of its own that the gate gives it."""
+"""Compare one kernel with its reference, in a process of its own."""
 
 import importlib
 import os
@@ -46,7 +46,9 @@ def _checked(job: Job, name: str, plant: str) -> dict[str, Any]:
     bad = [check for check in checks if check["wrong"]]
     status = "wrong" if bad else "agrees"
     cases = [check["ran"] for check in checks if "ran" in check] or [ran]
-    if any(kernel.function not in names for names in cases):  # a check says nothing about it
+    if any(
+        kernel.function not in names for names in cases
+    ):  # then the check did not run the kernel
         status = "not run"
     return {
         "status": status,
@@ -68,7 +70,7 @@ def checks_of(job: Job, kernel: Kernel) -> list[dict[str, Any]]:
 
 
 def poison() -> None:
-    """Fill what torch allocates with NaN, so that what a kernel does not write is seen."""
+    """Fill what torch allocates with NaN, which shows what a kernel does not write."""
     import warnings
 
     import torch

@@ -1,4 +1,4 @@
-"""A fault on purpose, to see that the gate finds it and what its map looks like."""
+"""Plant a fault in a kernel: the gate must find it, and its map shows the shape."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from unittest import mock
 
 from torch import Tensor
 
-SPOILED = slice(16, 32)  # rows whose features a kernel reads as if their swizzle were another
+SPOILED = slice(16, 32)  # rows whose features the kernel reads with a wrong swizzle
 
 
 @contextmanager
 def planted(function: str) -> Iterator[None]:
-    """Within the block the kernel of that name, of the pool statistics, reads rows wrongly."""
+    """Within the block, the pool statistics' kernel of that name reads rows wrongly."""
     if not function:
         yield
         return
@@ -30,7 +30,7 @@ def planted(function: str) -> Iterator[None]:
 
 
 def swizzled(rows: Tensor) -> Tensor:
-    """Rows whose neighbouring groups of 8 columns have changed places, in one tile of 16 rows."""
+    """Return the rows with neighbouring groups of 8 columns exchanged in one tile of 16 rows."""
     rows = rows.clone()
     pairs = rows[SPOILED, : rows.shape[1] // 16 * 16]
     groups = pairs.clone().reshape(len(pairs), -1, 2, 8)

@@ -1,4 +1,4 @@
-"""The kernels of the pool statistics: two passes over a tracker beside the float64 reference."""
+"""The pool statistics' kernels: two passes over a tracker, compared with the float64 reference."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,10 +23,10 @@ from dynal_fast.ops.pool_stats import (
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 EVERYTHING = tuple(STATE)
 CYCLE = tuple(name for name in STATE if STATE[name].part == "cycle")
-# What the kernel in CUDA C++ takes of it.
+# What the kernel in CUDA C++ can track.
 HEAVY = {"latest_output", *(n for n in STATE if STATE[n].part in ("logits", "teacher"))}
 LIGHT = tuple(name for name in STATE if name not in HEAVY)
-SURE = 1e-3  # logits nearer to each other than this leave the label to rounding
+SURE = 1e-3  # where two logits are nearer than this, rounding decides the label
 
 Checks = Iterator[dict[str, Any]]
 # What an update is given: ids, logits or features and a head, the teacher's, the tracker.
@@ -71,7 +71,7 @@ def _from_logits(job: Job, num_classes: int, names: tuple[str, ...], dtype: torc
         teacher = logits + torch.randn(rows, classes, generator=draw)
         return logits.to(dtype), teacher.to(dtype) if names == EVERYTHING else None
 
-    if job.small and num_classes > 4096:  # nothing else makes the rows too long for registers
+    if job.small and num_classes > 4096:  # only this makes the rows too long for registers
         classes = 4100
         rows = 4
 
@@ -131,7 +131,7 @@ def _from_features(
 
 
 def _rows(job: Job) -> int:
-    """Several tiles of every kernel, several for each cluster of blocks, and part of one."""
+    """The rows of a batch: several tiles of every kernel, several per cluster, and part of one."""
     return job.size(2096, 40)
 
 

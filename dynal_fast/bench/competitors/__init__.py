@@ -1,116 +1,18 @@
 """What people use today, each through its public interface, and ours beside it.
 
-A method states what it needs and what it cannot do; nothing is imported before it runs.
+A method states what it needs and what it cannot do; its library is imported when it runs.
 """
 
-import importlib.metadata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dynal_fast.bench.cases import Case
+from dynal_fast.bench.competitors import libraries, loops, ours, statistics
+from dynal_fast.bench.competitors.base import Method
 
-from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
-
-OURS = "dynal_fast"
-BLOCK = 4096  # rows, and labeled samples, at a time in the loops over blocks
-
-
-class Size(NamedTuple):
-    """How much of a case is run: ``amount`` picks or epochs, and how many labeled samples."""
-
-    amount: int
-    labeled: int
-
-
-class Streamed(NamedTuple):
-    """What a method answers that folds every pass into its state.
-
-    ``scores``: (n,) by their names in ``cases.TRACK``; ``pass_seconds``: of each pass but the
-    first, which touches the memory of the state for the first time.
-    """
-
-    scores: dict[str, Any]
-    pass_seconds: list[float]
-
-
-# What time and memory are linear in, of a size and the number n of samples in the pool; what is too
-# large to run is fitted from smaller sizes.
-Terms = Callable[[Size, int], Sequence[float]]
-
-
-def per_pick(size: Size, n: int) -> Sequence[float]:
-    """The labeled set is covered first, then each pick costs the same."""
-    return 1, size.labeled, size.amount
-
-
-def per_pick_on_all(size: Size, n: int) -> Sequence[float]:
-    """The same, with distances to the labeled samples too: their number counts at every pick."""
-    return 1, size.labeled * (n + size.labeled), size.amount * (n + size.labeled)
-
-
-def per_labeled(size: Size, n: int) -> Sequence[float]:
-    """Of memory: what is kept does not depend on the number of picks."""
-    return 1, size.labeled
-
-
-def per_block(size: Size, n: int) -> Sequence[float]:
-    """Of memory: a block of distances to at most ``BLOCK`` labeled samples at a time."""
-    return 1, min(size.labeled, BLOCK)
-
-
-def per_center_on_all(size: Size, n: int) -> Sequence[float]:
-    """A labeled sample costs what a pick costs: distances to the pool and the labeled samples."""
-    return 1, (size.labeled + size.amount) * (n + size.labeled)
-
-
-def every_center_at_every_pick(size: Size, n: int) -> Sequence[float]:
-    """Each pick computes the distances to all labeled and picked samples anew."""
-    return 1, size.amount, size.amount * size.labeled + size.amount * (size.amount - 1) / 2
-
-
-def per_epoch(size: Size, n: int) -> Sequence[float]:
-    """Each epoch costs the same."""
-    return 1, size.amount
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to do an operation.
-
-    ``prepare(case, data)`` brings inputs into the method's form, outside of the measurement, and
-    returns ``run(size)``, which does the job and returns picks (int array), scores (dict) or
-    ``Streamed`` scores.
-    """
-
-    name: str
-    operation: str
-    prepare: Callable[[Any, Any], Callable[[Size], Any]]
-    terms: Terms
-    memory_terms: Terms | None = None  # what memory is linear in, if not the same
-    requires: str = ""  # the distribution that must be installed
-    refuses: Callable[[Any], str] = lambda case: ""  # why it cannot do a case
-    defect: Callable[[], str] = lambda: ""  # what is wrong with its results, checked as it runs
-    note: str = ""  # what its figures are of, where the name does not say
-    exact_from: str = "picks"  # "picks", or "nothing": a yardstick that selects nothing
-    random_start: bool = False
-    on_gpu: bool = False
-
-    def missing(self) -> str:
-        """Why it cannot run here, or nothing."""
-        if not self.requires:
-            return ""
-        try:
-            importlib.metadata.version(self.requires)
-        except importlib.metadata.PackageNotFoundError:
-            return f"{self.requires} is not installed"
-        return ""
+METHODS = [*ours.METHODS, *loops.METHODS, *libraries.METHODS, *statistics.METHODS]
 
 
 def methods(operation: str) -> dict[str, Method]:
     """The methods for an operation by name, ours first."""
-    from dynal_fast.bench.competitors import libraries, loops, ours, statistics
-
-    every = [*ours.METHODS, *loops.METHODS, *libraries.METHODS, *statistics.METHODS]
-    return {method.name: method for method in every if method.operation == operation}
+    return {method.name: method for method in METHODS if method.operation == operation}
 
 
 def method_for(case: Case, name: str) -> Method:
@@ -119,23 +21,3 @@ def method_for(case: Case, name: str) -> Method:
     if name not in known:
         raise ValueError(f"method must be one of {', '.join(known)}, got {name!r}")
     return known[name]
-
-
-__all__ = [
-    "BLOCK",
-    "OURS",
-    "Method",
-    "Size",
-    "StatisticsCase",
-    "Streamed",
-    "TraversalCase",
-    "every_center_at_every_pick",
-    "method_for",
-    "methods",
-    "per_block",
-    "per_center_on_all",
-    "per_epoch",
-    "per_labeled",
-    "per_pick",
-    "per_pick_on_all",
-]

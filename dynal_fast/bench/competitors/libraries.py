@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import (
+from dynal_fast.bench.competitors.base import (
     Method,
     Size,
     every_center_at_every_pick,

@@ -1,4 +1,4 @@
-"""Farthest-first as loops over BLAS, torch.cdist and scikit-learn: what people write themselves."""
+"""Farthest-first as people write it: loops over BLAS, torch.cdist and scikit-learn."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TraversalCase
-from dynal_fast.bench.competitors import BLOCK, Method, Size, per_block, per_labeled, per_pick
+from dynal_fast.bench.competitors.base import (
+    BLOCK,
+    Method,
+    Size,
+    per_block,
+    per_labeled,
+    per_pick,
+)
 
 Data = tuple[Tensor, Tensor | None]
 Run = Callable[[Size], np.ndarray]
@@ -35,10 +42,10 @@ def nearest_labeled(pool: Tensor, labeled: Tensor, norms: Tensor) -> Tensor:
 
 
 def blas_loop(case: TraversalCase, data: Data) -> Run:
-    """Precomputed norms; blocked matrix products for the labeled set; a matrix-vector one a pick.
+    """Precomputed norms, blocked products for the labeled set, a matrix-vector product per pick.
 
-    The strong baseline: nothing but BLAS and a few passes in place over n numbers per pick, no
-    n × labeled matrix, no transfer to the host inside the loop.
+    The strong baseline: each pick costs one BLAS call and a few in-place passes over n numbers.
+    There is no n × labeled matrix and no transfer to the host inside the loop.
     """
     pool, labeled = data
 

@@ -1,4 +1,4 @@
-"""This package's methods, called as a user calls them."""
+"""The methods of this package, called as a user calls them."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,14 @@ from torch import Tensor
 from dynal_fast import EveryEpoch, PoolStats, Traversal
 from dynal_fast import farthest_first as traverse
 from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase
-from dynal_fast.bench.competitors import OURS, Method, Size, Streamed, per_epoch, per_pick
+from dynal_fast.bench.competitors.base import (
+    OURS,
+    Method,
+    Size,
+    Streamed,
+    per_epoch,
+    per_pick,
+)
 from dynal_fast.bench.competitors.statistics import stream
 
 

@@ -1,4 +1,4 @@
-"""Statistics of learning dynamics as they are computed today: in place, compiled, from a history.
+"""Pool statistics as people compute them: in place, compiled, or from the full history.
 
 All score what ``cases.TRACK`` names: prediction stability (eq. 3: the variance over epochs of each
 class probability, summed over classes), label dispersion (eq. 1-2: one minus the modal label's
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.bench.cases import TRACK, StatisticsCase
-from dynal_fast.bench.competitors import Method, Size, Streamed, per_epoch
+from dynal_fast.bench.competitors.base import Method, Size, Streamed, per_epoch
 
 Run = Callable[[Size], Any]
 Batches = Iterable[tuple[Tensor, Tensor]]  # of sample ids (batch,) and their logits
@@ -58,7 +58,7 @@ def stream(
 
 
 def pass_seconds(passes: Iterable[Callable[[], None]], device: torch.device) -> list[float]:
-    """Make every pass; the seconds of each after the first."""
+    """Make every pass; return the seconds of each but the first."""
     seconds = []
     for make in passes:
         start = time.perf_counter()
@@ -72,7 +72,7 @@ def pass_seconds(passes: Iterable[Callable[[], None]], device: torch.device) -> 
 def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
     """Welford's update, label counts and uncertainty of one batch, in plain torch operations.
 
-    What one writes without a kernel: no temporary that is not needed, no gather done twice.
+    As one writes it with care but without a kernel: no needless temporary, no repeated gather.
     """
     count = state.count[ids].add_(1)
     state.count.index_copy_(0, ids, count)
@@ -92,7 +92,7 @@ def update_in_place(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
 
 
 def update_for_compiler(state: "InPlace", ids: Tensor, logits: Tensor) -> None:
-    """The same as plain assignments, all of which ``torch.compile`` can fuse: topk it cannot."""
+    """The same as plain assignments that ``torch.compile`` can fuse; it cannot fuse topk."""
     p = logits.softmax(dim=1)
     count = state.count[ids] + 1
     mean = state.mean[ids]
@@ -159,22 +159,26 @@ def torch_compiled(case: StatisticsCase, data: Tensor) -> Run:
     return stream(case, data, compiled)
 
 
-def copy_from_memory(case: StatisticsCase, device: torch.device | str) -> Callable[[], None]:
-    """A copy that reads and writes together as many bytes as one pass must move.
+def copy_from_memory(
+    case: StatisticsCase, device: torch.device | str, floats: int = 0
+) -> Callable[[], None]:
+    """A copy that reads and writes as many bytes in all as one pass must move.
 
-    From memory, not from a cache: round and round in what no cache holds.
+    It walks round and round through two arrays of ``floats`` elements, by default so many that no
+    cache holds them: the bytes come from memory.
     """
-    source, target = torch.ones(2, BEYOND_CACHES, device=device)
+    floats = floats or BEYOND_CACHES
+    source, target = torch.ones(2, floats, device=device)
     first = 0
 
     def copy() -> None:
         nonlocal first
         left = case.moved_bytes() // 8  # float32: half of the bytes are read, half are written
         while left:
-            end = min(first + left, BEYOND_CACHES)
+            end = min(first + left, floats)
             target[first:end].copy_(source[first:end])
             left -= end - first
-            first = end % BEYOND_CACHES
+            first = end % floats
 
     return copy
 

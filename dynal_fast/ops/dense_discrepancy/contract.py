@@ -9,7 +9,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_maps(logits: Tensor, other: Tensor) -> None:
-    """Raise ``ValueError`` or ``TypeError`` unless the two maps are what the kernels take."""
+    """Raise ``ValueError`` or ``TypeError`` unless the kernels take the two maps as they are."""
     for name, tensor in (("logits", logits), ("other", other)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")

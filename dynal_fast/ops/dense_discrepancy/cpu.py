@@ -1,6 +1,6 @@
-"""``dense_discrepancy`` on the CPU: the compiled kernel, given addresses, image by image.
+"""``dense_discrepancy`` on the CPU: a call of the compiled kernel for each image.
 
-Ctrl-C has to wait for one image.
+Ctrl-C is seen between images.
 """
 
 import torch
@@ -18,12 +18,12 @@ def dense_discrepancy(logits: Tensor, other: Tensor) -> Tensor:
     image = classes * height * width * logits.element_size()
     values = [
         discrepancy(
-            logits.data_ptr() + i * image,
-            other.data_ptr() + i * image,
-            dtypes.code(logits.dtype),
-            classes,
-            height * width,
-            kernel_threads(),
+            logits=logits.data_ptr() + i * image,
+            other=other.data_ptr() + i * image,
+            dtype=dtypes.code(logits.dtype),
+            classes=classes,
+            pixels=height * width,
+            threads=kernel_threads(),
         )
         for i in range(batch)
     ]

@@ -1,4 +1,4 @@
-"""Blocks of pixels by classes, in registers at once or in tiles of classes."""
+"""The two kernels: pixels whose classes fit in registers, and longer ones, in tiles."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def load_tile(pointer, classes, pixels_at, pixels, NUM_CLASSES: tl.constexpr):
-    """Return logits (classes, pixels) in float32 and which of them exist; 0 elsewhere."""
+    """Return logits (classes, pixels) in float32, 0 outside, and which lie inside."""
     valid = (classes < NUM_CLASSES)[:, None] & (pixels_at < pixels)[None, :]
     offsets = classes[:, None].to(tl.int64) * pixels + pixels_at[None, :]
     return tl.load(pointer + offsets, mask=valid, other=0.0).to(tl.float32), valid
@@ -25,7 +25,7 @@ def whole_columns(
     other_ptr,  # (batch, NUM_CLASSES, pixels)
     partial_ptr,  # (batch, programs)
     pixels,
-    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
+    num_classes,  # NUM_CLASSES, no constexpr: loops up to it are not unrolled
     NUM_CLASSES: tl.constexpr,
     TILE: tl.constexpr,  # at least NUM_CLASSES
     PIXELS: tl.constexpr,
@@ -41,7 +41,7 @@ def whole_columns(
         x, valid = load_tile(logits_ptr + offset, classes, pixels_at, pixels, NUM_CLASSES)
         y, _ = load_tile(other_ptr + offset, classes, pixels_at, pixels, NUM_CLASSES)
         difference = softmax_columns(x, valid) - softmax_columns(y, valid)
-        # minus infinity passes through a softmax unseen; times 0 it does not
+        # x * 0 is NaN for minus infinity, which softmax would turn into 0
         column = tl.sum(tl.where(valid, difference * difference + (x * 0.0 + y * 0.0), 0.0), 0)
         total += tl.where(pixels_at < pixels, column, 0.0)
     tl.store(partial_ptr + image * tl.num_programs(0) + tl.program_id(0), tl.sum(total, 0))
@@ -61,7 +61,7 @@ def long_columns(
     other_ptr,  # (batch, NUM_CLASSES, pixels)
     partial_ptr,  # (batch, programs)
     pixels,
-    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
+    num_classes,  # NUM_CLASSES, no constexpr: loops up to it are not unrolled
     NUM_CLASSES: tl.constexpr,
     TILE: tl.constexpr,
     PIXELS: tl.constexpr,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dynal_fast._deprecated import renamed_argument
 from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
@@ -89,7 +90,7 @@ def farthest_first(
         An argument of the wrong shape, dtype, device or range; a NaN or an infinity in ``pool`` or
         ``labeled``; values so large or so small that distances leave the range of float32, or
         integers beyond 2^53; a zero row with the cosine metric. The message names the argument,
-        the row, and what mends it.
+        the row, and the fix.
     ImportError
         The pool is on a CUDA device, and Triton is missing or too old.
 
@@ -160,25 +161,26 @@ def _first_pick(
     return first
 
 
+@renamed_argument("c", "k")
 @host_by_default
 def farthest_first_compress(
     embeddings: Any,
     labels: Any,
-    c: int,
+    k: int,
     *,
     metric: str = "euclidean",
     generator: torch.Generator | None = None,
     progress: bool | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """Compress a labeled set to at most ``c`` samples, stratified by class: FF-Comp.
+    """Compress a labeled set to at most ``k`` samples, stratified by class: FF-Comp.
 
     Algorithm 1 of Geifman and El-Yaniv, "Deep Active Learning over the Long Tail": in each of the
-    classes that occur, a farthest-first traversal (eq. 1) of ``c // classes`` samples from a
+    classes that occur, a farthest-first traversal (eq. 1) of ``k // classes`` samples from a
     random first one. A class with fewer samples is taken whole. As printed, the minimum of eq. 1
-    runs over all samples and line 4 adds ``c // classes`` to the seed. Here, as in any
+    runs over all samples and line 4 adds ``k // classes`` to the seed. Here, as in any
     farthest-first traversal, it runs over the core-set of the class so far, and the seed is one
-    of the ``c // classes``, so that no more than ``c`` are kept.
+    of the ``k // classes``, so that no more than ``k`` are kept.
 
     Parameters
     ----------
@@ -186,14 +188,14 @@ def farthest_first_compress(
         As for :func:`farthest_first`.
     labels : (n,) integers
         The class of each sample.
-    c : int
+    k : int
         The size to compress to, at least the number of classes and at most n.
     metric, generator, progress, backend
         As for :func:`farthest_first`.
 
     Returns
     -------
-    (at most c,) int64 tensor
+    (at most k,) int64 tensor
         Indices of the samples kept: the classes in increasing order, each in pick order.
 
     Raises
@@ -214,10 +216,10 @@ def farthest_first_compress(
     rows = contract.as_rows(embeddings, "embeddings")
     contract.check_metric(metric)
     classes = contract.as_classes(labels, rows.size)
-    count = contract.as_count(c, "c", rows.size, "samples")
+    count = contract.as_count(k, "k", rows.size, "samples")
     distinct = torch.unique(classes).tolist()
     if count < len(distinct):
-        raise ValueError(f"c must be at least the number of classes, {len(distinct)}, got {count}")
+        raise ValueError(f"k must be at least the number of classes, {len(distinct)}, got {count}")
     kept: list[torch.Tensor] = []
     solve = choose(backend, rows.device).traverse(rows, metric)
     share = count // max(len(distinct), 1)

@@ -1,7 +1,7 @@
-"""What people pass for embeddings, indices and masks, as a tensor or a NumPy array.
+"""Embeddings, indices and masks as people pass them, as a tensor or a NumPy array.
 
-What lies in memory as a matrix stays where it is. What does not, a list or a table whose columns
-lie apart, is copied: a list always, as there is no other way, a table up to the size of a tile.
+A matrix in memory is not copied. Lists are; so are tables whose columns lie apart, up to the size
+of a tile.
 """
 
 import math
@@ -17,7 +17,7 @@ Array = torch.Tensor | np.ndarray
 
 
 def as_array(value: Any, name: str) -> Array:
-    """Return ``value`` as a tensor or a plain NumPy array; TypeError says what else would do."""
+    """Return ``value`` as a tensor or a plain NumPy array; TypeError says what to pass."""
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, np.ma.MaskedArray):
@@ -52,7 +52,7 @@ def _advice(value: Any, name: str) -> str:
 
 
 def _checked_kind(array: np.ndarray, name: str) -> np.ndarray:
-    """Refuse what does not hold numbers; the rest is checked where it is used."""
+    """Raise ``TypeError`` unless the array holds numbers."""
     if array.dtype.kind not in "fiub" and array.dtype.kind != "c":
         advice = f"; np.stack({name}) makes a matrix of rows" if _holds_rows(array) else ""
         raise TypeError(f"{name} must hold numbers, got dtype {array.dtype}{advice}")
@@ -82,7 +82,7 @@ def _of_frame(frame: Any, name: str) -> np.ndarray:
                 f"leave it out, as {name}.select_dtypes('number') does"
             )
     first = frame.iloc[:1]
-    # Rows of a frame that is one block are views of its columns, others are put together.
+    # A frame that is one block gives views; otherwise to_numpy() copies its columns together.
     if frame.size == 0 or np.shares_memory(first.to_numpy(), frame.iloc[:, 0].to_numpy()):
         return frame.to_numpy()
     matrix_type = np.result_type(*(kind for kind in types if kind is not None))
@@ -115,11 +115,11 @@ def _numpy_type(dtype: Any) -> np.dtype | None:
     return numbers if isinstance(numbers, np.dtype) and numbers.kind in "fiub" else None
 
 
-EXACT_INTEGERS = 2**53  # up to which float64 holds every integer
+EXACT_INTEGERS = 2**53  # float64 holds every integer up to this
 
 
 def check_exact_integers(array: Array, name: str) -> None:
-    """Refuse 64-bit integers that float64 does not hold."""
+    """Raise ``ValueError`` for 64-bit integers that float64 does not hold exactly."""
     if isinstance(array, torch.Tensor) and array.is_cpu:
         array = array.numpy()
     rows = max(1, TILE_BYTES // 8 // max(1, math.prod(array.shape[1:])))

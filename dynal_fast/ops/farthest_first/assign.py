@@ -6,7 +6,7 @@ import torch
 
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.backends import choose
-from dynal_fast.ops.farthest_first.contract import Cover, as_distances
+from dynal_fast.ops.farthest_first.contract import AssignmentProblem, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
 from dynal_fast.ops.farthest_first.progress import Progress
@@ -77,9 +77,9 @@ def assign_to_picks(
     if labeled_indices is not None:
         before = len(labeled_indices)
         chosen = torch.cat([labeled_indices, chosen])
-    cover = Cover(rows, labeled_rows, chosen, metric)
+    problem = AssignmentProblem(rows, labeled_rows, chosen, metric)
     with Progress(rows.size, progress, "assign", "sample") as bar:
-        nearest, values, exponent = choose(backend, rows.device).assign(cover, bar.reach)
+        nearest, values, exponent = choose(backend, rows.device).assign(problem, bar.reach)
     distances = values if metric == "cosine" else as_distances(values, exponent)
     return Assignment(
         pick=torch.where(nearest >= before, nearest - before, -1),

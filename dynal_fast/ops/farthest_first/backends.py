@@ -8,10 +8,17 @@ import torch
 
 from dynal_fast._triton import require_triton
 from dynal_fast.ops.backends import Backends
-from dynal_fast.ops.farthest_first import reference
-from dynal_fast.ops.farthest_first.contract import Answer, Cover, Covered, Problem, Reached, Rows
+from dynal_fast.ops.farthest_first import heads, reference
+from dynal_fast.ops.farthest_first.contract import (
+    Answer,
+    AssignmentAnswer,
+    AssignmentProblem,
+    Problem,
+    Reached,
+    Rows,
+)
 from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
-from dynal_fast.ops.farthest_first.heads import HEAD, HeadTraversal
+from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.nearest import Nearest
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
@@ -24,7 +31,7 @@ class Implementation(NamedTuple):
 
     # Looks at every row of a pool once, for a metric, and then solves problems of that pool.
     traverse: Callable[[Rows, str], Solve]
-    assign: Callable[[Cover, Reached], Covered]
+    assign: Callable[[AssignmentProblem, Reached], AssignmentAnswer]
 
 
 def choose(backend: str | None, device: torch.device) -> Implementation:
@@ -50,8 +57,8 @@ def exact(
         points, size = made.points(pool, "pool"), head(pool)
         return lambda problem, reached: HeadTraversal(problem, made, points, size).run(reached)
 
-    def assign(cover: Cover, reached: Reached) -> Covered:
-        return Nearest(cover, kernels(cover.pool, cover.metric)).run(reached)
+    def assign(problem: AssignmentProblem, reached: Reached) -> AssignmentAnswer:
+        return Nearest(problem, kernels(problem.pool, problem.metric)).run(reached)
 
     return Implementation(traverse, assign)
 
@@ -68,7 +75,7 @@ def _triton() -> Implementation:
 
 
 def _reference_heads() -> Implementation:
-    return exact(lambda pool, metric: ReferenceKernels(metric), lambda pool: HEAD)
+    return exact(lambda pool, metric: ReferenceKernels(metric), lambda pool: heads.HEAD)
 
 
 def _reference() -> Implementation:
@@ -109,20 +116,20 @@ def _traverse_by_definition(pool: Rows, metric: str) -> Solve:
     return solve
 
 
-def _assign_by_definition(cover: Cover, reached: Reached) -> Covered:
-    kernels = ReferenceKernels(cover.metric)
-    points, labeled = kernels.points(cover.pool, "pool"), None
-    pool = as_numpy(cover.pool.array)
-    centers = pool[cover.indices.numpy()].astype(np.float64)
-    if cover.labeled is not None:
-        labeled = kernels.points(cover.labeled, "labeled")
-        outside = as_numpy(cover.labeled.array).astype(np.float64)
+def _assign_by_definition(problem: AssignmentProblem, reached: Reached) -> AssignmentAnswer:
+    kernels = ReferenceKernels(problem.metric)
+    points, labeled = kernels.points(problem.pool, "pool"), None
+    pool = as_numpy(problem.pool.array)
+    centers = pool[problem.indices.numpy()].astype(np.float64)
+    if problem.labeled is not None:
+        labeled = kernels.points(problem.labeled, "labeled")
+        outside = as_numpy(problem.labeled.array).astype(np.float64)
         centers = np.concatenate([outside, centers])
-    _, _, exponent = on_one_scale(kernels, cover.metric, points, labeled)
-    found = reference.assign(pool, centers, cover.metric, exponent)
+    _, _, exponent = on_one_scale(kernels, problem.metric, points, labeled)
+    found = reference.assign(pool, centers, problem.metric, exponent)
     reached(len(pool))
-    nearest, values = (torch.from_numpy(part).to(cover.pool.device) for part in found)
-    return Covered(nearest, values, exponent)
+    nearest, values = (torch.from_numpy(part).to(problem.pool.device) for part in found)
+    return AssignmentAnswer(nearest, values, exponent)
 
 
 BACKENDS = Backends(

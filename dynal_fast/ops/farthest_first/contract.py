@@ -1,4 +1,4 @@
-"""What a traversal takes and gives, checked: errors say what was expected and what came."""
+"""What goes into a traversal and what comes out, and the checks of it."""
 
 import math
 import operator
@@ -9,28 +9,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.farthest_first.arrays import Array, as_array, check_exact_integers
 
-INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-DTYPES = {
-    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", *INTEGERS)
-}
-ON_CPU_ONLY = ("torch.uint16", "torch.uint32", "torch.uint64")  # torch cannot compute with them
+DTYPES = {dtypes.name(dtype): dtype for dtype in dtypes.DTYPES}
+INTEGERS = tuple(name for name, dtype in DTYPES.items() if not dtype.is_floating_point)
+ON_CPU_ONLY = ("uint16", "uint32", "uint64")  # torch has few kernels for them
 METRICS = ("euclidean", "cosine")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Samples as the backends take them, wherever each element lies."""
+    """A matrix of samples as the backends take it: address, strides, dtype."""
 
-    array: Array  # (rows, columns), as the caller passed it: never converted, never copied
+    array: Array  # (rows, columns), as the caller passed it
     dtype: torch.dtype
     device: torch.device
     address: int
     row_bytes: int  # from one row to the next, of any sign
     column_bytes: int  # from one column to the next
-    swapped: bool = False  # in the byte order that the machine does not have
+    swapped: bool = False  # in the byte order of other machines
 
     @property
     def size(self) -> int:
@@ -42,12 +41,12 @@ class Rows:
 
     @property
     def stride(self) -> int:
-        """Elements from one row to the next, where `check_contiguous` has passed."""
+        """Elements from one row to the next; for rows that passed `check_contiguous`."""
         return self.row_bytes // self.dtype.itemsize
 
 
 class Problem(NamedTuple):
-    """A traversal whose arguments have been checked, except for the values of the embeddings."""
+    """A traversal; all is checked but the values of the embeddings."""
 
     pool: Rows  # (n, d)
     k: int
@@ -81,8 +80,8 @@ class Traversal(NamedTuple):
     radius: float
 
 
-class Cover(NamedTuple):
-    """An assignment whose arguments have been checked, except for the values of the embeddings."""
+class AssignmentProblem(NamedTuple):
+    """An assignment; all is checked but the values of the embeddings."""
 
     pool: Rows  # (n, d)
     labeled: Rows | None  # (m, d): centers outside the pool, which come first
@@ -90,7 +89,7 @@ class Cover(NamedTuple):
     metric: str
 
 
-class Covered(NamedTuple):
+class AssignmentAnswer(NamedTuple):
     """The position of the nearest center of each row, -1 where there is none."""
 
     nearest: torch.Tensor  # (n,) int64
@@ -108,7 +107,7 @@ Reached = Callable[[int], None]
 
 
 def as_rows(value: Any, name: str) -> Rows:
-    """Check an embedding matrix and describe it; its values are looked at by the backends."""
+    """Check an embedding matrix and describe it; the backends check its values."""
     array = as_array(value, name)
     if isinstance(array, torch.Tensor):
         check_addressable(name, array)
@@ -128,7 +127,7 @@ def as_rows(value: Any, name: str) -> Rows:
         strides, swapped = array.strides, not array.dtype.isnative
     else:
         array = array.view(torch.uint8) if array.dtype == torch.bool else array
-        dtype, swapped = DTYPES.get(str(array.dtype).removeprefix("torch.")), False
+        dtype, swapped = DTYPES.get(dtypes.name(array.dtype)), False
         device, address = array.device, array.data_ptr()
         strides = tuple(stride * array.itemsize for stride in array.stride())
     if dtype is None:
@@ -136,7 +135,7 @@ def as_rows(value: Any, name: str) -> Rows:
             f"{name} must be float16, bfloat16, float32, float64 or integers, got {array.dtype}; "
             "convert it, for example with .astype('float32') or .float()"
         )
-    if str(dtype) in ON_CPU_ONLY and device.type != "cpu":
+    if dtypes.name(dtype) in ON_CPU_ONLY and device.type != "cpu":
         raise ValueError(
             f"{name} must hold signed integers or bytes on {device.type}, got {dtype}; convert it "
             "with .to(torch.int64)"
@@ -156,7 +155,7 @@ def _two_axes(array: Array, name: str) -> str:
 
 
 def check_contiguous(rows: Rows, name: str) -> None:
-    """What GPUs need: the elements of a row side by side, rows one after the other."""
+    """Raise ``ValueError`` unless rows are contiguous and follow each other, as GPUs need them."""
     array, item = rows.array, rows.dtype.itemsize
     fix = "np.ascontiguousarray(...)" if isinstance(array, np.ndarray) else ".contiguous()"
     passed = f", got a view of shape {tuple(array.shape)}; pass a copy made with {fix}"
@@ -169,7 +168,7 @@ def check_contiguous(rows: Rows, name: str) -> None:
 
 
 def as_classes(labels: object, n: int) -> torch.Tensor:
-    """Check the class of each of ``n`` samples; return them on the CPU."""
+    """Check the classes of ``n`` samples; return them on the CPU."""
     expected = f"labels must be {n} integers, one per row of embeddings"
     try:
         array = as_array(labels, "labels")
@@ -216,16 +215,16 @@ def check_metric(metric: str) -> None:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
 
 
-# Distances, up to 2|x|, and the norms of moved rows must be float32 numbers.
+# Distances, up to 2|x|, must fit in float32, and so must the norms of centered rows.
 MAX_SQUARED_NORM = 2.0**252
-# Below this, products of two components are no longer accurate in float64.
+# Below this, products of two elements are not accurate in float64.
 MIN_COSINE_SQUARED_NORM = 1e-280
-# Where nothing is larger, the distances of float64 rows are no normal float32 numbers.
+# If no element is larger, distances of float64 rows underflow float32.
 SMALLEST = 2.0**-126
 
 
 def bad_squared_norms(norms: np.ndarray, metric: str) -> np.ndarray:
-    """Which rows, by their float64 squared norms, cannot be compared: (rows,) bool."""
+    """Which rows cannot be compared, by their float64 squared norms: (rows,) bool."""
     bad = ~(norms <= MAX_SQUARED_NORM)
     return bad | (norms < MIN_COSINE_SQUARED_NORM) if metric == "cosine" else bad
 
@@ -244,7 +243,7 @@ def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
 
 
 def check_smallest(largest: float, *rows: Rows | None) -> None:
-    """Refuse float64 rows without an element that leaves room for float32 distances."""
+    """Raise ``ValueError`` for float64 rows whose distances would underflow float32."""
     wide = any(part is not None and part.dtype == torch.float64 for part in rows)
     if wide and 0 < largest < SMALLEST:
         power = min(-math.frexp(largest)[1], 1000)

@@ -1,48 +1,46 @@
-"""The exact algorithm, once for all devices: bounds and heads.
+"""The exact traversal, once for all devices: bounds and heads.
 
 Minimum distances only shrink, so a stale minimum is an upper bound (``bound``), and a row whose
-bound lies under the current radius needs no work at all. The rows with the highest bounds form a
-head. Their minima are made exact, and the traversal runs inside the head for as long as its best
-row comes before every bound outside: each of those picks is provably the global one. The picks
-are then pending for all other rows and are applied to a row only when it reaches a head. The
-labeled samples are pending in the same way (``routing.py``).
+bound is below the current radius needs no work. The rows with the highest bounds form a head. Their
+minima are made exact, and the traversal runs inside the head for as long as its best row beats
+every bound outside: each of those picks is the global one. Picks are then pending for all other
+rows, and are applied to a row only when it reaches a head. So are the labeled samples
+(``routing.py``).
 
-Filters may work at any precision: an upper bound never lies below a decision value, a lower bound
-never above it, and everything that decides is a decision value itself.
+Bounds may have any precision: an upper bound never lies below a decision value, a lower bound never
+above it. Only decision values decide.
 """
 
 import math
 from typing import Generic
 
 import torch
+from torch import Tensor
 
 from dynal_fast.ops.farthest_first.contract import Answer, Problem, Reached
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.routing import Centers
 
-HEAD = 1024  # rows in a head, unless the device does better with more
-FRONT = 16 * HEAD  # rows among which heads are sought, at least
+HEAD = 1024  # rows in a head by default
+FRONT = 16 * HEAD  # at least so many rows are searched for heads
 NOTHING = -(2**63)  # below every key
 
 
-def keys(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Int64 keys that order rows as picks go: by value, the lower index first among equals.
+def keys(values: Tensor, rows: Tensor) -> Tensor:
+    """Int64 keys in the order of picks: larger values first, the lower index first among equals.
 
-    ``values`` float32 are -inf or not negative, so that their bits order as they do; the key of a
-    row with -inf, which is never picked, is negative.
+    ``values`` float32 must be -inf or not negative, so that their bits sort as they do. The key of
+    -inf, for rows that are never picked, is negative.
     """
     return (values.view(torch.int32).to(torch.int64) << 32) + (2**31 - 1 - rows.to(torch.int64))
 
 
 class HeadTraversal(Generic[P]):
-    """The state of one traversal: what is known of each pool row, and the picks so far."""
+    """One traversal: what is known of each pool row, and the picks so far."""
 
-    def __init__(
-        self, problem: Problem, kernels: Kernels[P], pool: P, head: int | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, kernels: Kernels[P], pool: P, head: int) -> None:
         device, n = problem.pool.device, problem.pool.size
-        self.problem, self.kernels = problem, kernels
-        self.head = HEAD if head is None else head
+        self.problem, self.kernels, self.head = problem, kernels, head
         labeled = None
         if problem.labeled is not None:
             labeled = kernels.points(problem.labeled, "labeled")
@@ -51,8 +49,9 @@ class HeadTraversal(Generic[P]):
         self.candidates = torch.arange(n, dtype=torch.int32, device=device)
         if problem.candidates is not None:
             self.candidates = problem.candidates.to(device, torch.int32)
-        # (n,) each: an upper bound of the smallest decision value, -inf where never to be picked;
-        # the smallest decision value to the centers applied so far; the number of picks applied.
+        # (n,) each. bound: an upper bound of the smallest decision value, -inf for rows that are
+        # never picked. exact: the smallest decision value to the centers applied so far. applied:
+        # the number of picks applied (before: `routing.ROUTED`, `PROBED`).
         self.bound = torch.full((n,), -math.inf, device=device)
         self.bound[self.candidates] = math.inf
         self.exact = torch.full((n,), math.inf, device=device)
@@ -64,7 +63,7 @@ class HeadTraversal(Generic[P]):
             members = problem.labeled_indices.to(device, torch.int32)
         points = self.pool if labeled is None else labeled
         self.labeled = Centers(kernels, self.pool, points, members)
-        # One pick more than asked for: its value is what is left.
+        # One pick more than asked for: its value is the largest distance that is left.
         self.limit = min(problem.k + 1, len(self.candidates))
         self.picks = torch.empty(self.limit, dtype=torch.int32, device=device)
         self.values = torch.empty(self.limit, device=device)
@@ -72,7 +71,7 @@ class HeadTraversal(Generic[P]):
         self.front, self.outside = self.candidates[:0], NOTHING
 
     def run(self, reached: Reached) -> Answer:
-        """Pick until done, telling ``reached`` how far."""
+        """Pick until done, reporting the number of picks to ``reached``."""
         k = self.problem.k
         if self.limit:
             self.labeled.route(self.candidates, self.bound, self.applied)
@@ -90,7 +89,7 @@ class HeadTraversal(Generic[P]):
     def force(self, row: int) -> None:
         """Make ``row`` the first pick, whatever its value."""
         pick = torch.tensor([row], dtype=torch.int32, device=self.bound.device)
-        self.labeled.compare(pick, self.bound, self.exact, self.applied)
+        self.labeled.make_exact(pick, self.bound, self.exact, self.applied)
         self.picks[0], self.values[0] = pick[0], self.exact[row]
         self.bound[row] = -math.inf
         self.count = 1
@@ -101,14 +100,14 @@ class HeadTraversal(Generic[P]):
     def advance(self) -> None:
         """Make the next head exact and take the picks that are certain, which may be none.
 
-        The host waits for the device when it asks for sizes: once in `next_head`, here, in
-        `refresh` and in `traverse`, and a few times more while rows meet the labeled set.
+        The host waits for the device where it needs sizes: once in `next_head`, here, in `refresh`
+        and in `traverse`, and a few more times while rows are compared with the labeled set.
         """
         head, outside, duplicates = self.next_head()
         if duplicates:
             self.take_duplicates()
             return
-        self.labeled.seed(head, self.bound, self.exact, self.applied)
+        self.labeled.promote(head, self.bound, self.exact, self.applied)
         applied, order = torch.sort(self.applied[head])
         head = head[order]
         sizes = torch.stack([(applied < 0).sum(), (applied < self.count).sum()])
@@ -131,10 +130,10 @@ class HeadTraversal(Generic[P]):
         self.bound[head] = self.exact[head]
         self.applied[head] = self.count
 
-    def next_head(self) -> tuple[torch.Tensor, int, bool]:
-        """The rows that come first by their bounds, in that order, and the first key outside.
+    def next_head(self) -> tuple[Tensor, int, bool]:
+        """Return the rows with the highest bounds, in that order, and the highest key outside.
 
-        And whether the first of them, and so every row, is at distance 0.
+        Also whether the first of them, and so every row, is at distance 0.
         """
         for _ in range(2):
             order = keys(self.bound[self.front], self.front)
@@ -151,7 +150,7 @@ class HeadTraversal(Generic[P]):
         raise AssertionError("no candidate is left, but picks are")
 
     def advance_front(self) -> None:
-        """Seek the next heads among the candidates with the highest bounds."""
+        """Take the candidates with the highest bounds, to search them for the next heads."""
         size = max(FRONT, 4 * self.head, len(self.candidates) // 8)
         order = keys(self.bound[self.candidates], self.candidates)
         if size >= len(order):
@@ -161,8 +160,8 @@ class HeadTraversal(Generic[P]):
         self.outside = int(top.values.min())
         self.front = self.candidates[top.indices[top.values > self.outside]]
 
-    def apply_picks(self, stale: torch.Tensor, first: torch.Tensor) -> None:
-        """Make ``stale`` rows exact with respect to all picks; they have met ``first`` of them."""
+    def apply_picks(self, stale: Tensor, first: Tensor) -> None:
+        """Make ``stale`` rows exact for all picks; the ``first`` ones were applied before."""
         if len(stale) == 0:
             return
         oldest = int(first[0])
@@ -172,7 +171,7 @@ class HeadTraversal(Generic[P]):
         self.applied[stale] = self.count
 
     def take_duplicates(self) -> None:
-        """All that remains is at distance 0: the lowest indices first."""
+        """Take what remains, which is all at distance 0: lowest indices first."""
         rest = self.candidates[self.bound[self.candidates] == 0][: self.limit - self.count]
         self.picks[self.count :] = rest
         self.values[self.count :] = 0

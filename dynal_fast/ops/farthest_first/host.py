@@ -1,4 +1,4 @@
-"""Tensors that a traversal makes on the way live on the host where nothing else is said."""
+"""Make the CPU torch's default device during a traversal, whatever the caller's is."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
     def on_host(*arguments: P.args, **options: P.kwargs) -> T:
         if torch.compiler.is_compiling():
             return function(*arguments, **options)
-        kernel_threads()  # before the first operation of torch in a forked process
+        kernel_threads()  # must come before the first torch operation of a forked process
         if torch.get_default_device().type == "cpu":
             return function(*arguments, **options)
         with torch.device("cpu"):

@@ -1,30 +1,31 @@
-"""The primitives that a device implements for the exact algorithm of ``heads.py``.
+"""The primitives that each device implements, and what they take: `Kernels`, `Points`, `Groups`.
 
-All tensors that a primitive reads or writes lie on the pool's device; row numbers are int32. A
-*decision value* is defined in ``reference.py``.
+The exact algorithms (`heads`, `routing`, `nearest`) are written once over these primitives. All
+tensors lie on the pool's device; row numbers are int32. ``reference.py`` defines *decision values*.
 """
 
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from dynal_fast.ops.farthest_first import contract, reference
 from dynal_fast.ops.farthest_first.contract import Rows
 
 
 class Points(NamedTuple):
-    """Embeddings whose values have been checked, with what a filter needs to know of each row."""
+    """Embeddings whose values were checked, and what the filter needs to know of each row."""
 
     rows: Rows  # (n, d)
-    norms: torch.Tensor  # (n,) float32: the squared norm of each row as the filter sees it
-    scales: torch.Tensor  # (n,) float64: what the filter multiplies a row by; empty if nothing
-    squares: torch.Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
+    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it
+    scales: Tensor  # (n,) float64: the filter multiplies rows by them; empty: it does not
+    squares: Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
 
 
 class Measured(Protocol):
-    """What is known of embeddings on every device."""
+    """What every device knows of embeddings: `Points`, or a class of its own."""
 
     @property
     def rows(self) -> Rows: ...
@@ -33,11 +34,11 @@ class Measured(Protocol):
     def largest(self) -> float: ...
 
 
-P = TypeVar("P", bound=Measured)  # `Points`, or something of the device's own
+P = TypeVar("P", bound=Measured)
 
 
 def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple[P, P | None, int]:
-    """The pool and the labeled samples, if any, in units of 4^-exponent, and the exponent."""
+    """Scale the pool and the labeled samples, if any, alike; return them and the exponent."""
     largest = max(x.largest, 0.0 if y is None else y.largest)
     if metric == "euclidean":
         contract.check_smallest(largest, x.rows, None if y is None else y.rows)
@@ -46,91 +47,71 @@ def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple
 
 
 class Groups(NamedTuple):
-    """Blocks of work: group g compares ``rows[row_ends[g-1]:row_ends[g]]`` with its centers.
+    """Group g compares ``rows[row_ends[g-1]:row_ends[g]]`` with its centers, sliced alike.
 
-    Either may be empty.
+    Either slice may be empty.
     """
 
-    rows: torch.Tensor  # (R,) int32; a row stands at most once in a group
-    row_ends: torch.Tensor  # (G,) int64, on the CPU
-    centers: torch.Tensor  # (C,) int32
-    center_ends: torch.Tensor  # (G,) int64, on the CPU
+    rows: Tensor  # (R,) int32; no row twice in one group
+    row_ends: Tensor  # (G,) int64, on the CPU
+    centers: Tensor  # (C,) int32
+    center_ends: Tensor  # (G,) int64, on the CPU
 
     @staticmethod
-    def one(rows: torch.Tensor, centers: torch.Tensor) -> "Groups":
+    def one(rows: Tensor, centers: Tensor) -> "Groups":
         """All of ``rows`` with all of ``centers``."""
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
 
 
 class Kernels(Protocol[P]):
-    """The primitives of one traversal, whose metric they know."""
+    """The primitives of one device for one metric."""
 
-    rounding: float  # no decision value differs from the exact distance by more than this
-    # plus one part in 2^24
+    # A decision value differs from the exact distance by at most this plus one part in 2^24.
+    rounding: float
 
     def points(self, rows: Rows, name: str) -> P:
         """Check the values of ``rows`` (ValueError as ``contract.bad_row`` says) and measure."""
 
     def scaled(self, points: P, exponent: int) -> P:
-        """The same points for decision values in units of 4^-exponent, the same for all."""
+        """The same points, for decision values in units of 4^-exponent."""
 
-    def distances(
-        self, x: P, rows: torch.Tensor, y: P, centers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bounds ``lower <= decision value <= upper``, each (rows, centers) float32, at least 0.
+    def distances(self, x: P, rows: Tensor, y: P, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bounds ``lower <= decision value <= upper``, (rows, centers) float32, at least 0.
 
-        They hold for the value before its rounding too, and are as near to it as a float32 matrix
-        product comes.
+        They also hold for the value before its rounding, and are about as tight as float32 matrix
+        products allow.
         """
 
-    def bound(self, x: P, y: P, groups: Groups, bound: torch.Tensor) -> None:
+    def bound(self, x: P, y: P, groups: Groups, bound: Tensor) -> None:
         """Lower ``bound`` (n,) float32 to an upper bound of each row's smallest decision value."""
 
     def refresh(
-        self,
-        x: P,
-        y: P,
-        groups: Groups,
-        first: torch.Tensor | None,
-        bound: torch.Tensor,
-        exact: torch.Tensor,
+        self, x: P, y: P, groups: Groups, first: Tensor | None, bound: Tensor, exact: Tensor
     ) -> None:
         """Lower ``exact`` (n,) float32 to each row's smallest decision value over its centers.
 
-        Values that are at least ``exact`` or exceed ``bound`` (n,) float32, which is only read, may
-        be left out. ``first`` (R,) int32, increasing, with one group only: the centers before
-        this position have been applied to the row already and may be left out.
+        Values that are at least ``exact``, or exceed ``bound`` (n,) float32, may be skipped.
+        ``first`` (R,) int32, increasing, only with one group: the centers before this position
+        have been applied to the row already and may be skipped.
         """
 
     def assign(
-        self,
-        x: P,
-        y: P,
-        groups: Groups,
-        ranks: torch.Tensor,
-        bound: torch.Tensor,
-        keys: torch.Tensor,
+        self, x: P, y: P, groups: Groups, ranks: Tensor, bound: Tensor, keys: Tensor
     ) -> None:
         """Lower ``keys`` (n,) int64 to (bits of the decision value << 32) + rank of a center.
 
         ``ranks`` (rows of y,) int32, not negative. Centers whose value exceeds ``bound`` (n,)
-        float32, which is only read, may be left out.
+        float32 may be skipped.
         """
 
     def traverse(
-        self,
-        x: P,
-        head: torch.Tensor,
-        outside: int,
-        exact: torch.Tensor,
-        picks: torch.Tensor,
-        values: torch.Tensor,
+        self, x: P, head: Tensor, outside: int, exact: Tensor, picks: Tensor, values: Tensor
     ) -> int:
-        """Farthest-first in ``head`` (T,) int32, increasing, while no row outside can be next.
+        """Pick in ``head`` (T,) int32, increasing, while no row outside can be next.
 
-        ``exact`` (n,) float32 holds the smallest decision value of each head row to all centers
-        so far; it is updated for the head rows, and becomes -inf for those picked. The next pick
-        is the head row with the largest key (``heads.keys``), which must exceed ``outside``. Fills
-        ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, stops at their
-        end, and returns how many there are.
+        ``exact`` (n,) float32: the smallest decision value of each head row to all centers so far;
+        it is updated for the rows of the head, and set to -inf for those picked. The next pick is
+        the head row with the largest key (``heads.keys``), which must exceed ``outside``. Picks
+        fill ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, up to their
+        end. Returns how many there are.
         """

@@ -1,4 +1,4 @@
-"""Which samples are labeled: embeddings from outside the pool, or samples of the pool itself."""
+"""Which samples are labeled: rows from outside the pool, or samples of the pool itself."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from dynal_fast.ops.farthest_first.contract import Rows
 
 
 def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | None]:
-    """Check ``labeled``: its rows, or the (m,) int64 pool indices in the order given; or neither.
+    """Check ``labeled``; return its rows, or (m,) int64 pool indices in order, or neither.
 
-    One axis holds indices or a mask, and so do two axes of integers (m, 1), unless that is a row of
-    such a pool.
+    An array with one axis holds indices or a mask. So does one of integers (m, 1), unless the pool
+    itself has one dimension.
     """
     if labeled is None:
         return None, None
@@ -42,7 +42,7 @@ def _counts(array: Array) -> bool:
 
 
 def as_pool_indices(array: Any, n: int, name: str) -> torch.Tensor:
-    """Check indices (m,) of a pool of n samples, or a mask (n,): int64 on the CPU, in order."""
+    """Check indices (m,) into n samples, or a mask (n,); return int64 indices on the CPU."""
     array = as_array(array, name)
     if isinstance(array, torch.Tensor):
         check_addressable(name, array)

@@ -13,9 +13,9 @@ _HIDDEN: ContextVar[bool] = ContextVar("hidden", default=False)
 
 @contextmanager
 def hidden_bars() -> Iterator[None]:
-    """Hide the bars in the block that were not asked for: the caller has a bar of its own, or none.
+    """Hide bars in the block unless they are asked for: the caller has a bar of its own, or none.
 
-    It holds for whatever the block calls, such as a user's strategy.
+    This includes what the block calls, such as a user's strategy.
     """
     before = _HIDDEN.set(True)
     try:
@@ -25,7 +25,7 @@ def hidden_bars() -> Iterator[None]:
 
 
 class Progress:
-    """Counts on stderr: when asked to, or by default on a terminal."""
+    """A bar on stderr: where ``show`` says so, by default on a terminal."""
 
     def __init__(self, total: int, show: bool | None, what: str, unit: str) -> None:
         shown = sys.stderr.isatty() and not _HIDDEN.get() if show is None else show
@@ -43,5 +43,5 @@ class Progress:
         self._bar.close()
 
     def reach(self, done: int) -> None:
-        """Show that ``done`` units are done so far."""
+        """Show that ``done`` units are done."""
         self._bar.update(done - self._bar.n)

@@ -8,8 +8,8 @@ Two samples are compared by their *decision value*, one float32 number per pair:
   which float32 holds exactly, so that scaled duplicates are at distance 0, not at summation noise.
 
 Rounding once makes the value a property of the two samples and not of an order of summation: a
-float64 result that lies too close to the midpoint of two neighbours to tell is decided in exact
-rational arithmetic. The next pick is the sample with the largest minimum decision value to the
+float64 result that is too close to the midpoint of two float32 numbers is decided in exact rational
+arithmetic. The next pick is the sample with the largest minimum decision value to the
 labeled and the chosen ones, the lowest index among equals.
 
 The exponent e is that of `scale_exponent`, one for the pool and the labeled samples. A power of two
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 TILE_BYTES = 16 << 20
 COSINE_STEP = 2.0**-23
-Compare = Callable[[NDArray, NDArray, Fraction], int]  # how an exact value lies to a threshold
+Compare = Callable[[NDArray, NDArray, Fraction], int]  # sign of (exact value - threshold)
 
 
 def scale_exponent(largest: float, columns: int) -> int:
@@ -74,7 +74,7 @@ def nearer(
     y: NDArray[np.float64],
     compare: Compare,
 ) -> np.float32:
-    """Whichever of two neighbours is nearer to the exact value of (x, y), the even one on a tie."""
+    """The neighbour that is nearer to the exact value of (x, y), the even one on a tie."""
     middle = (Fraction(float(low)) + Fraction(float(high))) / 2
     side = compare(x, y, middle)
     if side == 0:
@@ -84,7 +84,7 @@ def nearer(
 
 
 def compare_euclidean(x: NDArray, y: NDArray, threshold: Fraction, unit: Fraction) -> int:
-    """The sign of (exact squared distance - threshold), which counts units."""
+    """The sign of (exact squared distance - threshold * unit)."""
     threshold *= unit
     pairs = zip(x.tolist(), y.tolist(), strict=True)
     exact = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in pairs)
@@ -102,7 +102,7 @@ def compare_cosine(x: NDArray, y: NDArray, threshold: Fraction) -> int:
 
 
 def tiles(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of so many rows that a float64 tile stays within ``TILE_BYTES``."""
+    """Slices of rows that take at most ``TILE_BYTES`` each in float64."""
     step = max(1, TILE_BYTES // (8 * max(columns, 1)))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 

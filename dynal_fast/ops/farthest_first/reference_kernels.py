@@ -1,15 +1,16 @@
-"""The primitives by their definition, in float64 on the CPU: what every device's must do."""
+"""The primitives by their definition, in float64 on the CPU: what those of every device must do."""
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Array, Rows
-from dynal_fast.ops.farthest_first.kernels import Groups, Points
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 
 
-class ReferenceKernels:
-    """See ``kernels.Kernels``. The bounds are as loose as a float32 matrix product's may be."""
+class ReferenceKernels(Kernels[Points]):
+    """Bounds are as loose as those of a float32 matrix product may be."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -35,13 +36,13 @@ class ReferenceKernels:
         return points._replace(norms=norms, exponent=exponent)
 
     def distances(
-        self, x: Points, rows: torch.Tensor, y: Points, centers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, x: Points, rows: Tensor, y: Points, centers: Tensor
+    ) -> tuple[Tensor, Tensor]:
         value = torch.stack([self.values(x, rows, y, int(center)) for center in centers], dim=1)
         scale = 1.0 if self.metric == "cosine" else x.norms[rows][:, None] + y.norms[centers]
         return (value - 1e-5 * scale).clamp(min=0), value + 1e-5 * scale
 
-    def bound(self, x: Points, y: Points, groups: Groups, bound: torch.Tensor) -> None:
+    def bound(self, x: Points, y: Points, groups: Groups, bound: Tensor) -> None:
         for rows, centers in blocks(groups):
             _, upper = self.distances(x, rows, y, centers)
             bound[rows] = torch.minimum(bound[rows], upper.amin(dim=1))
@@ -51,9 +52,9 @@ class ReferenceKernels:
         x: Points,
         y: Points,
         groups: Groups,
-        first: torch.Tensor | None,
-        bound: torch.Tensor,
-        exact: torch.Tensor,
+        first: Tensor | None,
+        bound: Tensor,
+        exact: Tensor,
     ) -> None:
         for rows, centers in blocks(groups):
             for position, center in enumerate(centers.tolist()):
@@ -61,13 +62,7 @@ class ReferenceKernels:
                 exact[at] = torch.minimum(exact[at], self.values(x, at, y, center))
 
     def assign(
-        self,
-        x: Points,
-        y: Points,
-        groups: Groups,
-        ranks: torch.Tensor,
-        bound: torch.Tensor,
-        keys: torch.Tensor,
+        self, x: Points, y: Points, groups: Groups, ranks: Tensor, bound: Tensor, keys: Tensor
     ) -> None:
         for rows, centers in blocks(groups):
             for center in centers.tolist():
@@ -76,13 +71,7 @@ class ReferenceKernels:
                 keys[rows] = torch.minimum(keys[rows], found)
 
     def traverse(
-        self,
-        x: Points,
-        head: torch.Tensor,
-        outside: int,
-        exact: torch.Tensor,
-        picks: torch.Tensor,
-        values: torch.Tensor,
+        self, x: Points, head: Tensor, outside: int, exact: Tensor, picks: Tensor, values: Tensor
     ) -> int:
         for count in range(len(picks)):
             order = heads.keys(exact[head], head)
@@ -94,7 +83,7 @@ class ReferenceKernels:
             exact[pick] = -torch.inf
         return len(picks)
 
-    def values(self, x: Points, rows: torch.Tensor, y: Points, center: int) -> torch.Tensor:
+    def values(self, x: Points, rows: Tensor, y: Points, center: int) -> Tensor:
         """Decision values (rows,) float32 to one row of ``y``."""
         selected = as_numpy(x.rows.array)[rows.numpy()]
         other = as_numpy(y.rows.array)[center]
@@ -102,7 +91,7 @@ class ReferenceKernels:
         return torch.from_numpy(values)
 
 
-def blocks(groups: Groups) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def blocks(groups: Groups) -> list[tuple[Tensor, Tensor]]:
     """The (rows, centers) of each group that has both."""
     starts = [
         torch.cat([ends.new_zeros(1), ends]) for ends in (groups.row_ends, groups.center_ends)

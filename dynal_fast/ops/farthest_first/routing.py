@@ -1,38 +1,35 @@
-"""The labeled set, compared with each pool row no further than the traversal needs.
+"""The labeled set, clustered, so that most pool rows are compared with little of it.
 
-It is clustered around some of its samples. Every pool row is compared with its few nearest
-clusters only, which gives an upper bound that discards most rows for good. Of the rows that reach
-a head with such a bound, a few clusters more turn many away. For the rest, the triangle
-inequality spares the clusters that cannot hold the nearest labeled sample.
+Every pool row is compared with the members of its few nearest clusters, which gives an upper bound
+that discards most rows for good. Rows that reach a head are compared with a few more clusters,
+which sends many of them back. For the rest, the triangle inequality excludes the clusters that
+cannot hold the nearest labeled sample.
 """
 
 import math
 from typing import Generic
 
 import torch
+from torch import Tensor
 
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 
-CLUSTERED_FROM = 512  # labeled samples from which clustering them pays
-# Measured at 150,000 x 512 with 25,000 labeled: few probes of large clusters win, on clustered and
-# on Gaussian features, by a few per cent each way.
+CLUSTERED_FROM = 512  # fewer labeled samples are one cluster
 PROBES = 2  # clusters that every row is compared with
 MORE_PROBES = 12  # clusters that a row is compared with when it first reaches a head
-TILE = 2**21  # distances to clusters that are held at once
+TILE = 2**21  # distances to centroids that are held at once
 MARGIN = 1e-6  # covers the float32 roundings of square roots, differences and products
 CHUNK = 2**16  # rows that are compared with their clusters in one call
-# A GPU takes so many times more at once: 130 MB of distances, and fewer calls, between which it
-# idles for some 50 microseconds.
-ON_GPU = 8
+ON_GPU = 8  # a GPU takes so many times more rows at once, for fewer calls
 
-# Values of ``applied``; from 0 on the row is exact for the labeled set and for so many picks.
+# Values of ``applied`` before a row is exact for the labeled set; then the number of picks applied.
 ROUTED, PROBED = -2, -1
 
 
 class Centers(Generic[P]):
-    """Clustered samples to which distances are sought: the labeled ones of one traversal."""
+    """Samples in clusters: the labeled ones of a traversal, or the centers of an assignment."""
 
-    def __init__(self, kernels: Kernels[P], pool: P, points: P, members: torch.Tensor) -> None:
+    def __init__(self, kernels: Kernels[P], pool: P, points: P, members: Tensor) -> None:
         device = members.device
         self.kernels, self.pool = kernels, pool
         self.points, self.members = points, members  # rows of points (m,) int32
@@ -46,7 +43,7 @@ class Centers(Generic[P]):
             self.cluster()
 
     def cluster(self) -> None:
-        """Assign each labeled sample to the nearest of a random few, and sort by cluster."""
+        """Choose random members as centroids, and sort all members by their nearest one."""
         generator = torch.Generator().manual_seed(0)
         chosen = torch.randperm(self.size, generator=generator)[: self.clusters]
         self.centroids = self.members[chosen.to(self.members.device)]
@@ -61,7 +58,7 @@ class Centers(Generic[P]):
         self.counts = torch.bincount(assignment, minlength=self.clusters)
         self.radius = radius * (1 + MARGIN)
 
-    def route(self, candidates: torch.Tensor, bound: torch.Tensor, applied: torch.Tensor) -> None:
+    def route(self, candidates: Tensor, bound: Tensor, applied: Tensor) -> None:
         """Bound every candidate by its nearest clusters."""
         if self.size == 0:
             return
@@ -69,21 +66,19 @@ class Centers(Generic[P]):
         for chunk in candidates.split(self.chunk):
             self.probe(chunk, bound, min(PROBES, self.clusters))
 
-    def seed(
-        self, rows: torch.Tensor, bound: torch.Tensor, exact: torch.Tensor, applied: torch.Tensor
-    ) -> None:
-        """Take each of ``rows`` that is not exact yet one step further."""
+    def promote(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
+        """Take each of ``rows`` one step on: from routed to probed, from probed to exact."""
         if self.size == 0:
             return
         for step in rows.split(self.tile):
             progress = applied[step]
-            self.compare(step[progress == PROBED], bound, exact, applied)
+            self.make_exact(step[progress == PROBED], bound, exact, applied)
             routed = step[progress == ROUTED]
             if len(routed):
                 self.probe(routed, bound, min(PROBES + MORE_PROBES, self.clusters))
                 applied[routed] = PROBED
 
-    def probe(self, rows: torch.Tensor, bound: torch.Tensor, probes: int) -> None:
+    def probe(self, rows: Tensor, bound: Tensor, probes: int) -> None:
         """Bound ``rows`` by the members of their ``probes`` nearest clusters."""
         if self.clusters == 1:
             self.kernels.bound(self.pool, self.points, Groups.one(rows, self.members), bound)
@@ -96,10 +91,8 @@ class Centers(Generic[P]):
         groups = self.groups(rows[order // probes], cluster)
         self.kernels.bound(self.pool, self.points, groups, bound)
 
-    def compare(
-        self, rows: torch.Tensor, bound: torch.Tensor, exact: torch.Tensor, applied: torch.Tensor
-    ) -> None:
-        """Make ``rows`` exact with respect to the whole labeled set, no pick applied yet."""
+    def make_exact(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
+        """Make ``rows`` exact for the whole labeled set; no pick is applied yet."""
         if len(rows) == 0:
             return
         if self.size:
@@ -108,24 +101,22 @@ class Centers(Generic[P]):
             bound[rows] = exact[rows]
         applied[rows] = 0
 
-    def assign(
-        self, rows: torch.Tensor, ranks: torch.Tensor, bound: torch.Tensor, keys: torch.Tensor
-    ) -> None:
+    def assign(self, rows: Tensor, ranks: Tensor, bound: Tensor, keys: Tensor) -> None:
         """Lower the ``keys`` of rows to those of their nearest members (see ``Kernels.assign``)."""
         if self.clusters > PROBES:
             self.probe(rows, bound, PROBES)
         groups = self.reaching(rows, bound)
         self.kernels.assign(self.pool, self.points, groups, ranks, bound, keys)
 
-    def reaching(self, rows: torch.Tensor, bound: torch.Tensor) -> Groups:
-        """``rows`` with the clusters that may hold members within their ``bound``."""
+    def reaching(self, rows: Tensor, bound: Tensor) -> Groups:
+        """Group ``rows`` with the clusters that may have members within their ``bound``."""
         lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
         gap = lower.sqrt() * (1 - MARGIN) - self.radius
         reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)
         cluster, at = (gap <= reach[:, None]).t().nonzero(as_tuple=True)
         return self.groups(rows[at], cluster)
 
-    def groups(self, rows: torch.Tensor, cluster: torch.Tensor) -> Groups:
-        """One group per cluster, of the ``rows`` given with a sorted cluster number each."""
+    def groups(self, rows: Tensor, cluster: Tensor) -> Groups:
+        """One group per cluster; ``cluster`` holds the number of each row's cluster, sorted."""
         counts = torch.bincount(cluster, minlength=self.clusters)
         return Groups(rows, counts.cumsum(0).cpu(), self.members, self.counts.cumsum(0).cpu())

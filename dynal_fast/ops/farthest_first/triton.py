@@ -1,22 +1,22 @@
-"""The primitives of the exact algorithm on GPUs, as Triton kernels.
+"""The primitives in Triton: the filter discards, `triton_exact` decides, `triton_traverse` picks.
 
-``triton_filter.py`` discards, ``triton_exact.py`` decides, ``triton_traverse.py`` picks. Nothing
-here waits for the device except ``points`` (once, for bad rows), ``refresh`` and ``traverse``
-(once each, for their counts).
+The host waits for the device once in each of ``points`` (for bad rows), ``refresh`` and
+``traverse`` (for their counts), nowhere else.
 """
 
 import struct
 import warnings
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import triton.language as tl
+from torch import Tensor
 
 from dynal_fast.ops.farthest_first import contract, reference
 from dynal_fast.ops.farthest_first.contract import Rows
-from dynal_fast.ops.farthest_first.kernels import Groups
+from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
 from dynal_fast.ops.farthest_first.triton_exact import decide_pairs, decide_tiles
 from dynal_fast.ops.farthest_first.triton_filter import (
     BOUND,
@@ -26,42 +26,38 @@ from dynal_fast.ops.farthest_first.triton_filter import (
     measure,
 )
 from dynal_fast.ops.farthest_first.triton_traverse import traverse
+from dynal_fast.ops.farthest_first.triton_work import cut, upper_tiles
 from dynal_fast.ops.launch import interpreted, launch
 
-# Rows in a head. Counted: a head costs the host some 70 launches and 5 waits, about 1 ms, and its
-# block 35 us at 2,048, 0.3 ms at 4,096; a pick 0.35 us at 1,024, 1 us at 4,096. With 1,024, 2,048
-# or 4,096 rows, 150,000 x 512 clustered features take 11, 6 or 4 heads for 25,000 labeled and k =
-# 4,000, some 15, 11 or 12 ms with routing; one start and k = 15,000 take 420, 220 or 110 heads,
-# some 430, 240 or 160 ms, beside 1.4 s of a matrix-vector product and six small kernels a pick.
-HEAD = 4096
-SMALLEST_BLOCK = 1024  # smaller heads take its kernel too: each size would be compiled for itself
-# Rows and centers of a block of the filter, and its warps.
+HEAD = 4096  # rows in a head (README.md)
+SMALLEST_BLOCK = 1024  # smaller heads take its kernel, as each size is compiled separately
+# Of the filter: rows and centers of a tile, warps.
 FILTER_TILE = {
     BOUND.value: (128, 128, 8),
     DISTANCES.value: (128, 64, 8),
     COLLECT.value: (64, 64, 8),
 }
 SMALL_TILE = (64, 64, 8)
-EXACT_TILE = (32, 32)  # and of exact decision values
-PAIRS = 1 << 20  # pairs that one refresh lists; if there are more, it decides all
-UNDECIDED = 4096  # pairs that rational arithmetic is expected to settle at most
+EXACT_TILE = (32, 32)  # of `decide_tiles`: rows and centers
+PAIRS = 1 << 20  # of one refresh; if more are left, it decides all pairs of its groups
+UNDECIDED = 4096  # room for pairs that the host settles; more is made where it is needed
 
 
 class TritonPoints(NamedTuple):
     """Embeddings on the device, with what the kernels need to know of each row."""
 
     rows: Rows  # (n, d)
-    array: torch.Tensor  # (n, d): the same
-    norms: torch.Tensor  # (n,) float32: squared norms; cosine: inverse norms
-    tails: torch.Tensor  # (n,) float32: what the matrix units may cut off of a row
-    grains: torch.Tensor  # (n,) float32: a power of two that divides every element
+    array: Tensor  # (n, d): the same
+    norms: Tensor  # (n,) float32: squared norms; cosine: inverse norms
+    tails: Tensor  # (n,) float32: the norm of what the matrix units may cut off of a row
+    grains: Tensor  # (n,) float32: a power of two that divides every element
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
     filter_exponent: int = 0  # the filter multiplies rows by two to the power of this
 
 
-class TritonKernels:
-    """See ``kernels.Kernels``. Under ``TRITON_INTERPRET=1`` it takes tensors on the CPU."""
+class TritonKernels(Kernels[TritonPoints]):
+    """On a GPU; under ``TRITON_INTERPRET=1`` on the CPU, slowly."""
 
     def __init__(self, metric: str) -> None:
         self.cosine = metric == "cosine"
@@ -72,7 +68,7 @@ class TritonKernels:
         contract.check_contiguous(rows, name)
         array = rows.array
         if isinstance(array, np.ndarray):
-            with warnings.catch_warnings():  # of arrays that are read only, as this only reads
+            with warnings.catch_warnings():  # about read-only arrays: nothing is written
                 warnings.simplefilter("ignore")
                 array = torch.from_numpy(array)
         measured, found = self.measure(array, rows.stride)
@@ -83,7 +79,7 @@ class TritonKernels:
         return TritonPoints(rows, array, norms, tails, grains, float_of(largest))
 
     def scaled(self, points: TritonPoints, exponent: int) -> TritonPoints:
-        # A filter in float32 needs scaled rows only where their squared norms come near its ends.
+        # The filter needs scaled rows only where squared norms come near the ends of float32.
         filtered = 0 if 0 <= exponent <= 90 else exponent
         if points.filter_exponent != filtered:
             measured, _ = self.measure(points.array, points.rows.stride, filtered)
@@ -91,12 +87,10 @@ class TritonKernels:
             points = points._replace(norms=norms, tails=tails, filter_exponent=filtered)
         return points._replace(exponent=0 if self.cosine else exponent)
 
-    def measure(
-        self, array: torch.Tensor, stride: int, exponent: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Norms, tails and grains (3, n) of ``array`` (n, d) times 2^exponent, and two int64.
+    def measure(self, array: Tensor, stride: int, exponent: int = 0) -> tuple[Tensor, Tensor]:
+        """Measure ``array`` (n, d) times 2^exponent: norms, tails and grains (3, n), and ``found``.
 
-        They are the first bad row or n, and the bits of the largest magnitude as float64.
+        ``found`` (2,) int64: the first bad row, or n; the bits of the largest magnitude, a float64.
         """
         n, d = array.shape
         measured = torch.empty((3, n), dtype=torch.float32, device=array.device)
@@ -111,14 +105,14 @@ class TritonKernels:
         return measured, found
 
     def distances(
-        self, x: TritonPoints, rows: torch.Tensor, y: TritonPoints, centers: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, x: TritonPoints, rows: Tensor, y: TritonPoints, centers: Tensor
+    ) -> tuple[Tensor, Tensor]:
         shape = (len(rows), len(centers))
         lower, upper = torch.empty(2, *shape, dtype=torch.float32, device=rows.device)
         self._compare(x, y, Groups.one(rows, centers), DISTANCES.value, lower=lower, upper=upper)
         return lower, upper
 
-    def bound(self, x: TritonPoints, y: TritonPoints, groups: Groups, bound: torch.Tensor) -> None:
+    def bound(self, x: TritonPoints, y: TritonPoints, groups: Groups, bound: Tensor) -> None:
         self._compare(x, y, groups, BOUND.value, bound=bound)
 
     def refresh(
@@ -126,9 +120,9 @@ class TritonKernels:
         x: TritonPoints,
         y: TritonPoints,
         groups: Groups,
-        first: torch.Tensor | None,
-        bound: torch.Tensor,
-        exact: torch.Tensor,
+        first: Tensor | None,
+        bound: Tensor,
+        exact: Tensor,
     ) -> None:
         reach = torch.minimum(bound, exact)
         for row, center in self._decide_within(x, y, groups, reach, first=first, exact=exact):
@@ -139,9 +133,9 @@ class TritonKernels:
         x: TritonPoints,
         y: TritonPoints,
         groups: Groups,
-        ranks: torch.Tensor,
-        bound: torch.Tensor,
-        keys: torch.Tensor,
+        ranks: Tensor,
+        bound: Tensor,
+        keys: Tensor,
     ) -> None:
         reach = bound.clone()
         for row, center in self._decide_within(x, y, groups, reach, ranks=ranks, keys=keys):
@@ -154,16 +148,16 @@ class TritonKernels:
         x: TritonPoints,
         y: TritonPoints,
         groups: Groups,
-        reach: torch.Tensor,
+        reach: Tensor,
         *,
-        first: torch.Tensor | None = None,
-        exact: torch.Tensor | None = None,
-        ranks: torch.Tensor | None = None,
-        keys: torch.Tensor | None = None,
+        first: Tensor | None = None,
+        exact: Tensor | None = None,
+        ranks: Tensor | None = None,
+        keys: Tensor | None = None,
     ) -> list[list[int]]:
-        """Decide pairs that may lie within ``reach``, into ``exact`` or ``keys``: those left open.
+        """Decide the pairs within ``reach``, into ``exact`` or ``keys``; return those left open.
 
-        ``reach`` (n,) float32 is lowered to the upper bounds of the filter.
+        ``reach`` (n,) float32 is lowered to the upper bounds of the filter first.
         """
         device, capacity = reach.device, UNDECIDED
         self._compare(x, y, groups, BOUND.value, bound=reach)
@@ -209,11 +203,11 @@ class TritonKernels:
     def traverse(
         self,
         x: TritonPoints,
-        head: torch.Tensor,
+        head: Tensor,
         outside: int,
-        exact: torch.Tensor,
-        picks: torch.Tensor,
-        values: torch.Tensor,
+        exact: Tensor,
+        picks: Tensor,
+        values: Tensor,
     ) -> int:
         size = len(head)
         head = head.sort().values
@@ -258,19 +252,19 @@ class TritonKernels:
         groups: Groups,
         mode: int,
         *,
-        bound: torch.Tensor | None = None,
-        first: torch.Tensor | None = None,
-        lower: torch.Tensor | None = None,
-        upper: torch.Tensor | None = None,
-        found: torch.Tensor | None = None,
-        pairs: torch.Tensor | tuple[None, None] = (None, None),
+        bound: Tensor | None = None,
+        first: Tensor | None = None,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+        found: Tensor | None = None,
+        pairs: Tensor | tuple[None, None] = (None, None),
     ) -> None:
         depth = 64 if x.array.element_size() == y.array.element_size() == 2 else 32
         raised = 0 if self.cosine else x.exponent - x.filter_exponent
         aligned = _aligned(x, y, depth)
-        scaled = x.filter_exponent != 0  # takes registers that a large tile has not left
+        scaled = x.filter_exponent != 0  # needs registers that a large tile leaves no room for
         rows, columns, warps = FILTER_TILE[mode] if aligned and not scaled else SMALL_TILE
-        work = _work(groups, rows, columns, 2 * _processors(x.array.device))
+        work = cut(groups, rows, columns, 2 * _processors(x.array.device))
         if len(work) == 0:
             return
         launch(
@@ -316,20 +310,20 @@ class TritonKernels:
         y: TritonPoints,
         groups: Groups,
         *,
-        exact: torch.Tensor | None = None,
-        block: torch.Tensor | None = None,
-        ranks: torch.Tensor | None = None,
-        keys: torch.Tensor | None = None,
+        exact: Tensor | None = None,
+        block: Tensor | None = None,
+        ranks: Tensor | None = None,
+        keys: Tensor | None = None,
         capacity: int = UNDECIDED,
         wait: bool = True,
-    ) -> tuple[torch.Tensor, int]:
-        """Decide every pair, into ``exact``, ``keys`` or ``block``: those open, and how many."""
+    ) -> tuple[Tensor, int]:
+        """Decide every pair, into ``exact``, ``keys`` or ``block``; return the open ones."""
         device = x.array.device
         rows, columns = EXACT_TILE
         if block is None:
-            work = _work(groups, rows, columns, None).to(device, non_blocking=True)
+            work = cut(groups, rows, columns, None).to(device, non_blocking=True)
         else:
-            work = _upper_tiles(len(groups.rows), device)
+            work = upper_tiles(len(groups.rows), EXACT_TILE, device)
         undecided = torch.zeros((1 + capacity, 2), dtype=torch.int32, device=device)
         origin = groups.centers[y.norms[groups.centers].argmin(0, keepdim=True)]
         launch(
@@ -378,7 +372,7 @@ def float_of(bits: int) -> float:
 
 
 def _operand(dtype: torch.dtype, other: torch.dtype) -> tl.dtype:
-    """What the matrix units take; the interpreter has no bfloat16 arithmetic."""
+    """The dtype of operands on the matrix units; the interpreter has no bfloat16 arithmetic."""
     if dtype == other == torch.float16:
         return tl.float16
     if dtype == other == torch.bfloat16 and not interpreted(compare):
@@ -397,43 +391,3 @@ def _processors(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).multi_processor_count
     return 1
-
-
-@lru_cache(maxsize=2)  # most heads of a traversal are of one size; the host needs 1 ms for one
-def _upper_tiles(size: int, device: torch.device) -> torch.Tensor:
-    """The work that decides a symmetric block: its tiles on and above the diagonal."""
-    rows = torch.arange(size)
-    work = _work(Groups.one(rows, rows), *EXACT_TILE, None)
-    return work[work[:, 3] > work[:, 0]].to(device)
-
-
-def _work(groups: Groups, rows: int, columns: int, programs: int | None) -> torch.Tensor:
-    """Slices of rows and of centers (programs, 4) int32 that cover every group.
-
-    A program takes ``rows`` rows and so many times ``columns`` centers that there are about as
-    many programs as asked for, or one per tile of rows if that is more; with ``None``, once.
-    """
-    row_ends, center_ends = groups.row_ends.numpy(), groups.center_ends.numpy()
-    row_starts = np.concatenate([[0], row_ends[:-1]])
-    center_starts = np.concatenate([[0], center_ends[:-1]])
-    row_tiles = -(-(row_ends - row_starts) // rows)
-    center_tiles = -(-(center_ends - center_starts) // columns)
-    row_tiles[center_tiles == 0] = 0
-    splits = center_tiles if programs is None else -(-programs // max(int(row_tiles.sum()), 1))
-    run = -(-center_tiles // np.maximum(splits, 1)) * columns  # centers of one program
-    runs = -(-(center_ends - center_starts) // np.maximum(run, 1))
-    count = row_tiles * runs
-    group = np.repeat(np.arange(len(count)), count)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(count) - count, count)
-    row = row_starts[group] + place // runs[group] * rows
-    center = center_starts[group] + place % runs[group] * run[group]
-    work = np.stack(
-        [
-            row,
-            np.minimum(row + rows, row_ends[group]),
-            center,
-            np.minimum(center + run[group], center_ends[group]),
-        ],
-        axis=1,
-    )
-    return torch.from_numpy(work.astype(np.int32))

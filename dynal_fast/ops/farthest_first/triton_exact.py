@@ -1,22 +1,12 @@
-"""Triton: what decides. Decision values of ``reference.py``, rounded once from the exact distance.
+"""Triton: what decides. Decision values as ``reference.py`` defines them, in float64.
 
-Differences, squares and sums are taken in float64. Where the result lies so near the midpoint of
-two neighbouring float32 numbers that its rounding error could matter (about one pair in 10^5 at d
-= 512), that pair alone is summed again in double-double arithmetic (two-sum, and Dekker's product,
-which needs no fused operation: these kernels are compiled with contraction off). Ties are known to
-be ties by the ``grain`` of the rows: where all elements are multiples of g and the squared
-distance is below 2^53 g^2, float64 itself is exact, as on integers, pixels and lattices. What even
-2^-100 leaves open goes to ``undecided`` and is settled in rational arithmetic by the caller.
+A pair whose float64 result is too close to the midpoint of two float32 numbers is settled in
+double-double arithmetic (`triton_settle`); what that leaves open goes to ``undecided``, for the
+host. Ties are recognised by the ``grain`` of the rows. ``README.md`` derives the bounds.
 
-Vectors are views that start anywhere, so no kernel is compiled for their alignment, and none for
-sizes that change during a traversal: each would be compiled again in the middle of one. Only the
-embeddings and their strides are specialised: their rows are read 16 bytes at a time.
-
-**The floor.** ``decide_pairs``: one pair reads 2 d elements, 4 KB for d = 512 in float32: 10,000
-pairs are 41 MB, some 15 us. ``decide_tiles``: float64 matrix units (67 TFLOP/s on an H200): T =
-2,048 head rows are 4.3 GFLOP at d = 512, half of them spared by symmetry: 35 us. Rows are moved to
-the one of smallest norm first, so that a common offset costs no precision: with ``s = |x - o|^2 +
-|y - o|^2`` the error of the float64 sums is below (d + 8) 2^-52 s.
+Triton must not compile these kernels again for the alignment of a vector, which is a view that may
+start anywhere, or for sizes that change during a traversal. Only the embeddings and their strides
+are specialised, as rows are read 16 bytes at a time.
 """
 
 import triton
@@ -29,7 +19,7 @@ NONE = tl.constexpr(2147483647)
 
 @triton.jit
 def round_both(value, slack, COSINE: tl.constexpr):
-    """The decision values of value - slack and value + slack."""
+    """Return ``value - slack`` and ``value + slack``, each rounded to a decision value."""
     if COSINE:
         low = tl.floor(tl.maximum(value - slack, 0.0) * 8388608.0 + 0.5) * 1.1920928955078125e-07
         high = tl.floor(tl.maximum(value + slack, 0.0) * 8388608.0 + 0.5) * 1.1920928955078125e-07
@@ -40,7 +30,7 @@ def round_both(value, slack, COSINE: tl.constexpr):
 
 @triton.jit
 def report(undecided, capacity, row, center):
-    """Add an open pair to the list (1 + capacity, 2) int32, which starts with its length."""
+    """Append an open pair to the list (1 + capacity, 2) int32, whose first entry is its length."""
     slot = tl.atomic_add(undecided, 1)
     if slot < capacity:
         tl.store(undecided + 2 + 2 * slot, row)
@@ -68,13 +58,13 @@ def decide_pairs(
     y_grains,  # (m,) float32
     pair_rows,  # (capacity,) int32
     pair_centers,  # (capacity,) int32
-    found,  # (1,) int32: how many of them there are
+    found,  # (1,) int32: how many pairs there are
     capacity,
-    exact,  # (n,) float32 bits, lowered to the decision values
+    exact,  # (n,) float32 as int32 bits, lowered to the decision values
     undecided,  # (1 + undecided_capacity, 2) int32
     undecided_capacity,
     d,
-    scale,  # its square multiplies squared distances
+    scale,  # squared distances are multiplied by its square
     ranks,  # (m,) int32 or None
     keys,  # (n,) int64 or None: instead of `exact`, (bits of the value << 32) + rank
     COSINE: tl.constexpr,
@@ -137,7 +127,7 @@ def decide_pairs(
 
 @triton.jit
 def tile_of_rows(x, stride, row, origin, column, d, COSINE: tl.constexpr):
-    """Columns of rows in float64, 0 beyond the last, relative to ``origin`` unless COSINE."""
+    """Load columns of rows as float64, 0 beyond the last; minus ``origin`` unless COSINE."""
     value = tl.load(x + row[:, None] * stride + column[None, :], (column < d)[None, :], 0)
     value = value.to(tl.float64)
     if not COSINE:
@@ -168,15 +158,15 @@ def decide_tiles(
     y_stride,
     y_grains,  # (m,) float32
     centers,  # (C,) int32
-    work,  # (programs, 4) int32: up to BM rows and up to BN centers of each program
-    origin,  # (1,) int32: the row of y that is moved to zero
-    exact,  # (n,) float32 bits, lowered to the decision values
+    work,  # (programs, 4) int32: slices of up to BM rows and up to BN centers
+    origin,  # (1,) int32: the row of y that is subtracted from all rows
+    exact,  # (n,) float32 as int32 bits, lowered to the decision values
     block,  # (R, R) float32: with STORE, rows and centers are the same
     size,  # R
     undecided,  # (1 + undecided_capacity, 2) int32
     undecided_capacity,
     d,
-    scale,  # its square multiplies squared distances
+    scale,  # squared distances are multiplied by its square
     ranks,  # (m,) int32 or None
     keys,  # (n,) int64 or None: instead of `exact`, (bits of the value << 32) + rank
     STORE: tl.constexpr,
@@ -219,7 +209,7 @@ def decide_tiles(
         doubt = tl.where(certain, 0.0, slack * total)
         value = (total - 2 * dots) * scale * scale
         low, high = round_both(value, doubt * scale * scale, COSINE)
-    if STORE:  # a row is no neighbour of itself
+    if STORE:  # the distance of a row to itself
         same = row[:, None] == center[None, :]
         low, high = tl.where(same, 0.0, low), tl.where(same, 0.0, high)
     kept = inside[:, None] & there[None, :]

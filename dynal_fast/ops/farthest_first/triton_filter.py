@@ -1,27 +1,8 @@
 """Triton: what may be discarded. Proven bounds of decision values from the matrix units.
 
-**The bound.** The matrix units see x' and y': the rows as given for float16 and bfloat16, rounded
-or cut to tf32 (10 mantissa bits) for float32, and to float32 before that for float64. With the
-residual norms ``r = |x - x'|`` (``tail``, measured once per row) Cauchy-Schwarz gives ``|x.y -
-x'.y'| <= r_x |y| + |x'| r_y``. Rounding to nearest is nowhere farther from x than cutting the bits
-off, so the tail that is measured, with bits cut off, holds for hardware of either kind, and for
-the interpreter, which keeps all bits. The units add products in float32 with a few bits less than
-IEEE arithmetic at worst: each addition is granted 2^-22 of the sum of magnitudes, at most ``|x||y|
-<= (|x|^2 + |y|^2) / 2``. With ``s = |x|^2 + |y|^2``:
-
-    | |x - y|^2 - (s - 2 x'.y') | <= 2 (r_x |y| + |x| r_y) + (d + 16) 2^-22 s + (d + 16) 2^-124
-
-where 16 covers the float32 roundings of norms and sums, and the last term products that underflow.
-Rows whose squared norms come near the ends of float32 are multiplied by a power of two first.
-Cosine divides by |x||y|: ``r_x / |x| + r_y / |y| + (d + 64) 2^-21``, its rounding to 2^-23
-included; rows shorter than 2^-50 are granted everything. For float32 rows the whole is about
-1.6e-3 s / 2.
-
-**The floor.** A block of R rows and C centers takes 2 R C d operations and reads R d and C d
-elements; nothing of size R x C is written, except by ``distances``. On an H200 (about 400 TFLOP/s
-of tf32, 790 of bf16), d = 512: routing 150,000 rows to 316 clusters of 25,000 labelled samples, 4
-probes each, is 49 + 80 GFLOP, 0.3 ms; comparing everything with everything would be 3.8 TFLOP, 10
-ms. Measuring reads the pool once: 307 MB, 75 us.
+The units see rows in float16, bfloat16 or tf32. What they cut off of a row is measured once, as
+its ``tail``, and widens the bounds, which ``README.md`` derives. Nothing of size rows x centers is
+written, except by ``DISTANCES``.
 """
 
 import triton
@@ -59,7 +40,7 @@ def measure(
     tails,  # (n,) float32: |x - x'|; cosine: |x - x'| / |x|
     grains,  # (n,) float32: every element is an integer times this power of two, or 0
     found,  # (2,) int64: the first row that cannot be compared, the bits of the largest magnitude
-    scale,  # what rows are multiplied by before all this
+    scale,  # rows are multiplied by this first
     COSINE: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
@@ -88,7 +69,7 @@ def measure(
     none = tl.zeros((BM,), tl.int32)
     tl.atomic_min(found + none, row.to(tl.int64), mask=inside & unusable)
     tl.atomic_max(found + 1, tl.max(tl.where(inside, largest, 0), 0))
-    # Up by 2^-20 for the rounding of all this, and what hardware may flush to zero.
+    # Rounded up by 2^-20 for its own rounding errors, and by what hardware may flush to zero.
     length = tl.sqrt(squares)
     tail = tl.sqrt(residues) * (1 + 9.5367431640625e-07) + d * 1.1754943508222875e-38
     if COSINE:
@@ -105,7 +86,7 @@ def measure(
 
 @triton.jit
 def operand(value, scale, OPERAND: tl.constexpr, SCALED: tl.constexpr):
-    """What the matrix units see of elements."""
+    """Elements as the matrix units see them."""
     if SCALED:
         if value.dtype != tl.float64:
             value = value.to(tl.float32)
@@ -144,11 +125,11 @@ def compare(
     y_tails,  # (m,) float32
     centers,  # (C,) int32
     work,  # (programs, 4) int32: the slice of rows and the slice of centers of each program
-    first,  # (R,) int32 or None: COLLECT leaves out the centers before this position
+    first,  # (R,) int32 or None: COLLECT skips the centers before this position
     d,
-    scale,  # what rows are multiplied by, with SCALED; norms and tails are those of such rows
-    raised,  # what distances are multiplied by, twice
-    bound,  # (n,) float32 bits
+    scale,  # with SCALED, rows are multiplied by this; norms and tails are of the product
+    raised,  # distances are multiplied by its square
+    bound,  # (n,) float32 as int32 bits
     lower_out,  # (R, C) float32
     upper_out,  # (R, C) float32
     columns,  # C
@@ -224,8 +205,8 @@ def compare(
                 kept = kept & (lower <= reach[:, None])
                 if first is not None:
                     kept = kept & (place[None, :] >= since[:, None])
-                # Masks, no branch: warps may see different counts. More than `capacity` is told
-                # from `capacity`, and the count cannot overflow.
+                # Masks and no branch, as warps may read different counts. Once `found` exceeds
+                # `capacity` nothing is added, so that it cannot overflow.
                 limit = tl.where(tl.load(found) <= capacity, center_end, 0)
                 kept = kept & (place < limit)[None, :]
                 zeros = tl.zeros((BM, BN), tl.int32)

@@ -1,7 +1,8 @@
 """Triton: one pair of rows in double-double arithmetic, for `triton_exact`.
 
-A number is an unevaluated sum of two float64 numbers, value and error. The kernels are compiled
-with contraction off, so that rounding errors are what two-sum and Dekker's product say.
+A double-double number is an unevaluated sum of two float64 numbers, value and error. Two-sum and
+Dekker's product are exact only if nothing is contracted to a fused multiply-add, so these kernels
+are compiled with contraction off.
 """
 
 import triton
@@ -10,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def two_sum(a, b):
-    """The float64 sum and its rounding error, exactly."""
+    """Return the float64 sum and its exact rounding error."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
@@ -18,7 +19,7 @@ def two_sum(a, b):
 
 @triton.jit
 def split(a):
-    """Two halves of 26 bits whose sum is the float64."""
+    """Return two halves of 26 bits that add up to the float64."""
     scaled = 134217728.0 * a + a
     high = scaled - (scaled - a)
     return high, a - high
@@ -26,7 +27,7 @@ def split(a):
 
 @triton.jit
 def two_product(a, b):
-    """The float64 product and its rounding error, exactly where nothing underflows."""
+    """Return the float64 product and its rounding error, exact unless something underflows."""
     product = a * b
     a_high, a_low = split(a)
     b_high, b_low = split(b)
@@ -36,9 +37,9 @@ def two_product(a, b):
 
 @triton.jit
 def fold(total, error):
-    """The sum of up to 128 unevaluated sums, as one.
+    """Return the sum of up to 128 double-double numbers.
 
-    The totals are cut in slices on common grids, coarse enough that each slice adds up exactly.
+    The totals are cut into slices on common grids, coarse enough for each slice to add up exactly.
     """
     largest = tl.max(tl.abs(total), 0)
     power = (largest.to(tl.int64, bitcast=True) & 0x7FF0000000000000).to(tl.float64, bitcast=True)
@@ -53,7 +54,7 @@ def fold(total, error):
 
 @triton.jit
 def add_product(total, error, a, b):
-    """Add a product to an unevaluated sum."""
+    """Return a double-double number plus the product of two float64 numbers."""
     product, rest = two_product(a, b)
     total, carry = two_sum(total, product)
     return total, error + (carry + rest)
@@ -61,14 +62,14 @@ def add_product(total, error, a, b):
 
 @triton.jit
 def long_product(a, a_error, b, b_error):
-    """The product of two unevaluated sums."""
+    """Return the product of two double-double numbers."""
     product, rest = two_product(a, b)
     return product, rest + (a * b_error + a_error * b)
 
 
 @triton.jit
 def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
-    """The squared distance of two rows, rounded once to float32, and whether that is certain."""
+    """Return the squared distance of two rows, rounded once to float32, and whether it is open."""
     total, error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
     for k in range(0, d, BK):
         column = k + tl.arange(0, BK)
@@ -96,7 +97,7 @@ def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
 
 @triton.jit
 def cosine_excess(dot, dot_error, scale, scale_error, limit):
-    """The sign and size of (limit - similarity), in squares: no square root."""
+    """Return ``limit - similarity`` with both sides squared and signed, to need no square root."""
     sign = tl.where(dot < 0, -1, 1)
     square, square_error = long_product(dot, dot_error, sign * dot, sign * dot_error)
     other, other_error = long_product(scale, scale_error, limit * tl.abs(limit), 0 * limit)
@@ -105,7 +106,7 @@ def cosine_excess(dot, dot_error, scale, scale_error, limit):
 
 @triton.jit
 def settle_cosine(x, y, d, BK: tl.constexpr):
-    """The cosine distance of two rows, rounded once to 2^-23, and whether that is certain."""
+    """Return the cosine distance of two rows, rounded once to 2^-23, and whether it is open."""
     dot, dot_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
     own, own_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
     other, other_error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
@@ -136,7 +137,7 @@ def settle_cosine(x, y, d, BK: tl.constexpr):
 
 @triton.jit
 def settle(x, y, d, grain, scale, COSINE: tl.constexpr):
-    """The decision value of two rows, and whether it is still open."""
+    """Return the decision value of two rows, and whether it is still open."""
     if COSINE:
         value, open_ = settle_cosine(x, y, d, 128)
     else:

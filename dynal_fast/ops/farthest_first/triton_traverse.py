@@ -1,13 +1,8 @@
 """Triton: the traversal inside a head, in one program without the host.
 
 Each thread holds the minima of a few head rows in registers. A pick takes two reductions, the
-largest minimum and the lowest position that has it (positions go by row number, so the lowest
-index wins ties), and one row of the block of decision values.
-
-**The floor.** A pick is a chain of latencies: the row comes from the L2 cache (4 bytes x T; some
-300 cycles), one pass over the registers, and two reductions (within a warp one ``redux``
-instruction each). At T = 1,024 in one warp about 600 cycles, 0.35 us at 1.7 GHz; 4,000 picks 1.4
-ms.
+largest minimum and the lowest position that has it (positions are ordered by row number, so the
+lowest index wins ties), and one row of the block of decision values.
 """
 
 import triton
@@ -27,7 +22,7 @@ def traverse(
     picks,  # (limit,) int32
     values,  # (limit,) float32
     limit,
-    undecided,  # (1,) int32: unless this is 0 the block is not complete, and nothing happens
+    undecided,  # (1,) int32: unless it is 0 the block is incomplete, and nothing is picked
     count_out,  # (1,) int32
     BT: tl.constexpr,
 ):

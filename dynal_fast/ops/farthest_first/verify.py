@@ -1,4 +1,4 @@
-"""A certificate for a finished traversal, in float64 matrix products: fast enough at full size."""
+"""A certificate for a finished traversal: one pass of float64 matrix products over the pool."""
 
 import math
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ def verify_traversal(
         return Certificate(False, steps, math.inf, steps, 0, math.inf)
 
     space = _Float64(rows, metric, picks, centers)
-    # The step at which a row is picked, and its distances are final; labeled rows: never.
+    # The step at which a row is picked: later distances do not matter. Labeled rows: before all.
     taken = torch.full((n,), steps, dtype=torch.int64)
     taken[picks] = torch.arange(steps)
     taken[never] = -1
@@ -129,7 +129,7 @@ def verify_traversal(
     squared = reported**2 if metric == "euclidean" else reported
     exact = torch.cat([own, farthest[steps:]])
     errors = space.relative(squared, exact, exact).abs()
-    if metric == "euclidean":  # a float32 number is no nearer to the distance than this
+    if metric == "euclidean":  # the step of float32 numbers near 0
         errors[(reported - exact.sqrt()).abs() <= 2.0**-149] = 0
     largest = float(gaps.max()) if steps else 0.0
     return Certificate(
@@ -150,7 +150,7 @@ class _Float64:
     ) -> None:
         self.pool, self.metric, self.labeled = pool, metric, labeled
         self.picks = [(pool, part) for part in picks.split(TILE_CENTERS)]
-        # Distances do not change with the origin, their rounding errors do.
+        # Distances do not depend on the origin, but their rounding errors do.
         self.origin = torch.zeros(pool.columns, dtype=torch.float64)
         if metric == "euclidean" and pool.size:
             self.origin = as_float64(pool, torch.arange(0, pool.size, -(-pool.size // 1024))).mean(
@@ -160,7 +160,7 @@ class _Float64:
 
     @property
     def noise(self) -> float:
-        """More than two distances that ought to be equal can differ by."""
+        """How far two computed distances may differ that are equal: smaller gaps are ignored."""
         rounding = COSINE_STEP if self.metric == "cosine" else 0.0
         return (self.pool.columns + 8) * 2.0**-50 * self.norm + rounding
 
@@ -172,7 +172,7 @@ class _Float64:
         return x, norms
 
     def running_minima(self, part: torch.Tensor) -> torch.Tensor:
-        """(rows, steps + 1): column t is the distance to the nearest labeled sample or pick < t."""
+        """(rows, steps + 1): column t: the distance to the nearest labeled sample or pick < t."""
         x, norms = self.rows(self.pool, part)
         steps = sum(len(index) for _, index in self.picks)
         minima = torch.full((len(part), steps + 1), math.inf, dtype=torch.float64)

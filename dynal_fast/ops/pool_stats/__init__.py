@@ -29,27 +29,27 @@ last_top            (N,)    float32          = the largest p
 last_margin         (N,)    float32          = the largest p minus the second largest
 =================== ======= ================ ==================================================
 
-They come in parts (`contract.REQUIRED`): ``count`` and ``mean`` go together, the other three of
-``probabilities`` are optional, and so on. Where logits are counted, a row with a logit beyond
-``LOGIT_LIMIT`` (2^40) is treated as one that is not finite, lest their squares leave float32;
-``logit_count`` alone, of the part, asks for no more than that.
+They come in parts, and `contract.REQUIRED` names what each part needs: ``count`` and ``mean`` go
+together, the other three of ``probabilities`` are optional, and so on. With ``logit_count``, a row
+with a logit beyond ``LOGIT_LIMIT`` (2^40) counts as not finite, lest its squares overflow float32;
+``logit_count`` may be given without the rest of its part, for this check alone.
 
 Three more tensors find bad input without a synchronisation:
 
 - ``pass_stamp`` (1,) int32: 4 times the number of the current pass, counted from 1. It is a tensor
   so that a captured CUDA graph can be replayed in later passes.
 - ``stamp`` (N,) int32: the ``pass_stamp`` of the last pass that saw the sample, plus flags. A row
-  claims its sample by writing ``pass_stamp`` over an older stamp (an atomic maximum does it). A row
+  claims its sample by writing ``pass_stamp`` over an older stamp (with an atomic maximum). A row
   with a non-finite logit (also of the teacher, also minus infinity) claims its sample, adds
   ``NON_FINITE`` to the stamp and changes nothing else. A row whose sample was already claimed in
   this pass adds ``DUPLICATE`` and changes nothing else: the first row counts, whether the second
-  comes in the same batch or later. (On a GPU the rows of one batch have no order: exactly one of
-  them counts.)
+  comes in the same batch or later. (On a GPU the rows of a batch have no order; one of them
+  counts.)
 - ``unknown_ids`` (16,) int64: [0] counts the rows whose id is negative, beyond N - 1 or belongs to
   a dropped sample (``stamp == DROPPED``); [1:] are the first 15 such ids (on a GPU: any 15).
 
-Neither the result nor the error record depends on the number of threads or on how a pass is cut
-into batches.
+Neither the state nor the error record depends on the number of threads or on how a pass is cut into
+batches. ``README.md`` lists the files of this operation and counts bytes and operations.
 """
 
 from collections.abc import Callable, Mapping
@@ -206,7 +206,7 @@ def pool_stats_update_checked(
     *,
     backend: str | None = None,
 ) -> None:
-    """Do `pool_stats_update` on tensors that a tracker keeps right and a batch that was checked."""
+    """Do `pool_stats_update` without its checks, for a tracker and a batch that were checked."""
     if "teacher_discrepancy" in tracker.state:
         if teacher_logits is None:
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")

@@ -1,34 +1,42 @@
-"""Tensors of an update as the compiled kernels take them: addresses and sizes."""
+"""A tracker and a head as the compiled kernels take them: structs of addresses and sizes.
+
+``native`` is the module that has the structs of ``csrc/pool_stats/structs.h``: ``_C.pool_stats`` or
+``_cuda``. They are made once a call, without keywords, which would take twice as long.
+"""
+
+from typing import Any
 
 from torch import Tensor
 
-from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
+from dynal_fast.ops.pool_stats.contract import Head, Tracker
 
 
 def row_address(tensor: Tensor, row: int) -> int:
-    """The address of a row of a contiguous tensor; no slice is made, which takes longer."""
+    """The address of a row of a contiguous tensor, without the cost of a slice."""
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def head_addresses(head: Head | None, first: int = 0) -> tuple[int, int, int, int]:
-    """The addresses of features from row ``first`` on, of weight and bias, and the width."""
+def native_head(native: Any, head: Head | None, first: int = 0) -> Any:
+    """The head that is applied to the features from row ``first`` on, None without a head."""
     if head is None:
-        return 0, 0, 0, 0
+        return None
     features, weight, bias = head
-    address = 0 if bias is None else bias.data_ptr()
-    return row_address(features, first), weight.data_ptr(), address, features.shape[1]
+    bias_address = 0 if bias is None else bias.data_ptr()
+    return native.Head(
+        row_address(features, first), weight.data_ptr(), bias_address, features.shape[1]
+    )
 
 
-def tracker_addresses(tracker: Tracker) -> tuple[object, ...]:
-    """The addresses of a tracker's tensors in the order of `STATE`, and their element sizes."""
+def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
     pass_stamp, stamp, unknown_ids, state = tracker
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
-    return (
+    return native.Tracker(
+        stamp.shape[0],
+        classes,
         pass_stamp.data_ptr(),
         stamp.data_ptr(),
-        len(stamp),
         unknown_ids.data_ptr(),
-        [state[name].data_ptr() if name in state else 0 for name in STATE],
+        {name: tensor.data_ptr() for name, tensor in state.items()},
         state["label_counts"].element_size() if "label_counts" in state else 0,
         outputs[0].element_size() if outputs else 0,
     )

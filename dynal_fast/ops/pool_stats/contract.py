@@ -1,4 +1,4 @@
-"""What one update of the pool statistics reads and writes: tensors, stamps, checks."""
+"""What one update of the pool statistics reads and writes, and the checks of it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -21,19 +22,19 @@ DUPLICATE = 2
 DROPPED = 2**31 - 1
 MAX_PASSES = DROPPED // STAMP_STEP - 1
 
-# Where logits are counted, a row with one beyond +-2^40 counts as not finite: the squares that
-# logit_m2 adds up could leave float32. Below, 2^19 classes in each of MAX_PASSES passes cannot.
+# With logit_count, a row with a logit beyond +-2^40 counts as not finite, lest logit_m2 overflow
+# float32. Up to 2^40 it cannot, with 2^19 classes in each of MAX_PASSES passes.
 LOGIT_LIMIT = 2.0**40
 
-# unknown_ids[0] counts them, the rest holds the first few.
+# unknown_ids[0] is their number, the rest holds the first few.
 MAX_UNKNOWN_IDS = 15
 
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor of the state: the part it belongs to, its axes, dtype and fresh value.
+    """One tensor of the state: its part, axes, dtypes and initial value.
 
-    ``kept``: it outlives ``begin_cycle``.
+    ``kept``: ``begin_cycle`` does not reset it.
     """
 
     part: str
@@ -47,7 +48,7 @@ _INT = (torch.int32,)
 _FLOAT = (torch.float32,)
 _NAN = float("nan")
 
-# The order is that of the operator's arguments.
+# In the order of the operator's arguments.
 STATE: dict[str, StateTensor] = {
     "count": StateTensor("probabilities", False, _INT, 0),
     "mean": StateTensor("probabilities", True, _FLOAT, 0),
@@ -69,7 +70,7 @@ STATE: dict[str, StateTensor] = {
     "last_top": StateTensor("last", False, _FLOAT, _NAN),
     "last_margin": StateTensor("last", False, _FLOAT, _NAN),
 }
-# What a part cannot be updated without; its other tensors are optional.
+# What each part needs; its other tensors are optional.
 REQUIRED = {
     "probabilities": ("count", "mean"),
     "logits": ("logit_count", "logit_mean", "logit_m2"),
@@ -150,7 +151,7 @@ def is_ready(
     num_classes: int | None,
     device: torch.device,
 ) -> bool:
-    """Whether a batch is what the kernels take, at less cost than `check_batch`, which says why."""
+    """Whether the kernels take a batch: `check_batch`, faster and without a reason."""
     if torch.compiler.is_compiling() or num_classes is None:
         return False
     if type(sample_ids) is not Tensor or sample_ids.dtype not in ID_DTYPES:
@@ -179,7 +180,7 @@ def _is_ready(logits: object, shape: tuple[int, int], device: torch.device) -> b
 
 
 def _lies_at_its_address(tensor: Tensor, device: torch.device) -> bool:
-    """`check_addressable` and more, of a tensor of a dtype that is real and not quantized."""
+    """`check_addressable` and more, for a tensor of a real dtype that is not quantized."""
     return (
         tensor.data_ptr() != 0
         and tensor.is_contiguous()
@@ -195,7 +196,7 @@ def check_batch(
     num_classes: int | None,
     device: torch.device,
 ) -> None:
-    """Raise ``ValueError`` unless the batch is what the kernels take: nothing is converted."""
+    """Raise ``ValueError`` unless the kernels take the batch as it is."""
     check_ids(sample_ids, device)
     rows = len(sample_ids)
     check_tensor("logits", logits)
@@ -300,9 +301,9 @@ def _check_placed(name: str, tensor: Tensor, device: torch.device) -> None:
         )
 
 
-def _alternatives(dtypes: Iterable[torch.dtype]) -> str:
-    return " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+def _alternatives(accepted: Iterable[torch.dtype]) -> str:
+    return " or ".join(map(dtypes.name, accepted))
 
 
 def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)} {dtypes.name(tensor.dtype)}"

@@ -5,56 +5,50 @@ from torch import Tensor
 from dynal_fast._extension import load
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.addresses import (
-    head_addresses,
+    native_head,
+    native_tracker,
     row_address,
-    tracker_addresses,
 )
 from dynal_fast.ops.pool_stats.contract import Head, Tracker
 from dynal_fast.threads import kernel_threads
 
-MAX_ELEMENTS = 2**26  # of a call, which Ctrl-C has to wait for
+MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
 
 
 def update(
     sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
-    classes = logits.shape[1]
-    fold = load().pool_stats_update
-    addresses = tracker_addresses(tracker)
+    native, classes = load().pool_stats, logits.shape[1]
+    native_state = native_tracker(native, classes, tracker)
     for first, rows in _slices(len(sample_ids), classes):
-        fold(
+        batch = native.Batch(
+            rows,
             row_address(sample_ids, first),
             sample_ids.element_size(),
-            rows,
-            classes,
             dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
-            addresses,
-            kernel_threads(),
         )
+        native.update(native_state, batch, kernel_threads())
 
 
 def update_from_features(
     sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """Fold a batch of features into the state through a linear head."""
-    classes = len(head.weight)
-    fold = load().pool_stats_update_from_features
-    addresses = tracker_addresses(tracker)
+    native, classes = load().pool_stats, len(head.weight)
+    native_state = native_tracker(native, classes, tracker)
     for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
-        fold(
+        batch = native.Batch(
+            rows,
             row_address(sample_ids, first),
             sample_ids.element_size(),
-            rows,
-            classes,
             dtypes.code(head.features.dtype),
-            head_addresses(head, first),
-            head_addresses(teacher, first),
-            addresses,
-            kernel_threads(),
+            head=native_head(native, head, first),
+            teacher_head=native_head(native, teacher, first),
         )
+        native.update(native_state, batch, kernel_threads())
 
 
 def _slices(rows: int, cost: int) -> list[tuple[int, int]]:

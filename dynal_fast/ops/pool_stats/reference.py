@@ -1,7 +1,7 @@
 """The definition of ``pool_stats_update`` in NumPy: float64 arithmetic, written like the formulas.
 
-It updates whatever floating dtype the state arrays have: float64 arrays make it the yardstick of
-the tests, the float32 tensors of a tracker make it ``backend="reference"``.
+State arrays may have any floating dtype: the tests pass float64 arrays and compare with them,
+``backend="reference"`` passes the float32 tensors of a tracker.
 """
 
 from collections.abc import Mapping

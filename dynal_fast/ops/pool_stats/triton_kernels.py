@@ -21,11 +21,11 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     tile_statistics,
 )
 
-# A row of so many classes fills the registers: what is kept once per sample is loaded after it.
+# A row of so many classes fills the registers: per-sample sums are then loaded after the fold.
 FULL_TILE = tl.constexpr(4096)
 
-# What changes within a pass, the last batch being smaller and ids a view: no kernel is compiled
-# again for it.
+# Arguments that change within a pass (the last batch is smaller, ids are views): Triton must not
+# compile a kernel again for another value or alignment.
 VARYING = {
     "do_not_specialize": ["batch", "num_samples"],
     "do_not_specialize_on_alignment": [
@@ -44,7 +44,7 @@ def update_whole_rows(
     teacher_source,
     batch,
     num_samples,
-    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
+    num_classes,  # NUM_CLASSES, no constexpr: loops up to it are not unrolled
     pass_stamp_ptr,  # (1,)
     stamp_ptr,  # (num_samples,)
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
@@ -65,7 +65,7 @@ def update_whole_rows(
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
     x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
     offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
-    if source.weight is None:  # in flight together with the logits
+    if source.weight is None:  # loaded together with the logits
         loaded = load_state(state, offsets, valid & in_range[:, None])
     counts = next_count(state.count, samples, in_range)
     logit_counts = next_count(state.logit_count, samples, in_range)
@@ -99,7 +99,7 @@ def update_whole_rows(
     write = flag_non_finite(stamp_ptr, samples, claimed, finite)
 
     entropy = tl.log(total) - entropy_term(x, p, top, valid)
-    if source.weight is not None:  # after the products, which need the registers
+    if source.weight is not None:  # loaded after the products, which need the registers
         loaded = load_state(state, offsets, valid & write[:, None])
     sums = fold_tile(
         x.to(tl.float32),
@@ -146,7 +146,7 @@ def long_row_statistics(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Walk rows in tiles for maximum, first class of it, runner-up, sum of exponentials, finite."""
+    """Walk rows in tiles; return maximum, its first class, runner-up, total, whether all finite."""
     float64: tl.constexpr = source.weight is None and source.rows.dtype.element_ty == tl.float64
     dtype: tl.constexpr = tl.float64 if float64 else tl.float32
     top = tl.full(rows.shape, -float("inf"), dtype)
@@ -172,7 +172,7 @@ def update_long_rows(
     teacher_source,
     batch,
     num_samples,
-    num_classes,  # NUM_CLASSES, but no constant: the bound of loops that are not unrolled
+    num_classes,  # NUM_CLASSES, no constexpr: loops up to it are not unrolled
     pass_stamp_ptr,  # (1,)
     stamp_ptr,  # (num_samples,)
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
@@ -256,7 +256,7 @@ def update_long_rows(
             q = exponentials(y, teacher_top, valid) * teacher_inverse_total[:, None]
         entropy -= entropy_term(x, p, top, valid)
         loaded = load_state(state, offsets, mask)
-        sums = fold_tile(
+        tile_m2, tile_logit_m2, tile_increase, tile_cycle, tile_teacher = fold_tile(
             x.to(tl.float32),
             p,
             q,
@@ -267,11 +267,11 @@ def update_long_rows(
             1.0 / counts.to(tl.float32),
             1.0 / logit_counts.to(tl.float32),
         )
-        m2 += sums[0]
-        logit_m2 += sums[1]
-        increase += sums[2]
-        cycle += sums[3]
-        teacher += sums[4]
+        m2 += tile_m2
+        logit_m2 += tile_logit_m2
+        increase += tile_increase
+        cycle += tile_cycle
+        teacher += tile_teacher
     finish_rows(
         state,
         samples,

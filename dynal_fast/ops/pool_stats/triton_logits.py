@@ -5,8 +5,8 @@ from collections import namedtuple
 import triton
 import triton.language as tl
 
-# Where logits come from: rows of logits (batch, C), or rows of features (batch, width) with
-# weight (C, width) and bias (C,) or None. The width is no constant: loops over it are not unrolled.
+# Rows of logits (batch, C); or rows of features (batch, width), weight (C, width), and bias (C,) or
+# None. The width is no constexpr, so that loops over it are not unrolled.
 Source = namedtuple("Source", ["rows", "weight", "bias", "width"])
 
 
@@ -61,7 +61,7 @@ def logits_tile(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return logits (rows, classes), 0 where there are none: float32, float64 if given so."""
+    """Return logits (rows, classes), 0 outside: float64 where they are stored so, else float32."""
     valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
     if source.weight is None:
         offsets = rows[:, None] * NUM_CLASSES + classes[None, :]

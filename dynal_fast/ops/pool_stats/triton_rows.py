@@ -1,4 +1,4 @@
-"""What the Triton kernels of the pool statistics do with rows of logits, however they got them.
+"""The steps that all Triton kernels of the pool statistics share: claim, softmax, fold, finish.
 
 A program holds ``ROWS`` rows by ``TILE`` classes of logits at a time: the whole row where it fits,
 else one tile of it after the other. Names and order follow ``reference.py``.
@@ -18,12 +18,12 @@ DUPLICATE = tl.constexpr(contract.DUPLICATE)
 NON_FINITE = tl.constexpr(contract.NON_FINITE)
 MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
 LOGIT_LIMIT = tl.constexpr(contract.LOGIT_LIMIT)
-NO_EXPONENTIAL = tl.constexpr(-1000.0)  # the exponential of less is 0, and so are its products
+NO_EXPONENTIAL = tl.constexpr(-1000.0)  # exp of it is 0; a finite stand-in for -inf
 
 
 @triton.jit
 def await_previous(DEPENDENT: tl.constexpr):
-    """Let the next kernel start, which does the same, and see all that the one before wrote."""
+    """Let the next kernel start early; wait until all writes of the previous one are visible."""
     if DEPENDENT:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -31,7 +31,7 @@ def await_previous(DEPENDENT: tl.constexpr):
 
 @triton.jit
 def load_ids(ids_ptr, rows, batch, num_samples):
-    """Return the ids, the samples (0 where the id is out of range), and where it is in range."""
+    """Return ids, sample numbers (0 where an id is out of range), and which ids are in range."""
     ids = tl.load(ids_ptr + rows, mask=rows < batch, other=-1).to(tl.int64)
     in_range = (ids >= 0) & (ids < num_samples)
     return ids, tl.where(in_range, ids, 0), in_range
@@ -39,9 +39,9 @@ def load_ids(ids_ptr, rows, batch, num_samples):
 
 @triton.jit
 def claim_rows(ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr):
-    """Stamp the samples of the rows and return which rows count; record unknown ids, duplicates.
+    """Stamp the samples of the rows; record unknown ids and duplicates; return which rows count.
 
-    The stamp's atomic maximum lets exactly one row of a sample win.
+    The atomic maximum of the stamp lets exactly one row of a sample win.
     """
     current = tl.load(pass_stamp_ptr)
     old = tl.atomic_max(stamp_ptr + samples, current, mask=in_range, sem="relaxed")
@@ -56,16 +56,16 @@ def claim_rows(ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, u
 
 @triton.jit
 def flag_non_finite(stamp_ptr, samples, claimed, finite):
-    """Flag claimed samples whose row is not finite; return the rows that are left to write."""
+    """Flag claimed samples whose row is not finite; return which rows are written."""
     tl.atomic_or(stamp_ptr + samples, NON_FINITE, mask=claimed & (finite == 0), sem="relaxed")
     return claimed & finite
 
 
 @triton.jit
-def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, which of them exist
+def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, and where there are any
     """Return per row of a tile: maximum, its first class, runner-up, whether all are finite.
 
-    Where logits are counted (``logit_count`` is not None), finite is what lies within the limit.
+    With ``logit_count`` tracked, logits beyond ``LOGIT_LIMIT`` count as not finite.
     """
     if logit_count is None:
         usable = valid & (tl.abs(x) < float("inf"))
@@ -81,7 +81,7 @@ def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, which of
 
 @triton.jit
 def exponentials(x, top, valid):
-    """Return ``exp(x - top)``, 0 where there is no class; the difference in the logits' dtype."""
+    """Return ``exp(x - top)``, 0 outside; the difference is taken in the dtype of the logits."""
     return tl.where(valid, tl.exp((x - top[:, None]).to(tl.float32)), 0.0)
 
 
@@ -99,7 +99,7 @@ def merge_statistics(top, label, second, total, x, valid, start, logit_count):
 
 @triton.jit
 def load_state(state, offsets, mask):
-    """Load the tiles of the state that an update reads, 0 for those that are not tracked."""
+    """Load the tiles of the state that an update reads; 0.0 for what is not tracked."""
     mean = 0.0
     if state.mean is not None:
         mean = tl.load(state.mean + offsets, mask=mask, other=0.0)
@@ -128,11 +128,11 @@ def welford_update(x, mean, inverse_count):
 
 @triton.jit
 def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logit_count):
-    """Write the tiles of the state; return the sums over this tile that go into rows.
+    """Write the tiles of the state; return what this tile adds to the sums of each row.
 
-    ``x`` logits, ``p`` their softmax, ``q`` the teacher's (0.0 without one), all 0 where there is
-    no class. The sums are those of M2, M2 of the logits, ``p`` squared distance to the previous
-    output, to the last output, and to ``q``.
+    ``x`` are logits, ``p`` their softmax and ``q`` the teacher's (0.0 without one), all 0 outside.
+    The sums: M2, M2 of the logits, and the squared distances of ``p`` to the previous output, to
+    the last output, and to ``q``.
     """
     mean, class_m2, logit_mean, previous, output = loaded
     m2_sum = tl.zeros(inverse_count.shape, tl.float32)
@@ -172,14 +172,14 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
 
 @triton.jit
 def entropy_term(x, p, top, valid):
-    """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus the row's sum."""
+    """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus its row sum."""
     below = tl.maximum((x - top[:, None]).to(tl.float32), NO_EXPONENTIAL)  # it may be -inf
     return tl.sum(tl.where(valid, p * below, 0.0), 1)
 
 
 @triton.jit
 def next_count(count_ptr, samples, mask):
-    """Return 1 more than the rows' counts, without storing; all ones where nothing is counted."""
+    """Return the rows' counts plus 1, without storing them; 1 where nothing is counted."""
     count = tl.full(samples.shape, 1, tl.int32)
     if count_ptr is not None:
         count += tl.load(count_ptr + samples, mask=mask, other=0)
@@ -188,10 +188,10 @@ def next_count(count_ptr, samples, mask):
 
 @triton.jit
 def load_sums(state, samples, mask):
-    """Load what an update adds to once per sample, 0 for what is not tracked.
+    """Load the per-sample sums that an update adds to; 0 for what is not tracked.
 
-    That is M2, the entropy, M2 of the logits, the count of increases and their sum. Loads that
-    follow stores would wait for each other, so nothing of this is left to `finish_rows`.
+    M2, entropy, M2 of the logits, the number of increases and their sum. They are loaded here and
+    not in `finish_rows`, where each load would wait for the stores before it.
     """
     m2 = 0.0
     if state.m2 is not None:
@@ -212,7 +212,7 @@ def load_sums(state, samples, mask):
 
 @triton.jit
 def load_label_count(state, samples, label, mask, NUM_CLASSES: tl.constexpr):
-    """Load how often the rows' labels were predicted before, 0 where that is not tracked."""
+    """Load how often each row's label was predicted before; 0 where that is not tracked."""
     label_count = 0
     if state.label_counts is not None:
         pointers = state.label_counts + samples * NUM_CLASSES + label
@@ -237,7 +237,7 @@ def finish_rows(
     sums,
     NUM_CLASSES: tl.constexpr,
 ):
-    """Write what is kept once per sample."""
+    """Store what is kept once per sample."""
     m2, logit_m2, increase, cycle, teacher = sums
     old_m2, old_entropy_sum, old_logit_m2, increases, old_increase_sum = old_sums
     if state.count is not None:

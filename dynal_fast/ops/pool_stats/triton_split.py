@@ -1,10 +1,10 @@
-"""The Triton kernel of a fused head whose rows of logits several programs hold together.
+"""The Triton kernel of a fused head whose rows of logits are shared by several programs.
 
-A program computes one tile of logits, ``ROWS`` rows by ``TILE`` classes, once, and keeps it in its
-registers. The programs of the same rows tell each other their softmax statistics, wait until all
-of them have, and fold their tiles into the state; the last one to do so writes what is kept once
-per sample. A program takes its place as it starts, so those that a waiting program waits for run
-already or start next: it suffices that ``TILES`` programs fit on the device at once.
+A program computes one tile of logits, ``ROWS`` rows by ``TILE`` classes, once, and keeps it in
+registers. The programs of the same rows exchange their softmax statistics through memory, wait for
+each other, and fold their tiles into the state; the last one writes what is kept once per sample.
+Programs draw their numbers as they start, so those that one waits for are running or next: there
+is no deadlock as long as ``TILES`` programs fit on the device at once.
 """
 
 import triton
@@ -24,13 +24,13 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     next_count,
 )
 
-# Of a row in a tile: maximum, runner-up, sum of exponentials e, sum of e log e, label.
+# Per row of a tile: maximum, runner-up, sum of exponentials e, sum of e log e, label.
 STATISTICS = 5
 SUMS = 3  # M2, and the squared distances to the two outputs
 
 NO_LABEL = tl.constexpr(2147483647)
-# The logit of a column beyond the classes: finite, its e is 0. Rows whose logits are all below it
-# count as not finite.
+# The logit of a column beyond the classes: finite, and its exponential is 0. Rows whose logits are
+# all below it count as not finite.
 NO_CLASS = tl.constexpr(-1e38)
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -44,7 +44,7 @@ def halves(x):
 
 @triton.jit
 def eighths(x):
-    """The columns of x (rows, columns) in eight pieces, from left to right."""
+    """The columns of x (rows, columns) as eight pieces, from left to right."""
     left, right = halves(x)
     a, b = halves(left)
     c, d = halves(right)
@@ -57,7 +57,7 @@ def eighths(x):
 
 @triton.jit
 def tile_tops(pieces, WIDTH: tl.constexpr):
-    """Return per row of a tile: maximum, its first column, runner-up; of finite rows."""
+    """Return per row of a tile: maximum, its first column, runner-up. Rows must be finite."""
     tops = pieces[0]
     seconds = tl.full(tops.shape, -float("inf"), tl.float32)
     labels = tl.zeros(tops.shape, tl.int32)
@@ -74,14 +74,14 @@ def tile_tops(pieces, WIDTH: tl.constexpr):
 
 @triton.jit
 def load_tiles(pointer, row, TILES: tl.constexpr, MISSING: tl.constexpr):
-    """What the programs of the rows stored in ``pointer`` (padded, TILES), as (rows, tiles)."""
+    """Load what all programs of these rows stored in ``pointer`` (padded, TILES): (rows, tiles)."""
     tile = tl.arange(0, triton.next_power_of_2(TILES))[None, :]
     return tl.load(pointer + row[:, None] * TILES + tile, mask=tile < TILES, other=MISSING)
 
 
 @triton.jit
 def merge_tiles(statistics, row, padded, TILES: tl.constexpr):
-    """Return a row's maximum, label, runner-up, sum of exponentials, entropy, finite."""
+    """Return per row: maximum, label, runner-up, sum of exponentials, entropy, whether finite."""
     size = padded * TILES
     tops = load_tiles(statistics, row, TILES, NO_CLASS)
     seconds = load_tiles(statistics + size, row, TILES, NO_CLASS)
@@ -100,7 +100,7 @@ def merge_tiles(statistics, row, padded, TILES: tl.constexpr):
 
 @triton.jit
 def prefetch(pointer, samples, start, NUM_CLASSES: tl.constexpr, TILE: tl.constexpr):
-    """Have the tile (samples, TILE) of a tensor of the state brought to L2."""
+    """Prefetch the tile (samples, TILE) of a tensor of the state into L2."""
     if pointer is not None:
         STEP: tl.constexpr = 64 // (pointer.dtype.element_ty.primitive_bitwidth // 8)
         columns = tl.minimum(start + tl.arange(0, TILE // STEP) * STEP, NUM_CLASSES - 1)
@@ -116,7 +116,7 @@ def prefetch(pointer, samples, start, NUM_CLASSES: tl.constexpr, TILE: tl.conste
 
 @triton.jit
 def arrive(counter):
-    """Count this program, which makes what it stored visible; return how many came before."""
+    """Publish this program's stores and count it; return how many came before."""
     tl.debug_barrier()
     return tl.atomic_add(counter, 1, sem="acq_rel")
 
@@ -132,7 +132,7 @@ def update_split_rows(
     unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
     state,  # (num_samples,) and (num_samples, NUM_CLASSES)
     started,  # (1,) int32, zero: programs that took a number
-    counters,  # (blocks, 2) int32, zero: programs that exchanged statistics, and that are done
+    counters,  # (blocks, 2) int32, zero: programs that stored statistics; that are done
     claims,  # (padded,) int32
     statistics,  # (STATISTICS, padded, TILES) float32
     row_sums,  # (SUMS, padded, TILES) float32
@@ -144,7 +144,7 @@ def update_split_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
-    PREFETCH: tl.constexpr,  # which the interpreter cannot
+    PREFETCH: tl.constexpr,  # not under the interpreter
 ):
     number = tl.atomic_add(started, 1, sem="relaxed")
     block = number // TILES
@@ -213,17 +213,19 @@ def update_split_rows(
         offsets = samples[:, None] * NUM_CLASSES + columns[None, :]
         p = exponentials[i] * scale[:, None]
         loaded = load_state(state, offsets, mask)
-        sums = fold_tile(p, p, 0.0, loaded, state, offsets, mask, inverse_count, inverse_count)
-        m2 += sums[0]
-        increase += sums[2]
-        cycle += sums[3]
+        piece_m2, _, piece_increase, piece_cycle, _ = fold_tile(
+            p, p, 0.0, loaded, state, offsets, mask, inverse_count, inverse_count
+        )
+        m2 += piece_m2
+        increase += piece_increase
+        cycle += piece_cycle
     at = row_sums + row * TILES + tile
     tl.store(at, m2)
     tl.store(at + padded * TILES, increase)
     tl.store(at + 2 * padded * TILES, cycle)
 
     if arrive(counters + 2 * block + 1) == TILES - 1:
-        # read again: it would take too many registers to keep all this
+        # loaded again: keeping all this would take too many registers
         ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
         top, label, second, total, entropy, finite = merge_tiles(statistics, row, padded, TILES)
         claimed = tl.load(claims + row) != 0

@@ -1,4 +1,4 @@
-// A team of threads, and what each works with: scratch memory, and denormal numbers as zero.
+// A team of threads that flushes denormal numbers to zero, and scratch memory for it.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace dynal {
 
-// Confident outputs are full of denormal products, which some CPUs take a hundred cycles for.
+// Confident outputs make many denormal products, which take some CPUs a hundred cycles each.
 class FlushDenormals {
 #ifdef DYNAL_X86_64
  public:

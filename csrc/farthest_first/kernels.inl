@@ -1,0 +1,20 @@
+// Farthest-first for one instruction set.
+#pragma once
+
+#include "assign.inl"
+#include "filter.inl"
+#include "kernels.h"
+#include "measure.inl"
+#include "traverse.inl"
+
+namespace dynal {
+namespace farthest_first {
+namespace DYNAL_ISA {
+namespace {
+
+constexpr Kernels kKernels = {measure, distances, bound, refresh, assign, traverse};
+
+}  // namespace
+}  // namespace DYNAL_ISA
+}  // namespace farthest_first
+}  // namespace dynal
