@@ -203,7 +203,10 @@ def test_schedules_are_read_from_plain_values():
 @pytest.mark.parametrize(
     ("schedules", "message"),
     [
-        ({"stability": "every"}, "schedules.stability: no such statistic; known: least_confidence, "),
+        (
+            {"stability": "every"},
+            "schedules.stability: no such statistic; known: least_confidence, ",
+        ),
         ({"margin": "sometimes"}, 'schedules.margin must be "every", "final"'),
         ({"margin": {"last": 0}}, "schedules.margin: n must be a positive integer, got 0"),
         ({"margin": {"last": 3, "first": 1}}, "schedules.margin must be"),
