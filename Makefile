@@ -68,8 +68,13 @@ gpu: ## on a machine with a GPU, its own torch and triton: gate, figures, parity
 gpu-rehearsal: $(STAMP) ## every part of that run on the CPU, small
 	$(BIN)/python -m benchmarks.gpu --rehearse --output build/gpu-rehearsal
 
-dist: $(STAMP) ## build the sdist and the wheel
-	$(BIN)/python -m build
+# The tag is that of this machine's C library; the wheels of a release come from the workflow's
+# older images. auditwheel puts libgomp beside the extension: see [tool.cibuildwheel].
+dist: $(STAMP) ## build the sdist and a wheel that installs without a compiler: dist/
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir build/wheel
+	mkdir -p dist && mv build/wheel/*.tar.gz dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info dynal_fast/_C*.so dynal_fast/_cuda*.so
