@@ -9,7 +9,7 @@ from torch import Tensor
 from dynal_fast.data.augment import Augmentation, flip_where
 from dynal_fast.data.dataset import LazyStack
 from dynal_fast.data.inflate import PoolView
-from dynal_fast.pool.normalize import Normalize
+from dynal_fast.normalize import Normalize
 
 
 class ImageInputs:

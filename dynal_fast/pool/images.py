@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynal_fast.pool.normalize import Normalize
+from dynal_fast.normalize import Normalize
 
 
 class PoolImages:
