@@ -147,7 +147,7 @@ def test_a_protocol_that_makes_no_sense_is_refused(settings, message):
 
 
 def test_fewer_than_one_sample_a_class_is_refused_and_what_does_not_divide_is_left_out():
-    with pytest.raises(ValueError, match="c must be at least the number of classes, 3, got 2"):
+    with pytest.raises(ValueError, match="k must be at least the number of classes, 3, got 2"):
         experiment(protocol=Protocol(initial=10, compress=[0.2])).run()
     assert experiment(protocol=Protocol(initial=150, compress=[0.52])).run().labeled == [150, 78]
     assert experiment(protocol=Protocol(initial=150, compress=[0.53])).run().labeled == [150, 78]
