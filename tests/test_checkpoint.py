@@ -33,7 +33,7 @@ from dynal_fast.experiment.grid import run_grid
 from tests.cases.experiment import blobs, grid_config
 
 torch.set_num_threads(1)
-retrain, folder, *points = sys.argv[1:]
+retrain, whole, killed, *points = sys.argv[1:]
 config = grid_config(
     strategies=["bald", "cod"], seeds=[5],
     protocol={"initial": 12, "budget": 6, "cycles": 2, "retrain": retrain},
@@ -42,7 +42,7 @@ config = grid_config(
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def run(point):
+def run(folder, point):
     count = {"epoch": 0, "write": 0}
     kind, number, when = (point.split(":") + ["", ""])[:3]
 
@@ -70,21 +70,21 @@ def run(point):
     files.os = Killing()
     run_grid(config, folder, data=blobs(), on_epoch=on_epoch)
 
-for point in [*points, ""]:
+for folder, point in [(whole, ""), *((killed, point) for point in [*points, ""])]:
     child = os.fork()
     if child == 0:
-        run(point)
+        run(folder, point)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    assert killed if point else status == 0, (point, status)
+    was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert was_killed if point else status == 0, (point, status)
 """
 
 
-def drive(folder, retrain, *points):
+def drive(retrain, whole, killed, *points):
     root = Path(__file__).parents[1]
     subprocess.run(
-        [sys.executable, "-c", DRIVER, retrain, str(folder), *points],
+        [sys.executable, "-c", DRIVER, retrain, str(whole), str(killed), *points],
         check=True,
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root)},
@@ -94,9 +94,8 @@ def drive(folder, retrain, *points):
 
 @pytest.mark.parametrize("retrain", ["scratch", "continue"])
 def test_a_run_that_was_killed_anywhere_ends_with_the_same_bytes(tmp_path, retrain):
-    drive(tmp_path / "whole", retrain)
     drive(
-        tmp_path / "killed", retrain,
+        retrain, tmp_path / "whole", tmp_path / "killed",
         "epoch:2", "write:1:half", "epoch:1", "epoch:5", "write:1:written", "write:1:renamed",
         "epoch:7", "write:2:half", "write:2:renamed",
     )  # fmt: skip
