@@ -111,14 +111,19 @@ def part(module: str) -> str:
     return module.split(".")[1]
 
 
-@pytest.fixture(scope="module")
-def graph() -> Graph:
-    files = modules(ROOT, PACKAGE)
+def imports_of(package: str) -> Graph:
+    files = modules(ROOT, package)
     return {name: imported(name, path, files.keys()) for name, path in files.items()}
 
 
-def test_no_circle_between_modules(graph):
-    assert not (found := circle(graph)), " -> ".join(found)
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return imports_of(PACKAGE)
+
+
+@pytest.mark.parametrize("package", [PACKAGE, "benchmarks"])
+def test_no_circle_between_modules(package):
+    assert not (found := circle(imports_of(package))), " -> ".join(found)
 
 
 def test_no_circle_between_packages(graph):

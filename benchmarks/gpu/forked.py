@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from benchmarks.gpu.parent import die_with_parent
+
 MODULES = ("benchmarks.gpu.guard", "benchmarks.gpu.part", "pytest")
 _loaded = False
 
@@ -80,9 +82,7 @@ def _become(command: list[str], stdout: Any, environment: Mapping[str, str] | No
     code = 1
     try:
         os.setsid()
-        from benchmarks.gpu import guard
-
-        guard.die_with_parent()
+        die_with_parent()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
         for descriptor in (1, 2):

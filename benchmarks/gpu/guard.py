@@ -7,7 +7,6 @@ process PARENT ends, in whatever way.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,16 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import forked
+from benchmarks.gpu.parent import adopt_orphans, die_with_parent
 
 STOPPED, UNKILLABLE = 124, 125
 PATIENCE = 5.0  # seconds for a killed process to end
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent(signum: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process ``signum`` when its parent ends."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
 
 
 def start(command: list[str], **options: Any) -> Any:
@@ -74,8 +67,7 @@ def main() -> None:
     seconds, parent, command = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda signum, frame: sys.exit(128 + signum))
-    # orphans become children of this process, so that it finds them
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     die_with_parent(signal.SIGTERM)
     status = STOPPED
     try:
