@@ -70,7 +70,6 @@ gpu-rehearsal: $(STAMP) ## every part of that run on the CPU, small
 
 # The tag is that of this machine's C library; the wheels of a release come from the workflow's
 # older images. auditwheel puts libgomp beside the extension: see [tool.cibuildwheel].
-# auditwheel puts libgomp into the wheel: torch's copy has other names in some releases.
 dist: $(STAMP) ## build the sdist and a wheel that installs without a compiler: dist/
 	rm -rf dist build/wheel
 	$(BIN)/python -m build --outdir build/wheel

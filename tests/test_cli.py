@@ -21,7 +21,7 @@ SMALL += ["--initial", "30", "--budget", "10", "--cycles", "2", "--epochs", "3"]
 
 def dynal_fast(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "dynal_fast.cli", *map(str, arguments)],
+        [sys.executable, "-m", "dynal_fast", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -38,6 +38,7 @@ LAYERS = [
     ["acquisition", "experiment"],  # the first is the old name of strategies
     ["bench", "report"],
     ["cli"],
+    ["__main__"],
 ]
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 
