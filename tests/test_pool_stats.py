@@ -374,7 +374,7 @@ def bad_batch(**changes):
         **changes,
     }
     tracker = Tracker(6, 5, (*TYPICAL, "teacher_discrepancy"))
-    pool_stats_update(*batch.values(), *tracker.guard, tracker.state)
+    pool_stats_update(*batch.values(), *tracker.tensors)
 
 
 @pytest.mark.parametrize(
@@ -442,12 +442,12 @@ def test_operator_passes_opcheck():
         torch.arange(7),
         torch.randn(7, 5),
         torch.randn(7, 5),
-        *tracker.guard,
+        *tracker.tensors[:3],
         *tracker.state.values(),
     )
     torch.library.opcheck(torch.ops.dynal_fast.pool_stats_update.default, arguments)
     heads = (torch.randn(7, 4), torch.randn(5, 4), torch.randn(5)) * 2
-    arguments = (torch.arange(7), *heads, *tracker.guard, *tracker.state.values())
+    arguments = (torch.arange(7), *heads, *tracker.tensors[:3], *tracker.state.values())
     torch.library.opcheck(torch.ops.dynal_fast.pool_stats_update_from_features.default, arguments)
 
 
@@ -458,7 +458,7 @@ def test_compile_keeps_the_update(compiler):
 
     def step(tracker, ids, features, weight):
         logits = torch.relu(features) @ weight.T
-        pool_stats_update(ids, logits, None, *tracker.guard, tracker.state)
+        pool_stats_update(ids, logits, None, *tracker.tensors)
         return logits.sum()
 
     fast = torch.compile(step, backend=compiler, fullgraph=True)

@@ -18,7 +18,6 @@ from dynal_fast.ops.pool_stats import (
     STAMP_STEP,
     STATE,
     Head,
-    contract,
     cuda,
     pool_stats_update_from_features,
 )
@@ -89,11 +88,10 @@ def update(tracker, ids, features, weight, bias):
     pool_stats_update_from_features(
         ids.to(DEVICE),
         *there,
-        *tracker.guard,
-        tracker.state,
+        *tracker.tensors,
         backend="cuda",
     )
-    want = contract.Tracker(*tracker.want_guard, tracker.want)
+    want = tracker.expected
     reference_kernels.update_from_features(ids, Head(features, weight, bias), None, want)
 
 
@@ -190,9 +188,9 @@ def test_rows_far_below_all_logits_are_refused_not_misread():
     assert cuda.fits(features.to(DEVICE), weight.to(DEVICE), None, tracker.state)
     pool_stats_update_from_features(
         torch.arange(3).to(DEVICE), features.to(DEVICE), weight.to(DEVICE), *[None] * 4,
-        *tracker.guard, tracker.state, backend="cuda",
+        *tracker.tensors, backend="cuda",
     )  # fmt: skip
-    stamps, counts = tracker.guard[1].cpu(), tracker.state["label_counts"].cpu()
+    stamps, counts = tracker.tensors.stamp.cpu(), tracker.state["label_counts"].cpu()
     assert stamps.tolist() == [STAMP_STEP + NON_FINITE, STAMP_STEP, STAMP_STEP + NON_FINITE]
     assert counts.nonzero().tolist() == [[1, 0]]
 
@@ -204,7 +202,7 @@ def test_many_tiles_of_few_pieces(width):
 
 def test_a_duplicate_counts_once_and_is_flagged():
     tracker = run(200, TYPICAL, torch.float16, rows=100, width=24, passes=1)
-    stamps = tracker.guard[1].cpu()
+    stamps = tracker.tensors.stamp.cpu()
     assert ((stamps == STAMP_STEP + 2).sum(), (stamps == STAMP_STEP + 1).sum()) == (1, 2)
 
 

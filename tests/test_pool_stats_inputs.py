@@ -243,7 +243,7 @@ def test_the_operation_refuses_negated_views(name, backend):
     tracker = Tracker(N, C, ("label_counts", "teacher_discrepancy"))
     batch = {"sample_ids": IDS, "logits": LOGITS, "teacher_logits": LOGITS, name: NEGATED[name]}
     with pytest.raises(ValueError, match=rf"{name} .*negated view.*\.resolve_neg\(\)"):
-        pool_stats_update(*batch.values(), *tracker.guard, tracker.state, backend=backend)
+        pool_stats_update(*batch.values(), *tracker.tensors, backend=backend)
 
 
 @pytest.mark.parametrize("at", range(6))
@@ -252,7 +252,7 @@ def test_the_operation_refuses_negated_heads(at):
     heads = [LOGITS, LOGITS[:C], LOGITS[0]] * 2
     heads[at] = torch._neg_view(heads[at])
     with pytest.raises(ValueError, match="negated view"):
-        pool_stats_update_from_features(IDS, *heads, *tracker.guard, tracker.state)
+        pool_stats_update_from_features(IDS, *heads, *tracker.tensors)
 
 
 @pytest.mark.parametrize("change", [torch._neg_view, lambda t: t.repeat(2, 1)[:, ::2].t()[:0]])

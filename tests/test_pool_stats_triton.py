@@ -46,8 +46,7 @@ def run(num_classes, dtype, names, *, n=29, rows=23, passes=3, bad=True, **track
             ids.to(DEVICE),
             logits.to(DEVICE),
             None if teacher_logits is None else teacher_logits.to(DEVICE),
-            *tracker.guard,
-            tracker.state,
+            *tracker.tensors,
             backend="triton",
         )
         tracker.expect(ids, logits, teacher_logits)
@@ -97,9 +96,7 @@ def test_ties_go_to_the_lowest_class_also_across_tiles():
     logits[1, [100, 4096]] = 5.0
     logits[2, [2047, 2048]] = 5.0
     ids = torch.arange(3)
-    pool_stats_update(
-        ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
-    )
+    pool_stats_update(ids.to(DEVICE), logits.to(DEVICE), None, *tracker.tensors, backend="triton")
     tracker.expect(ids, logits)
     tracker.check()
     assert tracker.state["label_counts"].cpu().nonzero()[:, 1].tolist() == [0, 100, 2047]
@@ -113,7 +110,7 @@ def test_large_offsets_do_not_cancel(num_classes):
         ids, logits = torch.arange(3), draw(3, num_classes, torch.float32, number) + 1e4
         logits[:, 0] += 12.0  # probabilities near 1
         pool_stats_update(
-            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
+            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.tensors, backend="triton"
         )
         tracker.expect(ids, logits)
     tracker.check(rtol=2e-5)
@@ -132,12 +129,12 @@ def test_huge_logits(counted, num_classes, dtype):
             logits[row, row], logits[row, 9] = value, -value
         ids = torch.arange(6)
         pool_stats_update(
-            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.guard, tracker.state, backend="triton"
+            ids.to(DEVICE), logits.to(DEVICE), None, *tracker.tensors, backend="triton"
         )
         tracker.expect(ids, logits)
     tracker.check()
     reported = [0, 0, 1, 1, 1, 0] if counted else [0] * 6
-    assert (tracker.guard[1].cpu() & 1).tolist() == reported
+    assert (tracker.tensors.stamp.cpu() & 1).tolist() == reported
     counting = torch.tensor(reported) == 0
     assert all(tensor.cpu()[counting].isfinite().all() for tensor in tracker.state.values())
 
@@ -161,13 +158,12 @@ def test_a_duplicate_counts_once_and_is_flagged():
             ids[batch].to(DEVICE),
             logits[batch].to(DEVICE),
             None,
-            *tracker.guard,
-            tracker.state,
+            *tracker.tensors,
             backend="triton",
         )
         tracker.expect(ids[batch], logits[batch])
     tracker.check()
-    assert (tracker.guard[1] == STAMP_STEP).sum() == rows - 2 - 5
+    assert (tracker.tensors.stamp == STAMP_STEP).sum() == rows - 2 - 5
 
 
 def test_an_empty_batch_changes_nothing():
@@ -178,8 +174,7 @@ def test_an_empty_batch_changes_nothing():
         empty[0].to(DEVICE),
         empty[1].to(DEVICE),
         None,
-        *tracker.guard,
-        tracker.state,
+        *tracker.tensors,
         backend="triton",
     )
     tracker.expect(*empty)
@@ -232,8 +227,7 @@ def test_from_features(num_classes, names, dtype):
         pool_stats_update_from_features(
             ids.to(DEVICE),
             *(tensor if tensor is None else tensor.to(DEVICE) for tensor in inputs),
-            *tracker.guard,
-            tracker.state,
+            *tracker.tensors,
             backend="triton",
         )
         rounded = [t if t is None or t.dtype != torch.float64 else t.float() for t in inputs]
@@ -241,6 +235,6 @@ def test_from_features(num_classes, names, dtype):
             ids,
             contract.Head(*rounded[:3]),
             contract.Head(*rounded[3:]) if teacher else None,
-            contract.Tracker(*tracker.want_guard, tracker.want),
+            tracker.expected,
         )
     tracker.check(rtol=5e-5, atol=1e-5)

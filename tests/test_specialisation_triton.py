@@ -116,7 +116,7 @@ def test_a_pass_compiles_its_kernel_once(source, launches):
             update, inputs = pool_stats_update, (rows @ weight.T, None)
         else:
             update, inputs = pool_stats_update_from_features, (rows, weight, *(None,) * 4)
-        update(some, *inputs, *tracker.guard, tracker.state, backend="triton")
+        update(some, *inputs, *tracker.tensors, backend="triton")
     tracker.check()
     assert launches.repeated() == {}
     assert launches.kernels() == {"update_whole_rows": 1}

@@ -92,7 +92,7 @@ def _passes(sweep: Pass, batches: list[tuple[Tensor, ...]], update: Callable[...
         sweep.reset()
         for batch in batches:
             sweep.pass_stamp.add_(STAMP_STEP)
-            update(*batch, *sweep.guard, sweep.state)
+            update(*batch, *sweep.tensors)
         return [sweep.stamp, sweep.unknown_ids[:1], *sweep.state.values()]
 
     return call

@@ -57,25 +57,21 @@ class Tracker:
         self.unknown_ids.zero_()
 
     @property
-    def guard(self):
-        return self.pass_stamp, self.stamp, self.unknown_ids
+    def tensors(self):
+        return pool_stats.Tracker(self.pass_stamp, self.stamp, self.unknown_ids, self.state)
 
     def update(self, ids, logits, teacher_logits=None, backend=None):
         if self.exact:
-            reference.update(
-                ids, logits, teacher_logits, pool_stats.Tracker(*self.guard, self.state)
-            )
+            reference.update(ids, logits, teacher_logits, self.tensors)
         else:
-            pool_stats_update(ids, logits, teacher_logits, *self.guard, self.state, backend=backend)
+            pool_stats_update(ids, logits, teacher_logits, *self.tensors, backend=backend)
 
     def update_from_features(self, ids, *heads, backend=None):
         if self.exact:
             head, teacher = Head(*heads[:3]), None if heads[3] is None else Head(*heads[3:])
-            reference.update_from_features(
-                ids, head, teacher, pool_stats.Tracker(*self.guard, self.state)
-            )
+            reference.update_from_features(ids, head, teacher, self.tensors)
         else:
-            pool_stats_update_from_features(ids, *heads, *self.guard, self.state, backend=backend)
+            pool_stats_update_from_features(ids, *heads, *self.tensors, backend=backend)
 
 
 def batches(num_samples, num_classes, dtype, passes=3, rows=23, seed=0, offset=0.0):

@@ -32,28 +32,30 @@ class Tracker:
             self.state[name] = torch.full(shape, spec.fresh, dtype=dtype, device=DEVICE)
             want = torch.full(shape, spec.fresh, dtype=dtype)
             self.want[name] = want.double() if want.is_floating_point() else want
-        self.guard = (
-            torch.zeros(1, dtype=torch.int32, device=DEVICE),
-            torch.zeros(n, dtype=torch.int32, device=DEVICE),
-            torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=DEVICE),
+        self.tensors = contract.Tracker(
+            pass_stamp=torch.zeros(1, dtype=torch.int32, device=DEVICE),
+            stamp=torch.zeros(n, dtype=torch.int32, device=DEVICE),
+            unknown_ids=torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=DEVICE),
+            state=self.state,
         )
-        self.want_guard = tuple(tensor.cpu().clone() for tensor in self.guard)
+        self.expected = contract.Tracker(
+            *(tensor.cpu().clone() for tensor in self.tensors[:3]), self.want
+        )
 
     def begin_pass(self, number):
-        for tensor in (self.guard[0], self.want_guard[0]):
-            tensor.fill_(STAMP_STEP * number)
+        for tensors in (self.tensors, self.expected):
+            tensors.pass_stamp.fill_(STAMP_STEP * number)
 
     def drop(self, sample):
-        for tensor in (self.guard[1], self.want_guard[1]):
-            tensor[sample] = DROPPED
+        for tensors in (self.tensors, self.expected):
+            tensors.stamp[sample] = DROPPED
 
     def expect(self, ids, logits, teacher_logits=None):
-        want = contract.Tracker(*self.want_guard, self.want)
-        reference.update(ids, logits, teacher_logits, want)
+        reference.update(ids, logits, teacher_logits, self.expected)
 
     def check(self, rtol=1e-5, atol=2e-6):
-        assert torch.equal(self.guard[1].cpu(), self.want_guard[1])
-        unknown, want = self.guard[2].cpu(), self.want_guard[2]
+        assert torch.equal(self.tensors.stamp.cpu(), self.expected.stamp)
+        unknown, want = self.tensors.unknown_ids.cpu(), self.expected.unknown_ids
         assert unknown[0] == want[0]
         assert unknown[1:].sort().values.tolist() == want[1:].sort().values.tolist()
         for name, tensor in self.state.items():

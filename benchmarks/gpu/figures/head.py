@@ -49,8 +49,7 @@ class Heads:
                 None,
                 None,
                 None,
-                *sweep.guard,
-                sweep.state,
+                *sweep.tensors,
                 backend=backend,
             )
         )
@@ -62,8 +61,7 @@ class Heads:
                 ids,
                 linear(self.features[row : row + len(ids)], self.weight, self.bias),
                 None,
-                *sweep.guard,
-                sweep.state,
+                *sweep.tensors,
                 backend="triton",
             )
         )

@@ -52,8 +52,7 @@ class Updates:
                 ids,
                 self.logits[row : row + len(ids)],
                 None,
-                *sweep.guard,
-                sweep.state,
+                *sweep.tensors,
                 backend="triton",
             )
         )

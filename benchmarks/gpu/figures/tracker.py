@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu.gate.errors import relative_error
 from benchmarks.gpu.job import Job
-from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STAMP_STEP, STATE, reference
+from dynal_fast.ops.pool_stats import MAX_UNKNOWN_IDS, STAMP_STEP, STATE, Tracker, reference
 
 TRACKED = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 CHECKED = 2048  # samples that are compared with the reference
@@ -35,8 +35,8 @@ class Pass:
         self.ids = ids.split(len(self.ids[0]))
 
     @property
-    def guard(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.pass_stamp, self.stamp, self.unknown_ids
+    def tensors(self) -> Tracker:
+        return Tracker(self.pass_stamp, self.stamp, self.unknown_ids, self.state)
 
     def run(self, update: Callable[[Tensor, int], Any]) -> None:
         """Call ``update(ids, first row)`` for each batch of a new pass."""
@@ -48,7 +48,7 @@ class Pass:
 
     def reset(self) -> None:
         """Restore the state before the first pass, in the same memory, as a CUDA graph needs."""
-        for tensor in (*self.guard, *self.state.values()):
+        for tensor in (*self.tensors[:3], *self.state.values()):
             tensor.zero_()
 
     def error(

@@ -155,23 +155,24 @@ def _compared(
         fresh = torch.full(shape, spec.fresh, dtype=spec.dtypes[0])
         got[tensor] = fresh.to(job.device)
         want[tensor] = fresh.double() if fresh.is_floating_point() else fresh.clone()
-    guard = (
-        torch.zeros(1, dtype=torch.int32),
-        torch.zeros(rows + 16, dtype=torch.int32),
-        torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64),
+    right = Tracker(
+        pass_stamp=torch.zeros(1, dtype=torch.int32),
+        stamp=torch.zeros(rows + 16, dtype=torch.int32),
+        unknown_ids=torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64),
+        state=want,
     )
-    our_guard = tuple(tensor.clone().to(job.device) for tensor in guard)
+    tracker = Tracker(*(tensor.clone().to(job.device) for tensor in right[:3]), got)
     ids = torch.arange(rows)
     for number in (1, 2):
         batch = inputs(torch.Generator().manual_seed(number))
-        for tensor in (guard[0], our_guard[0]):
-            tensor.fill_(STAMP_STEP * number)
+        for tensors in (right, tracker):
+            tensors.pass_stamp.fill_(STAMP_STEP * number)
         there = [None if tensor is None else tensor.to(job.device) for tensor in batch]
         with launched() as ran:
-            ours(ids.to(job.device), *there, *our_guard, got)
-        theirs(ids, *batch, Tracker(*guard, want))
-    yield near(f"{name} stamp", our_guard[1], guard[1], 0, 0) | {"ran": ran}
-    yield near(f"{name} unknown ids", our_guard[2][:1], guard[2][:1], 0, 0)
+            ours(ids.to(job.device), *there, *tracker)
+        theirs(ids, *batch, right)
+    yield near(f"{name} stamp", tracker.stamp, right.stamp, 0, 0) | {"ran": ran}
+    yield near(f"{name} unknown ids", tracker.unknown_ids[:1], right.unknown_ids[:1], 0, 0)
     for tensor in names:
         exact = not got[tensor].is_floating_point()
         yield near(
