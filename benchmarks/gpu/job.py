@@ -47,7 +47,7 @@ class Job:
 
     @property
     def patience(self) -> float:
-        """How many times as long things may take here."""
+        """The factor by which time limits are longer here."""
         return rehearsal.PATIENCE if self.rehearsal else 1.0
 
     def size(self, full: int, small: int) -> int:

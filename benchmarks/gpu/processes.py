@@ -85,7 +85,7 @@ def _kill(process: Any) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(1)
     except (OSError, subprocess.TimeoutExpired):
-        pass  # the guard of the part has another try at its end
+        pass  # the part's guard tries again when it ends
 
 
 def _tail(output: IO[bytes]) -> str:

@@ -119,7 +119,7 @@ class Run:
             )
 
     def stop(self, process: Any) -> None:
-        process.terminate()  # the guard then ends all that came of it
+        process.terminate()  # the guard then ends its descendants, too
         try:
             process.wait(guard.PATIENCE + 5)
         except subprocess.TimeoutExpired:

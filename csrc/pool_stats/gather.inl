@@ -9,7 +9,8 @@ namespace pool_stats {
 namespace DYNAL_ISA {
 namespace {
 
-// Converts a row of logits to float32, at x. Returns what was subtracted: of float64 the maximum.
+// Converts a row of logits to float32, at x. Returns what was subtracted: the maximum of a float64
+// row, else 0.
 inline float convert_row(const void* logits, Dtype dtype, int64_t classes, float* x) {
   if (dtype == Dtype::float64) {
     const double* from = static_cast<const double*>(logits);

@@ -1,11 +1,10 @@
 // How samples and classes lie in vectors.
 //
-// Up to kLanes samples are updated together. A value per sample (the sum of exponentials, the
-// label,
-// ...) is a lane of one vector. Values per class are visited in one of two layouts, which share the
-// code of the update. With few classes, each vector holds one class of all samples: a tile, which
-// is transposed when it is loaded and stored. With many classes, each vector holds kLanes classes
-// of one sample.
+// Up to kLanes samples are updated together. A value per sample (a label, a sum of exponentials) is
+// a lane of one vector. Values per class are visited in one of two layouts, which share the code of
+// the update. With few classes, each vector holds one class of all samples: a tile, which is
+// transposed when it is loaded and stored. With many classes, each vector holds kLanes classes of
+// one sample.
 #pragma once
 
 #include <cstdint>
@@ -123,8 +122,7 @@ struct TileLayout {
   }
 };
 
-// Many classes: classes c to c + kLanes of sample s are the vector at offset s * padded(classes) +
-// c.
+// Many classes: classes c to c + kLanes of sample s are the vector at s * padded(classes) + c.
 struct RowLayout {
   static constexpr bool kTile = false;
   const Samples& samples;

@@ -13,7 +13,7 @@ from dynal_fast.data.source import DatasetCorruptError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What Pillow converts to RGB as everybody expects.
+# The modes that Pillow converts to RGB without a loss that anybody would notice.
 EIGHT_BITS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"})
 SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
@@ -71,12 +71,12 @@ def decode_image(
 
 @contextmanager
 def opened_image(file: Path | bytes, where: str = "", what: str = "image") -> Iterator["Image"]:
-    """Open a file, or its content, with Pillow; any error within names it.
+    """Open a file, or its content, with Pillow; errors in the ``with`` block name the file.
 
     Raises
     ------
     DatasetCorruptError
-        It is no regular file or no image, or what is done with it fails.
+        It is no regular file or no image, or the ``with`` block raises.
     """
     from PIL import Image
 
@@ -86,7 +86,7 @@ def opened_image(file: Path | bytes, where: str = "", what: str = "image") -> It
         stream: Path | IO[bytes] = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(stream) as opened:
             yield opened
-    except Exception as error:  # Pillow raises whatever the first damaged byte leads to
+    except Exception as error:  # a damaged file makes Pillow raise errors of any kind
         reason = str(error) or repr(error)
         name = where or (what if isinstance(file, bytes) else str(file))
         raise DatasetCorruptError(f"{name} is not a readable {what}: {reason}") from error

@@ -30,7 +30,7 @@ OFFICIAL_BYTES = 16 + 60_000 * 28 * 28  # of the largest of the four
 
 @dataclass(frozen=True)
 class IdxSource(Source):
-    """A data set in MNIST's four files, with the official MD5 of each as far as there is one."""
+    """A data set in MNIST's four files, with the official MD5 of each where one is published."""
 
     class_names: tuple[str, ...] = ()
     content_md5: Mapping[str, str] = field(default_factory=dict)
@@ -181,7 +181,7 @@ def _shape(start: bytes, ndim: int, where: str) -> tuple[int, ...]:
 
 
 def _content(title: str, path: Path, ndim: int, limit: int | None) -> bytes:
-    """Return what a file holds, decompressed, as far as its header says and the limit allows."""
+    """Return the decompressed bytes that a file's header announces, up to the limit."""
     check_regular(title, path)
     where = f"{title}: {path}"
     try:
@@ -203,7 +203,7 @@ def _content(title: str, path: Path, ndim: int, limit: int | None) -> bytes:
 
 
 def _read(file: Any, size: int) -> bytes:
-    """Return the next bytes, ``size`` at most; memory is taken as they come, not as promised."""
+    """Return the next bytes, ``size`` at most; memory grows as they arrive."""
     content = bytearray()
     while len(content) < size and (block := file.read(min(size - len(content), 1 << 20))):
         content += block

@@ -1,4 +1,4 @@
-"""Folders of images, one per class: any data set of photographs, decoded as they are asked for."""
+"""Folders of images, one per class: any data set of photographs, decoded on demand."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -137,7 +137,7 @@ def split_per_class(
     train_share
         From 0 to 1.
     seed
-        Of a stream that NumPy keeps the same in every version.
+        Of NumPy's ``RandomState``, whose numbers are the same in every version.
 
     Raises
     ------

@@ -167,7 +167,7 @@ def inflate(pool: PoolView, factor: float, generator: torch.Generator) -> PoolVi
     Parameters
     ----------
     pool
-        What is drawn from.
+        The entries to draw from.
     factor
         Size of the result by the size of the pool, rounded to whole entries: at least one of them
         and at most ``MAX_ENTRIES``.

@@ -73,7 +73,7 @@ def section(
 
 
 def missing(text: str) -> Markup:
-    """Return what stands in the place of a picture that cannot be drawn."""
+    """Return the text that replaces a picture that cannot be drawn."""
     return element("p", text, class_="missing") + "\n"
 
 

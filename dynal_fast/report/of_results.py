@@ -20,7 +20,7 @@ from dynal_fast.report.svg import (
 )
 
 Styles = dict[str, Style]
-SHORTEST = 1e-9  # seconds, which a logarithmic scale can hold and no clock tells from none
+SHORTEST = 1e-9  # seconds: what a logarithmic scale shows for 0, below what a clock can measure
 
 
 def curve_of(method: Method) -> Curve:

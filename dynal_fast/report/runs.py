@@ -107,7 +107,7 @@ def load_experiments(paths: Iterable[str | Path]) -> list[Experiment]:
 def methods(experiments: Sequence[Experiment]) -> list[Method]:
     """Return every strategy of every experiment, named apart where there are several experiments.
 
-    The reference on all data is none of them.
+    The reference on all data does not count as one.
     """
     found = []
     for experiment in experiments:

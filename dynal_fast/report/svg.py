@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dynal_fast.report.markup import Markup, element, joined
 
-FONT, CHARACTER = 12, 6.8  # pixels: the size of the text, and the width of a wide character of it
+CHARACTER = 6.8  # pixels: the width of a wide character of the text
 MARKERS = ("square", "diamond", "triangle", "cross", "down", "pentagon", "plus", "circle")
 COLOURS = 8
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
