@@ -37,11 +37,11 @@ def bytes_text(count: float | None) -> str:
     """Bytes in MB of 10^6.
 
     >>> bytes_text(123_456_789), bytes_text(2.5e9), bytes_text(None)
-    ('123 MB', '2.50 GB', '')
+    ('123 MB', '2.5 GB', '')
     """
     if count is None:
         return ""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def ratio_text(ratio: float | None) -> str:
@@ -53,6 +53,15 @@ def ratio_text(ratio: float | None) -> str:
     if ratio is None:
         return ""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def two_digits(value: float | None) -> float | None:
+    """Round to two significant digits: an extrapolation knows no more.
+
+    >>> two_digits(790_745.0), two_digits(0.0123), two_digits(None)
+    (790000.0, 0.012, None)
+    """
+    return None if value is None else float(f"{value:.1e}")
 
 
 def exactness_text(exactness: dict[str, Any]) -> str:
@@ -126,11 +135,19 @@ def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
     if measurement.unavailable:
         empty = [""] * (len(header(measurement.of)) - 3)
         return measurement.method, f"n/a: {measurement.unavailable}", *empty, remark
+    figures: tuple[float | None, ...] = (
+        measurement.median,
+        ratio(record, measurement),
+        measurement.memory_bytes,
+    )
+    about = ""
+    if measurement.extrapolated:
+        about, figures = "≈ ", tuple(map(two_digits, figures))
+    time, times, memory = figures
     spread = ""
     if len(measurement.seconds) > 1:
         low, high = min(measurement.seconds), max(measurement.seconds)
         spread = f"{seconds_text(low)} – {seconds_text(high)}"
-    about = "≈ " if measurement.extrapolated else ""
     passes: tuple[str, ...] = ()
     if isinstance(measurement.of, StatisticsCase):  # measured, where the whole is extrapolated too
         passes = (
@@ -142,11 +159,11 @@ def row(record: Record, measurement: Measurement) -> tuple[str, ...]:
         exactness += ", as far as it ran"
     return (
         measurement.method,
-        about + seconds_text(measurement.median),
+        about + seconds_text(time),
         spread,
-        about + ratio_text(ratio(record, measurement)),
+        about + ratio_text(times),
         *passes,
-        about + bytes_text(measurement.memory_bytes),
+        about + bytes_text(memory),
         exactness,
         remark,
     )
