@@ -127,14 +127,15 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(files, tmp_path, capsys, 
 
 
 def test_a_damaged_dataset_folder(files, tmp_path, capsys):
-    folder = tmp_path / "dataset"
+    folder, codes = tmp_path / "dataset", set()
     for case in range(CASES):
         draw = random.Random(f"dataset {case}")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(files["dataset"], folder)
         victim = draw.choice(sorted(folder.iterdir()))
         victim.write_bytes(mutated(victim.read_bytes(), draw))
-        select(folder, capsys)
+        codes.add(select(folder, capsys)[0])
+    assert 2 in codes
 
 
 @pytest.mark.parametrize("text", ["3\n8\n", "row,distance\n3,inf\n8,1.5\n", "true\nfalse\n" * 25])

@@ -114,6 +114,18 @@ def test_unknown_names_and_needs_are_named():
         get_strategy("entropie")
     with pytest.raises(ValueError, match=r"needs must be among .*, got 'labels'"):
         register_strategy("x", lambda context: context.candidates, needs=("labels",))
+    with pytest.raises(
+        ValueError, match=r"ranks_by must be among least_confidence, .*, got 'marge'"
+    ):
+        register_strategy("x", lambda context: context.candidates, ranks_by="marge")
+
+
+def test_what_it_ranks_by_may_be_an_alias():
+    register_strategy("surest_last", lambda c: c.candidates, ranks_by="softmax_response")
+    try:
+        assert get_strategy("surest_last").ranks_by == "least_confidence"
+    finally:
+        unregister_strategy("surest_last")
 
 
 def test_what_a_strategy_did_not_declare_it_does_not_get():

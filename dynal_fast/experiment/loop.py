@@ -24,9 +24,7 @@ from dynal_fast.experiment.state import RunSetup, RunState, unlabeled
 from dynal_fast.experiment.training import Trainer, evaluate
 from dynal_fast.measured import measured
 from dynal_fast.pool import EMATeacher
-from dynal_fast.strategies.registry import (
-    checked_picks,
-)
+from dynal_fast.strategies.registry import checked_picks
 
 
 class ActiveLearningExperiment(RunSetup):

@@ -99,7 +99,7 @@ register_strategy(
     description="mean divergence of separately trained models from their consensus (McCallum)",
     needs=("committee",),
     options={"members": committee.MEMBERS},
-    ranks_by="bald",  # the score that consensus_kl is an alias of, as it is recorded
+    ranks_by="consensus_kl",
 )
 register_strategy(
     "vaal",

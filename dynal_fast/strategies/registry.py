@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.strategies.strategy import (
     NEEDS,
     SELECTS_FROM,
@@ -60,9 +61,9 @@ def register_strategy(
         ``"unlabeled"`` samples, to have them labeled; ``"labeled"`` ones, of which it keeps at most
         the budget (`CompressionExperiment`); or both.
     ranks_by
-        The score of which it picks the highest, where it ranks by one: the report then shows what
-        that score ranks high. By default the scores that it puts into ``context.scores`` under its
-        own name.
+        The score, one of `dynal_fast.pool.scores.SCORES`, of which it picks the highest. The report
+        then shows what that score ranks high. By default these are the scores that the strategy
+        puts into ``context.scores`` under its own name.
 
     Returns
     -------
@@ -72,8 +73,8 @@ def register_strategy(
     Raises
     ------
     ValueError
-        A name is taken, ``needs`` or ``selects_from`` holds an unknown name, or a strategy that
-        selects from labeled samples tracks statistics of the unlabeled.
+        A name is taken, ``needs``, ``selects_from`` or ``ranks_by`` names what there is not, or a
+        strategy that selects from labeled samples tracks statistics of the unlabeled.
 
     Examples
     --------
@@ -92,6 +93,10 @@ def register_strategy(
             f"selects_from must be among {', '.join(SELECTS_FROM)}, and tracks empty with labeled; "
             f"got {selects_from!r} and {tracks!r}"
         )
+    if ranks_by is not None:
+        ranks_by = ALIASES.get(ranks_by, ranks_by)  # as it is recorded
+        if ranks_by not in SCORES:
+            raise ValueError(f"ranks_by must be among {', '.join(SCORES)}, got {ranks_by!r}")
     names = (name, *aliases)
     for taken in names:
         if taken in _REGISTRY:
