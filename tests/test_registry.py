@@ -120,6 +120,21 @@ def test_unknown_names_and_needs_are_named():
         register_strategy("x", lambda context: context.candidates, ranks_by="marge")
 
 
+@pytest.mark.parametrize("argument", ["tracks", "needs", "aliases", "selects_from"])
+def test_names_may_come_from_any_iterable_but_a_string(argument):
+    names = {"tracks": "margin", "needs": "oracle", "aliases": "seldom", "selects_from": "labeled"}
+    name = names[argument]
+    with pytest.raises(
+        ValueError, match=f"{argument} must be a sequence of names, got .* '{name}'"
+    ):
+        register_strategy("x", lambda c: c.candidates, **{argument: name})
+    register_strategy("x", lambda c: c.candidates, **{argument: iter([name])})
+    try:
+        assert getattr(get_strategy("x"), argument) == (name,)
+    finally:
+        unregister_strategy("x")
+
+
 def test_what_it_ranks_by_may_be_an_alias():
     register_strategy("surest_last", lambda c: c.candidates, ranks_by="softmax_response")
     try:

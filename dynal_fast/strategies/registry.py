@@ -73,8 +73,9 @@ def register_strategy(
     Raises
     ------
     ValueError
-        A name is taken, ``needs``, ``selects_from`` or ``ranks_by`` names what there is not, or a
-        strategy that selects from labeled samples tracks statistics of the unlabeled.
+        A name is taken; a string stands where names are expected; ``needs``, ``selects_from`` or
+        ``ranks_by`` holds an unknown name; or a strategy that selects from labeled samples tracks
+        statistics of the unlabeled.
 
     Examples
     --------
@@ -85,6 +86,11 @@ def register_strategy(
     'the first of the pool'
     >>> unregister_strategy("lowest_ids")
     """
+    given = {"tracks": tracks, "needs": needs, "aliases": aliases, "selects_from": selects_from}
+    for argument, value in given.items():
+        if isinstance(value, str):
+            raise ValueError(f"{argument} must be a sequence of names, got the string {value!r}")
+    tracks, needs, aliases, selects_from = map(tuple, given.values())
     unknown = sorted(set(needs) - set(NEEDS))
     if unknown:
         raise ValueError(f"needs must be among {', '.join(NEEDS)}, got {unknown[0]!r}")
@@ -107,11 +113,11 @@ def register_strategy(
             name,
             function,
             description,
-            tuple(tracks),
-            tuple(needs),
-            tuple(aliases),
+            tracks,
+            needs,
+            aliases,
             dict(options or {}),
-            tuple(selects_from),
+            selects_from,
             ranks_by,
         )
         for each in names:
