@@ -106,7 +106,7 @@ def a_life(rng, pool, metric, labeled_rows, make, events=6):
             new = [i for i in np.unique(rows).tolist() if i not in anew.covered]
             anew.covered += new
             given = rows
-            if rng.random() < 0.5:
+            if len(rows) == len(pool) or rng.random() < 0.5:
                 given = np.zeros(len(pool), bool)
                 given[rows] = True
         if event in ("outside", "both"):
@@ -119,7 +119,7 @@ def a_life(rng, pool, metric, labeled_rows, make, events=6):
         elif event == "both":
             selection.add_labeled((given, outside) if rng.random() < 0.5 else (outside, given))
         if event == "exclude":
-            rows = rng.integers(len(pool), size=int(rng.integers(0, 4)))
+            rows = rng.integers(len(pool), size=min(int(rng.integers(0, 4)), len(pool) - 1))
             anew.excluded += rows.tolist()
             selection.exclude(rows)
         if event == "look":

@@ -78,6 +78,8 @@ class HeadTraversal(Generic[P]):
         self.values = torch.empty(0, device=device)
         self.count = 0
         self.front, self.outside = self.candidates[:0], NOTHING
+        # Rows that are exact for all sets and the first `settled` picks, and the highest key outside.
+        self.inner, self.settled, self.beyond = self.candidates[:0], 0, NOTHING
 
     def copy(self) -> "HeadTraversal[P]":
         """A copy of all that changes."""
@@ -106,6 +108,7 @@ class HeadTraversal(Generic[P]):
         """Never pick ``rows``."""
         self.bound[rows.to(self.device)] = -math.inf
         self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+        self.inner = self.inner[self.bound[self.inner] >= 0]
         self.available = len(self.candidates)
 
     def rescale(self, added: list[P]) -> None:
@@ -143,6 +146,7 @@ class HeadTraversal(Generic[P]):
         if inside:
             self.inside = torch.cat([self.inside, rows])
         self.sets.append(centers)
+        self.inner = self.inner[:0]
 
     def pick(self, k: int, start: int | None, reached: Reached) -> Answer:
         """Pick ``k`` of the available rows, reporting their number so far to ``reached``.
@@ -160,7 +164,9 @@ class HeadTraversal(Generic[P]):
         if start is not None and k:
             self.force(start)
         while left is None:
-            left = self.advance()
+            left = self.pick_inside()
+            if left is None:
+                left = self.advance()
             reached(self.count - begin)
         picks = self.picks[begin:].to(torch.int64)
         return Answer(picks, self.values[begin:].clone(), left, self.exponent or 0)
@@ -184,22 +190,49 @@ class HeadTraversal(Generic[P]):
         """Make ``rows`` the next picks."""
         places = slice(self.count, self.count + len(rows))
         self.picks[places], self.values[places] = rows, values
-        self.bound[rows] = -math.inf
+        self.bound[rows] = self.exact[rows] = -math.inf
         self.count += len(rows)
         self.available -= len(rows)
 
-    def advance(self) -> float | None:
-        """Make the next head exact and take the picks that are certain, which may be none.
+    def pick_inside(self) -> float | None:
+        """Take the picks from the head that are certain.
 
-        Returns the largest value that is left once all picks are taken and it is known. The host
-        waits for the device where it needs sizes: once in `next_head`, here, in `refresh` and in
-        `traverse`, and a few more times while rows are compared with the labeled set.
+        Returns the largest value that is left, once it is known and all picks are taken.
+        """
+        head = self.inner
+        if len(head) == 0:
+            return None
+        if self.settled < self.count:
+            self.apply_picks(head, self.applied[head])
+        if self.count < len(self.picks):
+            count = self.kernels.traverse(
+                self.points[0],
+                head,
+                self.beyond,
+                self.exact,
+                self.picks[self.count :],
+                self.values[self.count :],
+            )
+            self.count += count
+            self.available -= count
+        values = self.exact[head]
+        self.bound[head] = values
+        self.applied[head] = self.settled = self.count
+        if self.count < len(self.picks) or int(keys(values, head).max()) <= max(self.beyond, -1):
+            return None
+        return float(values.max())
+
+    def advance(self) -> float | None:
+        """Make the next head exact, or as much of it as is worth it; 0 if all is at distance 0.
+
+        The host waits for the device where it needs sizes: once in `next_head`, here, in `refresh`
+        and in `traverse`, and a few more times while rows are compared with the labeled set.
         """
         if self.available == 0:
             return 0.0
-        room = len(self.picks) - self.count
         head, outside, duplicates = self.next_head()
         if duplicates:  # all that remains: lowest indices first
+            room = len(self.picks) - self.count
             self.take(self.candidates[self.bound[self.candidates] == 0][:room], 0.0)
             return 0.0
         applied = self.applied[head]
@@ -214,26 +247,9 @@ class HeadTraversal(Generic[P]):
         if waiting:
             rows = head[:waiting]
             outside = max(outside, int(keys(self.bound[rows], rows).max()))
-        head = head[waiting:]
-        if len(head) == 0:
-            return None
-        if room:
-            count = self.kernels.traverse(
-                self.points[0],
-                head.sort().values,
-                outside,
-                self.exact,
-                self.picks[self.count :],
-                self.values[self.count :],
-            )
-            self.count += count
-            self.available -= count
-        values = self.exact[head]
-        self.bound[head] = values
-        self.applied[head] = self.count
-        if self.count < len(self.picks) or int(keys(values, head).max()) <= max(outside, -1):
-            return None
-        return float(values.max())
+        self.inner, self.settled = head[waiting:].sort().values, self.count
+        self.beyond = outside
+        return None
 
     def next_head(self) -> tuple[Tensor, int, bool]:
         """Return the rows with the highest bounds, in that order, and the highest key outside.
