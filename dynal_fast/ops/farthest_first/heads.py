@@ -78,7 +78,7 @@ class HeadTraversal(Generic[P]):
         self.values = torch.empty(0, device=device)
         self.count = 0
         self.front, self.outside = self.candidates[:0], NOTHING
-        # Rows that are exact for all sets and the first `settled` picks, and the highest key outside.
+        # Rows exact for all sets and for `settled` picks, and the highest key of the other rows.
         self.inner, self.settled, self.beyond = self.candidates[:0], 0, NOTHING
 
     def copy(self) -> "HeadTraversal[P]":

@@ -40,7 +40,8 @@ class Centers(Generic[P]):
             self.clusters = max(1, round(math.sqrt(self.size)))
         scale = ON_GPU if device.type == "cuda" else 1
         self.tile, self.chunk = max(1, scale * TILE // self.clusters), scale * CHUNK
-        self.cluster()
+        if self.clusters > 1:
+            self.cluster()
 
     def cluster(self) -> None:
         """Choose random members as centroids, and sort all members by their nearest one."""
@@ -116,6 +117,8 @@ class Centers(Generic[P]):
 
     def reaching(self, rows: Tensor, bound: Tensor) -> Groups:
         """Group ``rows`` with the clusters that may have members within their ``bound``."""
+        if self.clusters == 1:
+            return Groups.one(rows, self.members)
         lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
         gap = lower.sqrt() * (1 - MARGIN) - self.radius
         reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)
