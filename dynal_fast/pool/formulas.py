@@ -120,6 +120,23 @@ def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
     return _by_rows(rows, count, mean, entropy_sum)
 
 
+def predictive_entropy(count: Tensor, mean: Tensor) -> Tensor:
+    """Entropy in nats of the mean output over Monte Carlo dropout passes: ``H(mean p)``.
+
+    The "Max Entropy" of Gal et al., "Deep Bayesian Active Learning with Image Data", section 4; the
+    first term of `bald`. Observed over epochs it is the entropy of their mean output.
+
+    >>> predictive_entropy(torch.tensor([2, 0]), torch.tensor([[0.5, 0.5], [0.0, 0.0]]))
+    tensor([0.6931,    nan])
+    """
+
+    def rows(count: Tensor, mean: Tensor) -> Tensor:
+        total = torch.special.entr(mean.double()).sum(dim=1)
+        return total.where(count > 0, torch.nan).float()
+
+    return _by_rows(rows, count, mean)
+
+
 def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
     """Mean over classes of the standard deviation of p over Monte Carlo dropout passes.
 

@@ -19,6 +19,7 @@ from dynal_fast.pool.formulas import (
     mean_std,
     prediction_stability,
     prediction_stability_logits,
+    predictive_entropy,
     variation_ratio,
     vote_entropy,
 )
@@ -140,6 +141,14 @@ SCORES: dict[str, Score] = {
         "mutual information over MC-dropout passes",
         # The mean over members of KL(p_t || mean p) is H(mean p) - mean H(p_t), BALD's formula.
         aliases=("consensus_kl",),
+        observed_over="mc_dropout",
+    ),
+    "predictive_entropy": Score(
+        predictive_entropy,
+        ("count", "mean"),
+        EveryEpoch(),
+        "entropy of the mean output over MC-dropout passes",
+        aliases=("max_entropy",),
         observed_over="mc_dropout",
     ),
     "mean_std": Score(
