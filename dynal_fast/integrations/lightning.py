@@ -188,7 +188,7 @@ class PoolStatsCallback(Callback):
                 num_epochs_of(trainer),
                 forward,
                 place,
-                trainer.strategy.root_device,
+                device=trainer.strategy.root_device,
                 progress=None if shows_progress else False,
             )
         finally:

@@ -108,6 +108,7 @@ class PoolObserver:
         num_epochs: int | None,
         forward: Forward,
         place: Callable[[Any], Any] | None = None,
+        amp: torch.dtype | None = None,
         device: torch.device | None = None,
         progress: bool | None = False,
     ) -> bool:
@@ -122,6 +123,8 @@ class PoolObserver:
             ``forward(model, batch)`` returns the logits.
         place
             Brings a batch to where the model is; by default as `observe_pool` does.
+        amp, device, progress
+            As in `observe_pool`.
         """
         if not self.wants(epoch, num_epochs):
             self.epoch = max(epoch, self.epoch)
@@ -144,6 +147,7 @@ class PoolObserver:
                     forward=forward,
                     mc_passes=self.mc_passes,
                     partial=self.partial or processes.size > 1,
+                    amp=amp,
                     device=device,
                     progress=progress if processes.rank == 0 else False,
                 )

@@ -94,7 +94,7 @@ class SharedPool:
         """Do what `PoolStats.update` does; logits are moved to the statistics' device."""
         device = self.stats.device
         if teacher_logits is not None:
-            teacher_logits = teacher_logits.to(device)
+            teacher_logits = teacher_logits.to(device, logits.dtype)
         self.stats.update(sample_ids, logits.to(device), teacher_logits)
         if self.processes.size > 1:
             self._seen.append(sample_ids.long().cpu())
