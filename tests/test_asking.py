@@ -341,11 +341,13 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "")
 import torch
+import torch._dynamo  # as the optimizers do: once, and not in every child
 from dynal_fast import files
 from dynal_fast.experiment.grid import run_grid
 from tests.cases.asking import asking_config, fill_in, write_texts
 
 torch.set_num_threads(1)
+torch.use_deterministic_algorithms(False)  # imports much, as well
 folder = Path(sys.argv[1])
 config = asking_config(write_texts(folder, labeled=9, tested=6))
 

@@ -136,10 +136,9 @@ def _beginning_with(config: RunConfig, initial: int) -> RunConfig:
 def _saved_and_asked(grid: GridResult, folder: Path, desk: Desk) -> GridResult:
     """Write the results where they changed, and what a person is asked for."""
     (run,) = grid.runs
-    changed = bool(run.cycles) and grid.differs_from(folder)
-    if changed:
+    if run.cycles and grid.differs_from(folder):
         grid.save(folder)
-    awaited = None if run.request is None else desk.ask(run.request, is_new=changed)
+    awaited = None if run.request is None else desk.ask(run.request)
     return dataclasses.replace(grid, awaited=awaited)
 
 

@@ -110,8 +110,11 @@ class PoolObserver:
         assert self.stats is not None
         with torch.no_grad(), self.stats.observe(epoch, num_epochs):
             for ids in pool.split(OBSERVATION_BATCH):
-                features = self.samples[ids][1].flatten(1).to(head.weight.device)
-                self.stats.update_from_features(ids, features, head.weight, head.bias)
+                numbers, inputs = self.samples[ids]
+                device = head.weight.device
+                features = inputs.flatten(1).to(device)
+                numbers = torch.as_tensor(numbers, device=device)
+                self.stats.update_from_features(numbers, features, head.weight, head.bias)
 
     def state(self) -> dict[str, Tensor]:
         """Return the statistics as tensors for the checkpoint."""

@@ -81,8 +81,8 @@ class Desk:
         for sample in (labels != NO_LABEL).nonzero().flatten().tolist():
             where = f"the data, {catalogue.root}"
             self.known[sample] = Answer(sample, int(labels[sample]), where)
-        self.record = self._read_record()  # sample → cycle, in the order of labeling
         self.recorded = self._content(LABELS)
+        self.record = self._read_record()  # sample → cycle, in the order of labeling
         self.offered: list[int] = []  # samples that have a label in to_label.csv
         self._read_answers(given)
         told = torch.full((len(catalogue),), NO_LABEL)
@@ -112,20 +112,21 @@ class Desk:
             self.record = dict.fromkeys(initial.tolist(), 0)
             self._write_record()
 
-    def ask(self, request: Request, is_new: bool) -> Awaited:
+    def ask(self, request: Request) -> Awaited:
         """Write what a person is asked for, where it is not written yet, and return it.
 
-        Labels that are in ``to_label.csv`` already stay in it. ``is_new`` says that the run got
-        further since it asked last.
+        Labels that are in ``to_label.csv`` already stay in it.
         """
         (self.folder / ANSWERS).mkdir(exist_ok=True)
         samples = list(dict.fromkeys([*request.ids, *request.missing]))
+        tasks = tasks_json(self.catalogue, self.classes, request, samples)
+        is_new = self._content(TASKS) != tasks
         if not set(request.missing) <= self._listed():
             content = self._request_table(request, [*samples, *self._unasked()])
             write_atomically(self.folder / TO_LABEL, content)
             is_new = True
         for name, content in (
-            (TASKS, tasks_json(self.catalogue, self.classes, request, samples)),
+            (TASKS, tasks),
             (INTERFACE, interface_xml(self.catalogue, self.classes)),
         ):
             if self._content(name) != content:
