@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dynal_fast.experiment.determinism import (
 )
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
 from dynal_fast.experiment.observation import PoolObserver, parsed_schedules
-from dynal_fast.experiment.runs import CycleResult, CycleTiming
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, Request
 from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.tables import canonical_json
@@ -41,13 +41,14 @@ class RunState:
 
     model: nn.Module
     labeled: Tensor
-    targets: Any  # Tensor, or LabelMaps
+    targets: Any  # Tensor, or LabelMaps; None before they are taken from the oracle
     observer: PoolObserver | ImageObserver
     streams: RandomStreams
     objective: Objective | None
     cycles: list[CycleResult] = field(default_factory=list)
     timings: list[CycleTiming] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
+    request: Request | None = None  # the last one, where the oracle is asked
 
 
 class RunSetup:
@@ -94,6 +95,8 @@ class RunSetup:
         self.analysis = analysis
         if data.segments:
             check_segmentation(self.strategy, self.protocol, self.training, analysis)
+        if data.oracle.asks:
+            check_asking(self.strategy, self.protocol, data, analysis, directory is not None)
         # A label map is as large as thousands of labels: no larger batches than in training.
         self.batch = self.training.batch_size if data.segments else EVALUATION_BATCH
         self.device = checked_device(device)
@@ -131,6 +134,8 @@ class RunSetup:
             "schedules": self.schedules,
             **numerics(),
         }
+        if data.oracle.asks:
+            values["classes"] = list(data.oracle.classes)
         return json.loads(canonical_json(values))
 
     def originals(self, ids: Tensor) -> Tensor:
@@ -172,9 +177,14 @@ class RunSetup:
 
     def finished(self, cycles: list[CycleResult]) -> bool:
         """Whether all cycles ran, or the error fell by ``protocol.error_reduction``."""
-        wanted = self.protocol.error_reduction
-        reached = bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
+        reached = self.reached([cycle.accuracy for cycle in cycles])
         return reached or len(cycles) > self.protocol.selections
+
+    def reached(self, accuracies: Sequence[float | None]) -> bool:
+        """Whether the test error fell by ``protocol.error_reduction`` since the first training."""
+        wanted = self.protocol.error_reduction
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        return bool(wanted and known) and known[-1] - known[0] >= wanted
 
     def observer(self) -> PoolObserver | ImageObserver:
         """Return what observes the pool for the strategy; nothing is observed yet."""
@@ -193,6 +203,31 @@ class RunSetup:
         flips, factor = self.protocol.pool_flips, self.protocol.pool_factor
         self.view = inflated_view(initial, rest, flips, factor, draw)
         return data.entries(self.view), torch.arange(len(initial))
+
+
+def check_asking(
+    strategy: Strategy, protocol: Protocol, data: ExperimentData, analysis: bool, is_kept: bool
+) -> None:
+    """Check that no setting needs labels that nobody has given yet.
+
+    Raises
+    ------
+    ValueError
+        Something does; the message names it.
+    """
+    refused = {
+        "analysis": analysis,
+        "compress": protocol.compress,
+        "pool_flips and pool_factor": protocol.inflates,
+        f"strategy {strategy.name!r}": "oracle" in strategy.needs,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise ValueError(f"{what} needs the labels of all samples, and the oracle is asked")
+    if protocol.error_reduction and not len(data.test_samples):
+        raise ValueError("error_reduction needs a test set, and there is no hold-out")
+    if not is_kept:
+        raise ValueError("directory must be given where the oracle is asked: a run goes on from it")
 
 
 def unlabeled(count: int, labeled: Tensor) -> Tensor:

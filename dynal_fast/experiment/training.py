@@ -146,9 +146,9 @@ def repeated(ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 class Evaluation(NamedTuple):
-    """The metric on the test set, overall and for each class; None for a class without samples."""
+    """The metric on the test set, overall and for each class; None without samples."""
 
-    score: float
+    score: float | None
     by_class: list[float | None]
 
 
@@ -178,6 +178,8 @@ def evaluate(
 ) -> Evaluation:
     """Return the accuracy on the test set of ``data``, or the mean IoU where pixels have labels."""
     samples, labels, classes = data.test_samples, data.test_labels, data.num_classes
+    if not len(samples):
+        return Evaluation(None, [])
     if data.segments:
         ratios = class_ious(model, samples, labels, classes, batch_size, device)
         by_class = [None if math.isnan(ratio) else ratio for ratio in ratios.tolist()]
