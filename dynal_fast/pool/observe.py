@@ -17,6 +17,7 @@ from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, logits_of, model_call
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
+from dynal_fast.pool.multi_label import check_labels, check_model
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
 
@@ -80,7 +81,9 @@ def observe_pool(
         or containers of tensors, which keep their types. Anything else in them, such as texts and
         ``None``, reaches the model as it is.
     stats
-        The tracker, a ``PoolStats``, on the model's device.
+        The tracker, a ``PoolStats``, on the model's device. For a multi-label head it must have
+        ``activation="sigmoid"``. A model whose ``config.problem_type`` is the other kind is
+        refused, and so are dicts with multi-hot ``labels``; of other models nothing tells it.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
         stability paper). ``None`` if that is unknown: the default schedules then observe every
@@ -133,7 +136,8 @@ def observe_pool(
         an integer.
     ValueError
         Ids are not ``(batch,)`` integers or not as many as samples; logits are not
-        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; or the
+        ``(batch, classes)``; model and tracker are not of the same activation; ``mc_passes`` is
+        negative, or nothing in the model is random; or the
         pool is an iterator that is used up or cannot give several passes.
     PoolObservationError
         Of the tracker, when the pass ends: bad rows, or samples that were not seen.
@@ -159,6 +163,7 @@ def observe_pool(
     """
     passes = _checked_passes(mc_passes)
     where = checked_where(ids, pool)
+    check_model(model, stats)
     if not stats.observes(epoch, num_epochs):
         return False
     if passes > 1 and is_one_shot(pool):
@@ -206,11 +211,14 @@ def observe_pool(
                 )
                 of_teacher = set(teacher_model.modules()) if teacher_model is not None else set()
                 shared = [layer for layer in layers.values() if layer in of_teacher]
+            check_labels(first[1], stats)
             with stats.observe(epoch, num_epochs, partial=partial):
                 samples = itertools.chain([first], samples)
                 del first  # frees the batch when the loop is done with it
-                for sample_ids, inputs in samples:
+                for number, (sample_ids, inputs) in enumerate(samples):
                     logits = logits_for(model, sample_ids, inputs)
+                    if number == 0:
+                        check_model(model, stats)  # labels may have told it what it is
                     if teacher_model is None:
                         stats.update(sample_ids, logits)
                         continue
