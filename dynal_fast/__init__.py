@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PoolImages,
         PoolObservationError,
         PoolStats,
+        embedding_store,
         observe_pool,
     )
     from dynal_fast.pool.top import top_b, top_k
@@ -52,6 +53,7 @@ _HOMES = {
     "Strategy": "dynal_fast.strategies",
     "Traversal": "dynal_fast.ops.farthest_first",
     "assign_to_picks": "dynal_fast.ops.farthest_first",
+    "embedding_store": "dynal_fast.pool",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "get_strategy": "dynal_fast.strategies",
@@ -79,6 +81,7 @@ __all__ = [
     "Traversal",
     "__version__",
     "assign_to_picks",
+    "embedding_store",
     "farthest_first",
     "farthest_first_compress",
     "get_strategy",

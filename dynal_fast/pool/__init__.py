@@ -7,6 +7,7 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.observe import observe_pool
 from dynal_fast.pool.pool_stats import PoolStats
 from dynal_fast.pool.schedule import Epochs, EveryEpoch, FromEpoch, LastEpochs, Schedule
+from dynal_fast.pool.store import embedding_store
 
 __all__ = [
     "EMATeacher",
@@ -19,5 +20,6 @@ __all__ = [
     "PoolObservationError",
     "PoolStats",
     "Schedule",
+    "embedding_store",
     "observe_pool",
 ]

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynal_fast.evaluating import evaluating
+from dynal_fast.penultimate import penultimate
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
 from dynal_fast.pool.containers import map_tensors
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, logits_of, model_call
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
+from dynal_fast.pool.store import checked_store, write_rows
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
 
@@ -54,6 +56,8 @@ def observe_pool(
     teacher: nn.Module | EMATeacher | None = None,
     forward: Forward | None = None,
     mc_passes: int = 0,
+    embeddings: Any = None,
+    head: str | None = None,
     partial: bool = False,
     amp: torch.dtype | None = None,
     channels_last: bool | None = None,
@@ -107,6 +111,14 @@ def observe_pool(
         switched on: a warning names the modules that call them, and ``forward`` may set their
         ``training`` flags, which are restored afterwards. To find these modules, the model is given
         the first batch a few more times. The teacher's dropout stays off.
+    embeddings
+        Where to write the embeddings of the same forward passes, ``(num_samples, d)``: what
+        `embedding_store` returned, or another tensor or array like it. Row i is that of sample i;
+        rows of samples that the pass does not see stay as they are. A model in ``torch.compile``'s
+        wrapper then runs uncompiled, as hooks do not run in compiled code.
+    head
+        The name of the submodule whose input is the embedding, if not the last ``nn.Linear``;
+        spatial inputs are averaged over the image.
     partial
         The pool holds only some of the tracker's samples: the others are not reported as unseen.
     amp
@@ -129,12 +141,13 @@ def observe_pool(
     Raises
     ------
     TypeError
-        A batch has no ids where they should be, the output has no logits, or ``mc_passes`` is not
-        an integer.
+        A batch has no ids where they should be, the output has no logits, ``mc_passes`` is not an
+        integer, or ``embeddings`` not a tensor or an array.
     ValueError
         Ids are not ``(batch,)`` integers or not as many as samples; logits are not
-        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; or the
-        pool is an iterator that is used up or cannot give several passes.
+        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; the
+        pool is an iterator that is used up or cannot give several passes; or ``embeddings`` does
+        not fit the model and the tracker, the model has no ``head``, or there are ``mc_passes``.
     PoolObservationError
         Of the tracker, when the pass ends: bad rows, or samples that were not seen.
 
@@ -158,6 +171,7 @@ def observe_pool(
     torch.Size([2])
     """
     passes = _checked_passes(mc_passes)
+    store = checked_store(embeddings, getattr(stats, "num_samples", None), passes)
     where = checked_where(ids, pool)
     if not stats.observes(epoch, num_epochs):
         return False
@@ -171,6 +185,8 @@ def observe_pool(
     if channels_last is None:
         channels_last = _is_channels_last(model)
     run = forward or model_call()
+    if store is not None:
+        model = getattr(model, "_orig_mod", model)
 
     def logits_for(observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
         if passes:  # dropout may work in place, and all passes must see the same pool
@@ -187,6 +203,9 @@ def observe_pool(
         # Not inference_mode: tensors that a model creates and keeps could not be trained with.
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(target.type, dtype=amp, enabled=amp is not None))
+        embedding = None
+        if store is not None:
+            embedding = stack.enter_context(penultimate(model, head))
         shared: list[nn.Module] = []
         for index in range(passes or 1):
             batches = tqdm(
@@ -211,6 +230,8 @@ def observe_pool(
                 del first  # frees the batch when the loop is done with it
                 for sample_ids, inputs in samples:
                     logits = logits_for(model, sample_ids, inputs)
+                    if store is not None and embedding is not None:
+                        write_rows(store, sample_ids, embedding())
                     if teacher_model is None:
                         stats.update(sample_ids, logits)
                         continue
