@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         verify_traversal,
     )
     from dynal_fast.pool import (
+        Accelerator,
         EMATeacher,
         Epochs,
         EveryEpoch,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Accelerator": "dynal_fast.pool",
     "Assignment": "dynal_fast.ops.farthest_first",
     "EMATeacher": "dynal_fast.pool",
     "Embeddings": "dynal_fast.embeddings.load",
@@ -66,6 +68,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Accelerator",
     "Assignment",
     "EMATeacher",
     "Embeddings",
