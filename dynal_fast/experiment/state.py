@@ -206,7 +206,10 @@ class RunSetup:
         samples, tracks = self.data.samples, self.strategy.tracks
         if self.data.segments:
             return ImageObserver(samples, tracks, self.batch)
-        return PoolObserver(samples, self.data.num_classes, tracks, self.schedules, self.device)
+        embeds = "embeddings" in self.strategy.needs
+        return PoolObserver(
+            samples, self.data.num_classes, tracks, self.schedules, self.device, embeds
+        )
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""
