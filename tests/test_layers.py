@@ -21,19 +21,19 @@ FOUNDATIONS = [
     "_extension",
     "_triton",
     "_version",
-    "aligned",
     "evaluating",
     "files",
     "info",
     "measured",
     "normalize",
     "plain",
+    "table",
     "threads",
 ]
 LAYERS = [
     FOUNDATIONS,
     ["ops"],
-    ["data", "embeddings", "models", "pool"],
+    ["charts", "data", "embeddings", "models", "pool"],
     ["strategies"],
     ["acquisition", "experiment"],  # the first is the old name of strategies
     ["bench", "report"],

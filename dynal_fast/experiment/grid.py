@@ -96,6 +96,7 @@ def run_grid(
             samples=len(data.samples),
             test_samples=len(data.test_samples),
             chance=data.chance,
+            class_names=list(data.class_names),
         )
         grid.save(folder)
     return grid
