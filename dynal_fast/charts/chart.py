@@ -181,6 +181,15 @@ class Chart:
         points = self._points(xs, ys)
         self.marks.append(element("polygon", class_=f"area {style.colour}", points=points))
 
+    def bar(self, row: float, end: float, style: Style, label: str, pale: bool = False) -> None:
+        """Draw a bar from the left of the axes to a value, and write its label behind it."""
+        x, y, high = self.px(end), self.py(row), 0.7 * abs(self.py(1) - self.py(0))
+        kind = "area" if pale else "mark"
+        size = {"width": f"{max(0.5, x - self.left):.1f}", "height": f"{high:.1f}"}
+        place = {"x": f"{self.left:.1f}", "y": f"{y - high / 2:.1f}"}
+        self.marks.append(element("rect", class_=f"{kind} {style.colour}", **place, **size))
+        self.notes.append(element("text", label, class_="note", x=f"{x + 5:.1f}", y=f"{y + 4:.1f}"))
+
     def rule(self, *, x: float | None = None, y: float | None = None, label: str = "") -> None:
         """Draw a dashed line across the axes at a value, and write what it is beside it."""
         if y is not None:
