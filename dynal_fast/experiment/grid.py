@@ -108,6 +108,7 @@ def run_grid(
             samples=len(data.samples),
             test_samples=len(data.test_samples),
             chance=data.chance,
+            class_names=list(data.class_names),
         )
         if desk is None:
             grid.save(folder)

@@ -106,9 +106,9 @@ class Grid:
 
     ``environment`` is where the timings were measured, by default here; ``metric`` says what is
     called accuracy elsewhere: for segmentation ``"mean IoU"``. ``samples`` is the number of
-    training samples of the data set, ``test_samples`` that of test samples, and ``chance`` the
-    accuracy of naming the test set's most frequent class always, where they are known. Without a
-    test set ``test_samples`` is 0.
+    training samples of the data set, ``test_samples`` that of test samples, ``chance`` the accuracy
+    of naming the test set's most frequent class always, and ``class_names`` what the classes are
+    called, where they are known. Without a test set ``test_samples`` is 0.
     """
 
     configuration: dict[str, Any]
@@ -118,6 +118,7 @@ class Grid:
     samples: Positive | None = None
     test_samples: Count | None = None
     chance: Share | None = None
+    class_names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.metric.strip():
