@@ -27,6 +27,7 @@ FOUNDATIONS = [
     "info",
     "measured",
     "normalize",
+    "penultimate",
     "plain",
     "threads",
 ]
