@@ -268,6 +268,10 @@ class ImageObserver:
                 self.stats.update(ids, model(inputs).contiguous(), earlier)
         return time.perf_counter() - start
 
+    def embedded(self, ids: Tensor) -> Tensor | None:
+        """Return None: a pass keeps no embeddings of images."""
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Return nothing: the next cycle needs only the model of this one."""
         return {}

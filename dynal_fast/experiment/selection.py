@@ -51,6 +51,9 @@ def selection_context(
         return iter(data.samples.loader(ids, setup.batch))
 
     def embeddings(ids: Tensor) -> Tensor:
+        observed = state.observer.embedded(ids)
+        if observed is not None:
+            return observed
         return embed_samples(model, batches(ids), len(ids), device, setup.head)
 
     def mc_dropout(track: tuple[str, ...]) -> PoolStats:

@@ -29,6 +29,7 @@ from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.models import SEGMENTATION
+from dynal_fast.models.loss_prediction import LossPredicting
 from dynal_fast.pool.mc_dropout import dropout_layers
 from dynal_fast.strategies.registry import Select, Strategy, as_strategy, check_selects_from
 
@@ -90,6 +91,11 @@ class RunSetup:
                 f"got {self.protocol.compress}"
             )
         check_selects_from(self.strategy, self.selects_from)
+        if "loss_prediction" in self.strategy.needs and self.training.unsupervised != "none":
+            raise ValueError(
+                f"strategy {self.strategy.name!r} trains the model with a ranking loss, which "
+                f"unsupervised={self.training.unsupervised!r} would replace: set it to 'none'"
+            )
         self.schedules = dict(schedules or {})
         parsed_schedules(self.schedules)
         self.analysis = analysis
@@ -149,6 +155,15 @@ class RunSetup:
             model = self.build_model()
             if self.training.unsupervised == "tod-code":
                 model = TwoHeads(model, self.data.samples.input_shape, self.data.num_classes)
+            if "loss_prediction" in self.strategy.needs:
+                options = self.strategy.options
+                model = LossPredicting(
+                    model,
+                    self.data.samples.input_shape,
+                    weight=options.get("weight", 1.0),
+                    margin=options.get("margin"),
+                    flow=options.get("flow", 1.0),
+                )
             return model.to(self.device)
 
     def check_needs(self, model: nn.Module | None = None) -> None:
@@ -191,7 +206,10 @@ class RunSetup:
         samples, tracks = self.data.samples, self.strategy.tracks
         if self.data.segments:
             return ImageObserver(samples, tracks, self.batch)
-        return PoolObserver(samples, self.data.num_classes, tracks, self.schedules, self.device)
+        embeds = "embeddings" in self.strategy.needs
+        return PoolObserver(
+            samples, self.data.num_classes, tracks, self.schedules, self.device, embeds
+        )
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""

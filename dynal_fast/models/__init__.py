@@ -7,11 +7,12 @@ from typing import Any
 from torch import nn
 
 from dynal_fast.models.drn import DRND22
-from dynal_fast.models.embed import embed, penultimate
+from dynal_fast.models.embed import embed
 from dynal_fast.models.lenet import LeNet
 from dynal_fast.models.resnet import ResNet18
 from dynal_fast.models.small import cnn, linear, linear_head, mlp
 from dynal_fast.models.vgg import VGG16
+from dynal_fast.penultimate import penultimate
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": cnn,
