@@ -153,7 +153,7 @@ def test_fuzzed_results_are_reported_or_refused(run, capsys, what):
 
 
 def test_fuzzed_results_are_plotted_or_refused(run, capsys):
-    draw = random.Random("plot")
+    draw = random.Random("plotted")
     values = json.loads((run / "results.json").read_text())
     codes = set()
     for _ in range(max(6, CASES // 100)):
