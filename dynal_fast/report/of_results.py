@@ -13,7 +13,7 @@ from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.report.html import both_widths, legend, missing, section, table
 from dynal_fast.report.learning_curve import Curve, curves_chart, drawn, learning_curve
 from dynal_fast.report.runs import Experiment, Method
-from dynal_fast.report.table import by_count, cost_table, thousands
+from dynal_fast.report.table import by_count, cost_table, loss_table, thousands
 from dynal_fast.table import Table
 
 Styles = dict[str, Style]
@@ -116,12 +116,17 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
     metric = methods[0].experiment.grid.metric
     content = element("h3", f"Test {metric} (%)") + "\n"
     content += table(by_count(absolute, f"Test {metric} (%)", several))
-    content += element("h3", "Relative to training on all data (%)") + "\n"
+    if not all(method.experiment.grid.asked for method in methods):
+        content += element("h3", "Relative to training on all data (%)") + "\n"
     if relative:
         label = f"Test {metric} relative to all data (%)"
         content += table(by_count(relative, label, several))
-    if len(relative) < len(absolute):
-        without = ", ".join(name for name in absolute if name not in relative)
+    without = ", ".join(
+        method.name
+        for method in methods
+        if method.name not in relative and not method.experiment.grid.asked
+    )
+    if without:
         option = element("code", "--reference")
         content += missing(
             f"No training on all data to compare {without} with. Run the same command again with "
@@ -132,6 +137,13 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
     text += ", mean ± standard deviation over seeds" if several else ", of one seed"
     text += ". The best of a column is bold."
     return section("accuracy", capitalized(metric), text, content)
+
+
+def without_test_set(methods: Sequence[Method]) -> Markup:
+    """Return what stands in the place of learning curves where there is no test set."""
+    absent = missing("There was no labeled hold-out to test on, so there is no accuracy.")
+    losses = loss_table([(method.name, run.result) for method in methods for run in method.runs])
+    return section("learning-curves", "Learning curves", "What was trained.", absent, [losses])
 
 
 def costs(methods: Sequence[Method], styles: Styles) -> Markup:
@@ -237,12 +249,19 @@ def settings(experiments: Sequence[Experiment]) -> Markup:
     return section("settings", "Settings", text, joined(parts))
 
 
-LOCAL = ("data_root", "data_cache")  # folders of the machine that ran it
+LOCAL = (
+    "data_root",
+    "data_cache",
+    "embeddings",
+    "labels",
+    "holdout",
+)  # folders of the machine that ran it
 
 
 def run_again(experiment: Experiment, options: str = "") -> str:
     """Return the command that runs the experiment again, from the file under Settings."""
     data = " --data-root DIR" if experiment.configuration.get("data_root") else ""
+    data += " --embeddings FILE" if experiment.configuration.get("embeddings") else ""
     return f"dynal-fast run {experiment.label}.yaml{data}{options} -o NEW"
 
 
