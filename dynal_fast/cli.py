@@ -336,10 +336,11 @@ def _show(grid: "GridResult", folder: Path) -> None:
     from dynal_fast.report.table import accuracy_table, cost_table, loss_table, timings_of
     from dynal_fast.table import as_text
 
+    cost = cost_table(timings_of(grid))
     if not grid.evaluated:
         print("Training loss by number of labeled samples; there is no hold-out to test on")
-        print(as_text(loss_table(grid)))
-        print(f"\nCost\n{as_text(cost_table(timings_of(grid)))}")
+        print(as_text(loss_table([(run.strategy, run) for run in grid.runs])))
+        print(f"\n{cost.label}\n{as_text(cost)}")
         print(f"\nResults: {folder}")
         return
     picture = draw_learning_curves(grid, folder)
@@ -350,7 +351,6 @@ def _show(grid: "GridResult", folder: Path) -> None:
     for note in (grid.steps_note, chance_note(grid)):
         if note:
             print(f"\n{note}")
-    cost = cost_table(timings_of(grid))
     print(f"\n{cost.label}\n{as_text(cost)}")
     print(f"\nResults and picture: {folder} ({picture.name})")
 

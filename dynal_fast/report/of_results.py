@@ -13,7 +13,7 @@ from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.report.html import both_widths, legend, missing, section, table
 from dynal_fast.report.learning_curve import Curve, curves_chart, drawn, learning_curve
 from dynal_fast.report.runs import Experiment, Method
-from dynal_fast.report.table import by_count, cost_table, thousands
+from dynal_fast.report.table import by_count, cost_table, loss_table, thousands
 from dynal_fast.table import Table
 
 Styles = dict[str, Style]
@@ -141,16 +141,9 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
 
 def without_test_set(methods: Sequence[Method]) -> Markup:
     """Return what stands in the place of learning curves where there is no test set."""
-    rows = [
-        [method.name, str(run.result.seed), f"{cycle.labeled:,}", f"{cycle.train_loss:.4g}"]
-        for method in methods
-        for run in method.runs
-        for cycle in run.result.cycles
-    ]
     absent = missing("There was no labeled hold-out to test on, so there is no accuracy.")
-    losses = Table(["method", "seed", "labeled", "training loss"], rows, "Loss of each training")
-    text = "What was trained."
-    return section("learning-curves", "Learning curves", text, absent, [losses])
+    losses = loss_table([(method.name, run.result) for method in methods for run in method.runs])
+    return section("learning-curves", "Learning curves", "What was trained.", absent, [losses])
 
 
 def costs(methods: Sequence[Method], styles: Styles) -> Markup:

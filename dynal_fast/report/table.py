@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dynal_fast.experiment.results import GridResult, mean_and_deviation
-from dynal_fast.experiment.runs import CycleTiming
+from dynal_fast.experiment.runs import CycleTiming, RunResult
 from dynal_fast.report.bands import percent
 from dynal_fast.report.learning_curve import Curve, learning_curve
 from dynal_fast.table import Table
@@ -40,14 +40,14 @@ def by_count(curves: Mapping[str, Curve], label: str, several: bool, note: str =
     return Table(["method", *thousands(counts)], rows, label, note)
 
 
-def loss_table(grid: GridResult) -> Table:
-    """Return the mean training loss of each training, for runs without a test set."""
+def loss_table(runs: Sequence[tuple[str, RunResult]]) -> Table:
+    """Return the training loss of each training, for named runs without a test set."""
     rows = [
-        [run.strategy, f"{cycle.labeled:,}", f"{cycle.train_loss:.3g}"]
-        for run in grid.runs
+        [name, str(run.seed), f"{cycle.labeled:,}", f"{cycle.train_loss:.4g}"]
+        for name, run in runs
         for cycle in run.cycles
     ]
-    return Table(["method", "labeled", "training loss"], rows, "Loss of each training")
+    return Table(["method", "seed", "labeled", "training loss"], rows, "Loss of each training")
 
 
 def cost_table(timings: Mapping[str, Sequence[CycleTiming]]) -> Table:
@@ -70,17 +70,10 @@ def cost_table(timings: Mapping[str, Sequence[CycleTiming]]) -> Table:
         cells = [1000 * each for each in (_mean(seconds), min(seconds), max(seconds))]
         cells += [memory, *(1000 * _mean(each) for each in others)]
         rows.append([name, *(f"{cell:,.2f}" for cell in cells), str(len(selections))])
-    header = [
-        "method",
-        "select (ms)",
-        "least",
-        "most",
-        "memory (MiB)",
-        "observe (ms)",
-        "train (ms)",
-    ]
+    header = ["method", "select (ms)", "least", "most", "memory (MiB)"]
+    header += ["observe (ms)", "train (ms)", "selections"]
     label = "Time and peak extra memory per selection"
-    return Table([*header, "selections"], rows, label)
+    return Table(header, rows, label)
 
 
 def timings_of(grid: GridResult) -> dict[str, list[CycleTiming]]:
