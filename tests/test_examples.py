@@ -48,6 +48,12 @@ def test_own_strategy_stands_beside_the_others():
     assert all(len(curve) == 4 for curve in curves.values())
 
 
+def test_noisy_labels_are_found():
+    found = example("noisy_labels")(epochs=12)
+    assert found["aum"] > 0.7, "a tenth by chance"
+    assert min(found["confidence"], found["el2n"]) > 0.5
+
+
 def test_text_learns():
     accuracies = example("text")(cycles=2)
     assert len(accuracies) == 2
