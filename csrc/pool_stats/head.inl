@@ -125,6 +125,7 @@ void update_head_rows(const State& state, const Batch& batch, const uint8_t* sta
     tile.ids = static_cast<const char*>(batch.ids) + row * batch.id_bytes;
     tile.dtype = Dtype::float32;
     tile.logits = logits;
+    if (batch.targets) tile.targets = batch.targets + row;
     apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
     if (teacher_packed) {
       tile.teacher_logits = teacher_logits;

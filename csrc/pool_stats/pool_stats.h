@@ -21,6 +21,11 @@ constexpr float kLogitLimit = 0x1p40f;
 // How logits become probabilities: of classes that exclude each other, or of labels that do not.
 enum class Activation { softmax, sigmoid };
 
+// What is kept of a sample with a target: see TRAINING in dynal_fast/ops/pool_stats/contract.py.
+struct TrainingRow {
+  float mean, m2, correct, flips, first_learned, margin_sum, error_sum, target;
+};
+
 struct State {
   int64_t num_samples, classes;
   const int32_t* pass_stamp;  // (1)
@@ -46,6 +51,8 @@ struct State {
   float* last_entropy;         // (samples)
   float* last_top;             // (samples)
   float* last_margin;          // (samples)
+  int32_t* training_count;     // (samples)
+  TrainingRow* training;       // (samples)
   int label_bytes, output_bytes;
   Activation activation;
 };
@@ -66,6 +73,7 @@ struct Batch {
   const void* logits;          // (rows, classes), null with a head
   const void* teacher_logits;  // (rows, classes) or null
   Head head, teacher_head;
+  const int64_t* targets;  // (rows), negative where there is none; or null
 };
 
 void update(const State& state, const Batch& batch, int threads);

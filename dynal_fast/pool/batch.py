@@ -49,6 +49,37 @@ def as_ids(sample_ids: Any, device: torch.device) -> Tensor:
     return (ids if ids.is_meta else ids.to(device)).contiguous()
 
 
+def as_targets(targets: Any, rows: int, device: torch.device) -> Tensor:
+    """Return targets as an int64 ``(batch,)`` tensor on ``device``.
+
+    Takes what `as_ids` takes.
+
+    Raises
+    ------
+    ValueError
+        They are not one class per row.
+    TypeError
+        They are no tensor, array or list.
+
+    >>> as_targets([3, -100], 2, torch.device("cpu"))
+    tensor([   3, -100])
+    """
+    shape = tuple(getattr(targets, "shape", ()))
+    if len(shape) == 2:
+        raise ValueError(
+            f"targets must be (batch,) class numbers, got {shape}: of one-hot targets pass "
+            "targets.argmax(1); multi-hot ones are of a multi-label problem, whose outputs "
+            "PoolStats(..., activation='sigmoid') takes, and which has no training dynamics"
+        )
+    try:
+        targets = as_ids(targets, device)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("sample_ids", "targets")) from None
+    if len(targets) != rows:
+        raise ValueError(f"targets must be (batch,) = ({rows},), got {tuple(targets.shape)}")
+    return targets.to(torch.int64)
+
+
 def as_floats(name: str, array: Any) -> Tensor:
     """Return logits, features or weights as a contiguous tensor, copied only if need be.
 

@@ -37,7 +37,8 @@ MAX_UNKNOWN_IDS = 15
 class StateTensor:
     """One tensor of the state: its part, axes, dtypes and initial value.
 
-    ``kept``: ``begin_cycle`` does not reset it.
+    ``kept``: ``begin_cycle`` does not reset it. ``columns``: of a tensor with a few numbers per
+    sample, which are read and written together.
     """
 
     part: str
@@ -45,8 +46,27 @@ class StateTensor:
     dtypes: tuple[torch.dtype, ...]
     fresh: float
     kept: bool = False
+    columns: int = 0
+
+    def shape(self, num_samples: int, num_classes: int | None) -> tuple[int, ...]:
+        """Its shape for so many samples and classes."""
+        if self.per_class:
+            assert num_classes is not None
+            return num_samples, num_classes
+        return (num_samples, self.columns) if self.columns else (num_samples,)
 
 
+# The columns of ``training``.
+TRAINING = (
+    "mean",  # of the target's probability p_y
+    "m2",  # its Welford M2
+    "correct",  # how often the target was predicted
+    "flips",  # how often that changed, from not predicted before the first observation
+    "first_learned",  # the observation, from 1, that first predicted it; 0: none
+    "margin_sum",  # of the target's logit minus the largest other one
+    "error_sum",  # of ||p - onehot(target)||_2
+    "target",
+)
 _INT = (torch.int32,)
 _FLOAT = (torch.float32,)
 _NAN = float("nan")
@@ -72,6 +92,8 @@ STATE: dict[str, StateTensor] = {
     "last_entropy": StateTensor("last", False, _FLOAT, _NAN),
     "last_top": StateTensor("last", False, _FLOAT, _NAN),
     "last_margin": StateTensor("last", False, _FLOAT, _NAN),
+    "training_count": StateTensor("training", False, _INT, 0),
+    "training": StateTensor("training", False, _FLOAT, 0, columns=len(TRAINING)),
 }
 # What each part needs; its other tensors are optional.
 REQUIRED = {
@@ -82,6 +104,7 @@ REQUIRED = {
     "cycle": ("output", "cycle_discrepancy"),
     "teacher": ("teacher_discrepancy",),
     "last": (),
+    "training": ("training_count", "training"),
 }
 
 
@@ -129,11 +152,12 @@ def check_tracker(tracker: Tracker) -> None:
         missing = [name for name in REQUIRED[part] if name not in state]
         if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
-    if activation == "sigmoid" and "label_counts" in state:
-        raise ValueError(
-            "label_counts needs activation='softmax', got 'sigmoid': a sample may have several of "
-            "the labels, so that no single one is predicted"
-        )
+    for name in ("label_counts", "training") if activation == "sigmoid" else ():
+        if name in state:
+            raise ValueError(
+                f"{name} needs activation='softmax', got 'sigmoid': a sample may have several of "
+                "the labels, so that no single one is predicted"
+            )
     num_samples, num_classes = len(stamp), num_classes_of(state)
     for name, tensor in {**stamps, **state}.items():
         if tensor.device != stamp.device:
@@ -142,7 +166,7 @@ def check_tracker(tracker: Tracker) -> None:
             raise ValueError(f"{name} must be contiguous")
     for name, tensor in state.items():
         spec = STATE[name]
-        shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+        shape = spec.shape(num_samples, num_classes)
         if tensor.shape != shape or tensor.dtype not in spec.dtypes:
             raise ValueError(
                 f"{name} must be {shape} {_alternatives(spec.dtypes)}, got {_describe(tensor)}"
@@ -253,6 +277,19 @@ def check_ids(sample_ids: Tensor, device: torch.device) -> None:
             f"sample_ids must be (batch,) {_alternatives(ID_DTYPES)}, got {_describe(sample_ids)}"
         )
     _check_placed("sample_ids", sample_ids, device)
+
+
+def check_targets(targets: Tensor, rows: int, device: torch.device, activation: str) -> None:
+    """Raise ``ValueError`` unless the kernels take these targets of a batch of ``rows``."""
+    check_tensor("targets", targets)
+    check_addressable("targets", targets)
+    if activation != "softmax":
+        raise ValueError(
+            f"targets need activation='softmax', where a sample has one class, got {activation!r}"
+        )
+    if targets.shape != (rows,) or targets.dtype != torch.int64:
+        raise ValueError(f"targets must be (batch,) = ({rows},) int64, got {_describe(targets)}")
+    _check_placed("targets", targets, device)
 
 
 def check_head(

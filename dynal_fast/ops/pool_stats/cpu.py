@@ -16,7 +16,11 @@ MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
     native, classes = load().pool_stats, logits.shape[1]
@@ -29,12 +33,19 @@ def update(
             dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
+            None,
+            None,
+            0 if targets is None else row_address(targets, first),
         )
         native.update(native_state, batch, kernel_threads())
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """Fold a batch of features into the state through a linear head."""
     native, classes = load().pool_stats, len(head.weight)
@@ -47,6 +58,7 @@ def update_from_features(
             dtypes.code(head.features.dtype),
             head=native_head(native, head, first),
             teacher_head=native_head(native, teacher, first),
+            targets=0 if targets is None else row_address(targets, first),
         )
         native.update(native_state, batch, kernel_threads())
 
