@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Assignment,
+        FarthestFirst,
         Traversal,
         assign_to_picks,
         farthest_first,
@@ -46,6 +47,7 @@ _HOMES = {
     "Embeddings": "dynal_fast.embeddings.load",
     "Epochs": "dynal_fast.pool",
     "EveryEpoch": "dynal_fast.pool",
+    "FarthestFirst": "dynal_fast.ops.farthest_first",
     "FromEpoch": "dynal_fast.pool",
     "LastEpochs": "dynal_fast.pool",
     "PoolImages": "dynal_fast.pool",
@@ -74,6 +76,7 @@ __all__ = [
     "Embeddings",
     "Epochs",
     "EveryEpoch",
+    "FarthestFirst",
     "FromEpoch",
     "LastEpochs",
     "PoolImages",

@@ -48,6 +48,13 @@ def test_own_strategy_stands_beside_the_others():
     assert all(len(curve) == 4 for curve in curves.values())
 
 
+def test_label_your_own_goes_through_two_cycles(tmp_path):
+    accuracies = example("label_your_own")(tmp_path, epochs=10, unlabeled=100)
+    assert len(accuracies) == 3
+    assert min(accuracies) > 0.2
+    assert len((tmp_path / "run" / "labels.csv").read_text().splitlines()) == 1 + 30 + 20 + 20
+
+
 def test_text_learns():
     accuracies = example("text")(cycles=2)
     assert len(accuracies) == 2

@@ -12,6 +12,7 @@ BATCH, SAMPLES, WIDTH = 64, 256, 768
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 TRACKED = {"typical": TYPICAL, "everything": tuple(STATE)}
 LIGHT = {
+    "labels": ("count", "mean", "m2", "entropy_sum", "last_top", "last_margin"),  # of sigmoids
     "outputs": ("increase_count", "increase_sum", "previous_output", "output", "cycle_discrepancy"),
     "variances": ("count", "mean", "m2", "class_m2", "entropy_sum"),
 }
@@ -31,9 +32,14 @@ def variants() -> Iterator[Variant]:
     yield _update(21_841, "everything", torch.float64)
     for num_classes in (100, 1000):
         yield _update_from_features(num_classes, "typical", torch.float32)
-    for tracked in LIGHT:
+    for tracked in ("outputs", "variances"):
         yield _update_from_features(1000, tracked, torch.float16)
     yield _update_from_features(100, "variances", torch.float16)
+    # A multi-label head: each kernel once.
+    for num_classes in (100, 21_841):
+        yield _update(num_classes, "labels", torch.float32)
+    for num_classes in (100, 1000):
+        yield _update_from_features(num_classes, "labels", torch.bfloat16)
 
 
 def _update(num_classes: int, tracked: str, dtype: torch.dtype) -> Variant:
@@ -70,6 +76,7 @@ def _tracker(num_classes: int, tracked: str) -> Tracker:
         torch.zeros(SAMPLES, dtype=torch.int32),
         torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64),
         state,
+        "sigmoid" if tracked == "labels" else "softmax",
     )
 
 

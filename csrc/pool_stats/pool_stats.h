@@ -18,6 +18,9 @@ constexpr int64_t kMaxUnknownIds = 15;
 // Where the mean of logits is tracked, a row with a logit beyond this counts as not finite.
 constexpr float kLogitLimit = 0x1p40f;
 
+// How logits become probabilities: of classes that exclude each other, or of labels that do not.
+enum class Activation { softmax, sigmoid };
+
 struct State {
   int64_t num_samples, classes;
   const int32_t* pass_stamp;  // (1)
@@ -44,6 +47,7 @@ struct State {
   float* last_top;             // (samples)
   float* last_margin;          // (samples)
   int label_bytes, output_bytes;
+  Activation activation;
 };
 
 // A linear head and its input. Without features there is no head.

@@ -25,7 +25,7 @@ bool set_tensor(T*& tensor, PyObject* name, const pybind11::dict& tensors) {
 // Tensors that are not updated are not among `tensors`.
 inline State make_tracker(int64_t samples, int64_t classes, uintptr_t pass_stamp, uintptr_t stamp,
                           uintptr_t unknown_ids, const pybind11::dict& tensors, int label_bytes,
-                          int output_bytes) {
+                          int output_bytes, bool sigmoid) {
   State state{};
   state.num_samples = samples;
   state.classes = classes;
@@ -34,6 +34,7 @@ inline State make_tracker(int64_t samples, int64_t classes, uintptr_t pass_stamp
   state.unknown_ids = at<int64_t>(unknown_ids);
   state.label_bytes = label_bytes;
   state.output_bytes = output_bytes;
+  state.activation = sigmoid ? Activation::sigmoid : Activation::softmax;
   size_t found = 0;
 #define DYNAL_SET(NAME)                                              \
   {                                                                  \
@@ -70,7 +71,8 @@ inline void bind_structs(pybind11::module_& m) {
   using py::arg;
   py::class_<State>(m, "Tracker", py::module_local())
       .def(py::init(&make_tracker), arg("samples"), arg("classes"), arg("pass_stamp"), arg("stamp"),
-           arg("unknown_ids"), arg("tensors"), arg("label_bytes"), arg("output_bytes"));
+           arg("unknown_ids"), arg("tensors"), arg("label_bytes"), arg("output_bytes"),
+           arg("sigmoid"));
 
   py::class_<Head>(m, "Head", py::module_local())
       .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
 from dynal_fast.experiment.samples import SampleSet
+from dynal_fast.models import linear_head
 from dynal_fast.pool import (
     Epochs,
     EveryEpoch,
@@ -104,6 +105,10 @@ class PoolObserver:
         if self.stats is None or not self.stats.observes(epoch, num_epochs):
             return 0.0
         start = time.perf_counter()
+        head = linear_head(model)
+        if head is not None and teacher is None:
+            self._observe_features(head, pool, epoch, num_epochs)
+            return time.perf_counter() - start
         if self.embeds and epoch == num_epochs and len(pool):
             self._make_room(model, pool)
         observe_pool(
@@ -117,6 +122,17 @@ class PoolObserver:
             progress=False,
         )
         return time.perf_counter() - start
+
+    def _observe_features(self, head: nn.Linear, pool: Tensor, epoch: int, num_epochs: int) -> None:
+        """Observe a linear head on the inputs themselves: no logit is stored."""
+        assert self.stats is not None
+        with torch.no_grad(), self.stats.observe(epoch, num_epochs):
+            for ids in pool.split(OBSERVATION_BATCH):
+                numbers, inputs = self.samples[ids]
+                device = head.weight.device
+                features = inputs.flatten(1).to(device)
+                numbers = torch.as_tensor(numbers, device=device)
+                self.stats.update_from_features(numbers, features, head.weight, head.bias)
 
     def _make_room(self, model: nn.Module, pool: Tensor) -> None:
         """Allocate the embeddings of the samples ``pool``, one row for each of the data set."""

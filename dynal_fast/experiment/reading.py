@@ -132,6 +132,10 @@ def _check_runs(grid: Grid) -> None:
             )
         check_cycles(run, name, grid.samples, grid.compresses)
         for cycle in run.cycles:
+            if (cycle.accuracy is None) == grid.evaluated:
+                expected = "a number" if grid.evaluated else "null without test samples"
+                where = f"{name}.cycles[{cycle.cycle}].accuracy"
+                raise ValueError(f"{where} must be {expected}, got {shown(cycle.accuracy)}")
             if cycle.by_class:
                 where = f"{name}.cycles[{cycle.cycle}].by_class"
                 other = next(iter(classes), len(cycle.by_class))

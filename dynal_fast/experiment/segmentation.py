@@ -55,12 +55,18 @@ class LabelMaps:
 class MapOracle:
     """Holds the label maps of all images and gives those of the images asked for."""
 
+    asks = False
+
     def __init__(self, maps: LazyStack, num_classes: int) -> None:
         self.maps = maps
         self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def missing(self, ids: Tensor) -> Tensor:
+        """Return those of ``ids`` whose maps are not known: none."""
+        return ids[:0]
 
     def label(self, ids: Tensor) -> LabelMaps:
         """Return the label maps of the images ``ids``, which decode as they are indexed."""

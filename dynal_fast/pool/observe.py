@@ -16,6 +16,7 @@ from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import without_fast_path
 from dynal_fast.pool.mc_passes import MCPasses, put_back
+from dynal_fast.pool.multi_label import check_labels, check_model
 from dynal_fast.pool.store import checked_store, write_rows
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
@@ -84,7 +85,9 @@ def observe_pool(
         or containers of tensors, which keep their types. Anything else in them, such as texts and
         ``None``, reaches the model as it is.
     stats
-        The tracker, a ``PoolStats``, on the model's device.
+        The tracker, a ``PoolStats``, on the model's device. For a multi-label head it must have
+        ``activation="sigmoid"``. A model whose ``config.problem_type`` is the other kind is
+        refused, and so are dicts with multi-hot ``labels``; of other models nothing tells it.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
         stability paper). ``None`` if that is unknown: the default schedules then observe every
@@ -151,9 +154,10 @@ def observe_pool(
         integer, or ``embeddings`` not a tensor or an array.
     ValueError
         Ids are not ``(batch,)`` integers or not as many as samples; logits are not
-        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; the
-        pool is an iterator that is used up or cannot give several passes; or ``embeddings`` does
-        not fit the model and the tracker, the model has no ``head``, or there are ``mc_passes``.
+        ``(batch, classes)``; model and tracker are not of the same activation; ``mc_passes`` is
+        negative, or nothing in the model is random; the pool is an iterator that is used up or
+        cannot give several passes; or ``embeddings`` does not fit the model and the tracker, the
+        model has no ``head``, or there are ``mc_passes``.
     PoolObservationError
         Of the tracker, when the pass ends: bad rows, or samples that were not seen.
 
@@ -179,6 +183,7 @@ def observe_pool(
     passes = _checked_passes(mc_passes)
     store = checked_store(embeddings, getattr(stats, "num_samples", None), passes)
     where = checked_where(ids, pool)
+    check_model(model, stats)
     if not stats.observes(epoch, num_epochs):
         return False
     if passes > 1 and is_one_shot(pool):
@@ -194,7 +199,7 @@ def observe_pool(
         model = getattr(model, "_orig_mod", model)
     call = forward or model_call()
     accelerator = accelerator_of(accelerate, model, forward, bool(passes))
-    batches = _Batches(pool, where, forward is None, target, channels_last, progress)
+    batches = _Batches(pool, stats, where, forward is None, target, channels_last, progress)
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model, teacher_model))
@@ -214,6 +219,7 @@ def observe_pool(
                     return _nothing_observed(pool, stats, epoch, num_epochs, partial, index, passes)
                 if index == 0:
                     samples = mc.begin(samples)
+                    check_model(model, stats)
                 with stats.observe(epoch, num_epochs, partial=partial):
                     for sample_ids, logits, teacher_logits in mc.observed(samples):
                         _update(stats, sample_ids, logits, teacher_logits)
@@ -231,8 +237,10 @@ def observe_pool(
                 Bare(teacher_model, call, False, None), batches.count(), coming
             )
         with stats.observe(epoch, num_epochs, partial=partial):
-            for sample_ids, inputs in samples:
+            for number, (sample_ids, inputs) in enumerate(samples):
                 logits, embedding = run(sample_ids, inputs)
+                if number == 0:
+                    check_model(model, stats)  # labels may have told it what it is
                 if store is not None and embedding is not None:
                     write_rows(store, sample_ids, embedding)
                 teacher_logits = None
@@ -248,6 +256,7 @@ class _Batches:
     def __init__(
         self,
         pool: Iterable[Any],
+        stats: Tracker,
         where: str | int | None,
         check_sizes: bool,
         device: torch.device,
@@ -255,6 +264,7 @@ class _Batches:
         progress: bool | None,
     ) -> None:
         self.pool = pool
+        self.stats = stats
         self.make: Callable[[], Iterator[Any]] = lambda: on_device(
             id_batches(pool, where, check_sizes), device, channels_last
         )
@@ -274,7 +284,10 @@ class _Batches:
         )
         samples = itertools.dropwhile(lambda batch: len(batch[0]) == 0, shown)
         first = next(samples, None)
-        return None if first is None else put_back([first], samples)
+        if first is None:
+            return None
+        check_labels(first[1], self.stats)
+        return put_back([first], samples)
 
 
 def _update(

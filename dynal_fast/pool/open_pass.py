@@ -48,7 +48,14 @@ class OpenPass:
             logits = as_floats("logits", logits)
             if teacher_logits is not None:
                 teacher_logits = as_floats("teacher_logits", teacher_logits)
-            check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
+            check_batch(
+                sample_ids,
+                logits,
+                teacher_logits,
+                self.num_classes,
+                self.device,
+                self.due[0].activation,
+            )
         for tracker in self.due:
             pool_stats_update_checked(
                 sample_ids, logits, teacher_logits, tracker, backend=self.backend
@@ -100,7 +107,7 @@ class OpenPass:
 
         This is the only point of a pass that waits for the device.
         """
-        _, stamp, unknown_ids, tensors = self.due[0]
+        _, stamp, unknown_ids, tensors, _ = self.due[0]
         current = STAMP_STEP * self.number
         wrong = (stamp > current) if self.partial else (stamp != current)
         wrong &= stamp != DROPPED

@@ -33,7 +33,7 @@ class PoolStats:
     """Learning dynamics and uncertainty of every pool sample, updated in place batch by batch.
 
     A few numbers per sample stand for all of its outputs. In each observed epoch the moments of its
-    softmax output p are updated by Welford's method::
+    output p, the softmax of its logits, are updated by Welford's method::
 
         mean_t = mean_{t-1} + (p_t - mean_{t-1}) / t
         M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c
@@ -44,7 +44,7 @@ class PoolStats:
     Parameters
     ----------
     num_samples, num_classes
-        N and C, which is at least 2. Sample ids are 0 .. N-1.
+        N and C, which is at least 2, or 1 with ``activation="sigmoid"``. Sample ids are 0 .. N-1.
     track
         Names of the scores wanted (`dynal_fast.pool.scores.SCORES`). Only what they need is
         allocated, and only they can be scored. ``"random"`` needs nothing.
@@ -58,13 +58,21 @@ class PoolStats:
     output_dtype
         float32, or float16 to halve the memory of the copy of the last output that ``cod`` and
         ``absolute_increase`` compare with.
+    activation
+        How logits become probabilities. ``"softmax"``: a sample has one of C classes.
+        ``"sigmoid"``: it has any of C labels, as multi-label heads are trained with a binary
+        cross-entropy; p_c is then the probability that label c is there. Variances, distances,
+        entropy and BALD are summed over the labels, ``margin`` and ``least_confidence`` are those
+        of the label that is least sure, and scores of predicted labels are refused. The logits do
+        not tell which of the two they were trained for, so a tracker cannot find a wrong choice.
     backend
         ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"`` instead of the one for the device.
 
     Raises
     ------
     ValueError
-        A name, schedule, size or dtype is not one of the above.
+        A name, schedule, size, dtype or activation is not one of the above, or a score has no
+        meaning with this activation.
     TypeError
         A size is not an integer.
 
@@ -84,6 +92,14 @@ class PoolStats:
     tensor([0., 0., 0.])
     >>> stats.select("margin", 1)
     tensor([0])
+
+    A multi-label head: the first sample's labels are sure, of the second's one is not.
+
+    >>> stats = PoolStats(2, 3, track=("margin",), activation="sigmoid")
+    >>> with stats.observe(1, 1):
+    ...     stats.update([0, 1], torch.tensor([[9.0, 9.0, -9.0], [9.0, 0.0, -9.0]]))
+    >>> stats.select("margin", 1)
+    tensor([1])
     """
 
     def __init__(
@@ -95,9 +111,11 @@ class PoolStats:
         schedules: Mapping[str, Schedule] | None = None,
         device: torch.device | str = "cpu",
         output_dtype: torch.dtype = torch.float32,
+        activation: str = "softmax",
         backend: str | None = None,
     ) -> None:
-        self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes)
+        self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes, activation)
+        self.activation = activation
         if output_dtype not in OUTPUT_DTYPES:
             raise ValueError(f"output_dtype must be one of {OUTPUT_DTYPES}, got {output_dtype}")
         if backend is not None and backend not in BACKENDS:
@@ -105,12 +123,17 @@ class PoolStats:
         self.output_dtype = output_dtype
         self.backend = backend
         self.device = torch.empty(0, device=device).device
-        self.track = checked_track(track)
+        self.track = checked_track(track, activation)
         self.schedules = checked_schedules(self.track, schedules or {})
         given = {ALIASES.get(name, name) for name in schedules or {}}
         self._given_schedules = {name: self.schedules[name] for name in given}
         self._state = PoolState(
-            self.num_samples, self.num_classes, self.schedules, output_dtype, self.device
+            self.num_samples,
+            self.num_classes,
+            self.schedules,
+            output_dtype,
+            self.device,
+            activation,
         )
         self._open: OpenPass | None = None
         self._last: tuple[int, int | None] | None = None  # the last epoch given to observes()
@@ -418,7 +441,9 @@ unknown'
         if name == "random":
             return self._random(**options)
         tensors, score = self._state.of(name), SCORES[name]
-        return score.function(*(tensors[tensor] for tensor in score.tensors), **options)
+        function = score.function if self.activation == "softmax" else score.of_sigmoids
+        assert function is not None  # checked_track refuses the others
+        return function(*(tensors[tensor] for tensor in score.tensors), **options)
 
     @renamed_argument("b", "k")
     def select(
@@ -599,7 +624,7 @@ unknown'
         Raises
         ------
         ValueError
-            The sizes, tracked names, schedules, output dtypes or devices differ.
+            The sizes, tracked names, schedules, output dtypes, activations or devices differ.
         RuntimeError
             A pass is open in one of the two.
 
@@ -614,7 +639,8 @@ unknown'
         """
         self._check_between_passes("merge")
         other._check_between_passes("merge")
-        for attribute in ("num_samples", "num_classes", "schedules", "output_dtype", "device"):
+        same = ("num_samples", "num_classes", "schedules", "output_dtype", "activation", "device")
+        for attribute in same:
             mine, theirs = getattr(self, attribute), getattr(other, attribute)
             if mine != theirs:
                 raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
@@ -641,8 +667,9 @@ unknown'
         dict of str to Tensor
             The tensors of `dynal_fast.ops.pool_stats` by their names, with ``.1``, ``.2`` ... where
             a second schedule has its own; ``stamp``; ``passes``, the number of passes;
-            ``label_passes``; ``schedules``, the bytes of their description; and ``unknown_end`` if
-            this cycle had a pass without ``num_epochs``.
+            ``label_passes``; ``schedules``, the bytes of their description; ``unknown_end`` if
+            this cycle had a pass without ``num_epochs``; and ``activation``, the bytes of its name,
+            if that is not ``"softmax"``.
 
         Raises
         ------
@@ -668,8 +695,8 @@ unknown'
         Raises
         ------
         ValueError
-            Names, shapes or dtypes are not those of this tracker, or a count, a stamp or a value is
-            one that passes cannot leave behind. Nothing was changed then.
+            Names, shapes, dtypes or the activation are not those of this tracker, or a count, a
+            stamp or a value is one that passes cannot leave behind. Nothing was changed then.
         TypeError
             A value is not a tensor.
         RuntimeError
@@ -689,13 +716,15 @@ unknown'
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The tracked scores and their schedules, as text to store beside `state_dict`."""
+        """Tracked scores, schedules and activation, as text to store beside `state_dict`."""
         described = replaced.description(self.schedules, self._state.replaced)
-        return {"track": " ".join(self.track), "schedules": described}
+        track = " ".join(self.track)
+        return {"track": track, "schedules": described, "activation": self.activation}
 
     def __repr__(self) -> str:
         return (
             f"PoolStats({self.num_samples}, {self.num_classes}, track={self.track}, "
+            f"{'' if self.activation == 'softmax' else f'activation={self.activation!r}, '}"
             f"device={str(self.device)!r}): {self.nbytes()['total']:,} bytes"
             + replaced.note(self.schedules, self._state.replaced)
         )

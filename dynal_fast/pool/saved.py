@@ -20,7 +20,7 @@ COUNTERS = {
     "labels": "label_counts",
     "increase": "increase_count",
 }
-OPTIONAL = ("unknown_end", "latest_output")
+OPTIONAL = ("unknown_end", "activation", "latest_output")
 MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
 
 _ROUNDED = 1e-3  # tolerance for rounding
@@ -73,13 +73,14 @@ def check_saved(
     Raises
     ------
     ValueError
-        Names, shapes, dtypes or schedules differ; a count, a stamp or a value is one that passes
-        over a pool cannot leave behind; or the counts contradict each other.
+        Names, shapes, dtypes, schedules or the activation differ; a count, a stamp or a value is
+        one that passes over a pool cannot leave behind; or the counts contradict each other.
     TypeError
         It is not a mapping, or a value is not a tensor.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict must map names to tensors, got {type(saved).__name__}")
+    _check_activation(saved, mine)
     _check_names(saved, mine)
     for key, tensor in saved.items():
         _check_tensor(key, tensor, mine)
@@ -100,6 +101,20 @@ def check_saved(
             for name, values in part.items():
                 _check_range(key_of(name, k), name, values, rows.start)
             _check_counts(part, schedules, label_passes[k], k, rows.start)
+
+
+def _check_activation(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> None:
+    """Check that both are of one activation, that of a state without an entry being softmax."""
+    for state in (saved, mine):
+        check_tensor("activation", state.get("activation", torch.empty(0)))
+    names = [
+        bytes(state["activation"].tolist()).decode(errors="replace")
+        if "activation" in state
+        else "softmax"
+        for state in (mine, saved)
+    ]
+    if names[0] != names[1]:
+        raise ValueError(f"activation must be {names[0]!r}, got a state of {names[1]!r} outputs")
 
 
 def _check_names(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> None:
@@ -133,7 +148,7 @@ def _check_tensor(key: str, tensor: Tensor, mine: Mapping[str, Tensor]) -> None:
     like = mine[key.replace("latest_output", "output")] if key != "unknown_end" else None
     shape: tuple[int, ...]
     dtypes: tuple[torch.dtype, ...]
-    if key == "schedules":
+    if key in ("schedules", "activation"):
         shape, dtypes = tuple(tensor.shape[:1]), (torch.uint8,)
     elif like is None:
         shape, dtypes = (), (torch.bool,)

@@ -44,8 +44,10 @@ class PoolState:
         schedules: Mapping[str, Schedule],
         output_dtype: torch.dtype,
         device: torch.device,
+        activation: str = "softmax",
     ) -> None:
         self.schedules = schedules
+        self.activation = activation
         self.device = device
         self.passes = 0
         self.unknown_end = False
@@ -114,7 +116,7 @@ class PoolState:
                 self._make_room_for_labels(k)
             tensors = {n: t for n, t in self.tensors[k].items() if STATE[n].part in observing}
             self.guards[k][1].zero_()
-            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors))
+            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors, self.activation))
             shared.append(tensors)
         _share(shared)
         return due
@@ -196,6 +198,8 @@ class PoolState:
         }
         if self.unknown_end:
             saved["unknown_end"] = torch.tensor(True)
+        if self.activation != "softmax":
+            saved["activation"] = torch.tensor(list(self.activation.encode()), dtype=torch.uint8)
         for k, tensors in enumerate(self.tensors):
             named = {**tensors, "stamp": self.guards[k][0]}
             saved.update({key_of(name, k): tensor for name, tensor in named.items()})
@@ -207,7 +211,8 @@ class PoolState:
         Raises
         ------
         ValueError
-            Names, shapes, dtypes or schedules differ from this state's, or values are impossible.
+            Names, shapes, dtypes, schedules or the activation differ from this state's, or values
+            are impossible.
         TypeError
             A value is not a tensor.
         """

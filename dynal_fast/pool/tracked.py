@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from dynal_fast.ops.pool_stats import MAX_PASSES, REQUIRED, STATE
+from dynal_fast.ops.pool_stats.contract import check_activation
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, SCORES
 from dynal_fast.pool.top import integer
@@ -11,17 +12,20 @@ from dynal_fast.pool.top import integer
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
-def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
-    """Return the two sizes of a tracker as integers, checked."""
+def checked_sizes(num_samples: int, num_classes: int, activation: str) -> tuple[int, int]:
+    """Return the two sizes of a tracker as integers, checked with its activation."""
+    check_activation(activation)
     num_samples = integer("num_samples", num_samples)
     num_classes = integer("num_classes", num_classes)
     if num_samples < 0:
         raise ValueError(f"num_samples must not be negative, got {num_samples}")
-    if num_classes < 2:
+    if num_classes < 1 and activation == "sigmoid":
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if num_classes < 2 and activation == "softmax":
         raise ValueError(
             f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
             "always 1, so no score could tell samples apart (for a binary classifier with one "
-            "output z, use 2 classes and the logits (0, z))"
+            "output z, pass activation='sigmoid', or use 2 classes and the logits (0, z))"
         )
     return num_samples, num_classes
 
@@ -47,8 +51,14 @@ def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
     return epoch, num_epochs
 
 
-def checked_track(track: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the scores to track, checked, aliases resolved."""
+def checked_track(track: Iterable[str], activation: str) -> tuple[str, ...]:
+    """Return the names of the scores to track, checked, aliases resolved.
+
+    Raises
+    ------
+    ValueError
+        A name is none, comes twice, or has no meaning with this activation.
+    """
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
@@ -58,6 +68,14 @@ def checked_track(track: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"track must name some of {(*known, *ALIASES)}, got {name!r}")
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"track must name at least one score, each once, got {names}")
+    if activation == "sigmoid":
+        for name in names:
+            if name in SCORES and SCORES[name].of_sigmoids is None:
+                available = ", ".join(n for n, score in SCORES.items() if score.of_sigmoids)
+                raise ValueError(
+                    f"{name} is not defined for activation='sigmoid', where a sample may have "
+                    f"several labels; available: {available}"
+                )
     return names
 
 

@@ -134,12 +134,17 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
     metric = methods[0].experiment.grid.metric
     content = element("h3", f"Test {metric} (%)") + "\n"
     content += _by_count(absolute, counts, f"Test {metric} (%)", several)
-    content += element("h3", "Relative to training on all data (%)") + "\n"
+    if not all(method.experiment.grid.asked for method in methods):
+        content += element("h3", "Relative to training on all data (%)") + "\n"
     if relative:
         label = f"Test {metric} relative to all data (%)"
         content += _by_count(relative, counts, label, several)
-    if len(relative) < len(absolute):
-        without = ", ".join(name for name in absolute if name not in relative)
+    without = ", ".join(
+        method.name
+        for method in methods
+        if method.name not in relative and not method.experiment.grid.asked
+    )
+    if without:
         option = element("code", "--reference")
         content += missing(
             f"No training on all data to compare {without} with. Run the same command again with "
@@ -167,6 +172,19 @@ def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, sever
         ]
         rows.append([name, *cells])
     return table(["method", *_thousands(counts)], rows, label)
+
+
+def without_test_set(methods: Sequence[Method]) -> Markup:
+    """Return what stands in the place of learning curves where there is no test set."""
+    rows = [
+        [method.name, str(run.result.seed), f"{cycle.labeled:,}", f"{cycle.train_loss:.4g}"]
+        for method in methods
+        for run in method.runs
+        for cycle in run.result.cycles
+    ]
+    absent = missing("There was no labeled hold-out to test on, so there is no accuracy.")
+    numbers = table(["method", "seed", "labeled", "training loss"], rows, "Loss of each training")
+    return section("learning-curves", "Learning curves", "What was trained.", absent, numbers)
 
 
 def costs(methods: Sequence[Method], styles: Styles) -> Markup:
@@ -283,12 +301,19 @@ def settings(experiments: Sequence[Experiment]) -> Markup:
     return section("settings", "Settings", text, joined(parts))
 
 
-LOCAL = ("data_root", "data_cache")  # folders of the machine that ran it
+LOCAL = (
+    "data_root",
+    "data_cache",
+    "embeddings",
+    "labels",
+    "holdout",
+)  # folders of the machine that ran it
 
 
 def run_again(experiment: Experiment, options: str = "") -> str:
     """Return the command that runs the experiment again, from the file under Settings."""
     data = " --data-root DIR" if experiment.configuration.get("data_root") else ""
+    data += " --embeddings FILE" if experiment.configuration.get("embeddings") else ""
     return f"dynal-fast run {experiment.label}.yaml{data}{options} -o NEW"
 
 

@@ -35,6 +35,17 @@ def accuracy_table(grid: GridResult) -> str:
     return aligned(rows) + footer
 
 
+def loss_table(grid: GridResult) -> str:
+    """Return the mean training loss of each training, for runs without a test set."""
+    rows = []
+    for run in grid.runs:
+        rows += [
+            ["labeled", *(f"{cycle.labeled}" for cycle in run.cycles)],
+            [run.strategy, *(f"{cycle.train_loss:.3g}" for cycle in run.cycles)],
+        ]
+    return aligned(rows)
+
+
 def cost_table(grid: GridResult) -> str:
     """Return what a selection takes: means over all selections, and the highest memory."""
     rows = [["per selection", "select", "peak extra memory", "observe the pool", "train"]]

@@ -18,6 +18,8 @@ from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 
 CLASSES = (2, 3, 7, 10, 16, 17, 33, 63, 64, 65, 100, 1000)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Every tensor that sigmoids have.
+OF_SIGMOIDS = tuple(name for name in STATE if name != "label_counts")
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 
 
@@ -32,6 +34,7 @@ class Tracker:
     label_dtype: torch.dtype = torch.uint8
     exact: bool = False
     device: str = "cpu"
+    activation: str = "softmax"
     state: dict = field(init=False)
 
     def __post_init__(self):
@@ -58,7 +61,8 @@ class Tracker:
 
     @property
     def tensors(self):
-        return pool_stats.Tracker(self.pass_stamp, self.stamp, self.unknown_ids, self.state)
+        guards = self.pass_stamp, self.stamp, self.unknown_ids
+        return pool_stats.Tracker(*guards, self.state, self.activation)
 
     def update(self, ids, logits, teacher_logits=None, backend=None):
         if self.exact:

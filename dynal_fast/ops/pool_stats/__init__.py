@@ -1,8 +1,9 @@
 """Pool statistics: fold one batch of logits into what is kept per sample, in place, in one pass.
 
 The state is a set of flat tensors, row i for sample i. ``N`` samples, ``C`` classes, ``B`` rows in
-a batch; ``p = softmax(logits)`` in float32. A tensor that is not passed is neither read nor
-written, so a pass that only some statistics observe gets only their tensors.
+a batch; ``p`` is the softmax of the logits, or their sigmoid, in float32. A tensor that is not
+passed is neither read nor written, so a pass that only some statistics observe gets only their
+tensors.
 
 =================== ======= ================ ==================================================
 tensor              shape   dtype            what an update does to the row of a sample
@@ -23,11 +24,20 @@ previous_output     (N, C)  float32, float16 = p
 output              (N, C)  float32, float16 = p; NaN before the first time
 latest_output       (N, C)  as output        = p, in the place of output, which then stays as it is
 cycle_discrepancy   (N,)    float32          = ||p - output||_2^2, before output is replaced
-teacher_discrepancy (N,)    float32          = ||p - softmax(teacher_logits)||_2^2
+teacher_discrepancy (N,)    float32          = ||p - q||_2^2, q of the teacher's logits
 last_entropy        (N,)    float32          = H(p), in nats
 last_top            (N,)    float32          = the largest p
 last_margin         (N,)    float32          = the largest p minus the second largest
 =================== ======= ================ ==================================================
+
+The activation is one for all tensors. With ``"softmax"`` the C classes exclude each other, and
+``H(p) = - sum_c p_c ln p_c``. With ``"sigmoid"`` each of C labels is there or not, whatever the
+others are: ``p_c = 1 / (1 + exp(-logit_c))`` is the probability of a Bernoulli variable. Then
+
+- ``H(p)`` is the sum of the labels' entropies ``- p_c ln p_c - (1 - p_c) ln (1 - p_c)``;
+- ``last_top`` and ``last_margin`` are those of the label that is least sure: the smallest
+  ``max(p_c, 1 - p_c)`` and the smallest ``|p_c - (1 - p_c)|``;
+- there are no ``label_counts``, since no single label is predicted, and C may be 1.
 
 They come in parts, and `contract.REQUIRED` names what each part needs: ``count`` and ``mean`` go
 together, the other three of ``probabilities`` are optional, and so on. With ``logit_count``, a row
@@ -64,6 +74,7 @@ from dynal_fast.ops.addressable import is_traced
 from dynal_fast.ops.backends import Backends, register
 from dynal_fast.ops.pool_stats import reference
 from dynal_fast.ops.pool_stats.contract import (
+    ACTIVATIONS,
     DROPPED,
     DUPLICATE,
     HALVES,
@@ -84,6 +95,7 @@ from dynal_fast.ops.pool_stats.contract import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "BACKENDS",
     "DROPPED",
     "DUPLICATE",
@@ -150,6 +162,7 @@ def pool_stats_update(
     stamp: Tensor,
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
+    activation: str = "softmax",
     *,
     backend: str | None = None,
 ) -> None:
@@ -164,6 +177,9 @@ def pool_stats_update(
         are needed for ``teacher_discrepancy`` only.
     pass_stamp, stamp, unknown_ids, state
         The tracker's tensors; ``stamp``, ``unknown_ids`` and those in ``state`` are written.
+    activation
+        ``"softmax"``, or ``"sigmoid"`` for a multi-label head. The logits do not tell which of the
+        two they were trained for.
     backend
         ``"reference"`` (NumPy, float64), ``"cpu"``, ``"triton"``, or ``"cuda"``: Triton too, but
         for the heads that `dynal_fast.ops.pool_stats.cuda` takes. By default the device's.
@@ -171,7 +187,8 @@ def pool_stats_update(
     Raises
     ------
     ValueError
-        A shape, dtype, device or layout is not the one above, or C < 2. Bad ids and non-finite rows
+        A shape, dtype, device or layout is not the one above, C < 2 for the softmax, or the state
+        has a tensor that the activation gives no meaning. Bad ids and non-finite rows
         do not raise: they are recorded.
     TypeError
         A part of the batch is no tensor.
@@ -193,9 +210,10 @@ def pool_stats_update(
     >>> state["label_counts"].tolist()
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
-    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state, activation)
     check_tracker(tracker)
-    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
+    classes = num_classes_of(state)
+    check_batch(sample_ids, logits, teacher_logits, classes, stamp.device, activation)
     pool_stats_update_checked(sample_ids, logits, teacher_logits, tracker, backend=backend)
 
 
@@ -232,6 +250,7 @@ def pool_stats_update_from_features(
     stamp: Tensor,
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
+    activation: str = "softmax",
     *,
     by_id: bool = False,
     backend: str | None = None,
@@ -255,19 +274,19 @@ def pool_stats_update_from_features(
 
     The rest is as for `pool_stats_update`.
     """
-    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state, activation)
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
     rows = len(stamp) if by_id else len(sample_ids)
     narrow = features.dtype in HALVES and weight.dtype == torch.float32
     dtype = weight.dtype if narrow else features.dtype
-    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, by_id)
+    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, by_id)
+        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
     others = (None, None, None) if teacher is None else teacher
     chosen = _chosen(backend, weight, sample_ids, features, bias, *others)
     if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
@@ -327,19 +346,17 @@ def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str |
     return BACKENDS.defaults.get(batch.device.type)
 
 
-def _flat(tracker: Tracker) -> list[Tensor | None]:
-    """The tensors of a tracker as the operators take them, None for what is not tracked."""
-    pass_stamp, stamp, unknown_ids, state = tracker
-    return [pass_stamp, stamp, unknown_ids, *map(state.get, STATE)]
+def _flat(tracker: Tracker) -> list[Tensor | str | None]:
+    """A tracker as the operators take it, None for the tensors that are not tracked."""
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
+    return [pass_stamp, stamp, unknown_ids, *map(state.get, STATE), activation]
 
 
-def _tracker(
-    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, *state: Tensor | None
-) -> Tracker:
-    """The inverse of `_flat`."""
-    named = zip(STATE, state, strict=True)
+def _tracker(pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, *rest: Any) -> Tracker:
+    """The inverse of `_flat`; an activation may be missing, as in the operators' schemas."""
+    named = zip(STATE, rest[: len(STATE)], strict=True)
     tracked = {name: tensor for name, tensor in named if tensor is not None}
-    return Tracker(pass_stamp, stamp, unknown_ids, tracked)
+    return Tracker(pass_stamp, stamp, unknown_ids, tracked, *rest[len(STATE) :])
 
 
 def _operator(backend: str) -> Callable[..., None]:
@@ -371,6 +388,7 @@ def _operator_from_features(backend: str) -> Callable[..., None]:
 def _register() -> None:
     state = ", ".join(f"Tensor(s{i}!)? {name}" for i, name in enumerate(STATE))
     tracker = f"Tensor pass_stamp, Tensor(a!) stamp, Tensor(b!) unknown_ids, {state}"
+    tracker += ", str activation='softmax'"
     head = "Tensor features, Tensor weight, Tensor? bias"
     teacher = "Tensor? teacher_features, Tensor? teacher_weight, Tensor? teacher_bias"
     for name, batch, operator in (
@@ -380,7 +398,7 @@ def _register() -> None:
         register(
             name,
             f"(Tensor sample_ids, {batch}, {tracker}) -> ()",
-            lambda *tensors: None,
+            lambda *arguments: None,
             {device: operator(backend) for device, backend in BACKENDS.defaults.items()},
         )
 

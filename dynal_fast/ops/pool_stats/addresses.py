@@ -37,7 +37,7 @@ def native_head(native: Any, head: Head | None, first: int = 0, by_id: bool = Fa
 
 
 def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
     return native.Tracker(
         stamp.shape[0],
@@ -48,4 +48,5 @@ def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
         {name: tensor.data_ptr() for name, tensor in state.items()},
         state["label_counts"].element_size() if "label_counts" in state else 0,
         outputs[0].element_size() if outputs else 0,
+        activation == "sigmoid",
     )

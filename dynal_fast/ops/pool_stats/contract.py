@@ -16,6 +16,9 @@ ID_DTYPES = (torch.int32, torch.int64)
 OUTPUT_DTYPES = (torch.float32, torch.float16)
 LABEL_DTYPES = (torch.uint8, torch.uint16, torch.int32)
 
+# How logits become probabilities: of classes that exclude each other, or of labels that do not.
+ACTIVATIONS = ("softmax", "sigmoid")
+
 # A stamp is 4 * pass number + flags; passes count from 1, so that 0 is "never seen".
 STAMP_STEP = 4
 NON_FINITE = 1
@@ -84,12 +87,16 @@ REQUIRED = {
 
 
 class Tracker(NamedTuple):
-    """What an update writes to: the stamps of N samples, and their state by name (`STATE`)."""
+    """What an update writes to: the stamps of N samples, and their state by name (`STATE`).
+
+    ``activation`` is one of `ACTIVATIONS`.
+    """
 
     pass_stamp: Tensor  # (1,) int32, which is only read
     stamp: Tensor  # (N,) int32
     unknown_ids: Tensor  # (1 + MAX_UNKNOWN_IDS,) int64
     state: Mapping[str, Tensor]
+    activation: str = "softmax"
 
 
 class Head(NamedTuple):
@@ -102,7 +109,8 @@ class Head(NamedTuple):
 
 def check_tracker(tracker: Tracker) -> None:
     """Raise ``ValueError`` unless the tensors fit together: kernels do not check them."""
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
+    check_activation(activation)
     stamps = {"stamp": stamp, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}
     for name, tensor in {**stamps, **state}.items():
         check_tensor(name, tensor)
@@ -122,6 +130,11 @@ def check_tracker(tracker: Tracker) -> None:
         missing = [name for name in REQUIRED[part] if name not in state]
         if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
+    if activation == "sigmoid" and "label_counts" in state:
+        raise ValueError(
+            "label_counts needs activation='softmax', got 'sigmoid': a sample may have several of "
+            "the labels, so that no single one is predicted"
+        )
     num_samples, num_classes = len(stamp), num_classes_of(state)
     for name, tensor in {**stamps, **state}.items():
         if tensor.device != stamp.device:
@@ -138,6 +151,11 @@ def check_tracker(tracker: Tracker) -> None:
     outputs = {state[n].dtype for n in state if STATE[n].dtypes == OUTPUT_DTYPES}
     if len(outputs) > 1:
         raise ValueError(f"the outputs kept must have one dtype, got {_alternatives(outputs)}")
+
+
+def check_activation(activation: object) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
 
 
 def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
@@ -196,6 +214,7 @@ def check_batch(
     teacher_logits: Tensor | None,
     num_classes: int | None,
     device: torch.device,
+    activation: str = "softmax",
 ) -> None:
     """Raise ``ValueError`` unless the kernels take the batch as it is."""
     check_ids(sample_ids, device)
@@ -214,7 +233,7 @@ def check_batch(
                 f"{name} must be (batch, classes) = {expected}, got {tuple(tensor.shape)}"
             )
         _check_floats(name, tensor, device)
-    if logits.shape[1] < 2:
+    if logits.shape[1] < 1 + (activation == "softmax"):
         raise ValueError(
             f"logits must have at least 2 classes, got {logits.shape[1]}: the softmax of one "
             "logit is always 1, so no score could tell samples apart (for a binary classifier "
@@ -243,6 +262,7 @@ def check_head(
     shape: tuple[int, int | None],
     dtype: torch.dtype,
     device: torch.device,
+    activation: str = "softmax",
     by_id: bool = False,
 ) -> None:
     """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes).
@@ -279,7 +299,7 @@ def check_head(
             raise ValueError(
                 f"{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
             )
-    if classes < 2:
+    if classes < 1 + (activation == "softmax"):
         raise ValueError(
             f"{prefix}weight must have at least 2 classes, got {classes}: the softmax of one "
             "logit is always 1, so no score could tell samples apart"

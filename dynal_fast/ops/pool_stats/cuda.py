@@ -1,7 +1,7 @@
 """``pool_stats_update_from_features`` in CUDA C++, for heads that fit into a cluster on Hopper.
 
-The kernel is ``csrc/cuda/pool_stats_head.cuh``; ``README.md`` counts what it costs. Other heads go
-to `triton`.
+The kernel is ``csrc/cuda/pool_stats_head.cuh``; ``README.md`` counts what it costs. Other heads,
+and all with sigmoid outputs, go to `triton`.
 """
 
 import functools
@@ -24,7 +24,8 @@ def update_from_features(
     sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors: this kernel where it fits."""
-    if teacher is None and fits(*head, tracker.state):
+    softmax = tracker.activation == "softmax"
+    if teacher is None and softmax and fits(*head, tracker.state):
         native = _extension()
         batch = native.Batch(
             len(sample_ids),

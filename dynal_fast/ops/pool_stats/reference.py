@@ -29,9 +29,35 @@ def softmax(logits: Floats) -> Floats:  # (rows, classes) -> (rows, classes)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def sigmoid(logits: Floats) -> Floats:  # (rows, labels) -> (rows, labels)
+    exponentials = np.exp(-np.abs(logits))
+    return np.where(logits < 0, exponentials, 1.0) / (1.0 + exponentials)
+
+
 def entropy(probabilities: Floats) -> Floats:  # (rows, classes) -> (rows,), nats
     positive = np.where(probabilities > 0, probabilities, 1.0)
     return -(probabilities * np.log(positive)).sum(axis=1)
+
+
+def label_entropy(logits: Floats) -> Floats:  # (rows, labels) -> (rows,), nats
+    """The sum over labels of ``- p ln p - (1 - p) ln (1 - p)`` for p = sigmoid(logits).
+
+    ``- ln p = ln (1 + exp(-logit))``, which keeps its digits where p rounds to 1.
+    """
+    present = sigmoid(logits) * np.logaddexp(0.0, -logits)
+    absent = sigmoid(-logits) * np.logaddexp(0.0, logits)
+    return (present + absent).sum(axis=1)
+
+
+def top_two(p: Floats, logits: Floats, activation: str) -> Floats:  # (rows, classes) -> (rows, 2)
+    """The second largest and the largest probability; of sigmoids, those of the least sure label.
+
+    A label has the probabilities p and 1 - p.
+    """
+    if activation == "softmax":
+        return np.sort(p, axis=1)[:, -2:]
+    least = np.abs(logits).min(axis=1, keepdims=True)
+    return sigmoid(np.concatenate([-least, least], axis=1))
 
 
 def all_finite(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)
@@ -88,6 +114,7 @@ def pool_stats_update(
     stamp: NDArray[np.int32],
     unknown_ids: NDArray[np.int64],
     state: Mapping[str, NDArray],
+    activation: str = "softmax",
 ) -> None:
     """Fold one batch into the state arrays in place; ``state`` holds the parts to update.
 
@@ -104,7 +131,9 @@ def pool_stats_update(
     if len(rows) == 0:
         return
     samples, logits = sample_ids[rows], logits[rows]
-    p = softmax(logits)
+    activate = softmax if activation == "softmax" else sigmoid
+    p = activate(logits)
+    entropies = entropy(p) if activation == "softmax" else label_entropy(logits)
 
     if "count" in state:
         m2 = welford_update(p, samples, state["count"], state["mean"])
@@ -113,7 +142,7 @@ def pool_stats_update(
         if "class_m2" in state:
             state["class_m2"][samples] += m2
         if "entropy_sum" in state:
-            state["entropy_sum"][samples] += entropy(p)
+            state["entropy_sum"][samples] += entropies
     if "logit_mean" in state:
         m2 = welford_update(logits, samples, state["logit_count"], state["logit_mean"])
         state["logit_m2"][samples] += m2.sum(axis=1)
@@ -130,22 +159,22 @@ def pool_stats_update(
         state["latest_output" if "latest_output" in state else "output"][samples] = p
     if "teacher_discrepancy" in state:
         assert teacher_logits is not None
-        q = softmax(teacher_logits[rows])
+        q = activate(teacher_logits[rows])
         state["teacher_discrepancy"][samples] = ((p - q) ** 2).sum(axis=1)
     if "last_entropy" in state:
-        state["last_entropy"][samples] = entropy(p)
-    top_two = np.sort(p, axis=1)[:, -2:]
+        state["last_entropy"][samples] = entropies
+    second, top = top_two(p, logits, activation).T
     if "last_top" in state:
-        state["last_top"][samples] = top_two[:, 1]
+        state["last_top"][samples] = top
     if "last_margin" in state:
-        state["last_margin"][samples] = top_two[:, 1] - top_two[:, 0]
+        state["last_margin"][samples] = top - second
 
 
 def update(
     sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
 ) -> None:
     """``pool_stats_update`` on CPU tensors, whose memory NumPy shares."""
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
     pool_stats_update(
         sample_ids.numpy(),
         logits.detach().double().numpy(),
@@ -154,6 +183,7 @@ def update(
         stamp.numpy(),
         unknown_ids.numpy(),
         {name: tensor.numpy() for name, tensor in state.items()},
+        activation,
     )
 
 

@@ -41,8 +41,11 @@ def update(
     else:
         kernel, tile, rows = update_long_rows, TILE_OF_LONG_ROW, 1
     one_wave = tile == 128 and _dense(tracker.state) <= 1
-    # Unaligned rows and a teacher's need more registers: with the limit they would spill.
+    sigmoid = tracker.activation == "sigmoid"
+    # These need more registers, and with the limit they would spill: unaligned rows, a teacher's,
+    # and those of sigmoids, each with an entropy of its own.
     light = teacher_logits is None and logits.element_size() <= 4 and num_classes % 4 == 0
+    light &= not sigmoid
     _launch(
         kernel,
         sample_ids,
@@ -55,6 +58,7 @@ def update(
         DEPTH=0,
         OPERAND=tl.float32,
         PRECISION="ieee",
+        SIGMOID=sigmoid,
         num_warps=2 if one_wave else max(4, rows * tile // 256),
         registers=ONE_WAVE_REGISTERS if one_wave and light else None,
     )
@@ -68,13 +72,13 @@ def update_from_features(
     if _splits(head.features, num_classes, teacher, tracker.state):
         _update_split(sample_ids, head_source(head), tracker)
         return
-    features, state = head.features, tracker.state
+    features, state, sigmoid = head.features, tracker.state, tracker.activation == "sigmoid"
     # A row's logits, their softmax and the tiles of the state share the registers.
     light = teacher is None and "logit_count" not in state and _dense(state) <= 2
     depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
-        rows, warps = (32, 4) if light else (16, 8)
+        rows, warps = (32, 4) if light and not sigmoid else (16, 8)
     elif light and multiplies_64_rows(update_long_rows, features.device):
         kernel, tile, rows, warps = update_long_rows, 128, 64, 8
     else:
@@ -94,6 +98,7 @@ def update_from_features(
         DEPTH=depth,
         OPERAND=operand,
         PRECISION=precision,
+        SIGMOID=sigmoid,
         num_warps=warps,
         registers=registers,
         num_stages=stages,
@@ -120,6 +125,7 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
     batch, num_classes = len(sample_ids), len(source.weight)
     if batch == 0:
         return
+    sigmoid = tracker.activation == "sigmoid"
     operand, precision = dot_operand(source.rows.dtype, update_split_rows, sample_ids.device)
     blocks, tiles = triton.cdiv(batch, SPLIT_ROWS), triton.cdiv(num_classes, SPLIT_TILE)
     padded = blocks * SPLIT_ROWS
@@ -151,8 +157,9 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
         DEPTH=64,
         OPERAND=operand,
         PRECISION=precision,
+        SIGMOID=sigmoid,
         num_warps=8,
-        registers=SPLIT_REGISTERS if _dense(tracker.state) <= 1 else None,
+        registers=SPLIT_REGISTERS if _dense(tracker.state) <= 1 and not sigmoid else None,
         PREFETCH=not interpreted(update_split_rows),
         num_stages=3,
     )

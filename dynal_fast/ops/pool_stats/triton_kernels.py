@@ -3,12 +3,19 @@
 import triton
 import triton.language as tl
 
+from dynal_fast.ops.pool_stats.triton_activation import (
+    entropy_term,
+    first_entropy,
+    merge_statistics,
+    probabilities,
+    tile_statistics,
+    total_of_pair,
+    whole_row_probabilities,
+)
 from dynal_fast.ops.pool_stats.triton_logits import logits_tile
 from dynal_fast.ops.pool_stats.triton_rows import (
     await_previous,
     claim_rows,
-    entropy_term,
-    exponentials,
     finish_rows,
     flag_non_finite,
     fold_tile,
@@ -16,9 +23,7 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     load_label_count,
     load_state,
     load_sums,
-    merge_statistics,
     next_count,
-    tile_statistics,
 )
 
 # A row of so many classes fills the registers: per-sample sums are then loaded after the fold.
@@ -55,6 +60,7 @@ def update_whole_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SIGMOID: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     await_previous(DEPENDENT)
@@ -73,13 +79,11 @@ def update_whole_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
 
-    top, label, second, finite = tile_statistics(x, valid, state.logit_count)
+    top, label, second, finite = tile_statistics(x, valid, state.logit_count, SIGMOID)
     if TILE < FULL_TILE:
         label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
         old_sums = load_sums(state, samples, in_range)
-    p = exponentials(x, top, valid)
-    total = tl.sum(p, 1)
-    p = p * (1.0 / total)[:, None]
+    p, total = whole_row_probabilities(x, top, valid, SIGMOID)
     q = 0.0
     if teacher_source.rows is not None:
         y = logits_tile(
@@ -92,13 +96,12 @@ def update_whole_rows(
             OPERAND,
             PRECISION,
         )
-        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None)
-        q = exponentials(y, teacher_top, valid)
-        q = q * (1.0 / tl.sum(q, 1))[:, None]
+        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None, SIGMOID)
+        q, _ = whole_row_probabilities(y, teacher_top, valid, SIGMOID)
         finite = finite & teacher_finite
     write = flag_non_finite(stamp_ptr, samples, claimed, finite)
 
-    entropy = tl.log(total) - entropy_term(x, p, top, valid)
+    entropy = first_entropy(total, SIGMOID) + entropy_term(x, p, top, valid, SIGMOID)
     if source.weight is not None:  # loaded after the products, which need the registers
         loaded = load_state(state, offsets, valid & write[:, None])
     sums = fold_tile(
@@ -145,11 +148,12 @@ def long_row_statistics(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SIGMOID: tl.constexpr,
 ):
     """Walk rows in tiles; return maximum, its first class, runner-up, total, whether all finite."""
     float64: tl.constexpr = source.weight is None and source.rows.dtype.element_ty == tl.float64
     dtype: tl.constexpr = tl.float64 if float64 else tl.float32
-    top = tl.full(rows.shape, -float("inf"), dtype)
+    top = tl.full(rows.shape, float("inf") if SIGMOID else -float("inf"), dtype)
     second = tl.full(rows.shape, -float("inf"), dtype)
     label = tl.full(rows.shape, 0, tl.int32)
     total = tl.full(rows.shape, 0.0, tl.float32)
@@ -159,9 +163,12 @@ def long_row_statistics(
         valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
         x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
         top, label, second, total, tile_finite = merge_statistics(
-            top, label, second, total, x, valid, start, logit_count
+            top, label, second, total, x, valid, start, logit_count, SIGMOID
         )
         finite = finite & tile_finite
+    if SIGMOID:
+        second = tl.full(rows.shape, 0.0, dtype)
+        total = total_of_pair(top)
     return top, label, second, total, finite
 
 
@@ -183,6 +190,7 @@ def update_long_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SIGMOID: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     await_previous(DEPENDENT)
@@ -206,6 +214,7 @@ def update_long_rows(
         DEPTH,
         OPERAND,
         PRECISION,
+        SIGMOID,
     )
     inverse_total = 1.0 / total
     teacher_top = top
@@ -222,13 +231,14 @@ def update_long_rows(
             DEPTH,
             OPERAND,
             PRECISION,
+            SIGMOID,
         )
         teacher_inverse_total = 1.0 / teacher_total
         finite = finite & teacher_finite
     write = flag_non_finite(stamp_ptr, samples, claimed, finite)
     label_count = load_label_count(state, samples, label, write, NUM_CLASSES)
 
-    entropy = tl.log(total)
+    entropy = first_entropy(total, SIGMOID)
     m2 = total * 0.0
     logit_m2 = total * 0.0
     increase = total * 0.0
@@ -240,7 +250,7 @@ def update_long_rows(
         offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
         mask = valid & write[:, None]
         x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
-        p = exponentials(x, top, valid) * inverse_total[:, None]
+        p = probabilities(x, top, inverse_total, valid, SIGMOID)
         q = 0.0
         if teacher_source.rows is not None:
             y = logits_tile(
@@ -253,8 +263,8 @@ def update_long_rows(
                 OPERAND,
                 PRECISION,
             )
-            q = exponentials(y, teacher_top, valid) * teacher_inverse_total[:, None]
-        entropy -= entropy_term(x, p, top, valid)
+            q = probabilities(y, teacher_top, teacher_inverse_total, valid, SIGMOID)
+        entropy += entropy_term(x, p, top, valid, SIGMOID)
         loaded = load_state(state, offsets, mask)
         tile_m2, tile_logit_m2, tile_increase, tile_cycle, tile_teacher = fold_tile(
             x.to(tl.float32),
