@@ -67,3 +67,9 @@ def test_compare_strategies_writes_a_report(tmp_path):
     for name in ("random", "margin", "label_dispersion", "farthest_first"):
         assert name in text
     assert (tmp_path / "results.csv").exists()
+
+
+def test_frozen_backbone_learns(tmp_path):
+    accuracies = example("frozen_backbone")(cycles=2)
+    assert len(accuracies) == 2
+    assert accuracies[-1] > 0.5
