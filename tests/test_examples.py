@@ -121,3 +121,9 @@ def test_embed_texts_tells_texts_apart(tmp_path):
     embeddings = example("embed_texts")(str(tmp_path / "texts.txt"), str(output), k=2)
     assert (np.load(output) == embeddings).all()
     assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + 0.2
+
+
+def test_frozen_backbone_learns(tmp_path):
+    accuracies = example("frozen_backbone")(cycles=2)
+    assert len(accuracies) == 2
+    assert accuracies[-1] > 0.5

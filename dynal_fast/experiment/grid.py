@@ -177,6 +177,7 @@ def _experiment(
         device=config.device,
         directory=folder / name / f"seed-{seed}",
         analysis=config.analysis and strategy is not None,
+        accelerate=config.accelerate,
     )
 
 

@@ -21,7 +21,8 @@ class CycleResult:
     ``report`` is what the strategy said about its selection, such as a bound that it reached.
     ``by_class`` is the accuracy on each class of the test set, None where it has no such sample.
     ``accuracy`` is None without a test set. ``steps`` is how many optimizer steps the training
-    took, None in results of earlier versions.
+    took, None in results of earlier versions. ``accelerated`` is what the passes over the pool
+    used, ``off``, ``fold`` or ``compile``; None without passes and in earlier versions.
 
     Raises
     ------
@@ -38,6 +39,7 @@ class CycleResult:
     report: dict[str, Any] = field(default_factory=dict)
     by_class: list[Share | None] = field(default_factory=list)
     steps: Positive | None = None
+    accelerated: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
