@@ -165,8 +165,8 @@ struct Group {
     Cycle stage(first, p.stages);
     int parity = first / p.stages & 1, before[2] = {0, 0};
     int wanted = tiles * p.pieces - first - p.stages;  // pieces that no stage holds yet
-    // Until the group before has received all of its pieces, a stage may be two phases behind, where
-    // the parity is the same.
+    // Until the group before has received all of its pieces, a stage may be two phases behind,
+    // where the parity is the same.
     if (t > 0) wait(shared.turn + group, (group > 0 ? round : round - 1) & 1);
     for (int step = 0; step < p.pieces / 2; ++step) {
       int stages[2];
