@@ -20,10 +20,11 @@ class Table:
 def as_text(table: Table) -> str:
     """Return a table as lines of text.
 
-    >>> print(as_text(Table(["", "accuracy"], [["random", "0.5"], ["cod", "0.6*"]], "Accuracy")))
-            accuracy
-    random      0.5
-    cod         0.6*
+    >>> print(as_text(Table(["method", "%"], [["random", "5"], ["cod", "6*"]], "Share", "n = 5")))
+    method  %
+    random  5
+    cod     6*
+    n = 5
     """
     columns = []
     for column in zip(table.header, *table.rows, strict=True):

@@ -99,7 +99,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(contents, tree):
     files = {name for name in files_of(tree / "dynal_fast") if not name.endswith(".md")}
     package = {f"dynal_fast/{name}" for name in files}
     assert contents.keys() == package | {f"dynal_fast/{extension}"}
-    assert {"dynal_fast/py.typed", "dynal_fast/report/page.css"} <= contents.keys()
+    assert {
+        "dynal_fast/py.typed",
+        "dynal_fast/report/page.css",
+        "dynal_fast/charts/charts.css",
+    } <= contents.keys()
 
 
 def test_nothing_in_the_wheel_writes_the_documentation_of_this_repository(contents):

@@ -95,10 +95,10 @@ def test_classes_go_by_their_names(grid, page, tmp_path):
     assert len(set(colours)) == len(CLASSES)
     saved = GridResult.load(page.parent.parent)
     assert saved.class_names == CLASSES
-    digits = GridResult(grid.configuration, grid.runs, class_names=[*map(str, range(10))])
-    digits.save(tmp_path)
-    section = sections_of(write_report([tmp_path], tmp_path).read_text())["classes"]
-    assert "<span>class 7</span>" in section
+    for names in ([*map(str, range(10))], ["cat"] * 10, CLASSES[:9], []):
+        GridResult(grid.configuration, grid.runs, class_names=names).save(tmp_path)
+        section = sections_of(write_report([tmp_path], tmp_path).read_text())["classes"]
+        assert "<span>class 7</span>" in section
 
 
 def test_a_run_writes_the_names_of_its_classes(tmp_path):

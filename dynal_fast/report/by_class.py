@@ -57,10 +57,10 @@ def classes(methods: Sequence[Method]) -> Markup:
 
 
 def class_names(methods: Sequence[Method], count: int) -> list[str]:
-    """Return what the classes are called: a name that the results hold, or a number."""
+    """Return what the results call the classes, or numbers where the names are not distinct."""
     every = (method.experiment.grid.class_names for method in methods)
     numbered = [str(label) for label in range(count)]
-    names = next((known for known in every if len(known) == count), numbered)
+    names = next((known for known in every if len({*known}) == len(known) == count), numbered)
     return [f"class {name}" if name.isdecimal() else name for name in names]
 
 

@@ -34,12 +34,9 @@ def table(of: Table) -> Markup:
     ]
     content = element("table", "\n", element("thead", head), "\n", element("tbody", *body))
     box = {"class_": "scroll", "role": "region", "tabindex": 0, "aria_label": of.label}
-    scrolled = element("div", content, "\n", **box) + "\n"
-    return (
-        element("p", SCROLLS, class_="hint") + "\n" + scrolled
-        if _width(of) > NARROW[0]
-        else scrolled
-    )
+    hint = element("p", SCROLLS, class_="hint") + "\n" if _width(of) > NARROW[0] else ""
+    note = element("p", of.note) + "\n" if of.note else ""
+    return joined([hint, element("div", content, "\n", **box), "\n", note])
 
 
 def _width(of: Table) -> float:
