@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE, scaled
-from dynal_fast import assign_to_picks, farthest_first, verify_traversal
+from dynal_fast import FarthestFirst, assign_to_picks, farthest_first, verify_traversal
 from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors import method_for
 from dynal_fast.bench.competitors.base import Size
@@ -100,6 +100,45 @@ def test_traversal(side_by_side, case, way, slowest_allowed, device):
     if way == OURS and SCALE == 1 and device == "cpu":
         for other, ratio in ratios.items():
             assert ratio >= slowest_allowed[other], other
+
+
+ANEW, AT_ONCE, BY_STEPS = "five calls anew", "one pick of 500", "500 steps, with all distances"
+CYCLES, CYCLE = 5, 100
+FIXED = scaled(TraversalCase("clustered", 50_000, 256, CYCLES * CYCLE, labeled=5_000))
+
+
+def in_cycles(way, pool, labeled):
+    """The picks of five cycles over embeddings that stay."""
+    if way == AT_ONCE:
+        return farthest_first(pool, CYCLES * CYCLE, labeled, progress=False).indices
+    picks = torch.empty(0, dtype=torch.int64)
+    if way == ANEW:
+        for _ in range(CYCLES):
+            covered = (labeled, picks)
+            more = farthest_first(pool, CYCLE, covered, progress=False).indices
+            picks = torch.cat([picks, more.cpu()])
+        return picks
+    selection = FarthestFirst(pool, labeled)
+    if way == BY_STEPS:
+        return torch.tensor([pick for pick, _ in selection.steps(CYCLES * CYCLE)])
+    for _ in range(CYCLES):
+        selection.pick(CYCLE, progress=False)
+    return selection.covered
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", [ANEW, AT_ONCE, BY_STEPS, OURS])
+def test_cycles(side_by_side, way, device):
+    """Five cycles of 100 by FarthestFirst must cost about what one pick of 500 costs."""
+    pool, labeled = load(FIXED, device)
+    want = in_cycles(AT_ONCE, pool, labeled).cpu()
+    assert torch.equal(in_cycles(way, pool, labeled).cpu(), want)
+    job = functools.partial(in_cycles, way, pool, labeled)
+    title = f"five cycles of 100: {FIXED.title()}"
+    ratios = side_by_side(title, way, job, device=device, rounds=1 if way == BY_STEPS else 5)
+    if way == OURS and SCALE == 1 and device == "cpu":
+        assert ratios[ANEW] >= 3
+        assert ratios[AT_ONCE] >= 0.7
 
 
 TILED_MM = "torch.mm in tiles, then min"
