@@ -75,6 +75,8 @@ class PoolObserver:
         return self._restored and self.epoch < epochs_done
 
     def _attach(self, teacher: EMATeacher, optimizers: list[Any]) -> None:
+        if self._attached:  # to the optimizer of a training that an error ended
+            teacher.detach()
         if teacher.attached:
             return
         if len(optimizers) != 1:

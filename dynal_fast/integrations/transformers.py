@@ -24,8 +24,11 @@ try:
     from transformers.utils import find_labels
 except ImportError as error:
     raise ImportError(
-        "dynal_fast.integrations.transformers needs Transformers: pip install 'transformers[torch]'"
+        "dynal_fast.integrations.transformers needs Transformers and Accelerate: "
+        "pip install 'dynal_fast[transformers]'"
     ) from error
+
+__all__ = ["PoolStatsCallback"]
 
 FILE = "pool_stats.pt"  # in checkpoint-N, beside the Trainer's own files
 LABELS = ("label", "labels", "label_ids")
