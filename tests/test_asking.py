@@ -524,3 +524,11 @@ def test_the_oracle_refuses_what_makes_no_sense():
         AskingOracle(torch.tensor([0]), ["a", "a"])
     with pytest.raises(ValueError, match="initial must be the 1 labeled samples, got 2"):
         oracle.initial_set(2, False, torch.Generator())
+
+
+def test_the_output_must_not_lie_among_the_images(tmp_path):
+    (tmp_path / "photos" / "unlabeled").mkdir(parents=True)
+    options = {"data": "image-folder", "data_root": str(tmp_path / "photos"), "classes": ["a", "b"]}
+    with pytest.raises(ValueError, match=r"the output must not be in data_root, .*photos, whose"):
+        run_grid(asking_config(options), tmp_path / "photos" / "run")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["unlabeled"]

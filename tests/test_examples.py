@@ -57,6 +57,12 @@ def test_label_your_own_goes_through_two_cycles(tmp_path):
     assert len((tmp_path / "run" / "labels.csv").read_text().splitlines()) == 1 + 30 + 20 + 20
 
 
+def test_noisy_labels_are_found():
+    found = example("noisy_labels")(epochs=12)
+    assert found["aum"] > 0.7, "a tenth by chance"
+    assert min(found["confidence"], found["el2n"]) > 0.5
+
+
 def test_text_learns(monkeypatch, tmp_path):
     monkeypatch.setenv("DYNAL_FAST_DATA", str(tmp_path))  # without the real texts
     accuracies = example("text")(cycles=2)
@@ -115,3 +121,9 @@ def test_embed_texts_tells_texts_apart(tmp_path):
     embeddings = example("embed_texts")(str(tmp_path / "texts.txt"), str(output), k=2)
     assert (np.load(output) == embeddings).all()
     assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + 0.2
+
+
+def test_frozen_backbone_learns(tmp_path):
+    accuracies = example("frozen_backbone")(cycles=2)
+    assert len(accuracies) == 2
+    assert accuracies[-1] > 0.5
