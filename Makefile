@@ -11,7 +11,7 @@ CASES ?= 5000
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-integrations fuzz lint format docs bench bench-kernels gpu gpu-rehearsal dist clean
+.PHONY: help install demo test test-arm test-integrations fuzz lint format docs bench bench-kernels gpu gpu-rehearsal dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 test: $(STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+test-arm: $(STAMP) ## the tests of the compiled kernels on an emulated Arm CPU, all of them
+	$(BIN)/python -m pytest -n 0 -p tests.arm.plugin \
+	  $$($(BIN)/python -c 'from tests.arm.emulated import files; print(*files())')
+
 test-integrations: $(LIBRARIES)/.installed ## the tests of dynal_fast.integrations, against the libraries themselves
 	$(LIBRARIES)/bin/python -m pytest -n auto --dist worksteal tests/integrations dynal_fast/integrations
 
@@ -47,13 +51,13 @@ fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp' 'tests/arm/*.cpp')
 	$(BIN)/mypy
 
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp' 'tests/arm/*.cpp')
 
 docs: $(STAMP) ## build the documentation in build/docs, warnings as errors, without network
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs

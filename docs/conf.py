@@ -24,6 +24,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # not needed for the site
 
 default_role = "py:obj"
 toc_object_entries_show_parents = "hide"
