@@ -71,7 +71,7 @@ a config file (TOML; YAML has the same keys):
 
 Every cycle is checkpointed: after an interruption run the same command again, and it goes on to the
 same results. They are in the output folder: results.json and results.csv (the same on every
-repeat), timings.json, learning_curves.png and .svg.
+repeat), timings.json, learning_curves.svg.
 
 With --oracle ask a run ends when it needs labels, and says where to put them; the same command goes
 on when they are there. Exit status 3: it waits for labels still, and nothing was changed.
@@ -333,24 +333,26 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _show(grid: "GridResult", folder: Path) -> None:
     from dynal_fast.experiment.chance import chance_note
     from dynal_fast.report.curves import draw_learning_curves
-    from dynal_fast.report.table import accuracy_table, cost_table, loss_table
+    from dynal_fast.report.table import accuracy_table, cost_table, loss_table, timings_of
+    from dynal_fast.table import as_text
 
+    cost = cost_table(timings_of(grid))
     if not grid.evaluated:
         print("Training loss by number of labeled samples; there is no hold-out to test on")
-        print(loss_table(grid))
-        print(f"\nCost\n{cost_table(grid)}")
+        print(as_text(loss_table([(run.strategy, run) for run in grid.runs])))
+        print(f"\n{cost.label}\n{as_text(cost)}")
         print(f"\nResults: {folder}")
         return
-    pictures = draw_learning_curves(grid, folder)
+    picture = draw_learning_curves(grid, folder)
     print(f"Test {grid.metric} (%) by number of labeled samples; * is the best")
-    print(accuracy_table(grid))
+    print(as_text(accuracy_table(grid)))
     if grid.protocol_note:
         print(f"\n{grid.protocol_note}")
     for note in (grid.steps_note, chance_note(grid)):
         if note:
             print(f"\n{note}")
-    print(f"\nCost\n{cost_table(grid)}")
-    print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
+    print(f"\n{cost.label}\n{as_text(cost)}")
+    print(f"\nResults and picture: {folder} ({picture.name})")
 
 
 def _strategies(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from dynal_fast import Accelerator, EMATeacher, PoolStats, embedding_store, observe_pool
+from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
 from dynal_fast.models import build_model
 from dynal_fast.pool import twin as twin_module
 
@@ -618,3 +619,25 @@ def test_other_modes_are_refused(mode):
 def test_an_accelerator_refuses_other_modes():
     with pytest.raises(ValueError, match=r"accelerate must be one of .*, got 'fast'"):
         Accelerator("fast")
+
+
+@pytest.mark.parametrize("mode", ["off", "fold"])
+@pytest.mark.parametrize("strategy", ["entropy", "bald"])
+def test_the_loop_observes_through_a_twin_and_says_so(mode, strategy, tmp_path):
+    def run(**options):
+        return ActiveLearningExperiment(
+            load_data("digits"),
+            "cnn",
+            strategy,
+            protocol=Protocol(initial=30, budget=12, cycles=2),
+            training=Training(epochs=1),
+            **options,
+        ).run()
+
+    ours = run(accelerate=mode, directory=tmp_path)
+    assert [cycle.accelerated for cycle in ours.cycles] == [mode, mode, None]
+    again = run(accelerate=mode, directory=tmp_path)  # read from the checkpoint
+    assert again.cycles == ours.cycles
+    with pytest.raises(ValueError, match="belongs to a different configuration: accelerate"):
+        run(accelerate="auto", directory=tmp_path)
+    assert [c.selected for c in run().cycles] == [c.selected for c in ours.cycles]

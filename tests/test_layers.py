@@ -21,7 +21,6 @@ FOUNDATIONS = [
     "_extension",
     "_triton",
     "_version",
-    "aligned",
     "evaluating",
     "files",
     "info",
@@ -29,12 +28,13 @@ FOUNDATIONS = [
     "normalize",
     "penultimate",
     "plain",
+    "table",
     "threads",
 ]
 LAYERS = [
     FOUNDATIONS,
     ["ops"],
-    ["data", "embeddings", "models", "pool"],
+    ["charts", "data", "embeddings", "models", "pool"],
     ["strategies"],
     ["acquisition", "experiment", "integrations"],  # the first is the old name of strategies
     ["bench", "report"],

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.peers import suites
+from benchmarks.peers import selections, suites
 from benchmarks.peers.sources import REPOSITORIES, MissingError
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
@@ -15,7 +15,7 @@ parser.add_argument(
     default=Path("build/peers"),
     help="a folder with the codebases by name, into which git fetches what is missing",
 )
-parser.add_argument("--only", choices=list(REPOSITORIES), help="one codebase")
+parser.add_argument("--only", choices=[*REPOSITORIES], help="one codebase")
 
 
 def run_tests(folder: Path, only: str | None) -> int:
@@ -36,3 +36,4 @@ def run_tests(folder: Path, only: str | None) -> int:
 arguments = parser.parse_args()
 if arguments.what == "tests":
     sys.exit(run_tests(arguments.sources, arguments.only))
+selections.measure(Path(), arguments.sources, arguments.only)

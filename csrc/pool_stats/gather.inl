@@ -108,6 +108,12 @@ struct Gather {
         __builtin_prefetch(static_cast<const char*>(value) + samples.id[s] * 4, 1);
       }
     }
+    if (batch.targets && state.training) {
+      for (int s = 0; s < samples.count; ++s) {
+        __builtin_prefetch(state.training + samples.id[s], 1);
+        __builtin_prefetch(state.training_count + samples.id[s], 1);
+      }
+    }
   }
 };
 

@@ -16,6 +16,7 @@ struct Output {
   alignas(DYNAL_VECTOR_BYTES) int32_t bad[kLanes];    // not 0 where a logit is not finite
   vf entropy;                                         // in nats
   vf top, margin;  // the largest probability, and by how much it exceeds the second largest
+  vf top_logit, second_logit;
 };
 
 struct TopTwo {
@@ -115,6 +116,8 @@ inline void finish(const Layout& layout, const TopTwo& top, Sums sums, Output& o
   store(out.label, top.label);
   out.entropy = log_from_one(sums.exponentials) - sums.weighted * inverse;
   out.top = inverse;
+  out.top_logit = top.first;
+  out.second_logit = top.second;
   out.margin = (1.0f - exp_nonpositive(top.second - top.first)) * inverse;
 }
 

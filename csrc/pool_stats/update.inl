@@ -3,6 +3,7 @@
 
 #include "gather.inl"
 #include "sigmoid.inl"
+#include "training.inl"
 
 namespace dynal {
 namespace pool_stats {
@@ -122,8 +123,8 @@ inline void activate(const Layout& layout, float* tile, Output& out) {
 }
 
 template <Activation activation, class Layout>
-inline void update_samples(const State& state, Samples& samples, const Samples* teacher,
-                           const Scratch& scratch) {
+inline void update_samples(const State& state, const int64_t* targets, Samples& samples,
+                           const Samples* teacher, const Scratch& scratch) {
   const int64_t classes = state.classes;
   const Layout layout = {samples, classes};
   Output out, teacher_out;
@@ -136,7 +137,8 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   const vf beyond = state.logit_count ? beyond_limit(layout, scratch) : vf{};
   samples.all_finite = true;
   for (int s = 0; s < samples.count; ++s) {
-    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s];
+    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s] &&
+                        !(targets && targets[samples.row[s]] >= classes);
     if (!samples.finite[s]) {
       samples.all_finite = false;
       state.stamp[samples.id[s]] |= kNonFinite;
@@ -195,6 +197,9 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   if (state.last_entropy) assign(samples, state.last_entropy, out.entropy);
   if (state.last_top) assign(samples, state.last_top, out.top);
   if (state.last_margin) assign(samples, state.last_margin, out.margin);
+  if constexpr (activation == Activation::softmax) {
+    if (targets && state.training) training_update(layout, state, targets, out);
+  }
   if (state.label_bytes == 1) {
     count_labels(samples, static_cast<uint8_t*>(state.label_counts), classes, out.label);
   } else if (state.label_bytes == 2) {
@@ -223,7 +228,8 @@ inline void update_in(const State& state, const Batch& batch, const uint8_t* sta
       }
       take_logits<activation>(teacher, batch.dtype, classes, scratch.teacher_x);
     }
-    update_samples<activation, Layout>(state, *now, with_teacher ? &teacher : nullptr, scratch);
+    update_samples<activation, Layout>(state, batch.targets, *now,
+                                       with_teacher ? &teacher : nullptr, scratch);
     Samples* const done = now;
     now = next;
     next = done;

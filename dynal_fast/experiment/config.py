@@ -241,6 +241,9 @@ class RunConfig:
     threads: Annotated[int, Between(0, most_threads())] = option(
         0, "CPU threads; 0 leaves torch's own choice"
     )
+    accelerate: Literal["off", "fold", "compile", "auto"] = option(
+        "off", "observe the pool through a faster copy of the model, equal up to rounding"
+    )
     analysis: bool = option(
         False, "also record scores, losses and correctness of the pool, for `dynal-fast report`"
     )

@@ -35,6 +35,8 @@ class ExperimentData:
         Integers ``(samples,)`` in ``0 .. num_classes - 1``; for segmentation stacks of label maps,
         uint8 ``(samples, height, width)``, of which ``test_labels`` becomes a :class:`LabelMaps`.
         ``labels`` may be an :class:`AskingOracle`, with or without test samples.
+    class_names
+        What reports call the classes; empty where they have no names.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class ExperimentData:
     test_samples: SampleSet
     test_labels: Any
     num_classes: int
+    class_names: Sequence[str] = ()
     oracle: Any = field(init=False)
 
     def __post_init__(self, labels: Tensor | LazyStack | AskingOracle) -> None:
@@ -166,6 +169,7 @@ class ExperimentData:
             test_samples,
             _as_labels(images.test_labels),
             images.num_classes,
+            images.class_names,
         )
 
     def entries(self, view: PoolView) -> "ExperimentData":
@@ -189,6 +193,7 @@ class ExperimentData:
             self.test_samples,
             self.test_labels,
             self.num_classes,
+            self.class_names,
         )
 
 

@@ -108,6 +108,7 @@ def run_grid(
             samples=len(data.samples),
             test_samples=len(data.test_samples),
             chance=data.chance,
+            class_names=list(data.class_names),
         )
         if desk is None:
             grid.save(folder)
@@ -176,6 +177,7 @@ def _experiment(
         device=config.device,
         directory=folder / name / f"seed-{seed}",
         analysis=config.analysis and strategy is not None,
+        accelerate=config.accelerate,
     )
 
 

@@ -47,6 +47,9 @@ class ActiveLearningExperiment(RunSetup):
     directory
         Where the checkpoint goes; running again with the same arguments continues from it. None
         keeps nothing.
+    accelerate
+        Observe through a twin of the model, as `observe_pool` does: ``"fold"``, ``"compile"`` or
+        ``"auto"``. By default scores are those of the model's own forward, bit for bit.
     analysis
         Write what :class:`AnalysisRecorder` records beside the checkpoint, each cycle.
     on_epoch
@@ -193,6 +196,7 @@ class ActiveLearningExperiment(RunSetup):
                 report,
                 by_class,
                 trainer.steps,
+                state.observer.accelerated,
             )
         )
         state.timings.append(timing)

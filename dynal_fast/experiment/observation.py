@@ -21,6 +21,7 @@ from dynal_fast.pool import (
 )
 from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
 from dynal_fast.pool.store import DTYPES
+from dynal_fast.pool.twin import Accelerator
 
 OBSERVATION_BATCH = 512
 
@@ -58,6 +59,8 @@ class PoolObserver:
         self.samples = samples
         self.embeds = embeds
         self.embeddings: Tensor | None = None
+        self.accelerator = Accelerator("off")
+        self.used: list[str] = []
         self._embedded = torch.zeros(len(samples), dtype=torch.bool)
         parsed = parsed_schedules(schedules)
         tracked = {ALIASES.get(name, name) for name in tracks}
@@ -71,6 +74,15 @@ class PoolObserver:
                 device=device,
             )
 
+    def observes(self, epoch: int, num_epochs: int) -> bool:
+        """Return whether a tracked statistic wants this epoch."""
+        return self.stats is not None and self.stats.observes(epoch, num_epochs)
+
+    @property
+    def accelerated(self) -> str | None:
+        """What the passes of this cycle used, as in :class:`CycleResult`."""
+        return ", ".join(dict.fromkeys(self.used)) or None
+
     def drop(self, ids: Tensor) -> None:
         """Take samples that became labeled out of the statistics."""
         if self.stats is not None:
@@ -82,7 +94,7 @@ class PoolObserver:
         In the first cycle, scores that compare cycles compare with the initial model (temporal
         output discrepancy, 4.2), so its output is recorded before the first training.
         """
-        self.embeddings = None
+        self.embeddings, self.used = None, []
         if self.stats is None:
             return 0.0
         compares = any(score.compares_cycles for score in scores_named(self.stats.track))
@@ -119,8 +131,10 @@ class PoolObserver:
             num_epochs=num_epochs,
             teacher=teacher,
             embeddings=self.embeddings,
+            accelerate=self.accelerator,
             progress=False,
         )
+        self.used.append(self.accelerator.used)
         return time.perf_counter() - start
 
     def _observe_features(self, head: nn.Linear, pool: Tensor, epoch: int, num_epochs: int) -> None:
@@ -211,6 +225,7 @@ def mc_dropout_stats(
     passes: int,
     generator: torch.Generator,
     device: torch.device,
+    accelerator: Accelerator | None = None,
 ) -> PoolStats:
     """Return statistics over ``passes`` MC-dropout passes; row i is sample i of the data set.
 
@@ -228,6 +243,7 @@ def mc_dropout_stats(
             epoch=1,
             num_epochs=1,
             mc_passes=passes,
+            accelerate=accelerator or "off",
             partial=True,
             progress=False,
         )

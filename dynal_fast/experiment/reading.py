@@ -93,7 +93,7 @@ def _grid(results: Mapping[str, Any]) -> Grid:
     if not results["runs"] and isinstance(results["runs"], list):
         raise ValueError("it holds no run")
     hints = hints_of(Grid)
-    known = ("runs", "metric", "samples", "test_samples", "chance")
+    known = ("runs", "metric", "samples", "test_samples", "chance", "class_names")
     values = {key: checked(results[key], hints[key], key) for key in known if key in results}
     grid = Grid(configuration, **values)
     _check_runs(grid)

@@ -63,6 +63,7 @@ class GridResult(Grid):
         facts = {"format": 1, "configuration": self.configuration, "metric": self.metric}
         facts |= {"samples": self.samples, "protocol": self.protocol_note}
         facts |= {"test_samples": self.test_samples, "chance": self.chance}
+        facts |= {"class_names": self.class_names}
         facts |= {"near_chance": near_chance(self)}
         return _readable(facts | {"runs": runs})
 

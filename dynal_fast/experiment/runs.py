@@ -21,7 +21,8 @@ class CycleResult:
     ``report`` is what the strategy said about its selection, such as a bound that it reached.
     ``by_class`` is the accuracy on each class of the test set, None where it has no such sample.
     ``accuracy`` is None without a test set. ``steps`` is how many optimizer steps the training
-    took, None in results of earlier versions.
+    took, None in results of earlier versions. ``accelerated`` is what the passes over the pool
+    used, ``off``, ``fold`` or ``compile``; None without passes and in earlier versions.
 
     Raises
     ------
@@ -38,6 +39,7 @@ class CycleResult:
     report: dict[str, Any] = field(default_factory=dict)
     by_class: list[Share | None] = field(default_factory=list)
     steps: Positive | None = None
+    accelerated: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -106,9 +108,9 @@ class Grid:
 
     ``environment`` is where the timings were measured, by default here; ``metric`` says what is
     called accuracy elsewhere: for segmentation ``"mean IoU"``. ``samples`` is the number of
-    training samples of the data set, ``test_samples`` that of test samples, and ``chance`` the
-    accuracy of naming the test set's most frequent class always, where they are known. Without a
-    test set ``test_samples`` is 0.
+    training samples of the data set, ``test_samples`` that of test samples, ``chance`` the accuracy
+    of naming the test set's most frequent class always, and ``class_names`` what the classes are
+    called, where they are known. Without a test set ``test_samples`` is 0.
     """
 
     configuration: dict[str, Any]
@@ -118,6 +120,7 @@ class Grid:
     samples: Positive | None = None
     test_samples: Count | None = None
     chance: Share | None = None
+    class_names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.metric.strip():

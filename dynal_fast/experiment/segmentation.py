@@ -234,8 +234,14 @@ class ImageObserver:
             raise ValueError(
                 f"segmentation has the scores {', '.join(IMAGE_SCORES)}, not {unknown[0]!r}"
             )
+        self.used: list[str] = []
         self.stats: Any = None  # ImageScores, with the methods of PoolStats that select
         self.earlier: nn.Module | None = None
+
+    @property
+    def accelerated(self) -> str | None:
+        """What the passes used: the model as it is."""
+        return None
 
     def drop(self, ids: Tensor) -> None:
         """Do nothing: the next pass leaves out the images that became labeled."""

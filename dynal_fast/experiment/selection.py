@@ -15,6 +15,7 @@ from dynal_fast.experiment.runs import Request
 from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.experiment.training import Trainer, predict
 from dynal_fast.pool import PoolStats
+from dynal_fast.pool.twin import Accelerator
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.strategy import SelectionContext
 
@@ -57,6 +58,7 @@ def selection_context(
         return embed_samples(model, batches(ids), len(ids), device, setup.head)
 
     def mc_dropout(track: tuple[str, ...]) -> PoolStats:
+        accelerator = Accelerator(setup.accelerate)
         stats = mc_dropout_stats(
             model,
             data.samples,
@@ -66,7 +68,9 @@ def selection_context(
             MC_DROPOUT_PASSES,
             state.streams.selection,
             device,
+            accelerator,
         )
+        state.observer.used.append(accelerator.used)
         observed.append(stats)
         return stats
 

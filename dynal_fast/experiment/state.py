@@ -31,6 +31,7 @@ from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.models import SEGMENTATION
 from dynal_fast.models.loss_prediction import LossPredicting
 from dynal_fast.pool.mc_dropout import dropout_layers
+from dynal_fast.pool.twin import Accelerator, Mode
 from dynal_fast.strategies.registry import Select, Strategy, as_strategy, check_selects_from
 
 EVALUATION_BATCH = 512
@@ -73,6 +74,7 @@ class RunSetup:
         device: str | torch.device = "cpu",
         directory: str | Path | None = None,
         analysis: bool = False,
+        accelerate: Mode = "off",
         on_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
         self.model_name = model if isinstance(model, str) else _qualified_name(model)
@@ -99,6 +101,7 @@ class RunSetup:
         self.schedules = dict(schedules or {})
         parsed_schedules(self.schedules)
         self.analysis = analysis
+        self.accelerate: Mode = Accelerator(accelerate).mode
         if data.segments:
             check_segmentation(self.strategy, self.protocol, self.training, analysis)
         if data.oracle.asks:
@@ -138,6 +141,7 @@ class RunSetup:
             "protocol": dataclasses.asdict(self.protocol),
             "training": dataclasses.asdict(self.training),
             "schedules": self.schedules,
+            "accelerate": self.accelerate,
             **numerics(),
         }
         if data.oracle.asks:
@@ -207,9 +211,16 @@ class RunSetup:
         if self.data.segments:
             return ImageObserver(samples, tracks, self.batch)
         embeds = "embeddings" in self.strategy.needs
-        return PoolObserver(
+        observer = PoolObserver(
             samples, self.data.num_classes, tracks, self.schedules, self.device, embeds
         )
+        # All passes of the run, so that a run that is resumed decides as the one that was cut off.
+        epochs = self.training.epochs
+        passes = sum(observer.observes(epoch, epochs) for epoch in range(1, epochs + 1))
+        observer.accelerator = Accelerator(
+            self.accelerate, passes=max(1, passes * self.protocol.selections)
+        )
+        return observer
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""

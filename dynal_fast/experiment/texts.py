@@ -100,5 +100,5 @@ def experiment_data(
         for inputs in (found.inputs, found.test_inputs)
     )
     test_labels = torch.from_numpy(found.test_labels)
-    classes = len(found.class_names)
-    return ExperimentData(found.name, samples, labels, test_samples, test_labels, classes)
+    names = found.class_names
+    return ExperimentData(found.name, samples, labels, test_samples, test_labels, len(names), names)

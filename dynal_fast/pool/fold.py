@@ -6,6 +6,7 @@ commute, and the pooled image is smaller. ReLU overwrites what nobody else reads
 """
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Folding:
 
     layer: str
     norm: str
-    folded: nn.Module
+    folded: Any
 
     def refresh(self, layer: Any, norm: Any) -> None:
         """Compute the weights anew from the two layers of the live model."""
@@ -121,10 +122,7 @@ def _leave_out_idle(graph_module: fx.GraphModule) -> None:
 
 def _fold(graph_module: fx.GraphModule) -> list[Folding]:
     modules = _modules(graph_module)
-    calls: dict[str, int] = {}
-    for node in graph_module.graph.nodes:
-        if node.op == "call_module":
-            calls[node.target] = calls.get(node.target, 0) + 1
+    calls = Counter(str(n.target) for n in graph_module.graph.nodes if n.op == "call_module")
     foldings: list[Folding] = []
     for node in list(graph_module.graph.nodes):
         if node.op != "call_module" or type(norm := modules[node.target]) not in NORMS:
@@ -132,8 +130,8 @@ def _fold(graph_module: fx.GraphModule) -> list[Folding]:
         before = node.args[0] if node.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module":
             continue
-        layer = modules[before.target]
-        if type(layer) not in BEFORE or len(before.users) > 1 or calls[before.target] > 1:
+        layer: Any = modules[str(before.target)]
+        if type(layer) not in BEFORE or len(before.users) > 1 or calls[str(before.target)] > 1:
             continue
         if norm.training or norm.running_mean is None or norm.num_features != len(layer.weight):
             continue

@@ -1,7 +1,7 @@
 """`observe_pool`: one pass of a model over the pool, folded into pool statistics."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
@@ -265,7 +265,9 @@ class _Batches:
     ) -> None:
         self.pool = pool
         self.stats = stats
-        self.make = lambda: on_device(id_batches(pool, where, check_sizes), device, channels_last)
+        self.make: Callable[[], Iterator[Any]] = lambda: on_device(
+            id_batches(pool, where, check_sizes), device, channels_last
+        )
         self.hidden = None if progress is None else not progress
 
     def count(self) -> int | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.pool_stats import DROPPED, LOGIT_LIMIT, MAX_PASSES, STAMP_STEP, STATE
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, check_tensor
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, TRAINING, check_tensor
 from dynal_fast.pool.merge import slices
 from dynal_fast.pool.schedule import EveryEpoch, Schedule
 from dynal_fast.pool.tracked import in_force
@@ -19,6 +19,7 @@ COUNTERS = {
     "logits": "logit_count",
     "labels": "label_counts",
     "increase": "increase_count",
+    "training": "training_count",
 }
 OPTIONAL = ("unknown_end", "activation", "latest_output")
 MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
@@ -48,6 +49,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "last_entropy": (-_ROUNDED, _FINITE),
     "last_top": _PROBABILITY,
     "last_margin": _PROBABILITY,
+    "training_count": (0, MAX_PASSES),
+}
+TRAINING_RANGES = {
+    "mean": _PROBABILITY,
+    "m2": (0, _FINITE),
+    "correct": (0, MAX_PASSES),
+    "flips": (0, MAX_PASSES),
+    "first_learned": (0, MAX_PASSES),
+    "margin_sum": (-_FINITE, _FINITE),
+    "error_sum": (0, _FINITE),
+    "target": (0, _FINITE),
 }
 
 
@@ -177,6 +189,12 @@ def _check_stamps(key: str, stamp: Tensor, first: Tensor, passes: int) -> None:
 
 
 def _check_range(key: str, name: str, values: Tensor, start: int) -> None:
+    if name == "training":
+        for column, named in zip(values.unbind(1), TRAINING, strict=True):
+            low, high = TRAINING_RANGES[named]
+            bad = ~((column >= low) & (column <= high))
+            _refuse(f"{key} ({named})", column, bad, start, f"its range, {low:.7g} to {high:.7g}")
+        return
     low, high = RANGES[name]
     if values.dtype in (torch.uint8, torch.uint16):
         return
@@ -197,7 +215,7 @@ def _check_counts(
     """Check the counts: equal for parts on one schedule, labels at most one for each pass."""
     seen: list[tuple[Schedule, str, Tensor]] = []
     for part, schedule in schedules.items():
-        if part not in COUNTERS:
+        if part not in COUNTERS or part == "training":  # which counts labeled samples only
             continue
         name = COUNTERS[part]
         counts = tensors[name].to(torch.int64)

@@ -1,5 +1,6 @@
 """The table of scores: what each is computed from, when it observes, what it is called."""
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,15 @@ from dynal_fast.pool.formulas import (
     vote_entropy,
 )
 from dynal_fast.pool.schedule import EveryEpoch, LastEpochs, Schedule
+from dynal_fast.pool.training import (
+    aum,
+    confidence,
+    correctness,
+    el2n,
+    first_learned,
+    forgetting,
+    variability,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Score:
     of_sigmoids
         The function for the outputs of multi-label heads, ``PoolStats(activation="sigmoid")``; None
         if the score has no meaning for them.
+    selects
+        Which end `PoolStats.select` picks: ``"highest"`` or ``"lowest"``.
     """
 
     function: Callable[..., Tensor]
@@ -62,6 +74,7 @@ class Score:
     strategy_aliases: tuple[str, ...] = ()
     observed_over: Literal["epochs", "mc_dropout"] = "epochs"
     of_sigmoids: Callable[..., Tensor] | None = None
+    selects: Literal["highest", "lowest"] = "highest"
 
     @property
     def part(self) -> str:
@@ -189,6 +202,26 @@ SCORES: dict[str, Score] = {
         observed_over="mc_dropout",
     ),
 }
+
+
+def _of_labeled(
+    function: Callable[..., Tensor], description: str, selects: Literal["highest", "lowest"]
+) -> Score:
+    tensors = ("training_count", "training")
+    return Score(function, tensors, EveryEpoch(), description, selects=selects)
+
+
+# Of labeled samples, from the targets of their batches: no strategies, as a pool has no targets.
+TRAINING_SCORES: dict[str, Score] = {
+    "confidence": _of_labeled(confidence, "mean probability of the label", "lowest"),
+    "variability": _of_labeled(variability, "standard deviation of that probability", "highest"),
+    "correctness": _of_labeled(correctness, "share of epochs that predict the label", "lowest"),
+    "forgetting": _of_labeled(forgetting, "how often the label was unlearned", "highest"),
+    "first_learned": _of_labeled(first_learned, "epoch that first predicts the label", "highest"),
+    "aum": _of_labeled(aum, "area under the margin of the label's logit", "lowest"),
+    "el2n": _of_labeled(el2n, "mean length of the error vector", "highest"),
+}
+TRACKABLE = ChainMap(SCORES, TRAINING_SCORES)
 ALIASES = {alias: name for name, score in SCORES.items() for alias in score.aliases}
 
 

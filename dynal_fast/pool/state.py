@@ -12,7 +12,7 @@ from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
-from dynal_fast.pool.scores import SCORES
+from dynal_fast.pool.scores import TRACKABLE
 from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]
@@ -60,7 +60,7 @@ class PoolState:
             tensors = {}
             for name in (name for name in STATE if name in wanted):
                 spec = STATE[name]
-                shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+                shape = spec.shape(num_samples, num_classes)
                 dtype = output_dtype if spec.dtypes == OUTPUT_DTYPES else spec.dtypes[0]
                 tensors[name] = full(shape, spec.fresh, dtype, device)
             stamp = torch.zeros(num_samples, dtype=torch.int32, device=device)
@@ -88,11 +88,11 @@ class PoolState:
             return tensors[counter].to(torch.int32).amax(dim=1) > 0
         if counter is not None:
             return tensors[counter] > 0
-        if SCORES[score].compares_cycles:
+        if TRACKABLE[score].compares_cycles:
             known = ~tensors["output"][:, 0].isnan()
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()
-        return ~tensors[SCORES[score].tensors[0]].isnan()
+        return ~tensors[TRACKABLE[score].tensors[0]].isnan()
 
     def refused(self, score: str) -> Tensor:
         """Return whose last row had a logit that was not finite or too large, (N,) bool."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynal_fast.charts.markup import Markup, element, joined
+from dynal_fast.charts.style import styles
 from dynal_fast.experiment.chance import chance_note
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.runs import REFERENCE
@@ -10,7 +12,6 @@ from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
 from dynal_fast.report.html import missing, page
-from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
     accuracy_tables,
@@ -23,7 +24,6 @@ from dynal_fast.report.of_results import (
 from dynal_fast.report.of_selections import selection_reports
 from dynal_fast.report.recorded import Recorded, read_recorded
 from dynal_fast.report.runs import Experiment, load_experiments, methods
-from dynal_fast.report.svg import styles
 
 PAGE = "index.html"
 CONTENTS = (

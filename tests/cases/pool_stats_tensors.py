@@ -31,7 +31,7 @@ class Tracker:
         self.state, self.want = {}, {}
         for name in names:
             spec = STATE[name]
-            shape = (n, num_classes) if spec.per_class else (n,)
+            shape = spec.shape(n, num_classes)
             dtype = spec.dtypes[0]
             if spec.dtypes == OUTPUT_DTYPES:
                 dtype = output_dtype
@@ -59,8 +59,8 @@ class Tracker:
         for tensors in (self.tensors, self.expected):
             tensors.stamp[sample] = DROPPED
 
-    def expect(self, ids, logits, teacher_logits=None):
-        reference.update(ids, logits, teacher_logits, self.expected)
+    def expect(self, ids, logits, teacher_logits=None, targets=None):
+        reference.update(ids, logits, teacher_logits, self.expected, targets)
 
     def check(self, rtol=1e-5, atol=2e-6):
         assert torch.equal(self.tensors.stamp.cpu(), self.expected.stamp)

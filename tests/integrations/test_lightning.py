@@ -32,6 +32,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
 )
 
 from dynal_fast.integrations.lightning import PoolStatsCallback  # noqa: E402
+from tests.integrations.pages import snippet  # noqa: E402
 
 N, D, C, BATCH = 50, 6, 3, 16
 TRACK = ("prediction_stability", "label_dispersion", "margin", "bald")
@@ -579,3 +580,14 @@ def test_schedules_without_an_end_are_followed():
         warnings.filterwarnings("error", message=".*num_epochs is None")
         fit(trainer(PoolStatsCallback(stats, pool_loader()), max_steps=7, max_epochs=-1), module())
     assert int(stats.state_dict()["passes"]) == 3
+
+
+def test_the_lines_of_the_guide_run():
+    pool = TensorDataset(torch.randn(200, D))
+    names = {"pool": pool, "DataLoader": DataLoader, "module": module(), "train_loader": labeled()}
+    names["Trainer"] = lambda callbacks, max_epochs: trainer(*callbacks, max_epochs=2)
+    code = snippet("in-your-trainer", "PyTorch Lightning").replace(
+        "num_classes=10", "num_classes=3"
+    )
+    exec(code, names)
+    assert len(names["picks"]) == 100

@@ -26,6 +26,7 @@ from transformers import (  # noqa: E402
 )
 
 from dynal_fast.integrations.transformers import FILE, PoolStatsCallback  # noqa: E402
+from tests.integrations.pages import snippet  # noqa: E402
 
 N, C, BATCH = 30, 3, 8
 TRACK = ("prediction_stability", "label_dispersion", "margin", "bald")
@@ -390,3 +391,10 @@ def test_two_processes_have_the_statistics_of_one(tmp_path):
         half.load_state_dict(saved["stats"])
     assert_same(*halves)
     assert_same(halves[0], plain(new_stats(), one["weights"], 2))
+
+
+def test_the_lines_of_the_guide_run(tmp_path):
+    names = {"pool": texts(120, 2), "trainer": trainer(tmp_path, num_train_epochs=1)}
+    code = snippet("in-your-trainer", "Hugging Face's Trainer")
+    exec(code.replace("num_classes=10", "num_classes=3"), names)
+    assert len(names["picks"]) == 100

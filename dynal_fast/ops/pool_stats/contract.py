@@ -10,6 +10,7 @@ from torch import Tensor
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 
+HALVES = (torch.float16, torch.bfloat16)
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ID_DTYPES = (torch.int32, torch.int64)
 OUTPUT_DTYPES = (torch.float32, torch.float16)
@@ -37,7 +38,8 @@ MAX_UNKNOWN_IDS = 15
 class StateTensor:
     """One tensor of the state: its part, axes, dtypes and initial value.
 
-    ``kept``: ``begin_cycle`` does not reset it.
+    ``kept``: ``begin_cycle`` does not reset it. ``columns``: of a tensor with a few numbers per
+    sample, which are read and written together.
     """
 
     part: str
@@ -45,8 +47,27 @@ class StateTensor:
     dtypes: tuple[torch.dtype, ...]
     fresh: float
     kept: bool = False
+    columns: int = 0
+
+    def shape(self, num_samples: int, num_classes: int | None) -> tuple[int, ...]:
+        """Its shape for so many samples and classes."""
+        if self.per_class:
+            assert num_classes is not None
+            return num_samples, num_classes
+        return (num_samples, self.columns) if self.columns else (num_samples,)
 
 
+# The columns of ``training``.
+TRAINING = (
+    "mean",  # of the target's probability p_y
+    "m2",  # its Welford M2
+    "correct",  # how often the target was predicted
+    "flips",  # how often that changed, from not predicted before the first observation
+    "first_learned",  # the observation, from 1, that first predicted it; 0: none
+    "margin_sum",  # of the target's logit minus the largest other one
+    "error_sum",  # of ||p - onehot(target)||_2
+    "target",
+)
 _INT = (torch.int32,)
 _FLOAT = (torch.float32,)
 _NAN = float("nan")
@@ -72,6 +93,8 @@ STATE: dict[str, StateTensor] = {
     "last_entropy": StateTensor("last", False, _FLOAT, _NAN),
     "last_top": StateTensor("last", False, _FLOAT, _NAN),
     "last_margin": StateTensor("last", False, _FLOAT, _NAN),
+    "training_count": StateTensor("training", False, _INT, 0),
+    "training": StateTensor("training", False, _FLOAT, 0, columns=len(TRAINING)),
 }
 # What each part needs; its other tensors are optional.
 REQUIRED = {
@@ -82,6 +105,7 @@ REQUIRED = {
     "cycle": ("output", "cycle_discrepancy"),
     "teacher": ("teacher_discrepancy",),
     "last": (),
+    "training": ("training_count", "training"),
 }
 
 
@@ -129,11 +153,12 @@ def check_tracker(tracker: Tracker) -> None:
         missing = [name for name in REQUIRED[part] if name not in state]
         if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
-    if activation == "sigmoid" and "label_counts" in state:
-        raise ValueError(
-            "label_counts needs activation='softmax', got 'sigmoid': a sample may have several of "
-            "the labels, so that no single one is predicted"
-        )
+    for name in ("label_counts", "training") if activation == "sigmoid" else ():
+        if name in state:
+            raise ValueError(
+                f"{name} needs activation='softmax', got 'sigmoid': a sample may have several of "
+                "the labels, so that no single one is predicted"
+            )
     num_samples, num_classes = len(stamp), num_classes_of(state)
     for name, tensor in {**stamps, **state}.items():
         if tensor.device != stamp.device:
@@ -142,7 +167,7 @@ def check_tracker(tracker: Tracker) -> None:
             raise ValueError(f"{name} must be contiguous")
     for name, tensor in state.items():
         spec = STATE[name]
-        shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+        shape = spec.shape(num_samples, num_classes)
         if tensor.shape != shape or tensor.dtype not in spec.dtypes:
             raise ValueError(
                 f"{name} must be {shape} {_alternatives(spec.dtypes)}, got {_describe(tensor)}"
@@ -255,6 +280,19 @@ def check_ids(sample_ids: Tensor, device: torch.device) -> None:
     _check_placed("sample_ids", sample_ids, device)
 
 
+def check_targets(targets: Tensor, rows: int, device: torch.device, activation: str) -> None:
+    """Raise ``ValueError`` unless the kernels take these targets of a batch of ``rows``."""
+    check_tensor("targets", targets)
+    check_addressable("targets", targets)
+    if activation != "softmax":
+        raise ValueError(
+            f"targets need activation='softmax', where a sample has one class, got {activation!r}"
+        )
+    if targets.shape != (rows,) or targets.dtype != torch.int64:
+        raise ValueError(f"targets must be (batch,) = ({rows},) int64, got {_describe(targets)}")
+    _check_placed("targets", targets, device)
+
+
 def check_head(
     prefix: str,
     head: Head,
@@ -262,9 +300,15 @@ def check_head(
     dtype: torch.dtype,
     device: torch.device,
     activation: str = "softmax",
+    by_id: bool = False,
 ) -> None:
-    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes)."""
+    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes).
+
+    With ``by_id`` the features have a row for each sample, and may be on another device. Those of a
+    float32 head may be float16 or bfloat16.
+    """
     rows, num_classes = shape
+    of = "num_samples" if by_id else "batch"
     features, weight, bias = head
     tensors = {prefix + "features": features, prefix + "weight": weight}
     if bias is not None:
@@ -274,7 +318,7 @@ def check_head(
         check_addressable(name, tensor)
     if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
-            f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "
+            f"{prefix}features must be ({of}, d) with {of} = {rows} and d at least 1, "
             f"got {tuple(features.shape)}"
         )
     width = features.shape[1]
@@ -286,8 +330,9 @@ def check_head(
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f"{prefix}bias must be (classes,) = ({classes},), got {tuple(bias.shape)}")
     for name, tensor in tensors.items():
-        _check_floats(name, tensor, device)
-        if tensor.dtype != dtype:
+        _check_floats(name, tensor, tensor.device if by_id and tensor is features else device)
+        narrow = tensor is features and tensor.dtype in HALVES and weight.dtype == torch.float32
+        if tensor.dtype != dtype and not narrow:
             raise ValueError(
                 f"{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
             )

@@ -17,6 +17,7 @@ from dynal_fast.ops.pool_stats.contract import (
     LOGIT_LIMIT,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
+    TRAINING,
     Head,
     Tracker,
 )
@@ -106,6 +107,40 @@ def welford_update(
     return delta * (x - new_mean)
 
 
+def training_update(
+    logits: Floats,
+    p: Floats,
+    targets: NDArray[np.integer],
+    samples: NDArray[np.integer],
+    count: NDArray[np.int32],
+    training: Floats,
+) -> None:
+    """Fold the outputs of labeled samples into ``count`` and the rows of ``training``.
+
+    p_y, its place among the logits (Toneva et al. 2019), the margin of Pleiss et al. 2020 and the
+    error of Paul et al. 2021, one row after the other.
+    """
+    for z, q, y, sample in zip(logits, p, targets.tolist(), samples.tolist(), strict=True):
+        if y < 0:
+            continue
+        row = dict(zip(TRAINING, training[sample].tolist(), strict=True))
+        if count[sample] == 0 or row["target"] != y:
+            row, count[sample] = dict.fromkeys(TRAINING, 0.0) | {"target": float(y)}, 0
+        count[sample] += 1
+        mean = row["mean"] + (q[y] - row["mean"]) / count[sample]
+        row["m2"] += (q[y] - row["mean"]) * (q[y] - mean)
+        row["mean"] = mean
+        correct = int(z.argmax()) == y
+        row["correct"] += correct
+        row["flips"] += correct != row["flips"] % 2
+        if correct and row["first_learned"] == 0:
+            row["first_learned"] = float(count[sample])
+        margin = z[y] - np.delete(z, y).max()
+        row["margin_sum"] += min(max(margin, -LOGIT_LIMIT), LOGIT_LIMIT)
+        row["error_sum"] += np.linalg.norm(q - np.eye(len(q))[y])
+        training[sample] = [row[name] for name in TRAINING]
+
+
 def pool_stats_update(
     sample_ids: NDArray[np.integer],
     logits: Floats,
@@ -115,6 +150,7 @@ def pool_stats_update(
     unknown_ids: NDArray[np.int64],
     state: Mapping[str, NDArray],
     activation: str = "softmax",
+    targets: NDArray[np.int64] | None = None,
 ) -> None:
     """Fold one batch into the state arrays in place; ``state`` holds the parts to update.
 
@@ -125,6 +161,8 @@ def pool_stats_update(
     if teacher_logits is not None:
         teacher_logits = teacher_logits.astype(np.float64)
         finite = finite & all_finite(teacher_logits)
+    if targets is not None:
+        finite = finite & (targets < logits.shape[1])
     if "logit_count" in state:
         finite = finite & within_limit(logits)
     rows = claim_rows(sample_ids, finite, int(pass_stamp[0]), stamp, unknown_ids)
@@ -168,10 +206,17 @@ def pool_stats_update(
         state["last_top"][samples] = top
     if "last_margin" in state:
         state["last_margin"][samples] = top - second
+    if "training" in state and targets is not None:
+        counted = state["training_count"], state["training"]
+        training_update(logits, p, targets[rows], samples, *counted)
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update`` on CPU tensors, whose memory NumPy shares."""
     pass_stamp, stamp, unknown_ids, state, activation = tracker
@@ -184,14 +229,20 @@ def update(
         unknown_ids.numpy(),
         {name: tensor.numpy() for name, tensor in state.items()},
         activation,
+        None if targets is None else targets.numpy(),
     )
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``update`` on the logits of a linear head, computed in float64."""
-    update(sample_ids, linear(*head), None if teacher is None else linear(*teacher), tracker)
+    theirs = None if teacher is None else linear(*teacher)
+    update(sample_ids, linear(*head), theirs, tracker, targets)
 
 
 def linear(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
 from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
-from dynal_fast.ops.pool_stats.triton_kernels import update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.triton_kernels import update_whole_rows
 from dynal_fast.ops.pool_stats.triton_logits import Source, head_source, logits_source
+from dynal_fast.ops.pool_stats.triton_long_rows import update_long_rows
 from dynal_fast.ops.pool_stats.triton_rows import State
 from dynal_fast.ops.pool_stats.triton_split import STATISTICS, SUMS, update_split_rows
 
@@ -31,7 +32,11 @@ MAX_TILES = 16  # of a row, whose programs wait for each other
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update`` on CUDA tensors, or on CPU tensors under Triton's interpreter."""
     num_classes = logits.shape[1]
@@ -43,12 +48,13 @@ def update(
     one_wave = tile == 128 and _dense(tracker.state) <= 1
     sigmoid = tracker.activation == "sigmoid"
     # These need more registers, and with the limit they would spill: unaligned rows, a teacher's,
-    # and those of sigmoids, each with an entropy of its own.
+    # targets, and sigmoids, each with an entropy of its own.
     light = teacher_logits is None and logits.element_size() <= 4 and num_classes % 4 == 0
-    light &= not sigmoid
+    light &= targets is None and not sigmoid
     _launch(
         kernel,
         sample_ids,
+        targets,
         logits_source(logits),
         logits_source(teacher_logits),
         tracker,
@@ -65,16 +71,21 @@ def update(
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, or CPU ones under the interpreter."""
     num_classes = len(head.weight)
-    if _splits(head.features, num_classes, teacher, tracker.state):
+    if targets is None and _splits(head.features, num_classes, teacher, tracker.state):
         _update_split(sample_ids, head_source(head), tracker)
         return
     features, state, sigmoid = head.features, tracker.state, tracker.activation == "sigmoid"
     # A row's logits, their softmax and the tiles of the state share the registers.
     light = teacher is None and "logit_count" not in state and _dense(state) <= 2
+    light &= targets is None
     depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
@@ -89,6 +100,7 @@ def update_from_features(
     _launch(
         kernel,
         sample_ids,
+        targets,
         head_source(head),
         head_source(teacher),
         tracker,
@@ -143,7 +155,7 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
         tracker.pass_stamp,
         tracker.stamp,
         tracker.unknown_ids,
-        State(*map(tracker.state.get, STATE)),
+        _state(tracker, None),
         counters[:1],
         counters[1:],
         claims,
@@ -165,9 +177,18 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
     )
 
 
+def _state(tracker: Tracker, targets: Tensor | None) -> State:
+    """The tensors as the kernels take them: those of labeled samples only beside targets."""
+    skipped = "training" if targets is None else None
+    return State(
+        *(None if spec.part == skipped else tracker.state.get(name) for name, spec in STATE.items())
+    )
+
+
 def _launch(
     kernel: Any,
     sample_ids: Tensor,
+    targets: Tensor | None,
     source: Source,
     teacher_source: Source,
     tracker: Tracker,
@@ -180,6 +201,7 @@ def _launch(
         kernel,
         (-(-batch // options["ROWS"]),),
         sample_ids,
+        targets,
         source,
         teacher_source,
         batch,
@@ -188,7 +210,7 @@ def _launch(
         tracker.pass_stamp,
         tracker.stamp,
         tracker.unknown_ids,
-        State(*map(tracker.state.get, STATE)),
+        _state(tracker, targets),
         dependent=True,
         **options,
     )
