@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Assignment,
+        FarthestFirst,
         Traversal,
         assign_to_picks,
         farthest_first,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         verify_traversal,
     )
     from dynal_fast.pool import (
+        Accelerator,
         EMATeacher,
         Epochs,
         EveryEpoch,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         PoolImages,
         PoolObservationError,
         PoolStats,
+        embedding_store,
         observe_pool,
     )
     from dynal_fast.pool.top import top_b, top_k
@@ -38,11 +41,13 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Accelerator": "dynal_fast.pool",
     "Assignment": "dynal_fast.ops.farthest_first",
     "EMATeacher": "dynal_fast.pool",
     "Embeddings": "dynal_fast.embeddings.load",
     "Epochs": "dynal_fast.pool",
     "EveryEpoch": "dynal_fast.pool",
+    "FarthestFirst": "dynal_fast.ops.farthest_first",
     "FromEpoch": "dynal_fast.pool",
     "LastEpochs": "dynal_fast.pool",
     "PoolImages": "dynal_fast.pool",
@@ -52,6 +57,7 @@ _HOMES = {
     "Strategy": "dynal_fast.strategies",
     "Traversal": "dynal_fast.ops.farthest_first",
     "assign_to_picks": "dynal_fast.ops.farthest_first",
+    "embedding_store": "dynal_fast.pool",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "get_strategy": "dynal_fast.strategies",
@@ -64,11 +70,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Accelerator",
     "Assignment",
     "EMATeacher",
     "Embeddings",
     "Epochs",
     "EveryEpoch",
+    "FarthestFirst",
     "FromEpoch",
     "LastEpochs",
     "PoolImages",
@@ -79,6 +87,7 @@ __all__ = [
     "Traversal",
     "__version__",
     "assign_to_picks",
+    "embedding_store",
     "farthest_first",
     "farthest_first_compress",
     "get_strategy",

@@ -21,21 +21,22 @@ FOUNDATIONS = [
     "_extension",
     "_triton",
     "_version",
-    "aligned",
     "evaluating",
     "files",
     "info",
     "measured",
     "normalize",
+    "penultimate",
     "plain",
+    "table",
     "threads",
 ]
 LAYERS = [
     FOUNDATIONS,
     ["ops"],
-    ["data", "embeddings", "models", "pool"],
+    ["charts", "data", "embeddings", "models", "pool"],
     ["strategies"],
-    ["acquisition", "experiment"],  # the first is the old name of strategies
+    ["acquisition", "experiment", "integrations"],  # the first is the old name of strategies
     ["bench", "report"],
     ["cli"],
     ["__main__"],

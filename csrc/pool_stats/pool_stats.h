@@ -59,17 +59,19 @@ struct State {
 
 // A linear head and its input. Without features there is no head.
 struct Head {
-  const void* features;  // (rows, width)
+  const void* features;  // (rows, width), or (samples, width) if rows are found by sample id
   const void* weight;    // (classes, width)
   const void* bias;      // (classes) or null
   int64_t width;
+  Dtype dtype = Dtype::float32;  // of features
+  bool by_id = false;
 };
 
 struct Batch {
   int64_t rows;
   const void* ids;  // (rows) of id_bytes each
   int id_bytes;
-  Dtype dtype;                 // of logits, or of features, weight and bias
+  Dtype dtype;                 // of logits, or of weight and bias
   const void* logits;          // (rows, classes), null with a head
   const void* teacher_logits;  // (rows, classes) or null
   Head head, teacher_head;

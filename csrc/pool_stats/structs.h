@@ -77,11 +77,14 @@ inline void bind_structs(pybind11::module_& m) {
            arg("sigmoid"));
 
   py::class_<Head>(m, "Head", py::module_local())
-      .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width) {
-             return Head{at<const void>(features), at<const void>(weight), at<const void>(bias),
-                         width};
+      .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width,
+                       int dtype, bool by_id) {
+             return Head{at<const void>(features),  at<const void>(weight),
+                         at<const void>(bias),      width,
+                         static_cast<Dtype>(dtype), by_id};
            }),
-           arg("features"), arg("weight"), arg("bias"), arg("width"));
+           arg("features"), arg("weight"), arg("bias"), arg("width"), arg("dtype"),
+           arg("by_id") = false);
 
   py::class_<Batch>(m, "Batch", py::module_local())
       .def(py::init([](int64_t rows, uintptr_t ids, int id_bytes, int dtype, uintptr_t logits,

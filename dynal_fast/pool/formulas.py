@@ -124,6 +124,37 @@ def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
     return _by_rows(rows, count, mean, entropy_sum)
 
 
+def predictive_entropy(count: Tensor, mean: Tensor) -> Tensor:
+    """Entropy in nats of the mean output over Monte Carlo dropout passes: ``H(mean p)``.
+
+    The "Max Entropy" of Gal et al., "Deep Bayesian Active Learning with Image Data", section 4; the
+    first term of `bald`. Observed over epochs it is the entropy of their mean output.
+
+    >>> predictive_entropy(torch.tensor([2, 0]), torch.tensor([[0.5, 0.5], [0.0, 0.0]]))
+    tensor([0.6931,    nan])
+    """
+
+    def rows(count: Tensor, mean: Tensor) -> Tensor:
+        total = torch.special.entr(mean.double()).sum(dim=1)
+        return total.where(count > 0, torch.nan).float()
+
+    return _by_rows(rows, count, mean)
+
+
+def multi_label_predictive_entropy(count: Tensor, mean: Tensor) -> Tensor:
+    """`predictive_entropy` of sigmoid outputs, in nats: the sum over labels of each one's.
+
+    >>> multi_label_predictive_entropy(torch.tensor([2]), torch.tensor([[0.5, 1.0]]))
+    tensor([0.6931])
+    """
+
+    def rows(count: Tensor, mean: Tensor) -> Tensor:
+        total = _label_entropy(mean.double())
+        return total.where(count > 0, torch.nan).float()
+
+    return _by_rows(rows, count, mean)
+
+
 def multi_label_bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
     """`bald` of sigmoid outputs: the sum over labels of each one's mutual information, in nats.
 
@@ -134,13 +165,16 @@ def multi_label_bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor
     """
 
     def rows(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
-        mean = mean.double()
-        total = torch.special.entr(mean).sum(dim=1)
-        total += torch.special.entr((1 - mean).clamp_(min=0)).sum(dim=1)
+        total = _label_entropy(mean.double())
         expected = entropy_sum / count.where(count > 0, torch.nan)
         return (total - expected).clamp_(min=0).float()
 
     return _by_rows(rows, count, mean, entropy_sum)
+
+
+def _label_entropy(mean: Tensor) -> Tensor:
+    """The sum over labels of the entropy of each, in nats, of probabilities (rows, labels)."""
+    return torch.special.entr(mean).sum(dim=1) + torch.special.entr((1 - mean).clamp_(min=0)).sum(1)
 
 
 def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:

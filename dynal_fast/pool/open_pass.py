@@ -16,7 +16,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
 )
 from dynal_fast.ops.pool_stats.contract import Tracker, check_batch, is_ready
-from dynal_fast.pool.batch import as_floats, as_ids, as_targets
+from dynal_fast.pool.batch import as_floats, as_ids, as_store, as_targets
 from dynal_fast.pool.errors import PoolObservationError
 
 
@@ -77,13 +77,15 @@ class OpenPass:
         teacher_weight: Any,
         teacher_bias: Any,
         targets: Any,
+        by_id: bool,
     ) -> None:
         """Do what `PoolStats.update_from_features` says."""
         sample_ids = as_ids(sample_ids, self.device)
-        features, weight = as_floats("features", features), as_floats("weight", weight)
+        as_features = as_store if by_id else as_floats
+        features, weight = as_features("features", features), as_floats("weight", weight)
         bias = None if bias is None else as_floats("bias", bias)
         if teacher_features is not None:
-            teacher_features = as_floats("teacher_features", teacher_features)
+            teacher_features = as_features("teacher_features", teacher_features)
         if teacher_weight is not None:
             teacher_weight = as_floats("teacher_weight", teacher_weight)
         if teacher_bias is not None:
@@ -107,6 +109,7 @@ class OpenPass:
                 teacher_bias,
                 *tracker,
                 targets=targets,
+                by_id=by_id,
                 backend=self.backend,
             )
 

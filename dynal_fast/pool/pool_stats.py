@@ -322,6 +322,8 @@ unknown'
         teacher_weight: Any = None,
         teacher_bias: Any = None,
         targets: Any = None,
+        *,
+        by_id: bool = False,
     ) -> None:
         """Do `update` with ``logits = features @ weight.T + bias``, which are never stored.
 
@@ -335,17 +337,22 @@ unknown'
         features
             (B, d) float32, float16, bfloat16 or float64; copied if not contiguous.
         weight, bias
-            (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``.
+            (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``; or float32, where the
+            features are float16 or bfloat16.
         teacher_features, teacher_weight, teacher_bias
             The EMA teacher's, where ``emaod`` observes this pass. If only the head is averaged, the
             teacher's features are ``features`` again.
         targets
             As in `update`.
+        by_id
+            The features are those of all N samples, (N, d): row i is that of sample i, such as a
+            store of `embedding_store` or a memory map. A CPU reads the rows where they are, without
+            a copy; for a GPU they are gathered, some at a time, from where the store is.
 
         Raises
         ------
         RuntimeError, ValueError, TypeError
-            As in `update`.
+            As in `update`; with ``by_id`` also where the features would have to be copied.
 
         Examples
         --------
@@ -365,6 +372,7 @@ unknown'
             teacher_weight,
             teacher_bias,
             self._wanted(targets),
+            by_id,
         )
 
     def end_pass(self) -> None:

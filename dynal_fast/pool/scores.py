@@ -19,8 +19,10 @@ from dynal_fast.pool.formulas import (
     margin,
     mean_std,
     multi_label_bald,
+    multi_label_predictive_entropy,
     prediction_stability,
     prediction_stability_logits,
+    predictive_entropy,
     variation_ratio,
     vote_entropy,
 )
@@ -174,6 +176,15 @@ SCORES: dict[str, Score] = {
         aliases=("consensus_kl",),
         observed_over="mc_dropout",
         of_sigmoids=multi_label_bald,
+    ),
+    "predictive_entropy": Score(
+        predictive_entropy,
+        ("count", "mean"),
+        EveryEpoch(),
+        "entropy of the mean output over MC-dropout passes",
+        aliases=("max_entropy",),
+        observed_over="mc_dropout",
+        of_sigmoids=multi_label_predictive_entropy,
     ),
     "mean_std": Score(
         mean_std,

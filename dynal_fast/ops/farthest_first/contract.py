@@ -45,18 +45,6 @@ class Rows:
         return self.row_bytes // self.dtype.itemsize
 
 
-class Problem(NamedTuple):
-    """A traversal; all is checked but the values of the embeddings."""
-
-    pool: Rows  # (n, d)
-    k: int
-    labeled: Rows | None  # (m, d): embeddings of labeled samples outside the pool
-    labeled_indices: torch.Tensor | None  # (m,) int64, increasing: labeled samples of the pool
-    candidates: torch.Tensor | None  # int64, increasing: the rows that may be picked; None: all
-    metric: str
-    start: int | None  # a candidate: the first pick
-
-
 class Answer(NamedTuple):
     """Picks in order, with decision values as ``reference.py`` defines them."""
 
@@ -242,9 +230,9 @@ def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
     return ValueError(f"{name} row {row} {reason}")
 
 
-def check_smallest(largest: float, *rows: Rows | None) -> None:
+def check_smallest(largest: float, *rows: Rows) -> None:
     """Raise ``ValueError`` for float64 rows whose distances would underflow float32."""
-    wide = any(part is not None and part.dtype == torch.float64 for part in rows)
+    wide = any(part.dtype == torch.float64 for part in rows)
     if wide and 0 < largest < SMALLEST:
         power = min(-math.frexp(largest)[1], 1000)
         raise ValueError(

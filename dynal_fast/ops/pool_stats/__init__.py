@@ -72,7 +72,7 @@ Neither the state nor the error record depends on the number of threads or on ho
 batches. ``README.md`` lists the files of this operation and counts bytes and operations.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +87,7 @@ from dynal_fast.ops.pool_stats.contract import (
     ACTIVATIONS,
     DROPPED,
     DUPLICATE,
+    HALVES,
     LOGIT_LIMIT,
     MAX_PASSES,
     MAX_UNKNOWN_IDS,
@@ -273,6 +274,7 @@ def pool_stats_update_from_features(
     activation: str = "softmax",
     *,
     targets: Tensor | None = None,
+    by_id: bool = False,
     backend: str | None = None,
 ) -> None:
     """Do `pool_stats_update` with ``logits = features @ weight.T + bias``, never storing them.
@@ -287,6 +289,10 @@ def pool_stats_update_from_features(
         1e38 may count as not finite.
     teacher_features, teacher_weight, teacher_bias
         The teacher's, of the same dtype, its d may differ; for ``teacher_discrepancy`` only.
+    by_id
+        Row i of the features, of which there are N, is that of sample i, on any device. The CPU's
+        kernel reads the rows in place; before others they are gathered, some at a time. float16 and
+        bfloat16 features of a float32 head are read likewise, with and without ``by_id``.
 
     The rest is as for `pool_stats_update`.
     """
@@ -294,24 +300,61 @@ def pool_stats_update_from_features(
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
-    shape = (len(sample_ids), num_classes_of(state))
-    check_head("", head, shape, features.dtype, stamp.device, activation)
+    rows = len(stamp) if by_id else len(sample_ids)
+    narrow = features.dtype in HALVES and weight.dtype == torch.float32
+    dtype = weight.dtype if narrow else features.dtype
+    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
     if targets is not None:
         check_targets(targets, len(sample_ids), stamp.device, activation)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        shape = (len(sample_ids), len(weight))
-        check_head("teacher_", teacher, shape, features.dtype, stamp.device, activation)
+        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
     others = (None, None, None) if teacher is None else teacher
-    chosen = _chosen(backend, features, sample_ids, weight, bias, *others, targets)
-    if chosen is None:
+    chosen = _chosen(backend, weight, sample_ids, features, bias, *others, targets)
+    if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
+        here = all(h is None or h.features.device.type == "cpu" for h in (head, teacher))
+        if chosen == "cpu" and here:
+            cpu = BACKENDS.load("cpu")
+            cpu.update_from_features(sample_ids, head, teacher, tracker, targets, by_id=by_id)
+            return
+        for part, ids, *heads in _gathered(sample_ids, head, teacher, by_id, stamp.device):
+            wanted = None if targets is None else targets[part]
+            pool_stats_update_from_features(ids, *heads, *tracker, targets=wanted, backend=backend)
+    elif chosen is None:
         torch.ops.dynal_fast.pool_stats_update_from_features(
             sample_ids, *head, *others, *_flat(tracker), targets
         )
     else:
         BACKENDS.load(chosen).update_from_features(sample_ids, head, teacher, tracker, targets)
+
+
+GATHERED_ELEMENTS = 1 << 22
+
+
+def _gathered(
+    sample_ids: Tensor, head: Head, teacher: Head | None, by_id: bool, device: torch.device
+) -> Iterator[list[Any]]:
+    """Yield slices of the batch, and the arguments of their updates without rows by id.
+
+    For kernels that read neither rows by id nor features of another dtype than the weights.
+    """
+    width = max(h.features.shape[1] for h in (head, teacher) if h is not None)
+    step = max(1, GATHERED_ELEMENTS // width)
+    for first in range(0, len(sample_ids), step):
+        part = slice(first, first + step)
+        ids = sample_ids[part]
+        arguments: list[Any] = [part, ids]
+        for features, weight, bias in (head, teacher or Head(None, None, None)):  # type: ignore[arg-type]
+            if features is None:
+                arguments += [None, None, None]
+                continue
+            rows = features[part]
+            if by_id:  # ids of no sample are told apart by the update
+                rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
+            arguments += [rows.to(device, weight.dtype), weight, bias]
+        yield arguments
 
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:

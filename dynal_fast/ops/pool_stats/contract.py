@@ -10,6 +10,7 @@ from torch import Tensor
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 
+HALVES = (torch.float16, torch.bfloat16)
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ID_DTYPES = (torch.int32, torch.int64)
 OUTPUT_DTYPES = (torch.float32, torch.float16)
@@ -299,9 +300,15 @@ def check_head(
     dtype: torch.dtype,
     device: torch.device,
     activation: str = "softmax",
+    by_id: bool = False,
 ) -> None:
-    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes)."""
+    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes).
+
+    With ``by_id`` the features have a row for each sample, and may be on another device. Those of a
+    float32 head may be float16 or bfloat16.
+    """
     rows, num_classes = shape
+    of = "num_samples" if by_id else "batch"
     features, weight, bias = head
     tensors = {prefix + "features": features, prefix + "weight": weight}
     if bias is not None:
@@ -311,7 +318,7 @@ def check_head(
         check_addressable(name, tensor)
     if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
-            f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "
+            f"{prefix}features must be ({of}, d) with {of} = {rows} and d at least 1, "
             f"got {tuple(features.shape)}"
         )
     width = features.shape[1]
@@ -323,8 +330,9 @@ def check_head(
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f"{prefix}bias must be (classes,) = ({classes},), got {tuple(bias.shape)}")
     for name, tensor in tensors.items():
-        _check_floats(name, tensor, device)
-        if tensor.dtype != dtype:
+        _check_floats(name, tensor, tensor.device if by_id and tensor is features else device)
+        narrow = tensor is features and tensor.dtype in HALVES and weight.dtype == torch.float32
+        if tensor.dtype != dtype and not narrow:
             raise ValueError(
                 f"{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
             )

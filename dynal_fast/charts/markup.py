@@ -59,8 +59,8 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     return Markup(f"<{tag}{values}>{joined(children)}</{tag}>")
 
 
-def document(head: Iterable[str], body: Iterable[str], stylesheet: str) -> Markup:
-    """Return a whole page; the stylesheet is the package's own and is not escaped.
+def styled(stylesheet: str) -> Markup:
+    """Return the element of a stylesheet, which is the package's own and is not escaped.
 
     Raises
     ------
@@ -69,14 +69,18 @@ def document(head: Iterable[str], body: Iterable[str], stylesheet: str) -> Marku
     """
     if "<" in stylesheet:
         raise ValueError("a stylesheet must not hold '<'")
-    style = Markup(f"<style>\n{stylesheet}</style>\n")
+    return Markup(f"<style>\n{stylesheet}</style>\n")
+
+
+def document(head: Iterable[str], body: Iterable[str], stylesheet: str) -> Markup:
+    """Return a whole page."""
     return joined(
         [
             Markup("<!DOCTYPE html>\n"),
             element(
                 "html",
                 "\n",
-                element("head", "\n", *head, style),
+                element("head", "\n", *head, styled(stylesheet)),
                 "\n",
                 element("body", "\n", *body, "\n"),
                 "\n",
