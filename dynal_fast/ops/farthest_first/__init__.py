@@ -16,12 +16,14 @@ from dynal_fast.ops.farthest_first.backends import BACKENDS, choose
 from dynal_fast.ops.farthest_first.contract import Answer, Problem, Traversal, as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
+from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
     "Assignment",
     "Certificate",
+    "OuterProducts",
     "Traversal",
     "assign_to_picks",
     "farthest_first",
@@ -54,14 +56,15 @@ def farthest_first(
 
     Parameters
     ----------
-    pool : (n, d) floats, integers or booleans
+    pool : (n, d) floats, integers or booleans, or OuterProducts
         Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
         GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
         converted as a whole, but for lists and for small DataFrames of columns that lie apart.
-        Integers are exact up to 2^53.
+        Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer products of two
+        vectors each, which are never formed; Euclidean metric only.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
-    labeled : (m, d) numbers, (m,) integers or (n,) booleans, optional
+    labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
         Embeddings of labeled samples outside the pool, of any dtype; or indices or a mask of pool
         samples that are already labeled, which are never picked. Indices may be a column (m, 1).
     metric : {"euclidean", "cosine"}
@@ -107,7 +110,7 @@ def farthest_first(
         operands = (pool.detach(), k, labeled, metric, start)
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
     rows = contract.as_rows(pool, "pool")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     candidates = None
     if labeled_indices is not None:
@@ -145,8 +148,6 @@ def _first_pick(
     n: int,
     candidates: torch.Tensor | None,
 ) -> int | None:
-    if start is None:
-        return None
     if isinstance(start, str):
         if start != "random":
             raise ValueError(f'start must be a pool index, "random" or None, got {start!r}')
@@ -155,10 +156,7 @@ def _first_pick(
             return None
         drawn = int(torch.randint(choices, (), generator=generator))
         return drawn if candidates is None else int(candidates[drawn])
-    first = contract.as_count(start, "start", n - 1, "the last pool sample")
-    if candidates is not None and not (candidates == first).any():
-        raise ValueError(f"start must not be a labeled sample, got {first}")
-    return first
+    return contract.as_start(start, n, candidates)
 
 
 @renamed_argument("c", "k")
@@ -214,7 +212,7 @@ def farthest_first_compress(
     [0, 0, 1, 1]
     """
     rows = contract.as_rows(embeddings, "embeddings")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
     classes = contract.as_classes(labels, rows.size)
     count = contract.as_count(k, "k", rows.size, "samples")
     distinct = torch.unique(classes).tolist()

@@ -21,7 +21,8 @@ from dynal_fast.ops.farthest_first.cpu import CpuKernels, head_rows
 from dynal_fast.ops.farthest_first.heads import HeadTraversal
 from dynal_fast.ops.farthest_first.kernels import Kernels, P, on_one_scale
 from dynal_fast.ops.farthest_first.nearest import Nearest
-from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
+from dynal_fast.ops.farthest_first.products import OuterProducts
+from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, values_of
 
 Solve = Callable[[Problem, Reached], Answer]
 
@@ -64,7 +65,7 @@ def exact(
 
 
 def _cpu() -> Implementation:
-    return exact(CpuKernels, lambda pool: head_rows(pool.columns))
+    return exact(CpuKernels, lambda pool: head_rows(pool.held))
 
 
 def _triton() -> Implementation:
@@ -87,13 +88,13 @@ def _traverse_by_definition(pool: Rows, metric: str) -> Solve:
     points = kernels.points(pool, "pool")
 
     def solve(problem: Problem, reached: Reached) -> Answer:
-        rows, labeled = as_numpy(pool.array), None
+        rows, labeled = values_of(pool), None
         if problem.labeled is not None:
             labeled = kernels.points(problem.labeled, "labeled")
         _, _, exponent = on_one_scale(kernels, metric, points, labeled)
         minimum = np.full(len(rows), np.inf, dtype=np.float32)
         if problem.labeled is not None:
-            reference.cover(minimum, rows, as_numpy(problem.labeled.array), metric, exponent)
+            reference.cover(minimum, rows, values_of(problem.labeled), metric, exponent)
         if problem.labeled_indices is not None:
             indices = problem.labeled_indices.cpu().numpy()
             reference.cover(minimum, rows, rows[indices], metric, exponent)
@@ -119,17 +120,25 @@ def _traverse_by_definition(pool: Rows, metric: str) -> Solve:
 def _assign_by_definition(problem: AssignmentProblem, reached: Reached) -> AssignmentAnswer:
     kernels = ReferenceKernels(problem.metric)
     points, labeled = kernels.points(problem.pool, "pool"), None
-    pool = as_numpy(problem.pool.array)
-    centers = pool[problem.indices.numpy()].astype(np.float64)
+    pool = values_of(problem.pool)
+    centers = pool[problem.indices.numpy()]
     if problem.labeled is not None:
         labeled = kernels.points(problem.labeled, "labeled")
-        outside = as_numpy(problem.labeled.array).astype(np.float64)
-        centers = np.concatenate([outside, centers])
+        centers = _joined(values_of(problem.labeled), centers)
     _, _, exponent = on_one_scale(kernels, problem.metric, points, labeled)
     found = reference.assign(pool, centers, problem.metric, exponent)
     reached(len(pool))
     nearest, values = (torch.from_numpy(part).to(problem.pool.device) for part in found)
     return AssignmentAnswer(nearest, values, exponent)
+
+
+def _joined(first: reference.Points, second: reference.Points) -> reference.Points:
+    if isinstance(first, OuterProducts) and isinstance(second, OuterProducts):
+        left, right = (first.left, second.left), (first.right, second.right)
+        return OuterProducts(np.concatenate(left), np.concatenate(right))
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray)
+    return np.concatenate([first.astype(np.float64), second.astype(np.float64)])
 
 
 BACKENDS = Backends(

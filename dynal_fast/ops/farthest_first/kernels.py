@@ -22,6 +22,7 @@ class Points(NamedTuple):
     squares: Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
+    left_exponent: int = 0  # of outer products: the filter's scale of the first factors
 
 
 class Measured(Protocol):
@@ -42,7 +43,7 @@ def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple
     largest = max(x.largest, 0.0 if y is None else y.largest)
     if metric == "euclidean":
         contract.check_smallest(largest, x.rows, None if y is None else y.rows)
-    exponent = reference.scale_exponent(largest, x.rows.columns)
+    exponent = reference.scale_exponent(largest, x.rows.dimensions)
     return kernels.scaled(x, exponent), None if y is None else kernels.scaled(y, exponent), exponent
 
 

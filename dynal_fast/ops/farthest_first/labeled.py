@@ -9,6 +9,7 @@ from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.arrays import Array, as_array
 from dynal_fast.ops.farthest_first.contract import Rows
+from dynal_fast.ops.farthest_first.products import OuterProducts
 
 
 def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | None]:
@@ -19,6 +20,10 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
     """
     if labeled is None:
         return None, None
+    if isinstance(labeled, OuterProducts):
+        rows = contract.as_rows(labeled, "labeled")
+        contract.check_labeled_rows(rows, pool)
+        return rows, None
     array = as_array(labeled, "labeled")
     if array.ndim == 2 and array.shape[1] == 1 and pool.columns != 1 and _counts(array):
         array = array[:, 0]
