@@ -9,7 +9,6 @@ from dynal_fast._triton import require_triton
 from dynal_fast.ops.backends import Backends
 from dynal_fast.ops.farthest_first import reference as distances
 from dynal_fast.ops.farthest_first.contract import Reached, Rows
-from dynal_fast.ops.farthest_first.cpu import head_rows
 from dynal_fast.ops.farthest_first.kernels import P, on_one_scale
 from dynal_fast.ops.farthest_first.reference_kernels import values_of
 from dynal_fast.ops.kmeans_plusplus import lazy, reference
@@ -34,30 +33,30 @@ def choose(backend: str | None, device: torch.device) -> Draw:
     return BACKENDS.load(backend)
 
 
-def lazily(kernels: Callable[[Rows, str], RaceKernels[P]], head: Callable[[Rows], int]) -> Draw:
-    """The lazy race over the primitives of a device; ``head``: rows in a head of a pool."""
+def lazily(kernels: Callable[[Rows, str], RaceKernels[P]]) -> Draw:
+    """The lazy race over the primitives of a device."""
 
     def draw(race: Race, reached: Reached) -> Drawn:
         pool = race.problem.pool
         made = kernels(pool, race.problem.metric)
-        return lazy.LazyRace(race, made, made.points(pool, "pool"), head(pool)).run(reached)
+        return lazy.LazyRace(race, made, made.points(pool, "pool"), lazy.HEAD).run(reached)
 
     return draw
 
 
 def _cpu() -> Draw:
-    return lazily(CpuRaceKernels, lambda pool: head_rows(pool.held))
+    return lazily(CpuRaceKernels)
 
 
 def _triton() -> Draw:
     require_triton()
     from dynal_fast.ops.kmeans_plusplus import triton
 
-    return lazily(lambda pool, metric: triton.TritonRaceKernels(metric), lambda pool: triton.HEAD)
+    return lazily(lambda pool, metric: triton.TritonRaceKernels(metric))
 
 
 def _reference_lazy() -> Draw:
-    return lazily(lambda pool, metric: ReferenceRaceKernels(metric), lambda pool: lazy.HEAD)
+    return lazily(lambda pool, metric: ReferenceRaceKernels(metric))
 
 
 def _reference() -> Draw:

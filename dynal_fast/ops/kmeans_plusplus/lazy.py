@@ -23,8 +23,8 @@ from dynal_fast.ops.farthest_first.routing import Centers
 from dynal_fast.ops.kmeans_plusplus.contract import Drawn, Race
 from dynal_fast.ops.kmeans_plusplus.kernels import Clocks, Fired, RaceKernels
 
-HEAD = 1024  # rows in a head by default
-FRONT = 16 * HEAD  # at least so many rows are searched for heads
+HEAD = 2048  # rows in a head: fewer heads cost more comparisons inside each (README.md)
+FRONT = 8 * HEAD  # at least so many rows are searched for heads
 
 
 class LazyRace(Generic[P]):
