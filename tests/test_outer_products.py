@@ -105,7 +105,7 @@ def test_nothing_of_the_size_of_the_products_is_made():
     kmeans_plusplus(points, 10)
     with measured() as used:
         kmeans_plusplus(points, 50)
-    assert used.peak_memory_bytes < n * classes * d * 4 / 2
+    assert used.peak_extra_bytes < n * classes * d * 4 / 2
 
 
 def test_bad_factors_are_refused_by_name():
