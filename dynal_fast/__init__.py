@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dynal_fast.embeddings.load import Embeddings, load_embeddings
     from dynal_fast.ops.farthest_first import (
         Assignment,
+        FarthestFirst,
         OuterProducts,
         Traversal,
         assign_to_picks,
@@ -45,6 +46,7 @@ _HOMES = {
     "Embeddings": "dynal_fast.embeddings.load",
     "Epochs": "dynal_fast.pool",
     "EveryEpoch": "dynal_fast.pool",
+    "FarthestFirst": "dynal_fast.ops.farthest_first",
     "FromEpoch": "dynal_fast.pool",
     "LastEpochs": "dynal_fast.pool",
     "OuterProducts": "dynal_fast.ops.farthest_first",
@@ -74,6 +76,7 @@ __all__ = [
     "Embeddings",
     "Epochs",
     "EveryEpoch",
+    "FarthestFirst",
     "FromEpoch",
     "LastEpochs",
     "OuterProducts",

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dynal_fast.ops.farthest_first import contract, heads, routing
-from dynal_fast.ops.farthest_first.contract import Problem
 
 LIMIT = 512e6
 N, LABELED, PICKS = 150_000, 25_000, 4_000
@@ -52,7 +51,7 @@ def is_tensor(value):
 class Allocations:
     """Kernels of farthest-first that allocate what those on a GPU do, and draw their results."""
 
-    rounding = 0.0
+    metric, rounding = "euclidean", 0.0
 
     def points(self, rows, name):
         measured = torch.empty(3, rows.size)  # norms, tails, grains
@@ -104,18 +103,11 @@ def test_farthest_first(labeled, monkeypatch):
         monkeypatch.setattr(routing, name, getattr(routing, name) * routing.ON_GPU)
     torch.manual_seed(0)
     rows = [contract.as_rows(torch.zeros(size, 1), "pool") for size in (N, labeled)]
-    problem = Problem(
-        pool=rows[0],
-        k=PICKS,
-        metric="euclidean",
-        labeled=rows[1] if labeled else None,
-        labeled_indices=None,
-        candidates=None,
-        start=None,
-    )
     with LiveBytes() as live:
-        points = (kernels := Allocations()).points(problem.pool, "pool")
-        heads.HeadTraversal(problem, kernels, points, triton.HEAD).run(lambda count: None)
+        points = (kernels := Allocations()).points(rows[0], "pool")
+        state = heads.HeadTraversal(kernels, points, triton.HEAD)
+        state.cover(rows[1] if labeled else None, None)
+        state.pick(PICKS, None, lambda count: None)
     assert 4 * triton.HEAD**2 < live.peak < LIMIT
 
 

@@ -35,7 +35,7 @@ LAYERS = [
     ["ops"],
     ["data", "embeddings", "models", "pool"],
     ["strategies"],
-    ["acquisition", "experiment"],  # the first is the old name of strategies
+    ["acquisition", "experiment", "integrations"],  # the first is the old name of strategies
     ["bench", "report"],
     ["cli"],
     ["__main__"],

@@ -1,4 +1,4 @@
-"""BADGE: D² sampling over the gradients of the last layer, under the labels that the model predicts.
+"""BADGE: D² sampling over the gradients of the last layer, under the predicted labels.
 
 Ash, Zhang, Krishnamurthy, Langford and Agarwal, "Deep Batch Active Learning by Diverse, Uncertain
 Gradient Lower Bounds" (ICLR 2020), Algorithm 1.

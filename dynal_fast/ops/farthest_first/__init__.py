@@ -3,7 +3,6 @@
 ``reference.py`` is the definition; a backend may do anything that gives the same indices.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -13,16 +12,19 @@ from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
 from dynal_fast.ops.farthest_first.backends import BACKENDS, choose
-from dynal_fast.ops.farthest_first.contract import Answer, Problem, Traversal, as_distances
+from dynal_fast.ops.farthest_first.contract import Traversal
+from dynal_fast.ops.farthest_first.cycles import FarthestFirst
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
+from dynal_fast.ops.farthest_first.request import as_request, as_traversal
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
     "Assignment",
     "Certificate",
+    "FarthestFirst",
     "OuterProducts",
     "Traversal",
     "assign_to_picks",
@@ -67,6 +69,7 @@ def farthest_first(
     labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
         Embeddings of labeled samples outside the pool, of any dtype; or indices or a mask of pool
         samples that are already labeled, which are never picked. Indices may be a column (m, 1).
+        Or both: a tuple of the two.
     metric : {"euclidean", "cosine"}
         Cosine distance is one minus the cosine similarity, in steps of 2^-23.
     start : int or "random", optional
@@ -112,51 +115,15 @@ def farthest_first(
     rows = contract.as_rows(pool, "pool")
     contract.check_metric(metric, rows)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
-    candidates = None
+    free = torch.ones(rows.size, dtype=torch.bool)
     if labeled_indices is not None:
         labeled_indices = labeled_indices.unique()
-        free = torch.ones(rows.size, dtype=torch.bool)
         free[labeled_indices] = False
-        candidates = free.nonzero().squeeze(1)
-    available = rows.size if candidates is None else len(candidates)
-    count = contract.as_count(k, "k", available, "pool samples that are not labeled")
-    problem = Problem(
-        pool=rows,
-        k=count,
-        labeled=labeled_rows,
-        labeled_indices=labeled_indices,
-        candidates=candidates,
-        metric=metric,
-        start=_first_pick(start, generator, rows.size, candidates),
-    )
+    count, first = as_request(k, start, generator, free)
     with Progress(count, progress, "farthest-first", "pick") as bar:
-        solve = choose(backend, rows.device).traverse(rows, metric)
-        return _traversal(solve(problem, bar.reach), metric)
-
-
-def _traversal(answer: Answer, metric: str) -> Traversal:
-    if metric == "euclidean":
-        distances = as_distances(answer.values, answer.exponent)
-        radius = math.ldexp(math.sqrt(answer.left), -answer.exponent)
-        return Traversal(answer.indices, distances, radius)
-    return Traversal(answer.indices, answer.values, answer.left)
-
-
-def _first_pick(
-    start: int | str | None,
-    generator: torch.Generator | None,
-    n: int,
-    candidates: torch.Tensor | None,
-) -> int | None:
-    if isinstance(start, str):
-        if start != "random":
-            raise ValueError(f'start must be a pool index, "random" or None, got {start!r}')
-        choices = n if candidates is None else len(candidates)
-        if choices == 0:
-            return None
-        drawn = int(torch.randint(choices, (), generator=generator))
-        return drawn if candidates is None else int(candidates[drawn])
-    return contract.as_start(start, n, candidates)
+        state = choose(backend, rows.device).open(rows, metric)(None)
+        state.cover(labeled_rows, labeled_indices)
+        return as_traversal(state.pick(count, first, bar.reach), metric)
 
 
 @renamed_argument("c", "k")
@@ -219,21 +186,15 @@ def farthest_first_compress(
     if count < len(distinct):
         raise ValueError(f"k must be at least the number of classes, {len(distinct)}, got {count}")
     kept: list[torch.Tensor] = []
-    solve = choose(backend, rows.device).traverse(rows, metric)
+    begin = choose(backend, rows.device).open(rows, metric)
     share = count // max(len(distinct), 1)
     with Progress(len(distinct) * share, progress, "FF-Comp", "pick") as bar:
         for label in distinct:
             members = (classes == label).nonzero().squeeze(1)
-            problem = Problem(
-                pool=rows,
-                k=min(share, len(members)),
-                labeled=None,
-                labeled_indices=None,
-                candidates=members,
-                metric=metric,
-                start=_first_pick("random", generator, rows.size, members),
-            )
-            kept.append(solve(problem, lambda picks: None).indices)
+            free = torch.zeros(rows.size, dtype=torch.bool)
+            free[members] = True
+            size, first = as_request(min(share, len(members)), "random", generator, free)
+            kept.append(begin(members).pick(size, first, lambda picks: None).indices)
             bar.reach(sum(map(len, kept)))
     return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=rows.device)
 

@@ -17,8 +17,8 @@ class Assignment(NamedTuple):
 
     ``pick`` int64: its position in ``picks``, -1 where a labeled sample is nearest. ``labeled``
     int64: its position in ``labeled``, -1 where a pick is nearest. Both are -1 where there is
-    neither. In a mask the positions are those among its true entries. ``distances`` float32: how
-    far it is, ``inf`` where there is none.
+    neither. In a mask the positions are those among its true entries; of a pair, those of the
+    embeddings come first. ``distances`` float32: how far it is, ``inf`` where there is none.
     """
 
     pick: torch.Tensor
@@ -75,7 +75,7 @@ def assign_to_picks(
     chosen = as_pool_indices(picks, rows.size, "picks")
     before = 0 if labeled_rows is None else labeled_rows.size
     if labeled_indices is not None:
-        before = len(labeled_indices)
+        before += len(labeled_indices)
         chosen = torch.cat([labeled_indices, chosen])
     problem = AssignmentProblem(rows, labeled_rows, chosen, metric)
     with Progress(rows.size, progress, "assign", "sample") as bar:

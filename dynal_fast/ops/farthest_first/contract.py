@@ -57,18 +57,6 @@ class Rows:
         return self.row_bytes // self.dtype.itemsize
 
 
-class Problem(NamedTuple):
-    """A traversal; all is checked but the values of the embeddings."""
-
-    pool: Rows  # (n, d)
-    k: int
-    labeled: Rows | None  # (m, d): embeddings of labeled samples outside the pool
-    labeled_indices: torch.Tensor | None  # (m,) int64, increasing: labeled samples of the pool
-    candidates: torch.Tensor | None  # int64, increasing: the rows that may be picked; None: all
-    metric: str
-    start: int | None  # a candidate: the first pick
-
-
 class Answer(NamedTuple):
     """Picks in order, with decision values as ``reference.py`` defines them."""
 
@@ -224,16 +212,6 @@ def as_count(k: object, name: str, available: int, what: str) -> int:
     return count
 
 
-def as_start(start: object, n: int, candidates: torch.Tensor | None) -> int | None:
-    """Check a first pick out of ``n`` samples, or of the ``candidates`` among them."""
-    if start is None:
-        return None
-    first = as_count(start, "start", n - 1, "the last pool sample")
-    if candidates is not None and not (candidates == first).any():
-        raise ValueError(f"start must not be a labeled sample, got {first}")
-    return first
-
-
 def check_labeled_rows(labeled: Rows, pool: Rows) -> None:
     if (labeled.right is None) != (pool.right is None):
         wanted, got = ("a matrix", "OuterProducts")[:: 1 if pool.right is None else -1]
@@ -283,9 +261,9 @@ def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
     return ValueError(f"{name} row {row} {reason}")
 
 
-def check_smallest(largest: float, *rows: Rows | None) -> None:
+def check_smallest(largest: float, *rows: Rows) -> None:
     """Raise ``ValueError`` for float64 rows whose distances would underflow float32."""
-    parts = [factor for part in rows if part is not None for factor in (part, part.right)]
+    parts = [factor for part in rows for factor in (part, part.right)]
     wide = any(part is not None and part.dtype == torch.float64 for part in parts)
     if wide and 0 < largest < SMALLEST:
         power = min(-math.frexp(largest)[1], 1000)

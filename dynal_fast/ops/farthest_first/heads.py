@@ -7,19 +7,24 @@ every bound outside: each of those picks is the global one. Picks are then pendi
 rows, and are applied to a row only when it reaches a head. So are the labeled samples
 (``routing.py``).
 
+All of this holds when a traversal has ended, too. So `HeadTraversal` keeps it, and the next picks
+go on from there; labeled samples that come in between only lower minima further.
+
 Bounds may have any precision: an upper bound never lies below a decision value, a lower bound never
 above it. Only decision values decide.
 """
 
+import copy
 import math
 from typing import Generic
 
 import torch
 from torch import Tensor
 
-from dynal_fast.ops.farthest_first.contract import Answer, Problem, Reached
+from dynal_fast.ops.farthest_first import routing
+from dynal_fast.ops.farthest_first.contract import Answer, Reached, Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
-from dynal_fast.ops.farthest_first.routing import Centers
+from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 
 HEAD = 1024  # rows in a head by default
 FRONT = 16 * HEAD  # at least so many rows are searched for heads
@@ -36,79 +41,205 @@ def keys(values: Tensor, rows: Tensor) -> Tensor:
 
 
 class HeadTraversal(Generic[P]):
-    """One traversal: what is known of each pool row, and the picks so far."""
+    """What is known of each row of a pool, and what covers it so far.
 
-    def __init__(self, problem: Problem, kernels: Kernels[P], pool: P, head: int) -> None:
-        device, n = problem.pool.device, problem.pool.size
-        self.problem, self.kernels, self.head = problem, kernels, head
-        labeled = None
-        if problem.labeled is not None:
-            labeled = kernels.points(problem.labeled, "labeled")
-        scaled = on_one_scale(kernels, problem.metric, pool, labeled)
-        self.pool, labeled, self.exponent = scaled
-        self.candidates = torch.arange(n, dtype=torch.int32, device=device)
-        if problem.candidates is not None:
-            self.candidates = problem.candidates.to(device, torch.int32)
+    A method that is interrupted leaves it unusable: whoever goes on after that works on a `copy`.
+    """
+
+    def __init__(
+        self, kernels: Kernels[P], pool: P, head: int, candidates: Tensor | None = None
+    ) -> None:
+        n, self.device = pool.rows.size, pool.rows.device
+        self.kernels, self.head = kernels, head
+        self.points = [pool]  # and the labeled samples outside the pool, all on one scale
+        self.exponent: int | None = None  # squared distances are in units of 4^-exponent
+        # Increasing; those that were picked stay in, with bound -inf.
+        self.candidates = torch.arange(n, dtype=torch.int32, device=self.device)
+        if candidates is not None:
+            self.candidates = candidates.to(self.device, torch.int32)
+        self.available = len(self.candidates)  # how many may be picked
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no distance, and of nothing that covers the pool."""
+        n, device = self.points[0].rows.size, self.device
         # (n,) each. bound: an upper bound of the smallest decision value, -inf for rows that are
-        # never picked. exact: the smallest decision value to the centers applied so far. applied:
-        # the number of picks applied (before: `routing.ROUTED`, `PROBED`).
+        # never picked. exact: the smallest decision value to the centers applied so far, unless
+        # that exceeds the bound. applied: how many of `picks` were applied.
         self.bound = torch.full((n,), -math.inf, device=device)
         self.bound[self.candidates] = math.inf
         self.exact = torch.full((n,), math.inf, device=device)
         self.applied = torch.zeros(n, dtype=torch.int32, device=device)
-        members = torch.empty(0, dtype=torch.int32, device=device)
-        if problem.labeled is not None:
-            members = torch.arange(problem.labeled.size, dtype=torch.int32, device=device)
-        elif problem.labeled_indices is not None:
-            members = problem.labeled_indices.to(device, torch.int32)
-        points = self.pool if labeled is None else labeled
-        self.labeled = Centers(kernels, self.pool, points, members)
-        # One pick more than asked for: its value is the largest distance that is left.
-        self.limit = min(problem.k + 1, len(self.candidates))
-        self.picks = torch.empty(self.limit, dtype=torch.int32, device=device)
-        self.values = torch.empty(self.limit, device=device)
+        # What covers the pool: labeled samples in sets, of which `inside` are rows of the pool, and
+        # rows of the pool one by one: the first `count` of `picks`, with their values when picked.
+        self.sets: list[Centers[P]] = []
+        self.inside = torch.empty(0, dtype=torch.int32, device=device)
+        self.picks = torch.empty(0, dtype=torch.int32, device=device)
+        self.values = torch.empty(0, device=device)
         self.count = 0
         self.front, self.outside = self.candidates[:0], NOTHING
+        # Rows exact for all sets and for `settled` picks, and the highest key of the other rows.
+        self.inner, self.settled, self.beyond = self.candidates[:0], 0, NOTHING
 
-    def run(self, reached: Reached) -> Answer:
-        """Pick until done, reporting the number of picks to ``reached``."""
-        k = self.problem.k
-        if self.limit:
-            self.labeled.route(self.candidates, self.bound, self.applied)
-            if self.problem.start is not None and k:
-                self.force(self.problem.start)
-            elif self.labeled.size == 0:
-                self.force(int(self.candidates[0]))
-        while self.count < self.limit:
-            self.advance()
-            reached(min(self.count, k))
-        left = float(self.values[k]) if self.limit > k else 0.0
-        picks, values = self.picks[:k].to(torch.int64), self.values[:k].clone()
-        return Answer(picks, values, left, self.exponent)
+    def copy(self) -> "HeadTraversal[P]":
+        """A copy of all that changes."""
+        other = copy.copy(self)
+        for name in ("bound", "exact", "applied"):
+            setattr(other, name, getattr(self, name).clone())
+        other.sets = [centers.copy() for centers in self.sets]
+        return other
+
+    @property
+    def covers(self) -> bool:
+        """Whether anything covers the pool."""
+        return self.count > 0 or len(self.sets) > 0
+
+    def cover(self, outside: Rows | None, rows: Tensor | None) -> None:
+        """Take in labeled samples: embeddings outside the pool, and distinct ``rows`` of it."""
+        added = [] if outside is None else [self.kernels.points(outside, "labeled")]
+        self.rescale(added)
+        for points in self.points[len(self.points) - len(added) :]:
+            self.add(points, torch.arange(points.rows.size, device=self.device))
+        if rows is not None:
+            self.exclude(rows)
+            self.add(self.points[0], rows.to(self.device))
+
+    def exclude(self, rows: Tensor) -> None:
+        """Never pick ``rows``."""
+        self.bound[rows.to(self.device)] = -math.inf
+        self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+        self.inner = self.inner[self.bound[self.inner] >= 0]
+        self.available = len(self.candidates)
+
+    def rescale(self, added: list[P]) -> None:
+        """Put all samples and the ``added`` ones on one scale.
+
+        Where that differs from the one so far, which only larger elements can bring about, what is
+        known is in other units, in which the smallest values would be rounded twice: start anew.
+        """
+        before = len(self.points)
+        self.points, exponent = on_one_scale(self.kernels, [*self.points, *added])
+        if self.exponent not in (None, exponent):
+            rows = torch.cat([self.inside, self.picks])
+            self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+            self.forget()
+            for points in self.points[1:before]:
+                self.add(points, torch.arange(points.rows.size, device=self.device))
+            self.add(self.points[0], rows)
+        self.exponent = exponent
+
+    def add(self, points: P, rows: Tensor) -> None:
+        """Cover by ``rows`` of ``points``. Few of them may wait, as picks do: bounds hold."""
+        rows = rows.to(torch.int32)
+        inside, few = points is self.points[0], len(rows) < routing.CLUSTERED_FROM and self.covers
+        if len(rows) == 0:
+            return
+        if few and inside:
+            self.extend(len(rows))
+            self.picks[self.count :] = rows
+            self.count += len(rows)
+            return
+        centers = Centers(self.kernels, self.points[0], points, rows)
+        centers.begin()
+        if not few:
+            centers.route(self.candidates, self.bound)
+        if inside:
+            self.inside = torch.cat([self.inside, rows])
+        self.sets.append(centers)
+        self.inner = self.inner[:0]
+
+    def pick(self, k: int, start: int | None, reached: Reached) -> Answer:
+        """Pick ``k`` of the available rows, reporting their number so far to ``reached``.
+
+        ``start``: the first pick, whatever its value.
+        """
+        if self.exponent is None:
+            self.rescale([])
+        begin = self.count
+        self.extend(k)
+        left: float | None = None
+        if not self.covers and self.available:
+            start = int(self.candidates[0]) if start is None else start
+            left = None if k else math.inf
+        if start is not None and k:
+            self.force(start)
+        while left is None:
+            left = self.pick_inside()
+            if left is None:
+                left = self.advance()
+            reached(self.count - begin)
+        picks = self.picks[begin:].to(torch.int64)
+        return Answer(picks, self.values[begin:].clone(), left, self.exponent or 0)
+
+    def extend(self, k: int) -> None:
+        """Make room for ``k`` more picks."""
+        self.picks = torch.cat([self.picks, self.picks.new_empty(k)])
+        self.values = torch.cat([self.values, self.values.new_empty(k)])
 
     def force(self, row: int) -> None:
-        """Make ``row`` the first pick, whatever its value."""
-        pick = torch.tensor([row], dtype=torch.int32, device=self.bound.device)
-        self.labeled.make_exact(pick, self.bound, self.exact, self.applied)
-        self.picks[0], self.values[0] = pick[0], self.exact[row]
-        self.bound[row] = -math.inf
-        self.count = 1
-        if self.labeled.size == 0:
+        """Make ``row`` the next pick, whatever its value."""
+        pick = torch.tensor([row], dtype=torch.int32, device=self.device)
+        alone, pool = not self.covers, self.points[0]
+        self.make_exact(pick)
+        self.take(pick, self.exact[pick])
+        if alone:
             others = self.candidates[self.candidates != row]
-            self.kernels.bound(self.pool, self.pool, Groups.one(others, pick), self.bound)
+            self.kernels.bound(pool, pool, Groups.one(others, pick), self.bound)
 
-    def advance(self) -> None:
-        """Make the next head exact and take the picks that are certain, which may be none.
+    def take(self, rows: Tensor, values: Tensor | float) -> None:
+        """Make ``rows`` the next picks."""
+        places = slice(self.count, self.count + len(rows))
+        self.picks[places], self.values[places] = rows, values
+        self.bound[rows] = self.exact[rows] = -math.inf
+        self.count += len(rows)
+        self.available -= len(rows)
+
+    def pick_inside(self) -> float | None:
+        """Take the picks from the head that are certain.
+
+        Returns the largest value that is left, once it is known and all picks are taken.
+        """
+        head = self.inner
+        if len(head) == 0:
+            return None
+        if self.settled < self.count:
+            self.apply_picks(head, self.applied[head])
+        if self.count < len(self.picks):
+            count = self.kernels.traverse(
+                self.points[0],
+                head,
+                self.beyond,
+                self.exact,
+                self.picks[self.count :],
+                self.values[self.count :],
+            )
+            self.count += count
+            self.available -= count
+        values = self.exact[head]
+        self.bound[head] = values
+        self.applied[head] = self.settled = self.count
+        if self.count < len(self.picks) or int(keys(values, head).max()) <= max(self.beyond, -1):
+            return None
+        return float(values.max())
+
+    def advance(self) -> float | None:
+        """Make the next head exact, or as much of it as is worth it; 0 if all is at distance 0.
 
         The host waits for the device where it needs sizes: once in `next_head`, here, in `refresh`
         and in `traverse`, and a few more times while rows are compared with the labeled set.
         """
+        if self.available == 0:
+            return 0.0
         head, outside, duplicates = self.next_head()
-        if duplicates:
-            self.take_duplicates()
-            return
-        self.labeled.promote(head, self.bound, self.exact, self.applied)
-        applied, order = torch.sort(self.applied[head])
+        if duplicates:  # all that remains: lowest indices first
+            room = len(self.picks) - self.count
+            self.take(self.candidates[self.bound[self.candidates] == 0][:room], 0.0)
+            return 0.0
+        applied = self.applied[head]
+        for centers in self.sets:
+            centers.promote(head, self.bound, self.exact)
+            applied = torch.where(centers.stage[head] == EXACT, applied, -1)
+        applied, order = torch.sort(applied)
         head = head[order]
         sizes = torch.stack([(applied < 0).sum(), (applied < self.count).sum()])
         waiting, behind = sizes.tolist()
@@ -116,19 +247,9 @@ class HeadTraversal(Generic[P]):
         if waiting:
             rows = head[:waiting]
             outside = max(outside, int(keys(self.bound[rows], rows).max()))
-        head = head[waiting:]
-        if len(head) == 0:
-            return
-        self.count += self.kernels.traverse(
-            self.pool,
-            head.sort().values,
-            outside,
-            self.exact,
-            self.picks[self.count :],
-            self.values[self.count :],
-        )
-        self.bound[head] = self.exact[head]
-        self.applied[head] = self.count
+        self.inner, self.settled = head[waiting:].sort().values, self.count
+        self.beyond = outside
+        return None
 
     def next_head(self) -> tuple[Tensor, int, bool]:
         """Return the rows with the highest bounds, in that order, and the highest key outside.
@@ -164,16 +285,33 @@ class HeadTraversal(Generic[P]):
         """Make ``stale`` rows exact for all picks; the ``first`` ones were applied before."""
         if len(stale) == 0:
             return
-        oldest = int(first[0])
+        oldest, pool = int(first[0]), self.points[0]
         groups = Groups.one(stale, self.picks[oldest : self.count])
-        self.kernels.refresh(self.pool, self.pool, groups, first - oldest, self.bound, self.exact)
-        self.bound[stale] = self.exact[stale]
+        self.kernels.refresh(pool, pool, groups, first - oldest, self.bound, self.exact)
+        self.bound[stale] = torch.minimum(self.bound[stale], self.exact[stale])
         self.applied[stale] = self.count
 
-    def take_duplicates(self) -> None:
-        """Take what remains, which is all at distance 0: lowest indices first."""
-        rest = self.candidates[self.bound[self.candidates] == 0][: self.limit - self.count]
-        self.picks[self.count :] = rest
-        self.values[self.count :] = 0
-        self.bound[rest] = -math.inf
-        self.count = self.limit
+    def make_exact(self, rows: Tensor) -> None:
+        """Make ``rows`` exact for all that covers the pool."""
+        for centers in self.sets:
+            for _ in range(EXACT):  # at most so many steps
+                centers.promote(rows, self.bound, self.exact)
+        applied, order = torch.sort(self.applied[rows])
+        behind = int((applied < self.count).sum())
+        self.apply_picks(rows[order[:behind]], applied[:behind])
+
+    def minima(self) -> Tensor:
+        """(n,) float32: each row's decision value to what is nearest, inf if nothing covers it.
+
+        Rows that cover are at 0. Bounds are exact then, so that the next call costs little.
+        """
+        if self.exponent is None:
+            self.rescale([])
+        covering = torch.zeros(len(self.bound), dtype=torch.bool, device=self.device)
+        covering[torch.cat([self.inside, self.picks])] = True
+        never = (self.bound < 0) & ~covering
+        self.bound[never] = math.inf
+        for rows in (~covering).nonzero().squeeze(1).to(torch.int32).split(routing.CHUNK):
+            self.make_exact(rows)
+        self.bound[never] = -math.inf
+        return torch.where(covering, 0, self.exact)

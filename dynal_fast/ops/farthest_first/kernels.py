@@ -38,13 +38,13 @@ class Measured(Protocol):
 P = TypeVar("P", bound=Measured)
 
 
-def on_one_scale(kernels: "Kernels[P]", metric: str, x: P, y: P | None) -> tuple[P, P | None, int]:
-    """Scale the pool and the labeled samples, if any, alike; return them and the exponent."""
-    largest = max(x.largest, 0.0 if y is None else y.largest)
-    if metric == "euclidean":
-        contract.check_smallest(largest, x.rows, None if y is None else y.rows)
-    exponent = reference.scale_exponent(largest, x.rows.dimensions)
-    return kernels.scaled(x, exponent), None if y is None else kernels.scaled(y, exponent), exponent
+def on_one_scale(kernels: "Kernels[P]", points: list[P]) -> tuple[list[P], int]:
+    """Scale the pool and the labeled samples alike; return them and the exponent."""
+    largest = max(part.largest for part in points)
+    if kernels.metric == "euclidean":
+        contract.check_smallest(largest, *(part.rows for part in points))
+    exponent = reference.scale_exponent(largest, points[0].rows.dimensions)
+    return [kernels.scaled(part, exponent) for part in points], exponent
 
 
 class Groups(NamedTuple):
@@ -67,6 +67,7 @@ class Groups(NamedTuple):
 class Kernels(Protocol[P]):
     """The primitives of one device for one metric."""
 
+    metric: str
     # A decision value differs from the exact distance by at most this plus one part in 2^24.
     rounding: float
 

@@ -13,10 +13,10 @@ from dynal_fast.ops.farthest_first.products import OuterProducts
 
 
 def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | None]:
-    """Check ``labeled``; return its rows, or (m,) int64 pool indices in order, or neither.
+    """Check ``labeled``; return its rows, and its (m,) int64 pool indices in order, or None.
 
     An array with one axis holds indices or a mask. So does one of integers (m, 1), unless the pool
-    itself has one dimension.
+    itself has one dimension. A pair has both: one of its arrays has one axis, the other has two.
     """
     if labeled is None:
         return None, None
@@ -24,6 +24,17 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
         rows = contract.as_rows(labeled, "labeled")
         contract.check_labeled_rows(rows, pool)
         return rows, None
+    if _is_pair(labeled):
+        parts = [as_labeled(part, pool) for part in labeled]
+        embeddings = [rows for rows, _ in parts if rows is not None]
+        indices = [index for _, index in parts if index is not None]
+        if len(embeddings) != 1 or len(indices) != 1:
+            shapes = " and ".join(str(tuple(as_array(part, "labeled").shape)) for part in labeled)
+            raise ValueError(
+                "labeled must hold embeddings (m, d) and pool indices or a mask where it is a pair "
+                f"of arrays, got shapes {shapes}"
+            )
+        return embeddings[0], indices[0]
     array = as_array(labeled, "labeled")
     if array.ndim == 2 and array.shape[1] == 1 and pool.columns != 1 and _counts(array):
         array = array[:, 0]
@@ -31,12 +42,23 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
         return None, as_pool_indices(array, pool.size, "labeled")
     if array.ndim == 0:
         raise ValueError(
-            "labeled must be embeddings (m, d), pool indices (m,) or a mask (n,), got a number: "
-            "pass a list of indices"
+            "labeled must be embeddings (m, d), pool indices (m,) or a mask (n,), or a pair of "
+            "both, got a number: pass a list of indices"
         )
     rows = contract.as_rows(array, "labeled")
     contract.check_labeled_rows(rows, pool)
     return rows, None
+
+
+def _is_pair(labeled: Any) -> bool:
+    """Whether this is embeddings and indices: two arrays, not two rows nor two indices."""
+    if type(labeled) is not tuple or len(labeled) != 2:
+        return False
+    return any(getattr(part, "ndim", 0) == 2 or _lists_rows(part) for part in labeled)
+
+
+def _lists_rows(part: Any) -> bool:
+    return isinstance(part, (list, tuple)) and len(part) > 0 and np.ndim(part[0]) == 1
 
 
 def _counts(array: Array) -> bool:

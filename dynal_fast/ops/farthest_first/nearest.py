@@ -19,13 +19,13 @@ class Nearest(Generic[P]):
 
     def __init__(self, problem: AssignmentProblem, kernels: Kernels[P]) -> None:
         self.problem, self.kernels = problem, kernels
-        pool, labeled = kernels.points(problem.pool, "pool"), None
+        points = [kernels.points(problem.pool, "pool")]
         if problem.labeled is not None:
-            labeled = kernels.points(problem.labeled, "labeled")
-        self.pool, labeled, self.exponent = on_one_scale(kernels, problem.metric, pool, labeled)
+            points.append(kernels.points(problem.labeled, "labeled"))
+        (self.pool, *outside), self.exponent = on_one_scale(kernels, points)
         self.sets: list[tuple[Centers[P], Tensor]] = []
         size = 0
-        if labeled is not None:
+        for labeled in outside:
             size = labeled.rows.size
             self.add(labeled, torch.arange(size), 0)
         self.add(self.pool, problem.indices, size)

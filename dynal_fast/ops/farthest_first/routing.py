@@ -6,6 +6,7 @@ which sends many of them back. For the rest, the triangle inequality excludes th
 cannot hold the nearest labeled sample.
 """
 
+import copy
 import math
 from typing import Generic
 
@@ -22,8 +23,8 @@ MARGIN = 1e-6  # covers the float32 roundings of square roots, differences and p
 CHUNK = 2**16  # rows that are compared with their clusters in one call
 ON_GPU = 8  # a GPU takes so many times more rows at once, for fewer calls
 
-# Values of ``applied`` before a row is exact for the labeled set; then the number of picks applied.
-ROUTED, PROBED = -2, -1
+# How far a row has come with a set: compared with a few clusters, with some more, with all.
+ROUTED, PROBED, EXACT = 0, 1, 2
 
 
 class Centers(Generic[P]):
@@ -33,13 +34,13 @@ class Centers(Generic[P]):
         device = members.device
         self.kernels, self.pool = kernels, pool
         self.points, self.members = points, members  # rows of points (m,) int32
-        self.size = len(self.members)
+        self.size = len(self.members)  # at least 1
         self.clusters = 1
         if self.size >= CLUSTERED_FROM:
             self.clusters = max(1, round(math.sqrt(self.size)))
         scale = ON_GPU if device.type == "cuda" else 1
         self.tile, self.chunk = max(1, scale * TILE // self.clusters), scale * CHUNK
-        if self.size:
+        if self.clusters > 1:
             self.cluster()
 
     def cluster(self) -> None:
@@ -58,25 +59,32 @@ class Centers(Generic[P]):
         self.counts = torch.bincount(assignment, minlength=self.clusters)
         self.radius = radius * (1 + MARGIN)
 
-    def route(self, candidates: Tensor, bound: Tensor, applied: Tensor) -> None:
+    def begin(self) -> None:
+        """Note how far each row of the pool has come: ``stage`` (n,) int8."""
+        stage = ROUTED if self.clusters > PROBES else PROBED
+        n, device = self.pool.rows.size, self.members.device
+        self.stage = torch.full((n,), stage, dtype=torch.int8, device=device)
+
+    def copy(self) -> "Centers[P]":
+        """A copy of all that changes after `begin`."""
+        other = copy.copy(self)
+        other.stage = self.stage.clone()
+        return other
+
+    def route(self, candidates: Tensor, bound: Tensor) -> None:
         """Bound every candidate by its nearest clusters."""
-        if self.size == 0:
-            return
-        applied[candidates] = ROUTED if self.clusters > PROBES else PROBED
         for chunk in candidates.split(self.chunk):
             self.probe(chunk, bound, min(PROBES, self.clusters))
 
-    def promote(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
+    def promote(self, rows: Tensor, bound: Tensor, exact: Tensor) -> None:
         """Take each of ``rows`` one step on: from routed to probed, from probed to exact."""
-        if self.size == 0:
-            return
         for step in rows.split(self.tile):
-            progress = applied[step]
-            self.make_exact(step[progress == PROBED], bound, exact, applied)
-            routed = step[progress == ROUTED]
+            stage = self.stage[step]
+            self.make_exact(step[stage == PROBED], bound, exact)
+            routed = step[stage == ROUTED]
             if len(routed):
                 self.probe(routed, bound, min(PROBES + MORE_PROBES, self.clusters))
-                applied[routed] = PROBED
+                self.stage[routed] = PROBED
 
     def probe(self, rows: Tensor, bound: Tensor, probes: int) -> None:
         """Bound ``rows`` by the members of their ``probes`` nearest clusters."""
@@ -91,15 +99,14 @@ class Centers(Generic[P]):
         groups = self.groups(rows[order // probes], cluster)
         self.kernels.bound(self.pool, self.points, groups, bound)
 
-    def make_exact(self, rows: Tensor, bound: Tensor, exact: Tensor, applied: Tensor) -> None:
-        """Make ``rows`` exact for the whole labeled set; no pick is applied yet."""
+    def make_exact(self, rows: Tensor, bound: Tensor, exact: Tensor) -> None:
+        """Make ``rows`` exact for the whole set."""
         if len(rows) == 0:
             return
-        if self.size:
-            groups = self.reaching(rows, bound)
-            self.kernels.refresh(self.pool, self.points, groups, None, bound, exact)
-            bound[rows] = exact[rows]
-        applied[rows] = 0
+        groups = self.reaching(rows, bound)
+        self.kernels.refresh(self.pool, self.points, groups, None, bound, exact)
+        bound[rows] = torch.minimum(bound[rows], exact[rows])
+        self.stage[rows] = EXACT
 
     def assign(self, rows: Tensor, ranks: Tensor, bound: Tensor, keys: Tensor) -> None:
         """Lower the ``keys`` of rows to those of their nearest members (see ``Kernels.assign``)."""
@@ -110,6 +117,8 @@ class Centers(Generic[P]):
 
     def reaching(self, rows: Tensor, bound: Tensor) -> Groups:
         """Group ``rows`` with the clusters that may have members within their ``bound``."""
+        if self.clusters == 1:
+            return Groups.one(rows, self.members)
         lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
         gap = lower.sqrt() * (1 - MARGIN) - self.radius
         reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)

@@ -93,10 +93,10 @@ def verify_traversal(
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     if labeled_indices is not None:
         never = labeled_indices.unique()
-        centers = [(rows, part) for part in never.split(TILE_CENTERS) if len(part)]
-    elif labeled_rows is not None:
+        centers += [(rows, part) for part in never.split(TILE_CENTERS) if len(part)]
+    if labeled_rows is not None:
         every = torch.arange(labeled_rows.size)
-        centers = [(labeled_rows, part) for part in every.split(TILE_CENTERS) if len(part)]
+        centers += [(labeled_rows, part) for part in every.split(TILE_CENTERS) if len(part)]
     proper = bool(
         ((picks >= 0) & (picks < n)).all()
         and len(torch.unique(picks)) == steps

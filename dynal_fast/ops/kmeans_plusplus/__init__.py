@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from dynal_fast.ops.farthest_first import contract as checks
-from dynal_fast.ops.farthest_first.contract import Problem, as_distances
+from dynal_fast.ops.farthest_first.contract import as_distances
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.progress import Progress
+from dynal_fast.ops.farthest_first.request import as_request
 from dynal_fast.ops.kmeans_plusplus import reference
 from dynal_fast.ops.kmeans_plusplus.backends import choose
-from dynal_fast.ops.kmeans_plusplus.contract import Race, Seeding, as_seed
+from dynal_fast.ops.kmeans_plusplus.contract import Race, Seeding, as_seed, as_start
 
 __all__ = ["Seeding", "kmeans_plusplus"]
 
@@ -53,7 +54,8 @@ def kmeans_plusplus(
         Samples to pick, 0 to the number of pool samples that are not labeled.
     labeled : (m, d) numbers, (m,) integers or (n,) booleans, optional
         Embeddings of labeled samples outside the pool, or indices or a mask of pool samples that
-        are already labeled, which are never picked; as for :func:`farthest_first`.
+        are already labeled, which are never picked; or a tuple of both, as for
+        :func:`farthest_first`.
     metric : {"euclidean", "cosine"}
         With "cosine" probabilities are proportional to one minus the cosine similarity, which is
         half the squared distance of the normalised rows.
@@ -86,25 +88,13 @@ def kmeans_plusplus(
     """
     rows = checks.as_rows(pool, "pool")
     checks.check_metric(metric, rows)
-    labeled_rows, labeled_indices = as_labeled(labeled, rows)
-    candidates = None
-    if labeled_indices is not None:
-        labeled_indices = labeled_indices.unique()
-        free = torch.ones(rows.size, dtype=torch.bool)
-        free[labeled_indices] = False
-        candidates = free.nonzero().squeeze(1)
-    available = rows.size if candidates is None else len(candidates)
-    count = checks.as_count(k, "k", available, "pool samples that are not labeled")
-    problem = Problem(
-        pool=rows,
-        k=count,
-        labeled=labeled_rows,
-        labeled_indices=labeled_indices,
-        candidates=candidates,
-        metric=metric,
-        start=checks.as_start(start, rows.size, candidates),
-    )
-    race = Race(problem, reference.clocks(as_seed(generator), rows.size))
+    outside, inside = as_labeled(labeled, rows)
+    inside = torch.empty(0, dtype=torch.int64) if inside is None else inside.unique()
+    free = torch.ones(rows.size, dtype=torch.bool)
+    free[inside] = False
+    count, first = as_request(k, as_start(start), None, free)
+    clock = reference.clocks(as_seed(generator), rows.size)
+    race = Race(rows, count, outside, inside, free, metric, first, clock)
     with Progress(count, progress, "k-means++", "pick") as bar:
         drawn = choose(backend, rows.device)(race, bar.reach)
     if metric == "cosine":

@@ -37,8 +37,8 @@ def lazily(kernels: Callable[[Rows, str], RaceKernels[P]]) -> Draw:
     """The lazy race over the primitives of a device."""
 
     def draw(race: Race, reached: Reached) -> Drawn:
-        pool = race.problem.pool
-        made = kernels(pool, race.problem.metric)
+        pool = race.pool
+        made = kernels(pool, race.metric)
         return lazy.LazyRace(race, made, made.points(pool, "pool"), lazy.HEAD).run(reached)
 
     return draw
@@ -64,35 +64,29 @@ def _reference() -> Draw:
 
 
 def _by_definition(race: Race, reached: Reached) -> Drawn:
-    problem, metric = race.problem, race.problem.metric
-    kernels = ReferenceRaceKernels(metric)
-    points, labeled = kernels.points(problem.pool, "pool"), None
-    if problem.labeled is not None:
-        labeled = kernels.points(problem.labeled, "labeled")
-    _, _, exponent = on_one_scale(kernels, metric, points, labeled)
-    pool = values_of(problem.pool)
+    kernels, metric = ReferenceRaceKernels(race.metric), race.metric
+    points = [kernels.points(race.pool, "pool")]
+    if race.outside is not None:
+        points.append(kernels.points(race.outside, "labeled"))
+    _, exponent = on_one_scale(kernels, points)
+    pool = values_of(race.pool)
     rates = np.full(len(pool), np.inf, dtype=np.float32)
-    if problem.labeled is not None:
-        distances.cover(rates, pool, values_of(problem.labeled), metric, exponent)
-    if problem.labeled_indices is not None:
-        labeled_rows = pool[problem.labeled_indices.cpu().numpy()]
-        distances.cover(rates, pool, labeled_rows, metric, exponent)
-    excluded = None
-    if problem.candidates is not None:
-        excluded = np.delete(np.arange(len(pool)), problem.candidates.cpu().numpy())
+    if race.outside is not None:
+        distances.cover(rates, pool, values_of(race.outside), metric, exponent)
+    distances.cover(rates, pool, pool[race.inside.numpy()], metric, exponent)
     order, values = reference.kmeans_plusplus(
         pool,
-        problem.k,
+        race.k,
         rates,
         race.clock,
         metric=metric,
         exponent=exponent,
-        start=problem.start,
-        excluded=excluded,
+        start=race.start,
+        excluded=race.inside.numpy(),
     )
-    reached(problem.k)
+    reached(race.k)
     picks, drawn = torch.from_numpy(order), torch.from_numpy(values)
-    return Drawn(picks.to(problem.pool.device), drawn.to(problem.pool.device), exponent)
+    return Drawn(picks.to(race.pool.device), drawn.to(race.pool.device), exponent)
 
 
 BACKENDS = Backends(

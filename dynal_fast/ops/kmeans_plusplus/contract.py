@@ -6,13 +6,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dynal_fast.ops.farthest_first.contract import Problem
+from dynal_fast.ops.farthest_first.contract import Rows
 
 
 class Race(NamedTuple):
     """A sampling; all is checked but the values of the embeddings."""
 
-    problem: Problem
+    pool: Rows  # (n, d)
+    k: int
+    outside: Rows | None  # (m, d): embeddings of labeled samples outside the pool
+    inside: torch.Tensor  # (m,) int64, increasing: labeled samples of the pool
+    free: torch.Tensor  # (n,) bool: the rows that may be picked
+    metric: str
+    start: int | None  # a free row: the first pick
     clock: NDArray[np.float64]  # (n,): exponential numbers (reference.py)
 
 
@@ -46,3 +52,10 @@ def as_seed(generator: torch.Generator | None) -> int:
     if generator is not None and generator.device.type != "cpu":
         raise ValueError(f"generator must be on the CPU, got one on {generator.device}")
     return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
+
+
+def as_start(start: object) -> int | None:
+    """Check that ``start`` is a number or None: the first pick is random as it is."""
+    if isinstance(start, str):
+        raise TypeError(f"start must be an integer or None, got {start!r}")
+    return start  # type: ignore[return-value]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dynal_fast.ops.farthest_first.contract import Reached
 from dynal_fast.ops.farthest_first.kernels import P, on_one_scale
-from dynal_fast.ops.farthest_first.routing import Centers
+from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 from dynal_fast.ops.kmeans_plusplus.contract import Drawn, Race
 from dynal_fast.ops.kmeans_plusplus.kernels import Clocks, Fired, RaceKernels
 
@@ -31,29 +31,23 @@ class LazyRace(Generic[P]):
     """One sampling: what is known of each pool row, and the picks so far."""
 
     def __init__(self, race: Race, kernels: RaceKernels[P], pool: P, head: int) -> None:
-        problem = race.problem
-        device, n = problem.pool.device, problem.pool.size
-        self.problem, self.kernels, self.head = problem, kernels, head
-        self.outer = None
-        if problem.labeled is not None:
-            self.outer = kernels.points(problem.labeled, "labeled")
-        scaled = on_one_scale(kernels, problem.metric, pool, self.outer)
-        self.pool, self.outer, self.exponent = scaled
-        self.candidates = torch.arange(n, dtype=torch.int32, device=device)
-        if problem.candidates is not None:
-            self.candidates = problem.candidates.to(device, torch.int32)
+        device, n, k = race.pool.device, race.pool.size, race.k
+        self.k, self.start, self.kernels, self.head = k, race.start, kernels, head
+        added = [] if race.outside is None else [kernels.points(race.outside, "labeled")]
+        (self.pool, *outer), self.exponent = on_one_scale(kernels, [pool, *added])
+        self.labeled = [(points, torch.arange(points.rows.size)) for points in outer]
+        self.labeled.append((self.pool, race.inside))
+        self.candidates = race.free.nonzero().squeeze(1).to(device, torch.int32)
         self.clock = torch.from_numpy(race.clock).to(device)
-        # (n,) each. bound: an upper bound of the rate, until the rate itself is known. applied: the
-        # number of picks applied (before: `routing.ROUTED`, `PROBED`).
+        # (n,) each. bound: an upper bound of the rate, until that is known; applied: how many picks
+        # are applied to the rate, -1 before it is known; waiting: may be picked.
         self.bound = torch.full((n,), math.inf, device=device)
         self.clocks = Clocks(
             torch.full((n,), math.inf, device=device),
             torch.full((n,), math.inf, dtype=torch.float64, device=device),
         )
-        self.applied = torch.zeros(n, dtype=torch.int32, device=device)
-        self.waiting = torch.zeros(n, dtype=torch.bool, device=device)
-        self.waiting[self.candidates] = True
-        k = problem.k
+        self.applied = torch.full((n,), -1, dtype=torch.int32, device=device)
+        self.waiting = race.free.to(device)
         self.fired = Fired(
             torch.empty(k, dtype=torch.int32, device=device),
             torch.empty(k, device=device),
@@ -64,9 +58,9 @@ class LazyRace(Generic[P]):
 
     def run(self, reached: Reached) -> Drawn:
         """Pick until done, reporting the number of picks to ``reached``."""
-        if self.problem.k:
+        if self.k:
             self.begin()
-        while self.count < self.problem.k:
+        while self.count < self.k:
             self.advance()
             reached(self.count)
         indices = self.fired.rows.to(torch.int64)
@@ -74,22 +68,20 @@ class LazyRace(Generic[P]):
 
     def begin(self) -> None:
         """Bound all rates by the labeled samples, or by the first pick where there are none."""
-        start, device = self.problem.start, self.bound.device
-        points, members = self.pool, self.candidates[:0]
-        if self.outer is not None:
-            points = self.outer
-            members = torch.arange(self.outer.rows.size, dtype=torch.int32, device=device)
-        elif self.problem.labeled_indices is not None:
-            members = self.problem.labeled_indices.to(device, torch.int32)
+        start, device = self.start, self.bound.device
+        sets = [(points, rows) for points, rows in self.labeled if len(rows)]
         self.first = 0  # picks that count as labeled
-        if len(members) == 0:
+        if not sets:
             if start is None:
                 start = int(self.candidates[self.clock[self.candidates].argmin()])
                 self.clock -= self.clock[start].clone()
-            points, self.first = self.pool, 1
-            members = torch.tensor([start], dtype=torch.int32, device=device)
-        self.centers = Centers(self.kernels, self.pool, points, members)
-        self.centers.route(self.candidates, self.bound, self.applied)
+            sets, self.first = [(self.pool, torch.tensor([start]))], 1
+        self.sets: list[Centers[P]] = []
+        for points, rows in sets:
+            centers = Centers(self.kernels, self.pool, points, rows.to(device, torch.int32))
+            centers.begin()
+            centers.route(self.candidates, self.bound)
+            self.sets.append(centers)
         self.clocks.firing[self.candidates] = self.times_of(self.candidates, self.bound)
         if start is not None:
             self.force(start)
@@ -99,7 +91,8 @@ class LazyRace(Generic[P]):
         pick = torch.tensor([start], dtype=torch.int32, device=self.bound.device)
         value = math.inf
         if self.first == 0:
-            self.centers.make_exact(pick, self.bound, self.clocks.rates, self.applied)
+            for centers in self.sets:
+                centers.make_exact(pick, self.bound, self.clocks.rates)
             value = float(self.clocks.rates[start])
         self.fired.rows[0], self.fired.values[0], self.count = start, value, 1
         self.waiting[start] = False
@@ -132,11 +125,13 @@ class LazyRace(Generic[P]):
 
     def promote(self, rows: Tensor) -> float:
         """Compare rows with more of the labeled samples; return when those fire that need more."""
-        self.centers.promote(rows, self.bound, self.clocks.rates, self.applied)
-        exact = self.applied[rows] >= 0
-        known, rest = rows[exact], rows[~exact]
-        self.clocks.firing[known] = self.times_of(known, self.clocks.rates)
-        self.applied[known] = self.first
+        known = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        for centers in self.sets:
+            centers.promote(rows, self.bound, self.clocks.rates)
+            known &= centers.stage[rows] == EXACT
+        exact, rest = rows[known], rows[~known]
+        self.clocks.firing[exact] = self.times_of(exact, self.clocks.rates)
+        self.applied[exact] = self.first
         if len(rest) == 0:
             return math.inf
         times = self.times_of(rest, self.bound)
@@ -188,6 +183,6 @@ class LazyRace(Generic[P]):
     def take_duplicates(self) -> None:
         """Take what remains, which is all at rate 0: lowest indices first."""
         left = self.candidates[self.waiting[self.candidates]]
-        self.fired.rows[self.count :] = left[: self.problem.k - self.count]
+        self.fired.rows[self.count :] = left[: self.k - self.count]
         self.fired.values[self.count :] = 0
-        self.count = self.problem.k
+        self.count = self.k
