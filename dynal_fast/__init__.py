@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         get_strategy,
         register_strategy,
     )
+    from dynal_fast.strategies.badge import badge, gradient_embeddings
 
 _HOMES = {
     "Assignment": "dynal_fast.ops.farthest_first",
@@ -58,9 +59,11 @@ _HOMES = {
     "Strategy": "dynal_fast.strategies",
     "Traversal": "dynal_fast.ops.farthest_first",
     "assign_to_picks": "dynal_fast.ops.farthest_first",
+    "badge": "dynal_fast.strategies.badge",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "get_strategy": "dynal_fast.strategies",
+    "gradient_embeddings": "dynal_fast.strategies.badge",
     "kmeans_plusplus": "dynal_fast.ops.kmeans_plusplus",
     "load_embeddings": "dynal_fast.embeddings.load",
     "observe_pool": "dynal_fast.pool",
@@ -89,9 +92,11 @@ __all__ = [
     "Traversal",
     "__version__",
     "assign_to_picks",
+    "badge",
     "farthest_first",
     "farthest_first_compress",
     "get_strategy",
+    "gradient_embeddings",
     "kmeans_plusplus",
     "load_embeddings",
     "observe_pool",
