@@ -124,7 +124,7 @@ def test_the_strategy_in_the_loop():
         experiment = ActiveLearningExperiment(
             blobs(), "mlp", "badge", protocol=PROTOCOL, training=TRAINING
         )
-        return [cycle.picks for cycle in experiment.run().cycles]
+        return [cycle.selected for cycle in experiment.run().cycles]
 
     first, second = run(), run()
     assert sum(map(len, first)) > 0
