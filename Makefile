@@ -4,13 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BENCH  := $(VENV)-bench
+LIBRARIES := $(VENV)-integrations
 MINUTES ?= 45
 GPU_OUTPUT ?= build/gpu
 CASES ?= 5000
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz lint format docs bench bench-kernels gpu gpu-rehearsal dist clean
+.PHONY: help install demo test test-arm test-integrations fuzz lint format docs bench bench-kernels gpu gpu-rehearsal dist clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,19 +30,34 @@ demo: $(STAMP) ## run the main job on real images: learning curves, table, resul
 test: $(STAMP) ## run the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+test-arm: $(STAMP) ## the tests of the compiled kernels on an emulated Arm CPU, all of them
+	$(BIN)/python -m pytest -n 0 -p tests.arm.plugin \
+	  $$($(BIN)/python -c 'from tests.arm.emulated import files; print(*files())')
+
+test-integrations: $(LIBRARIES)/.installed ## the tests of dynal_fast.integrations, against the libraries themselves
+	$(LIBRARIES)/bin/python -m pytest -n auto --dist worksteal tests/integrations dynal_fast/integrations
+
+# An environment of its own for the libraries, which finds torch and all else in .venv.
+$(LIBRARIES)/.installed: $(STAMP) constraints-integrations.txt
+	$(BIN)/python -m venv $(LIBRARIES)
+	$(LIBRARIES)/bin/python -m pip install -q --no-deps -r constraints-integrations.txt
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> "$$($(LIBRARIES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	touch $@
+
 fuzz: $(STAMP) ## the fuzz tests with many more cases: make fuzz CASES=20000
 	DYNAL_FAST_FUZZ=$(CASES) $(BIN)/python -m pytest -n auto tests/test_fuzz_*.py
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp' 'tests/arm/*.cpp')
 	$(BIN)/mypy
 
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inl' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.h' 'tests/*.cpp' 'tests/arm/*.cpp')
 
 docs: $(STAMP) ## build the documentation in build/docs, warnings as errors, without network
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
@@ -77,4 +93,4 @@ dist: $(STAMP) ## build the sdist and a wheel that installs without a compiler: 
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 clean: ## remove what was built
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info dynal_fast/_C*.so dynal_fast/_cuda*.so
+	rm -rf $(VENV) $(BENCH) $(LIBRARIES) build dist *.egg-info dynal_fast/_C*.so dynal_fast/_cuda*.so

@@ -20,13 +20,18 @@ from dynal_fast import (
     observe_pool,
     verify_traversal,
 )
-from dynal_fast.bench.end_to_end import CLASSES, TRACK, cycle, epoch_ways, observing
+from dynal_fast.bench.cycles import KINDS, cycle
+from dynal_fast.bench.end_to_end import CLASSES, TRACK, epoch_ways, observing
 from dynal_fast.models import LeNet, embed
 
 N, BATCH = int(5_000 * SCALE), 512
 CYCLE = {"n": N, "labeled": N // 4, "k": N // 10, "epochs": 3}
 WITHOUT = "without"
-EPOCH_WAYS = {"bare forward": "bare forward", OURS: "observe_pool"}
+EPOCH_WAYS = {
+    "bare forward": "bare forward",
+    OURS: "observe_pool",
+    f"{OURS}, folded": "observe_pool, folded",
+}
 
 
 @functools.cache
@@ -71,7 +76,7 @@ def test_epoch(side_by_side, way, device):
 def test_observing_costs_little_beside_the_forward_pass(benchmark, report, device):
     """Both take turns: a small difference shows more clearly than one after the other."""
     verify(device)
-    benchmark.group = on_device("one epoch over the pool, LeNet: both ways, in turns", device)
+    benchmark.group = on_device("one epoch over the pool, LeNet: all ways, in turns", device)
     parts = benchmark.pedantic(observing, (N, BATCH, 5, device), rounds=1)["parts"]
     overhead = parts["observe_pool"] / parts["bare forward"] - 1
     benchmark.extra_info["overhead"] = overhead
@@ -79,16 +84,17 @@ def test_observing_costs_little_beside_the_forward_pass(benchmark, report, devic
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", [WITHOUT, OURS])
-def test_cycle(side_by_side, benchmark, report, way, device):
+def test_cycle(side_by_side, benchmark, report, kind, way, device):
     verify(device)
     results = []
 
     def job():
         torch.manual_seed(0)
-        results.append(cycle(way == OURS, **CYCLE, device=device))
+        results.append(cycle(kind, way == OURS, **CYCLE, device=device))
 
-    side_by_side("one active-learning cycle, LeNet", way, job, device=device)
+    side_by_side(f"one active-learning cycle, {KINDS[kind]}", way, job, device=device)
     result = results[-1]
     benchmark.extra_info.update(result["parts"], memory_bytes=result["memory_bytes"])
     parts = ", ".join(f"{name} {value:.3f} s" for name, value in result["parts"].items())

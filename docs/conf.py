@@ -24,9 +24,12 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # not needed for the site
 
 default_role = "py:obj"
 toc_object_entries_show_parents = "hide"
+# The integrations are documented without their libraries.
+autodoc_mock_imports = ["baal", "modAL", "skactiveml", "small_text"]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
@@ -41,6 +44,7 @@ os.environ["COLUMNS"] = "80"  # of the help texts, on every machine
 
 nitpicky = True
 nitpick_ignore_regex = [  # of other projects, whose indices lie elsewhere on the network
+    ("py:exc", "MappingError|EmptyPoolException|PoolExhaustedException"),
     ("py:.*", r"(torch|numpy|collections|dataclasses|pathlib)\..*"),
     ("py:.*", r"(dynal_fast\.(ops|data\.inflate)|contract)\..*"),  # below the public names
 ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from dynal_fast.ops.kmeans_plusplus import Seeding, kmeans_plusplus
     from dynal_fast.pool import (
+        Accelerator,
         EMATeacher,
         Epochs,
         EveryEpoch,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         PoolImages,
         PoolObservationError,
         PoolStats,
+        embedding_store,
         observe_pool,
     )
     from dynal_fast.pool.top import top_b, top_k
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from dynal_fast.strategies.badge import badge, gradient_embeddings
 
 _HOMES = {
+    "Accelerator": "dynal_fast.pool",
     "Assignment": "dynal_fast.ops.farthest_first",
     "EMATeacher": "dynal_fast.pool",
     "Embeddings": "dynal_fast.embeddings.load",
@@ -60,6 +63,7 @@ _HOMES = {
     "Traversal": "dynal_fast.ops.farthest_first",
     "assign_to_picks": "dynal_fast.ops.farthest_first",
     "badge": "dynal_fast.strategies.badge",
+    "embedding_store": "dynal_fast.pool",
     "farthest_first": "dynal_fast.ops.farthest_first",
     "farthest_first_compress": "dynal_fast.ops.farthest_first",
     "get_strategy": "dynal_fast.strategies",
@@ -74,6 +78,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Accelerator",
     "Assignment",
     "EMATeacher",
     "Embeddings",
@@ -93,6 +98,7 @@ __all__ = [
     "__version__",
     "assign_to_picks",
     "badge",
+    "embedding_store",
     "farthest_first",
     "farthest_first_compress",
     "get_strategy",

@@ -23,7 +23,7 @@ from dynal_fast.report.command import add_demo_2d, add_report
 if TYPE_CHECKING:
     from dynal_fast.experiment.results import GridResult
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, FAILED, WAITING, INTERRUPTED = 2, 1, 3, 130
 
 RUN_EXAMPLES = """
 examples:
@@ -45,6 +45,14 @@ examples:
   # a paper's protocol by name, shrunk to a tenth for a laptop
   dynal-fast run -o runs/tail --preset long-tail/mnist --scale 0.1 --data-root ~/mnist
 
+  # label images of your own: 20 a cycle, asked for in runs/photos/to_label.csv
+  dynal-fast run -o runs/photos --oracle ask --data image-folder --data-root ~/photos \\
+      --image-size 64 64 --model resnet18 --budget 20 --cycles 10
+
+  # the same with texts and their embeddings, one row each, under a linear head
+  dynal-fast run -o runs/texts --oracle ask --data texts --data-root texts.csv \\
+      --embeddings texts.npy --classes good bad --initial 20 --budget 20 --cycles 10
+
 a config file (TOML; YAML has the same keys):
   data = "digits"
   model = "cnn"
@@ -63,7 +71,10 @@ a config file (TOML; YAML has the same keys):
 
 Every cycle is checkpointed: after an interruption run the same command again, and it goes on to the
 same results. They are in the output folder: results.json and results.csv (the same on every
-repeat), timings.json, learning_curves.png and .svg.
+repeat), timings.json, learning_curves.svg.
+
+With --oracle ask a run ends when it needs labels, and says where to put them; the same command goes
+on when they are there. Exit status 3: it waits for labels still, and nothing was changed.
 """
 
 
@@ -120,10 +131,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (failed), 2 (bad input), 130 (interrupted)."""
+    """Run one command and return its exit code.
+
+    0, 1 (failed), 2 (bad input), 3 (a run waits for a person's labels still), 130 (interrupted).
+    """
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        code = arguments.command(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         resumes = arguments.command in (_run, _demo)
@@ -137,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, BAD_INPUT, arguments.debug)
     except (OSError, ImportError, FloatingPointError, RuntimeError) as error:
         return _report(error, FAILED, arguments.debug)
-    return 0
+    return code or 0
 
 
 def _report(error: Exception, code: int, debug: bool) -> int:
@@ -240,8 +254,8 @@ def _strategy_option(text: str) -> dict[str, dict[str, float]]:
         ) from None
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    _run_config(_config_of(arguments), arguments.output, arguments.quiet)
+def _run(arguments: argparse.Namespace) -> int:
+    return _run_config(_config_of(arguments), arguments.output, arguments.quiet)
 
 
 def _config_of(arguments: argparse.Namespace) -> RunConfig:
@@ -262,7 +276,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     _run_config(RunConfig.from_mapping(DEMO), arguments.output, arguments.quiet)
 
 
-def _run_config(config: RunConfig, folder: Path, quiet: bool) -> None:
+def _run_config(config: RunConfig, folder: Path, quiet: bool) -> int:
+    """Run a grid, show its results and what it waits for, and return the exit code."""
     from tqdm import tqdm
 
     from dynal_fast.experiment.grid import SELECTING, run_grid, total_epochs
@@ -280,7 +295,13 @@ def _run_config(config: RunConfig, folder: Path, quiet: bool) -> None:
             bar.update(done - bar.n)
 
         grid = run_grid(config, folder, on_epoch=on_epoch)
-    _show(grid, folder)
+    awaited = grid.awaited
+    if awaited is None or (awaited.new and awaited.cycle):
+        _show(grid, folder)
+    if awaited is None:
+        return 0
+    print(f"\n{awaited.message()}" if awaited.new and awaited.cycle else awaited.message())
+    return 0 if awaited.new else WAITING
 
 
 @contextmanager
@@ -312,18 +333,26 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _show(grid: "GridResult", folder: Path) -> None:
     from dynal_fast.experiment.chance import chance_note
     from dynal_fast.report.curves import draw_learning_curves
-    from dynal_fast.report.table import accuracy_table, cost_table
+    from dynal_fast.report.table import accuracy_table, cost_table, loss_table, timings_of
+    from dynal_fast.table import as_text
 
-    pictures = draw_learning_curves(grid, folder)
+    cost = cost_table(timings_of(grid))
+    if not grid.evaluated:
+        print("Training loss by number of labeled samples; there is no hold-out to test on")
+        print(as_text(loss_table([(run.strategy, run) for run in grid.runs])))
+        print(f"\n{cost.label}\n{as_text(cost)}")
+        print(f"\nResults: {folder}")
+        return
+    picture = draw_learning_curves(grid, folder)
     print(f"Test {grid.metric} (%) by number of labeled samples; * is the best")
-    print(accuracy_table(grid))
+    print(as_text(accuracy_table(grid)))
     if grid.protocol_note:
         print(f"\n{grid.protocol_note}")
     for note in (grid.steps_note, chance_note(grid)):
         if note:
             print(f"\n{note}")
-    print(f"\nCost\n{cost_table(grid)}")
-    print(f"\nResults and pictures: {folder} ({', '.join(path.name for path in pictures)})")
+    print(f"\n{cost.label}\n{as_text(cost)}")
+    print(f"\nResults and picture: {folder} ({picture.name})")
 
 
 def _strategies(arguments: argparse.Namespace) -> None:

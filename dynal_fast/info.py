@@ -38,7 +38,7 @@ def info() -> dict[str, str]:
     facts["backend cpu"] = _cpu_backend()
     facts["backend triton"] = _triton_backend()
     facts["kernels for Hopper"] = _cuda_kernels()
-    for package in ("scikit-learn", "matplotlib", "safetensors", "PyYAML"):
+    for package in ("scikit-learn", "safetensors", "PyYAML"):
         facts[package] = _package_version(package)
     return facts
 

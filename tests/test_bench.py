@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynal_fast import farthest_first
-from dynal_fast.bench import end_to_end, fresh_process, growth, suites, worker
+from dynal_fast.bench import cycles, end_to_end, fresh_process, growth, suites, worker
 from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.competitors import methods, statistics
 from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed, per_epoch
@@ -272,7 +272,7 @@ def test_nothing_begins_when_no_time_is_left():
     record = new_record("test", 2, "cpu")
     lines = []
     suites.run_end_to_end(record, settings, lines.append)
-    assert [split.unavailable for split in record.splits] == ["no time was left"] * 3
+    assert [split.unavailable for split in record.splits] == ["no time was left"] * 9
     assert all("n/a: no time was left" in line for line in lines)
     assert "n/a: no time was left" in full_text(record)
     suites.run_growth(record, settings, lambda case, point: None)
@@ -315,11 +315,14 @@ def test_growth_is_of_a_pass_or_of_a_whole_traversal(monkeypatch):
 
 def test_end_to_end_times_every_part():
     small = {"n": 60, "labeled": 30, "k": 5, "epochs": 1, "device": "cpu"}
-    assert set(end_to_end.observing(60, 32, 1, "cpu")["parts"]) == {"bare forward", "observe_pool"}
-    for with_package in (False, True):
-        result = end_to_end.cycle(with_package, **small)
-        assert set(result["parts"]) == {"train", "observe", "score", "embed", "pick"}
-        assert all(seconds > 0 for seconds in result["parts"].values())
+    ways = {"bare forward", "observe_pool", "observe_pool, folded"}
+    assert set(end_to_end.observing(60, 32, 1, "cpu")["parts"]) == ways
+    for kind in cycles.KINDS:
+        for with_package in (False, True):
+            result = cycles.cycle(kind, with_package, **small)
+            embeds = {"embed"} if kind == "farthest_first" else set()
+            assert set(result["parts"]) == {"train", "observe", "score", "pick"} | embeds
+            assert all(seconds > 0 for seconds in result["parts"].values())
 
 
 def test_what_a_method_cannot_do_says_so():

@@ -66,7 +66,7 @@ def test_the_examples_in_the_help_are_commands_that_parse():
     text = cli.RUN_EXAMPLES + SELECT_EXAMPLES + EXAMPLES + DEMO_2D_EXAMPLES
     text = text.replace("\\\n", " ")
     commands = re.findall(r"^ +dynal-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 19
+    assert len(commands) == 21
     for command in commands:
         build_parser().parse_args(shlex.split(command))
 
@@ -88,7 +88,7 @@ def test_run_is_killed_and_run_again_to_the_same_results(tmp_path):
     assert whole.stderr == ""
     assert "random" in whole.stdout
     assert "peak extra memory" in whole.stdout
-    for name in ("results.json", "results.csv", "timings.json", "learning_curves.png"):
+    for name in ("results.json", "results.csv", "timings.json", "learning_curves.svg"):
         assert (tmp_path / "whole" / name).stat().st_size > 0
 
     command = [sys.executable, "-m", "dynal_fast.cli", "run", "-o", tmp_path / "killed", *SMALL]

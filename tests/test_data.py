@@ -76,6 +76,22 @@ def test_missing_files_are_named_with_where_they_were_looked_for_and_where_to_ge
     assert "othing is downloaded" in message
 
 
+@pytest.mark.parametrize("where", ["elsewhere", "nowhere"])
+def test_digits_are_the_same_where_their_file_is_not_found(monkeypatch, tmp_path, where):
+    """Read by scikit-learn then, whose import takes seconds."""
+    from types import SimpleNamespace
+
+    from dynal_fast.data import digits
+
+    known = digits.read_digits()
+    spec = SimpleNamespace(origin=str(tmp_path / "sklearn" / "__init__.py"))
+    monkeypatch.setattr(digits, "find_spec", lambda name: spec if where == "elsewhere" else None)
+    other = digits.read_digits()
+    for name in ("train_images", "train_labels", "test_images", "test_labels", "mean", "std"):
+        assert np.array_equal(getattr(known, name), getattr(other, name))
+        assert getattr(known, name).dtype == getattr(other, name).dtype
+
+
 def test_digits_have_a_fixed_split_that_covers_the_set_once():
     from sklearn.datasets import load_digits
 

@@ -11,6 +11,7 @@ from dynal_fast import farthest_first
 from dynal_fast.cli import main
 from dynal_fast.experiment import three_gaussians as demo
 from dynal_fast.report.demo_2d import demo_2d_table, write_demo_2d
+from dynal_fast.table import as_text
 from tests.browser import flaws, needs_browser
 
 
@@ -114,19 +115,25 @@ def test_the_page_and_the_json_hold_the_numbers(courses, by_method, tmp_path):
     for method in ("least_confidence", "farthest_first"):
         for count in demo.SHOWN:
             accuracy = by_method[method].accuracies[count - 2]
-            assert f"<h3>{method}, {count} labeled: {100 * accuracy:.1f} %</h3>" in text
+            assert re.search(
+                rf"<h3>{method}, {count} labeled \(.*?\): {100 * accuracy:.1f} %</h3>", text
+            )
     assert text.count('class="region c0"') == 2 * len(demo.SHOWN)
+    assert "farthest_first, 6 labeled (2 + 4 asked): " in text
+    random = 100 * by_method["random"].accuracies[13]
+    farthest = 100 * by_method["farthest_first"].accuracies[13]
+    assert f"with 15 labels random has {random:.1f} % and farthest-first {farthest:.1f} %" in text
     markers = re.findall(r"<title>label \d+: ", text)
     assert len(markers) == 2 * sum(demo.SHOWN)
     assert write_demo_2d(courses, tmp_path / "again")[0].read_text() == text
 
 
 def test_the_table_holds_means_and_deviations(courses):
-    lines = demo_2d_table(courses).splitlines()
+    lines = as_text(demo_2d_table(courses)).splitlines()
     course = next(course for course in courses if course.method == "farthest_first")
     expected = f"farthest_first 30 {100 * course.accuracies[-1]:.1f} 3 of 3 {course.radii[-1]:.2f}"
     assert expected in [" ".join(line.split()) for line in lines]
-    twice = demo_2d_table([*courses, *courses])
+    twice = as_text(demo_2d_table([*courses, *courses]))
     assert f"{100 * course.accuracies[-1]:.1f} ± 0.0" in twice
 
 

@@ -88,7 +88,8 @@ def test_the_sdist_holds_every_source(sdist, tree):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {name for name in files_of(tree) if name.split("/")[0] in SOURCES}
-    expected |= {"Makefile", "CHANGELOG.md", "LICENSE", "README.md", "constraints.txt", "setup.py"}
+    expected |= {"Makefile", "CHANGELOG.md", "LICENSE", "README.md", "setup.py"}
+    expected |= {"constraints.txt", "constraints-integrations.txt"}
     assert expected - names == set()
 
 

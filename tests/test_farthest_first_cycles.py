@@ -1,14 +1,18 @@
 """FarthestFirst: each pick of any cycle is what a traversal started anew returns."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+import torch
 
-from dynal_fast import FarthestFirst
-from dynal_fast.ops.farthest_first import cpu, heads, reference, routing
-from tests.cases.farthest_first import exponent_of
+from dynal_fast import FarthestFirst, assign_to_picks, farthest_first, verify_traversal
+from dynal_fast.ops.farthest_first import cpu, heads, routing
+from tests.cases.farthest_first import bootstrap, clustered, expected, gaussian
+from tests.cases.farthest_first_cycles import KINDS, SHAPES, Anew, a_life, assert_same, draw
 
 BACKENDS = ["cpu", "reference", "reference-heads"]
-KINDS = [np.float16, np.float32, np.float64, np.int8, np.int64]
 
 
 @pytest.fixture
@@ -20,118 +24,6 @@ def tiny_blocks(monkeypatch):
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}
     for name, value in sizes.items():
         monkeypatch.setattr(routing, name, value)
-
-
-class Anew:
-    """What the definition says, with everything covered so far given as labeled."""
-
-    def __init__(self, pool, metric):
-        self.pool, self.metric = pool, metric
-        self.covered, self.excluded = [], []
-        self.outside = np.empty((0, pool.shape[1]), pool.dtype)
-
-    @property
-    def available(self):
-        return len(self.pool) - len({*self.covered, *self.excluded})
-
-    def minimum(self):
-        exponent = exponent_of(self.pool, self.outside)
-        minimum = np.full(len(self.pool), np.inf, dtype=np.float32)
-        for centers in (self.outside, self.pool[self.covered]):
-            reference.cover(minimum, self.pool, centers, self.metric, exponent)
-        return minimum, exponent
-
-    def distances(self):
-        values, exponent = self.minimum()
-        if self.metric == "cosine":
-            return values
-        return (np.sqrt(values.astype(np.float64)) * 2.0**-exponent).astype(np.float32)
-
-    def pick(self, k, start=None):
-        values, exponent = self.minimum()
-        never = np.array([*self.covered, *self.excluded], dtype=np.int64)
-        indices, distances, left = reference.farthest_first(
-            self.pool,
-            k,
-            values,
-            metric=self.metric,
-            exponent=exponent,
-            start=start,
-            excluded=never,
-        )
-        self.covered += indices.tolist()
-        if self.metric == "cosine":
-            return indices, distances, float(left)
-        root = np.sqrt(distances.astype(np.float64)) * 2.0**-exponent
-        return indices, root.astype(np.float32), np.sqrt(float(left)) * 2.0**-exponent
-
-
-def assert_same(got, want):
-    np.testing.assert_array_equal(got.indices.cpu(), want[0])
-    np.testing.assert_array_equal(got.distances.cpu(), want[1])
-    assert got.radius == want[2]
-
-
-def draw(rng, n, d, kind, shape):
-    """Rows (n, d): clustered, on a lattice, with duplicates, near one point, or of many scales."""
-    if kind in (np.int8, np.int64) or shape == "lattice":
-        return rng.integers(1, 4, size=(n, d)).astype(kind)
-    rows = rng.standard_normal((n, d)) + rng.integers(1, 4, size=(n, 1))
-    if shape == "duplicates":
-        rows = rows[rng.integers(max(n // 3, 1), size=n)]
-    if shape == "offset":
-        rows = 100 + rows / 10
-    if shape == "scales":
-        rows = rows * np.logspace(-2, 2, n)[:, None]
-    return rows.astype(kind)
-
-
-SHAPES = ["clustered", "lattice", "duplicates", "offset", "scales"]
-
-
-def a_life(rng, pool, metric, labeled_rows, make, events=6):
-    """Random picks, labels, exclusions, copies: everything must be as if started anew."""
-    anew, selection = Anew(pool, metric), make()
-    for _ in range(events):
-        event = rng.choice(["pick", "inside", "outside", "both", "exclude", "look", "save"])
-        if event == "pick":
-            k = min(int(rng.choice([0, 1, 2, 5, 9, len(pool)])), anew.available)
-            start = None
-            free = [i for i in range(len(pool)) if i not in {*anew.covered, *anew.excluded}]
-            if k and rng.random() < 0.3:
-                start = int(rng.choice(free))
-            assert_same(selection.pick(k, start=start), anew.pick(k, start))
-        if event in ("inside", "both"):
-            rows = rng.integers(len(pool), size=int(rng.integers(0, 8)))
-            new = [i for i in np.unique(rows).tolist() if i not in anew.covered]
-            anew.covered += new
-            given = rows
-            if len(rows) == len(pool) or rng.random() < 0.5:
-                given = np.zeros(len(pool), bool)
-                given[rows] = True
-        if event in ("outside", "both"):
-            outside = labeled_rows(int(rng.integers(0, 9)))
-            anew.outside = np.concatenate([anew.outside, outside])
-        if event == "inside":
-            selection.add_labeled(given)
-        elif event == "outside":
-            selection.add_labeled(outside)
-        elif event == "both":
-            selection.add_labeled((given, outside) if rng.random() < 0.5 else (outside, given))
-        if event == "exclude":
-            rows = rng.integers(len(pool), size=min(int(rng.integers(0, 4)), len(pool) - 1))
-            anew.excluded += rows.tolist()
-            selection.exclude(rows)
-        if event == "look":
-            np.testing.assert_array_equal(selection.distances().cpu(), anew.distances())
-        if event == "save":
-            other = make()
-            other.load_state_dict(selection.state_dict())
-            selection = other
-        assert selection.covered.tolist() == anew.covered
-        assert selection.available == anew.available
-    rest = anew.available
-    assert_same(selection.pick(rest), anew.pick(rest))
 
 
 @pytest.mark.usefixtures("tiny_blocks")
@@ -151,3 +43,243 @@ def test_any_life_equals_starting_anew(kind, backend, metric):
             return FarthestFirst(pool, metric=metric, backend=backend)
 
         a_life(rng, pool, metric, labeled_rows, make)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("make", [clustered, bootstrap])
+def test_cycles_are_one_traversal(make, metric):
+    """At the usual sizes of blocks, with more labeled samples than one cluster has."""
+    pool, outside = make(4000, 16) + np.float32(0.1), make(700, 16, seed=5) + np.float32(0.1)
+    inside = np.arange(0, 4000, 7)
+    want = farthest_first(pool, 500, (inside, outside), metric=metric)
+    selection = FarthestFirst(pool, (outside, inside), metric=metric)
+    got = [selection.pick(100) for _ in range(5)]
+    assert torch.equal(torch.cat([part.indices for part in got]), want.indices)
+    assert torch.equal(torch.cat([part.distances for part in got]), want.distances)
+    assert got[-1].radius == want.radius
+    # Many labels at once are clustered, few wait.
+    more = np.random.default_rng(1).integers(4000, size=900)
+    selection.add_labeled(more)
+    selection.add_labeled(outside[:40] * np.float32(1.01))
+    covered = np.concatenate([selection.covered.numpy()])
+    both = (covered, np.concatenate([outside, outside[:40] * np.float32(1.01)]))
+    want = farthest_first(pool, 60, both, metric=metric)
+    assert_same(selection.pick(60), want)
+    certificate = verify_traversal(pool, want, both, metric=metric)
+    assert certificate.valid
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_larger_labeled_values_change_the_scale(backend):
+    """Distances in the old units may have digits that those in the new ones lack."""
+    pool = gaussian(60, 4) * np.logspace(-30, 0, 60, dtype=np.float32)[:, None]
+    anew, selection = Anew(pool, "euclidean"), FarthestFirst(pool, backend=backend)
+    for factor in (1, 1e8, 1e-8, 1e18):
+        assert_same(selection.pick(7), anew.pick(7))
+        outside = gaussian(3, 4, seed=2) * np.float32(factor)
+        selection.add_labeled(outside)
+        anew.outside = np.concatenate([anew.outside, outside])
+        np.testing.assert_array_equal(selection.distances(), anew.distances())
+    assert_same(selection.pick(32), anew.pick(32))
+
+
+def test_a_pool_that_needs_its_labeled_samples_for_its_scale():
+    pool, outside = clustered(30, 5).astype(np.float64) * 1e-42, clustered(4, 5)
+    selection = FarthestFirst(pool)
+    with pytest.raises(ValueError, match="nothing larger than"):
+        selection.pick(3)
+    selection.add_labeled(outside)
+    assert_same(selection.pick(3), expected(pool, 3, outside.astype(np.float64)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_steps_tell_every_distance(backend):
+    pool = clustered(50, 6)
+    selection, anew = FarthestFirst(pool, [4, 9], backend=backend), Anew(pool, "euclidean")
+    anew.covered = [4, 9]
+    selection.exclude([1, 2])
+    anew.excluded = [1, 2]
+    picks = []
+    for pick, distances in selection.steps(6):
+        picks += anew.pick(1)[0].tolist()
+        assert pick == picks[-1]
+        assert distances.dtype == torch.float32
+        np.testing.assert_array_equal(distances, anew.distances())
+        assert distances[pick] == 0
+        if len(picks) == 3:  # a label may come in between
+            selection.add_labeled([20])
+            anew.covered.append(20)
+    assert selection.covered.tolist() == anew.covered
+    pick, _ = next(selection.steps(5))  # the loop may end at any time
+    assert selection.covered.tolist() == [*anew.covered, pick]
+    steps = FarthestFirst(pool).steps(2, start=17)
+    assert [pick for pick, _ in steps] == farthest_first(pool, 2, start=17).indices.tolist()
+    assert [pick for pick, _ in FarthestFirst(pool[:0]).steps(0)] == []
+    assert (FarthestFirst(pool).distances() == torch.inf).all()
+
+
+class Interrupted:
+    """Raises KeyboardInterrupt at a call of a primitive."""
+
+    def __init__(self, monkeypatch, after):
+        self.left = after
+        for name in ("points", "distances", "bound", "refresh", "traverse"):
+            monkeypatch.setattr(cpu.CpuKernels, name, self.counted(getattr(cpu.CpuKernels, name)))
+
+    def counted(self, primitive):
+        def call(*arguments, **options):
+            self.left -= 1
+            result = primitive(*arguments, **options)
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return result
+
+        return call
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("change", ["pick", "inside", "outside", "look"])
+def test_an_interrupted_call_has_not_happened(change, monkeypatch):
+    pool = clustered(40, 5)
+    rows = {"inside": np.arange(20, 35), "outside": clustered(9, 5, seed=3) * np.float32(20)}
+    for after in range(1, 400, 3):
+        selection = FarthestFirst(pool, labeled=np.arange(9))
+        selection.pick(6)
+        before = repr(selection)
+        anew = Anew(pool, "euclidean")
+        anew.covered = selection.covered.tolist()
+        with monkeypatch.context() as patch:
+            interrupted = Interrupted(patch, after)
+            try:
+                if change == "pick":
+                    selection.pick(20)
+                elif change == "look":
+                    selection.distances()
+                else:
+                    selection.add_labeled(rows[change])
+            except KeyboardInterrupt:
+                assert repr(selection) == before
+        if interrupted.left > 0:  # it was not reached: all calls were tried
+            break
+        assert_same(selection.pick(5), anew.pick(5))
+    assert after > 1
+
+
+def test_a_saved_selection_goes_on():
+    pool, outside = clustered(200, 8), clustered(20, 8, seed=3)
+    selection = FarthestFirst(pool, (np.arange(30), outside), metric="cosine")
+    selection.pick(10)
+    selection.exclude([77, 78])
+    copies = [copy.deepcopy(selection), pickle.loads(pickle.dumps(selection))]
+    other = FarthestFirst(pool, labeled=[3], metric="cosine")
+    other.pick(5)
+    other.load_state_dict(selection.state_dict())
+    want = selection.pick(150)
+    for again in (*copies, other):
+        assert repr(again) == "FarthestFirst(200 x 8, cosine, 40 covered, 158 available)"
+        got = again.pick(150)
+        assert torch.equal(got.indices, want.indices)
+        assert torch.equal(got.distances, want.distances)
+        assert torch.equal(again.covered, selection.covered)
+    with pytest.raises(ValueError, match="state must be that of the same pool"):
+        FarthestFirst(pool + 1).load_state_dict(selection.state_dict())
+    assert torch.equal(FarthestFirst(pool).covered, torch.empty(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "one row of torch"])
+def test_a_pool_that_changes_is_noticed(kind):
+    pool = clustered(500, 4)
+    if kind != "numpy":
+        pool = torch.from_numpy(pool)
+    selection = FarthestFirst(pool)
+    selection.pick(3)
+    if kind == "one row of torch":
+        pool[333] = 0.5
+    else:
+        pool += 1
+    for method in (
+        lambda: selection.pick(3),
+        selection.distances,
+        lambda: selection.add_labeled([4]),
+    ):
+        with pytest.raises(ValueError, match="pool must stay as it is"):
+            method()
+    assert len(selection.covered) == 3
+
+
+def test_another_part_of_the_memory_may_change_and_outside_embeddings_too():
+    memory, outside = torch.from_numpy(clustered(60, 4)), clustered(5, 4, seed=2)
+    selection = FarthestFirst(memory[:50], labeled=outside)
+    want = farthest_first(memory[:50], 9, outside)
+    memory[50:] = 0
+    outside[:] = 0
+    assert torch.equal(selection.pick(9).indices, want.indices)
+    with torch.inference_mode():
+        assert FarthestFirst(torch.ones(4, 2)).pick(4).indices.tolist() == [0, 1, 2, 3]
+
+
+def test_bad_requests_change_nothing():
+    pool = clustered(20, 3)
+    selection = FarthestFirst(pool, labeled=[5])
+    bad = {
+        r"k must be between 0 and 19.* got 20": lambda: selection.pick(20),
+        r"start must not be a labeled sample, got 5": lambda: selection.pick(2, start=5),
+        r"k must be between 0 and 19": lambda: selection.steps(20),
+        r"labeled holds pool index 20": lambda: selection.add_labeled([20]),
+        r"labeled must have the pool's 3 dimensions": lambda: selection.add_labeled(pool[:, :2]),
+        r"labeled row 1 holds a NaN": lambda: selection.add_labeled([[1.0] * 3, [np.nan] * 3]),
+        r"samples holds pool index -1": lambda: selection.exclude([-1]),
+        r"labeled must hold embeddings .* pair .* shapes \(20, 3\) and \(20, 3\)": (
+            lambda: selection.add_labeled((pool, pool))
+        ),
+        r"metric must be one of": lambda: FarthestFirst(pool, metric="cos"),
+        r"backend must be one of": lambda: FarthestFirst(pool, backend="gpu"),
+    }
+    for message, call in bad.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert repr(selection) == "FarthestFirst(20 x 3, euclidean, 1 covered, 19 available)"
+    selection.add_labeled(None)
+    selection.add_labeled([])
+    selection.add_labeled([5, 5])
+    assert selection.pick(0).indices.tolist() == []
+    assert selection.available == 19
+
+
+def test_random_starts_are_those_of_the_function():
+    pool = clustered(40, 3)
+    for labeled in (None, [1, 7, 30]):
+        draw_one = torch.Generator().manual_seed(5)
+        want = farthest_first(pool, 4, labeled, start="random", generator=draw_one)
+        draw_one.manual_seed(5)
+        got = FarthestFirst(pool, labeled).pick(4, start="random", generator=draw_one)
+        assert torch.equal(got.indices, want.indices)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pair_of_labeled_samples_is_taken_by_the_functions(backend):
+    pool, outside = clustered(40, 5), clustered(6, 5, seed=2)
+    mask = np.zeros(40, bool)
+    mask[[3, 8]] = True
+    want = expected(pool, 9, outside, excluded=np.array([3, 8]))
+    lists = ([8, 3], outside.tolist())
+    for pair in ((outside, [8, 3]), (mask, outside), (torch.tensor([[3], [8]]), outside), lists):
+        assert_same(farthest_first(pool, 9, pair, backend=backend), want)
+    got = farthest_first(pool, 9, (mask, outside), backend=backend)
+    assert verify_traversal(pool, got, (mask, outside)).valid
+    nearest = assign_to_picks(pool, got.indices, (mask, outside), backend=backend)
+    alone = assign_to_picks(
+        np.concatenate([pool, outside]), [*range(40, 46), 3, 8, *got.indices.tolist()]
+    )
+    assert torch.equal(nearest.distances, alone.distances[:40])
+    assert torch.equal(
+        torch.where(nearest.labeled < 0, nearest.pick + 8, nearest.labeled), alone.pick[:40]
+    )
+    # Two rows, or two indices, are no pair.
+    assert (
+        farthest_first(pool, 2, (3, 8)).indices.tolist()
+        == farthest_first(pool, 2, [3, 8]).indices.tolist()
+    )
+    assert_same(
+        farthest_first(pool, 2, tuple(outside[:2].tolist())), expected(pool, 2, outside[:2])
+    )

@@ -15,11 +15,12 @@ if not RUNS:
         allow_module_level=True,
     )
 
-from dynal_fast import assign_to_picks, farthest_first, farthest_first_compress
+from dynal_fast import FarthestFirst, assign_to_picks, farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first import contract, heads, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
+from tests.cases.farthest_first_cycles import a_life, draw
 
 CASES = small_cases()
 
@@ -86,6 +87,21 @@ def test_equals_reference(name, metric):
 def test_several_heads_fronts_and_clusters(name, metric):
     pool, labeled = case(name, metric)
     assert_equals_reference(pool[:40], 15, labeled[:17], metric=metric)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_any_life_of_cycles_equals_starting_anew(metric):
+    rng = np.random.default_rng(metric == "cosine")
+    pool = draw(rng, 24, 5, np.float32, "scales")
+
+    def on_gpu(m):
+        return draw(rng, m, 5, np.float32, "scales") * np.float32(rng.choice([1, 300]))
+
+    def make():
+        return FarthestFirst(on_device(pool), metric=metric, backend="triton")
+
+    a_life(rng, pool, metric, on_gpu, make, on_device, events=5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -105,7 +105,7 @@ def test_rehearsal(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"results.jsonl", "log.txt", "parity.xml", "record.json", "table.txt"}
     found = json.loads((tmp_path / "out" / "record.json").read_text())
-    assert set(found["parts"]) == {part.name for part in plan.PARTS + plan.ILL}
+    assert set(found["parts"]) == {part.name for part in plan.PARTS + plan.PLANTED_FAILURES}
     assert found["parts"]["hangs"]["outcome"].startswith("stopped after")
     assert found["parts"]["dies"]["outcome"] == "killed by SIGKILL"
     assert set(found["kernels"]) == set(kernels.KERNELS)
@@ -190,9 +190,9 @@ KILLED = """
 import sys
 from benchmarks.gpu import forked, plan, run
 forked.preload = lambda: None  # the parts are processes of their own
-plan.PARTS, plan.ILL = (), tuple(
+plan.PARTS, plan.PLANTED_FAILURES = (), tuple(
     plan.Part(part.name, part.module, 600, 600, "", arguments=part.arguments)
-    for part in reversed(plan.ILL)
+    for part in reversed(plan.PLANTED_FAILURES)
 )
 sys.argv = ["gpu", "--rehearse", "--output", sys.argv[1]]
 run.main()
@@ -203,14 +203,14 @@ def test_a_part_costs_its_own_limit_and_the_next_goes_on(settings, monkeypatch, 
     monkeypatch.setattr(rehearsal, "PATIENCE", 1)
     running = gpu_run.Run(settings)
     parts = [
-        plan.Part("hangs", "ill", 1, 1, "", arguments=("--ill", "hang")),
-        plan.Part("dies", "ill", 1, 60, "", arguments=("--ill", "die")),
+        plan.Part("hangs", "planted_failure", 1, 1, "", arguments=("--failure", "hang")),
+        plan.Part("dies", "planted_failure", 1, 60, "", arguments=("--failure", "die")),
         plan.Part("is not there", "nothing", 1, 60, ""),
     ]
     for part in parts:
         running.step(plan.Step((part,)), 0)
     running.begin -= plan.TOTAL
-    running.step(plan.Step((plan.Part("late", "ill", 1, 60, ""),)), 0)
+    running.step(plan.Step((plan.Part("late", "planted_failure", 1, 60, ""),)), 0)
     found = running.write()["parts"]
     assert [part["outcome"] for part in found.values()] == [
         "stopped after 1 s",

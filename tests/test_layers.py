@@ -21,19 +21,20 @@ FOUNDATIONS = [
     "_extension",
     "_triton",
     "_version",
-    "aligned",
     "evaluating",
     "files",
     "info",
     "measured",
     "normalize",
+    "penultimate",
     "plain",
+    "table",
     "threads",
 ]
 LAYERS = [
     FOUNDATIONS,
     ["ops"],
-    ["data", "embeddings", "models", "pool"],
+    ["charts", "data", "embeddings", "models", "pool"],
     ["strategies"],
     ["acquisition", "experiment", "integrations"],  # the first is the old name of strategies
     ["bench", "report"],

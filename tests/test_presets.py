@@ -49,6 +49,14 @@ VARIANTS = {
         f"tod/{data}-task": ("cod farthest_first vaal random", "resnet18", "none")
         for data in ("svhn", "caltech101")
     },
+    **{
+        f"tod/{data}-learned": ("ll4al sraal ta_vaal core_gcn uncertain_gcn", "resnet18", "none")
+        for data in ("cifar10", "cifar100")
+    },
+    **{
+        f"tod/{data}-learned": ("ll4al sraal", "resnet18", "none")
+        for data in ("svhn", "caltech101")
+    },
     "tod/cityscapes-task": ("cod farthest_first random", "drn-d-22", "none"),
     **{f"tod/{data}-cyclic": ("random", "resnet18", "cyclic") for data in ("cifar10", "cifar100")},
     **{

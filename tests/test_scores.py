@@ -62,6 +62,7 @@ def defined(name, history, teacher, earlier=None):
         "variation_ratio": 1 - modal / len(p),
         "vote_entropy": np.array([-sum(v * np.log(v) for v in share if v) for share in shares]),
         "bald": entropy(p.mean(axis=0)) - entropy(p).mean(axis=0),
+        "predictive_entropy": entropy(p.mean(axis=0)),
         "mean_std": p.std(axis=0).mean(axis=-1),
         "entropy": entropy(p[-1]),
         "least_confidence": 1 - last[:, -1],

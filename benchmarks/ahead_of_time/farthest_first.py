@@ -8,6 +8,7 @@ import torch
 from benchmarks.ahead_of_time.variant import Variant
 from dynal_fast.ops.farthest_first import contract, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
+from dynal_fast.ops.farthest_first.triton_points import TritonPoints, measure_rows
 
 ROWS = 256
 KINDS = (
@@ -32,18 +33,18 @@ def variants() -> Iterator[Variant]:
         yield Variant(f"farthest_first head of {size}", partial(_head, size))
 
 
-def points(dtype: torch.dtype, d: int, rows: int) -> triton.TritonPoints:
+def points(dtype: torch.dtype, d: int, rows: int) -> TritonPoints:
     """``rows`` of ``d`` columns, measured."""
     array = torch.zeros(rows, d, dtype=dtype)
     norms, tails, grains = torch.ones(3, rows)
-    return triton.TritonPoints(contract.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
+    return TritonPoints(contract.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
     kernels, pool = triton.TritonKernels(metric), points(dtype, d, ROWS)
     ids, values = torch.arange(ROWS, dtype=torch.int32), torch.ones(ROWS)
     groups = Groups.one(ids, ids)
-    kernels.measure(pool.array, pool.rows.stride)
+    measure_rows(pool.array, pool.rows.stride, metric == "cosine")
     kernels.distances(pool, ids, pool, ids)
     kernels.bound(pool, pool, groups, values)
     for first in (None, ids):

@@ -31,7 +31,7 @@ class Job:
     share: tuple[int, ...] = (0, 1)
     repeats: int = 50
     seconds: float = 60.0
-    ill: str = ""
+    failure: str = ""
 
     @property
     def on_gpu(self) -> bool:
@@ -41,7 +41,7 @@ class Job:
     def is_hopper(self) -> bool:
         if not self.on_gpu:
             return False
-        import torch  # not at the top: the parts that end badly on purpose do not need it
+        import torch  # not at the top: the parts that fail on purpose do not need it
 
         return torch.cuda.get_device_capability()[0] == 9
 

@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("--plant", nargs="+", default=(), metavar="KERNEL=FAULT")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0, help="after which it is killed")
-    parser.add_argument("--ill", default="")
+    parser.add_argument(
+        "--failure", default="", help="of a part that fails on purpose: hang or die"
+    )
     options = parser.parse_args()
     name = options.name or options.module
     module = importlib.import_module(f"benchmarks.gpu.{options.module}")
@@ -45,7 +47,7 @@ def main() -> None:
         share=tuple(options.share),
         repeats=options.repeats,
         seconds=options.seconds,
-        ill=options.ill,
+        failure=options.failure,
     )
     for line in module.run(job):
         lines.append(options.output, {"kind": line.pop("kind"), "part": name, **line})

@@ -45,10 +45,17 @@ PARTS = (
     Part("races", "races", 25, 45, "the same bits in 50 repetitions"),
     Part("sanitizer", "sanitizer", 45, 90, "memory errors and races in shared memory"),
 )
-# The rehearsal has two parts that end badly; the others must not suffer.
-ILL = (
-    Part("hangs", "ill", 2, 3, "a part that hangs is stopped", arguments=("--ill", "hang")),
-    Part("dies", "ill", 3, 60, "a part that is killed", arguments=("--ill", "die")),
+# Two parts of the rehearsal fail on purpose; the others must not suffer.
+PLANTED_FAILURES = (
+    Part(
+        "hangs",
+        "planted_failure",
+        2,
+        3,
+        "a part that hangs is stopped",
+        arguments=("--failure", "hang"),
+    ),
+    Part("dies", "planted_failure", 3, 60, "a part that is killed", arguments=("--failure", "die")),
 )
 NEEDS_CEILINGS = {"update", "head", "farthest_first", "observation", "compiled", "head_cuda"}
 

@@ -46,9 +46,9 @@ def problems(record: dict[str, Any]) -> list[str]:
             f"the map does not show rows {SPOILED.start} to {SPOILED.stop - 1}",
             any(is_where_it_was_planted(check) for check in spoiled),
         )
-    ill = {"hangs": "stopped after", "dies": "killed by SIGKILL"}
+    failing = {"hangs": "stopped after", "dies": "killed by SIGKILL"}
     for name, part in parts.items():
-        want = ill.get(name, "done")
+        want = failing.get(name, "done")
         expect(f"part {name}: {part['outcome']}", part["outcome"].startswith(want))
     said = {line.get("said") for line in record["other"]}
     if "dies" in parts:

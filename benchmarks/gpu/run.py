@@ -89,7 +89,7 @@ class Run:
         self.write()
 
     def limit(self, part: plan.Part, later: float) -> float:
-        patience = 1 if part in plan.ILL else self.patience
+        patience = 1 if part in plan.PLANTED_FAILURES else self.patience
         scaled = plan.Part(
             part.name, "", part.expected * patience, part.limit * patience, part.answers
         )
@@ -131,7 +131,7 @@ class Run:
             line["output"] = self.printed(start)[-3000:]
         self.note(line)
         self.say(f"{part.name}: {how}")
-        if "output" in line and part not in plan.ILL:
+        if "output" in line and part not in plan.PLANTED_FAILURES:
             print(line["output"][-700:], flush=True)
         if part.name == "environment" and how != "done":
             self.lost = "there is no GPU to run on"
@@ -193,7 +193,7 @@ def main() -> None:
     if options.rehearse:
         options.plant, options.repeats = rehearsal.PLANTS, 2
         if not options.only:
-            parts += plan.ILL
+            parts += plan.PLANTED_FAILURES
         os.environ.update(rehearsal.ENVIRONMENT)
         os.chdir(ROOT)
         forked.preload()

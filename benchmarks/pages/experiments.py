@@ -34,7 +34,7 @@ def page_tables(root: Path) -> dict[str, str]:
         "real-loss": losses_table(records[SMALL]),
     }
     for name, record in records.items():
-        picture = FOLDER / f"{name}.png"
+        picture = FOLDER / f"{name}.svg"
         link = f"../{picture.as_posix()}" if (root / picture).exists() else ""
         tables[name] = record_table(record, link)
     return tables

@@ -43,7 +43,7 @@ def page_tables(records: Records) -> dict[str, str]:
         "pool-statistics": "\n\n".join(_cases(records, statistics=True)),
         "growth": "\n\n".join(
             f"{markdown_table(GROWTH_HEADER, growth_rows(record.growth))}\n\n"
-            f"![Times and growth curves, {record.device}](../{name.removesuffix('.json')}.png)"
+            f"![Times and growth curves, {record.device}](../{name.removesuffix('.json')}.svg)"
             for name, record in records
             if record.growth
         ),

@@ -213,6 +213,13 @@ inline vf sum_rows(vf rows[kLanes], int count) {
   return sums;
 }
 
+// Lane s of the result is the least of the lanes of rows[s], for s < count; the other lanes are
+// undefined.
+inline vf least_of_rows(vf rows[kLanes], int count) {
+  for (int s = count; s < kLanes; ++s) rows[s] = rows[0];
+  return reduce_rows(rows, [](vf a, vf b) { return minimum(a, b); });
+}
+
 inline vi non_finite(vf x) { return (float_to_bits(x) & 0x7f800000) == 0x7f800000; }
 
 inline bool any(vi x) {
@@ -259,13 +266,8 @@ inline vf exp_nonpositive(vf x) {
 #endif
 }
 
-// ln x for normal x >= 1. The absolute error is at most 1e-7 below 2, the relative one above.
-inline vf log_from_one(vf x) {
-  vi exponent = (float_to_bits(x) >> 23) - 126;
-  vf m = bits_to_float((float_to_bits(x) & 0x007fffff) | 0x3f000000);  // [0.5, 1)
-  const vi low = m < 0.707106781186547524f;
-  exponent += low;  // a true lane is -1
-  m = m + select(low, m, vf{}) - 1.0f;
+// ln(1 + m) + n ln 2 for 1 + m between sqrt(1/2) and sqrt(2) and an integer n.
+inline vf log_of(vf m, vf n) {
   const vf square = m * m;
   vf y = splat(7.0376836292e-2f);
   y = y * m - 1.1514610310e-1f;
@@ -276,9 +278,24 @@ inline vf log_from_one(vf x) {
   y = y * m + 2.0000714765e-1f;
   y = y * m - 2.4999993993e-1f;
   y = y * m + 3.3333331174e-1f;
-  const vf n = __builtin_convertvector(exponent, vf);
   y = y * m * square + n * -2.12194440e-4f - 0.5f * square;
   return m + y + n * 0.693359375f;
+}
+
+// ln x for normal x >= 1. The absolute error is at most 1e-7 below 2, the relative one above.
+inline vf log_from_one(vf x) {
+  vi exponent = (float_to_bits(x) >> 23) - 126;
+  vf m = bits_to_float((float_to_bits(x) & 0x007fffff) | 0x3f000000);  // [0.5, 1)
+  const vi low = m < 0.707106781186547524f;
+  exponent += low;  // a true lane is -1
+  m = m + select(low, m, vf{}) - 1.0f;
+  return log_of(m, __builtin_convertvector(exponent, vf));
+}
+
+// ln(1 + x) for 0 <= x <= 1. The relative error is at most 2e-7.
+inline vf log_one_plus(vf x) {
+  const vi large = x > 0.414213562373095049f;
+  return log_of(select(large, 0.5f * x - 0.5f, x), select(large, splat(1.0f), vf{}));
 }
 
 }  // namespace

@@ -9,9 +9,18 @@ namespace pool_stats {
 namespace DYNAL_ISA {
 namespace {
 
-// Converts a row of logits to float32, at x. Returns what was subtracted: the maximum of a float64
-// row, else 0.
+// Converts a row of logits to float32, at x. Returns what was subtracted: for the softmax, the
+// maximum of a float64 row, else 0.
+template <Activation activation>
 inline float convert_row(const void* logits, Dtype dtype, int64_t classes, float* x) {
+  if (dtype == Dtype::float64 && activation == Activation::sigmoid) {
+    const double* from = static_cast<const double*>(logits);
+    for (int64_t c = 0; c < classes; ++c) {  // NaN if not finite, never infinite if finite
+      const double z = from[c] - from[c] + from[c];
+      x[c] = (float)(z > __FLT_MAX__ ? __FLT_MAX__ : z < -__FLT_MAX__ ? -__FLT_MAX__ : z);
+    }
+    return 0;
+  }
   if (dtype == Dtype::float64) {
     const double* from = static_cast<const double*>(logits);
     double top = from[0];
@@ -99,11 +108,18 @@ struct Gather {
         __builtin_prefetch(static_cast<const char*>(value) + samples.id[s] * 4, 1);
       }
     }
+    if (batch.targets && state.training) {
+      for (int s = 0; s < samples.count; ++s) {
+        __builtin_prefetch(state.training + samples.id[s], 1);
+        __builtin_prefetch(state.training_count + samples.id[s], 1);
+      }
+    }
   }
 };
 
 // Points the samples at their logits in float32, converting other types. In a tile the lanes beyond
 // the last sample repeat the first.
+template <Activation activation>
 inline void take_logits(Samples& samples, Dtype dtype, int64_t classes, float* converted) {
   for (int s = 0; s < samples.count; ++s) {
     if (dtype == Dtype::float32) {
@@ -112,7 +128,7 @@ inline void take_logits(Samples& samples, Dtype dtype, int64_t classes, float* c
     } else {
       samples.x[s] = converted + s * classes;
       samples.shift[s] =
-          convert_row(samples.source.row[s], dtype, classes, converted + s * classes);
+          convert_row<activation>(samples.source.row[s], dtype, classes, converted + s * classes);
     }
   }
   for (int s = samples.count; s < kLanes; ++s) {

@@ -79,12 +79,33 @@ inline void multiply(const float* features, int64_t width, const float* panel, f
   }
 }
 
+// Reads the features of the rows from `begin` on as floats (rows, width). By id they are those of
+// the rows' samples, in place; rows that no sample was claimed for are left out as zeros.
+inline void take_features(const Head& head, const Batch& batch, const uint8_t* status,
+                          int64_t begin, int64_t rows, float* floats) {
+  const int64_t width = head.width;
+  if (!head.by_id) {
+    to_floats(row_of(head.features, head.dtype, begin, width), head.dtype, rows * width, floats);
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float* to = floats + r * width;
+    if (status[begin + r] == claimed) {
+      to_floats(row_of(head.features, head.dtype, id_at(batch, begin + r), width), head.dtype,
+                width, to);
+    } else {
+      for (int64_t i = 0; i < width; ++i) to[i] = 0;
+    }
+  }
+}
+
 // Computes the logits (rows, classes) of the rows from `begin` on. `floats` has room for their
 // features.
-inline void apply_head(const Head& head, const float* packed, Dtype dtype, int64_t classes,
-                       int64_t begin, int64_t rows, float* floats, float* logits) {
+inline void apply_head(const Head& head, const float* packed, const Batch& batch,
+                       const uint8_t* status, int64_t classes, int64_t begin, int64_t rows,
+                       float* floats, float* logits) {
   const int64_t width = head.width;
-  to_floats(row_of(head.features, dtype, begin, width), dtype, rows * width, floats);
+  take_features(head, batch, status, begin, rows, floats);
   const int64_t padded_rows = (rows + kHeadRows - 1) / kHeadRows * kHeadRows;
   for (int64_t i = rows * width; i < padded_rows * width; ++i) floats[i] = 0;
   for (int64_t p = 0; p < panels(classes); ++p) {
@@ -125,10 +146,11 @@ void update_head_rows(const State& state, const Batch& batch, const uint8_t* sta
     tile.ids = static_cast<const char*>(batch.ids) + row * batch.id_bytes;
     tile.dtype = Dtype::float32;
     tile.logits = logits;
-    apply_head(batch.head, packed, batch.dtype, classes, row, tile.rows, floats, logits);
+    if (batch.targets) tile.targets = batch.targets + row;
+    apply_head(batch.head, packed, batch, status, classes, row, tile.rows, floats, logits);
     if (teacher_packed) {
       tile.teacher_logits = teacher_logits;
-      apply_head(batch.teacher_head, teacher_packed, batch.dtype, classes, row, tile.rows, floats,
+      apply_head(batch.teacher_head, teacher_packed, batch, status, classes, row, tile.rows, floats,
                  teacher_logits);
     }
     update_rows(state, tile, status + row, 0, tile.rows, scratch);

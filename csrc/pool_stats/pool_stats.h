@@ -18,6 +18,14 @@ constexpr int64_t kMaxUnknownIds = 15;
 // Where the mean of logits is tracked, a row with a logit beyond this counts as not finite.
 constexpr float kLogitLimit = 0x1p40f;
 
+// How logits become probabilities: of classes that exclude each other, or of labels that do not.
+enum class Activation { softmax, sigmoid };
+
+// What is kept of a sample with a target: see TRAINING in dynal_fast/ops/pool_stats/contract.py.
+struct TrainingRow {
+  float mean, m2, correct, flips, first_learned, margin_sum, error_sum, target;
+};
+
 struct State {
   int64_t num_samples, classes;
   const int32_t* pass_stamp;  // (1)
@@ -43,25 +51,31 @@ struct State {
   float* last_entropy;         // (samples)
   float* last_top;             // (samples)
   float* last_margin;          // (samples)
+  int32_t* training_count;     // (samples)
+  TrainingRow* training;       // (samples)
   int label_bytes, output_bytes;
+  Activation activation;
 };
 
 // A linear head and its input. Without features there is no head.
 struct Head {
-  const void* features;  // (rows, width)
+  const void* features;  // (rows, width), or (samples, width) if rows are found by sample id
   const void* weight;    // (classes, width)
   const void* bias;      // (classes) or null
   int64_t width;
+  Dtype dtype = Dtype::float32;  // of features
+  bool by_id = false;
 };
 
 struct Batch {
   int64_t rows;
   const void* ids;  // (rows) of id_bytes each
   int id_bytes;
-  Dtype dtype;                 // of logits, or of features, weight and bias
+  Dtype dtype;                 // of logits, or of weight and bias
   const void* logits;          // (rows, classes), null with a head
   const void* teacher_logits;  // (rows, classes) or null
   Head head, teacher_head;
+  const int64_t* targets;  // (rows), negative where there is none; or null
 };
 
 void update(const State& state, const Batch& batch, int threads);

@@ -10,12 +10,13 @@ namespace {
 
 // The probability of class c is e_c * inverse. A vector has one lane per sample.
 struct Output {
-  float* e;  // (classes, kLanes), or (samples, padded classes)
-  alignas(DYNAL_VECTOR_BYTES) float inverse[kLanes];  // 1 / sum of e
+  float* e = nullptr;  // (classes, kLanes), or (samples, padded classes)
+  alignas(DYNAL_VECTOR_BYTES) float inverse[kLanes];  // 1 / sum of e; 1 for sigmoids
   alignas(DYNAL_VECTOR_BYTES) int32_t label[kLanes];  // the lowest class with the largest logit
   alignas(DYNAL_VECTOR_BYTES) int32_t bad[kLanes];    // not 0 where a logit is not finite
   vf entropy;                                         // in nats
-  vf second;  // e of the second largest logit; e of the largest is 1
+  vf top, margin;  // the largest probability, and by how much it exceeds the second largest
+  vf top_logit, second_logit;
 };
 
 struct TopTwo {
@@ -114,19 +115,26 @@ inline void finish(const Layout& layout, const TopTwo& top, Sums sums, Output& o
   store(out.inverse, inverse);
   store(out.label, top.label);
   out.entropy = log_from_one(sums.exponentials) - sums.weighted * inverse;
-  out.second = exp_nonpositive(top.second - top.first);
+  out.top = inverse;
+  out.top_logit = top.first;
+  out.second_logit = top.second;
+  out.margin = (1.0f - exp_nonpositive(top.second - top.first)) * inverse;
 }
 
-inline void softmax(const TileLayout& layout, float* tile, Output& out) {
-  const Samples& samples = layout.samples;
-  const int64_t classes = layout.classes;
-  for (int64_t c = 0; c < classes; c += kLanes) {
-    const int64_t n = classes - c < kLanes ? classes - c : kLanes;
+// Stores the logits (classes, kLanes) of a tile.
+inline void transpose_logits(const TileLayout& layout, float* tile) {
+  for (int64_t c = 0; c < layout.classes; c += kLanes) {
+    const int64_t n = layout.classes - c < kLanes ? layout.classes - c : kLanes;
     vf rows[kLanes];
-    for (int s = 0; s < kLanes; ++s) rows[s] = load_n(samples.x[s] + c, n);
+    for (int s = 0; s < kLanes; ++s) rows[s] = load_n(layout.samples.x[s] + c, n);
     transpose(rows);
     for (int64_t j = 0; j < n; ++j) store(tile + (c + j) * kLanes, rows[j]);
   }
+}
+
+inline void softmax(const TileLayout& layout, float* tile, Output& out) {
+  const int64_t classes = layout.classes;
+  transpose_logits(layout, tile);
   TopTwo top = no_top_two();
   for (int64_t c = 0; c < classes; ++c) {
     keep_top_two(top, load(tile + c * kLanes), splat((int32_t)c));

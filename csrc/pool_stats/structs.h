@@ -25,7 +25,7 @@ bool set_tensor(T*& tensor, PyObject* name, const pybind11::dict& tensors) {
 // Tensors that are not updated are not among `tensors`.
 inline State make_tracker(int64_t samples, int64_t classes, uintptr_t pass_stamp, uintptr_t stamp,
                           uintptr_t unknown_ids, const pybind11::dict& tensors, int label_bytes,
-                          int output_bytes) {
+                          int output_bytes, bool sigmoid) {
   State state{};
   state.num_samples = samples;
   state.classes = classes;
@@ -34,6 +34,7 @@ inline State make_tracker(int64_t samples, int64_t classes, uintptr_t pass_stamp
   state.unknown_ids = at<int64_t>(unknown_ids);
   state.label_bytes = label_bytes;
   state.output_bytes = output_bytes;
+  state.activation = sigmoid ? Activation::sigmoid : Activation::softmax;
   size_t found = 0;
 #define DYNAL_SET(NAME)                                              \
   {                                                                  \
@@ -59,6 +60,8 @@ inline State make_tracker(int64_t samples, int64_t classes, uintptr_t pass_stamp
   DYNAL_SET(last_entropy)
   DYNAL_SET(last_top)
   DYNAL_SET(last_margin)
+  DYNAL_SET(training_count)
+  DYNAL_SET(training)
 #undef DYNAL_SET
   if (found != tensors.size()) throw std::invalid_argument("tensors has a name that is not known");
   return state;
@@ -70,19 +73,23 @@ inline void bind_structs(pybind11::module_& m) {
   using py::arg;
   py::class_<State>(m, "Tracker", py::module_local())
       .def(py::init(&make_tracker), arg("samples"), arg("classes"), arg("pass_stamp"), arg("stamp"),
-           arg("unknown_ids"), arg("tensors"), arg("label_bytes"), arg("output_bytes"));
+           arg("unknown_ids"), arg("tensors"), arg("label_bytes"), arg("output_bytes"),
+           arg("sigmoid"));
 
   py::class_<Head>(m, "Head", py::module_local())
-      .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width) {
-             return Head{at<const void>(features), at<const void>(weight), at<const void>(bias),
-                         width};
+      .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width,
+                       int dtype, bool by_id) {
+             return Head{at<const void>(features),  at<const void>(weight),
+                         at<const void>(bias),      width,
+                         static_cast<Dtype>(dtype), by_id};
            }),
-           arg("features"), arg("weight"), arg("bias"), arg("width"));
+           arg("features"), arg("weight"), arg("bias"), arg("width"), arg("dtype"),
+           arg("by_id") = false);
 
   py::class_<Batch>(m, "Batch", py::module_local())
       .def(py::init([](int64_t rows, uintptr_t ids, int id_bytes, int dtype, uintptr_t logits,
                        uintptr_t teacher_logits, std::optional<Head> head,
-                       std::optional<Head> teacher_head) {
+                       std::optional<Head> teacher_head, uintptr_t targets) {
              return Batch{rows,
                           at<const void>(ids),
                           id_bytes,
@@ -90,10 +97,12 @@ inline void bind_structs(pybind11::module_& m) {
                           at<const void>(logits),
                           at<const void>(teacher_logits),
                           head.value_or(Head{}),
-                          teacher_head.value_or(Head{})};
+                          teacher_head.value_or(Head{}),
+                          at<const int64_t>(targets)};
            }),
            arg("rows"), arg("ids"), arg("id_bytes"), arg("dtype"), arg("logits") = 0,
-           arg("teacher_logits") = 0, arg("head") = py::none(), arg("teacher_head") = py::none());
+           arg("teacher_logits") = 0, arg("head") = py::none(), arg("teacher_head") = py::none(),
+           arg("targets") = 0);
 }
 
 }  // namespace pool_stats

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "gather.inl"
-#include "softmax.inl"
+#include "sigmoid.inl"
+#include "training.inl"
 
 namespace dynal {
 namespace pool_stats {
@@ -112,22 +113,32 @@ inline vf beyond_limit(const Layout& layout, const Scratch& scratch) {
   });
 }
 
-template <class Layout>
-inline void update_samples(const State& state, Samples& samples, const Samples* teacher,
-                           const Scratch& scratch) {
+template <Activation activation, class Layout>
+inline void activate(const Layout& layout, float* tile, Output& out) {
+  if constexpr (activation == Activation::softmax) {
+    softmax(layout, tile, out);
+  } else {
+    sigmoid(layout, tile, out);
+  }
+}
+
+template <Activation activation, class Layout>
+inline void update_samples(const State& state, const int64_t* targets, Samples& samples,
+                           const Samples* teacher, const Scratch& scratch) {
   const int64_t classes = state.classes;
   const Layout layout = {samples, classes};
   Output out, teacher_out;
   if (teacher) {
     teacher_out.e = scratch.teacher_e;
-    softmax(Layout{*teacher, classes}, scratch.tile, teacher_out);
+    activate<activation>(Layout{*teacher, classes}, scratch.tile, teacher_out);
   }
   out.e = scratch.e;
-  softmax(layout, scratch.tile, out);
+  activate<activation>(layout, scratch.tile, out);
   const vf beyond = state.logit_count ? beyond_limit(layout, scratch) : vf{};
   samples.all_finite = true;
   for (int s = 0; s < samples.count; ++s) {
-    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s];
+    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s] &&
+                        !(targets && targets[samples.row[s]] >= classes);
     if (!samples.finite[s]) {
       samples.all_finite = false;
       state.stamp[samples.id[s]] |= kNonFinite;
@@ -184,9 +195,10 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
     assign(samples, state.teacher_discrepancy, squares);
   }
   if (state.last_entropy) assign(samples, state.last_entropy, out.entropy);
-  if (state.last_top) assign(samples, state.last_top, load(out.inverse));
-  if (state.last_margin) {
-    assign(samples, state.last_margin, (1.0f - out.second) * load(out.inverse));
+  if (state.last_top) assign(samples, state.last_top, out.top);
+  if (state.last_margin) assign(samples, state.last_margin, out.margin);
+  if constexpr (activation == Activation::softmax) {
+    if (targets && state.training) training_update(layout, state, targets, out);
   }
   if (state.label_bytes == 1) {
     count_labels(samples, static_cast<uint8_t*>(state.label_counts), classes, out.label);
@@ -197,7 +209,7 @@ inline void update_samples(const State& state, Samples& samples, const Samples* 
   }
 }
 
-template <class Layout>
+template <Activation activation, class Layout>
 inline void update_in(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
                       int64_t end, const Scratch& scratch) {
   const int64_t classes = state.classes, most = samples_at_once(classes);
@@ -208,15 +220,16 @@ inline void update_in(const State& state, const Batch& batch, const uint8_t* sta
   for (gather.next(*now, most); now->count;) {
     gather.next(*next, most);
     now->next = next;
-    take_logits(*now, batch.dtype, classes, scratch.x);
+    take_logits<activation>(*now, batch.dtype, classes, scratch.x);
     if (with_teacher) {
       teacher = *now;
       for (int s = 0; s < now->count; ++s) {
         teacher.source.row[s] = row_of(batch.teacher_logits, batch.dtype, now->row[s], classes);
       }
-      take_logits(teacher, batch.dtype, classes, scratch.teacher_x);
+      take_logits<activation>(teacher, batch.dtype, classes, scratch.teacher_x);
     }
-    update_samples<Layout>(state, *now, with_teacher ? &teacher : nullptr, scratch);
+    update_samples<activation, Layout>(state, batch.targets, *now,
+                                       with_teacher ? &teacher : nullptr, scratch);
     Samples* const done = now;
     now = next;
     next = done;
@@ -231,15 +244,25 @@ inline int64_t block_floats(int64_t classes) {
 
 int64_t scratch_floats(int64_t classes) { return 6 * block_floats(classes); }
 
-void update_rows(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
-                 int64_t end, float* scratch) {
+template <Activation activation>
+inline void update_rows_with(const State& state, const Batch& batch, const uint8_t* status,
+                             int64_t begin, int64_t end, float* scratch) {
   const int64_t n = block_floats(state.classes);
   const Scratch parts = {scratch,         scratch + n,     scratch + 2 * n,
                          scratch + 3 * n, scratch + 4 * n, scratch + 5 * n};
   if (state.classes <= kTileClasses) {
-    update_in<TileLayout>(state, batch, status, begin, end, parts);
+    update_in<activation, TileLayout>(state, batch, status, begin, end, parts);
   } else {
-    update_in<RowLayout>(state, batch, status, begin, end, parts);
+    update_in<activation, RowLayout>(state, batch, status, begin, end, parts);
+  }
+}
+
+void update_rows(const State& state, const Batch& batch, const uint8_t* status, int64_t begin,
+                 int64_t end, float* scratch) {
+  if (state.activation == Activation::softmax) {
+    update_rows_with<Activation::softmax>(state, batch, status, begin, end, scratch);
+  } else {
+    update_rows_with<Activation::sigmoid>(state, batch, status, begin, end, scratch);
   }
 }
 

@@ -188,8 +188,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.part in ("all", "cases"):
         suites.run_plans(plans, record, settings, each)
     record.save(path)
-    draw(record, path.with_suffix(".png"))
-    print(f"\n{full_text(record)}\n\n{path}, {path.with_suffix('.png')}")
+    written = [path, *draw(record, path.with_suffix(".svg"))]
+    print(f"\n{full_text(record)}\n\n{', '.join(map(str, written))}")
 
 
 def plans_for(arguments: argparse.Namespace) -> "list[Plan]":

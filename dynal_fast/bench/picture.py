@@ -1,73 +1,74 @@
 """A record as a picture: the others' times over ours, and the growth curves."""
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-
+from dynal_fast.bench.cases import Case
 from dynal_fast.bench.competitors.base import OURS
-from dynal_fast.bench.record import Record
+from dynal_fast.bench.record import Growth, Measurement, Record
 from dynal_fast.bench.table import pass_ratio, ratio, ratio_text
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.picture import picture
+from dynal_fast.charts.scale import Scale, logarithmic
+from dynal_fast.charts.style import Style
 from dynal_fast.files import write_atomically
 
-OURS_COLOR, THEIRS_COLOR = "#1b6ca8", "#b8b8b8"
+OURS_STYLE, THEIRS_STYLE, FIT_STYLE = Style("c0"), Style("base"), Style("c0", dashes="6 4")
+WIDTH, BAR, CURVE = 640, 24, 240  # pixels: of a panel; the height of a bar, and of growth curves
 
 
-def draw(record: Record, path: Path) -> None:
-    """Write a picture, its format by ``path``'s suffix: one panel a case, then the growth curves.
+def draw(record: Record, path: Path) -> list[Path]:
+    """Write an SVG file: one panel a case, then the growth curves. Return what was written.
 
-    Bars are times over ours, on a logarithmic axis; hatched ones are extrapolated. Where other
-    methods stream too, passes are compared.
+    Bars are times over ours, on a logarithmic axis; pale ones are extrapolated. Where other methods
+    stream too, passes are compared. Without anything to compare there is no picture.
     """
-    cases = [
-        case
+    measured = {
+        case: [entry for entry in record.measurements if entry.of == case]
         for case in record.cases()
-        if sum(entry.median is not None for entry in record.measurements if entry.of == case) > 1
+    }
+    panels = [
+        _case(record, case, entries)
+        for case, entries in measured.items()
+        if sum(entry.median is not None for entry in entries) > 1
     ]
-    panels = len(cases) + len(record.growth)
-    columns = 2
-    lines = max(1, -(-panels // columns))
-    figure = Figure(figsize=(14, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False)
-    free = iter(axes.flat)
-    for case in cases:
-        axis = next(free)
-        every = [entry for entry in reversed(record.measurements) if entry.of == case]
-        passes = sum(entry.median_pass is not None for entry in every) > 1
-        over_ours = pass_ratio if passes else ratio
-        bars = [(e, times) for e in every if (times := over_ours(record, e)) is not None]
-        for i, (entry, times) in enumerate(bars):
-            axis.barh(
-                i,
-                times,
-                left=0,
-                color=OURS_COLOR if entry.method == OURS else THEIRS_COLOR,
-                hatch="//" if entry.extrapolated and not passes else None,
-                edgecolor="white",
-            )
-            axis.text(times, i, f" {ratio_text(times)}×", va="center", fontsize=8)
-        axis.set_yticks(range(len(bars)), [entry.method for entry, _ in bars], fontsize=8)
-        axis.set_xscale("log")
-        axis.margins(x=0.15)
-        axis.set_title(f"{case.title()}{': a pass' * passes}", fontsize=9)
-        axis.set_xlabel(f"{'a pass' if passes else 'time'} / ours", fontsize=8)
-    for curve in record.growth:
-        axis = next(free)
-        axis.loglog(curve.values, curve.seconds, "o", color=OURS_COLOR)
-        label = curve.variable
-        if curve.coefficient is not None and curve.exponent is not None:
-            ends = np.array([curve.values[0], curve.values[-1]], dtype=np.float64)
-            axis.loglog(ends, curve.coefficient * ends**curve.exponent, "--", color=OURS_COLOR)
-            label += f" (dashed: {curve.coefficient:.2g} s × {label}^{curve.exponent:.2f})"
-        axis.set_title(f"{curve.operation} ({curve.fixed})", fontsize=9)
-        axis.set_xlabel(label, fontsize=8)
-        axis.set_ylabel("seconds", fontsize=8)
-        axis.grid(visible=True, which="both", alpha=0.2)
-    for axis in free:
-        axis.set_visible(False)
-    figure.suptitle(f"{record.device}, {record.threads} threads, {record.date}", fontsize=10)
+    panels += [_growth(curve) for curve in record.growth if curve.values]
+    if not panels:
+        return []
+    title = f"{record.device}, {record.threads} threads, {record.date}"
+    note = f"{title}. Times over those of {OURS}; pale bars are extrapolated."
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix.removeprefix("."), dpi=110)
-    write_atomically(path, picture.getvalue())
+    write_atomically(path, picture(panels, note, note, columns=min(2, len(panels))).encode())
+    return [path]
+
+
+def _case(record: Record, case: Case, entries: Sequence[Measurement]) -> tuple[str, Chart]:
+    passes = sum(entry.median_pass is not None for entry in entries) > 1
+    over_ours = pass_ratio if passes else ratio
+    bars = [(e, times) for e in entries if (times := over_ours(record, e)) is not None][::-1]
+    rows = Scale(-0.5, len(bars) - 0.5, {i: entry.method for i, (entry, _) in enumerate(bars)})
+    scale = logarithmic([0.5, *(times for _, times in bars)], lambda tick: f"{tick:,.10g}×")
+    label = f"{'a pass' if passes else 'time'} / ours"
+    height = 60 + BAR * len(bars)
+    chart = Chart(scale, rows, label, "", WIDTH, height, top=6, right=64, rows=True)
+    for i, (entry, times) in enumerate(bars):
+        style = OURS_STYLE if entry.method == OURS else THEIRS_STYLE
+        pale = bool(entry.extrapolated) and not passes
+        chart.bar(i, times, style, f"{ratio_text(times)}×", pale)
+    return f"{case.title()}{': a pass' * passes}", chart
+
+
+def _growth(curve: Growth) -> tuple[str, Chart]:
+    label, seconds = curve.variable, list(curve.seconds)
+    fit: list[float] = []
+    ends = [float(curve.values[0]), float(curve.values[-1])]
+    if curve.coefficient is not None and curve.exponent is not None:
+        fit = [curve.coefficient * end**curve.exponent for end in ends]
+        label += f" (dashed: {curve.coefficient:.2g} s × {label}^{curve.exponent:.2f})"
+    x, y = logarithmic(curve.values), logarithmic([*seconds, *fit])
+    chart = Chart(x, y, label, "seconds", WIDTH, CURVE)
+    if fit:
+        chart.line(ends, fit, FIT_STYLE)
+    tips = [f"{s:.3g} s at {v:,}" for v, s in zip(curve.values, seconds, strict=True)]
+    chart.points([*map(float, curve.values)], seconds, OURS_STYLE, tips)
+    return f"{curve.operation} ({curve.fixed})", chart

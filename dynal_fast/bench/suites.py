@@ -11,6 +11,7 @@ from typing import Any
 from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
 from dynal_fast.bench.competitors import methods
 from dynal_fast.bench.competitors.base import OURS
+from dynal_fast.bench.cycles import KINDS
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import CURVES, Curve, grow
 from dynal_fast.bench.inputs import cache_folder, data_folder
@@ -125,12 +126,12 @@ def run_end_to_end(
     of every measurement.
     """
 
-    def split(case: str, method: str, function: str, **arguments: object) -> Split:
+    def split(case: str, method: str, function: str, /, **arguments: object) -> Split:
         if time.monotonic() > settings.deadline:
             result: dict[str, Any] = {"unavailable": "no time was left"}
         else:
             result = call(
-                f"dynal_fast.bench.end_to_end:{function}",
+                f"dynal_fast.bench.{function}",
                 {**arguments, "device": settings.device},
                 threads=settings.threads,
                 timeout=600,
@@ -142,17 +143,25 @@ def run_end_to_end(
 
     images = f"{n:,} images of 28 × 28, LeNet"
     epoch = f"one epoch over the pool: {images}"
-    record.splits.append(split(epoch, "", "observing", n=n, batch=512, repeats=3))
-    sizes = {"n": n, "labeled": n // 5, "k": n // 25, "epochs": 2}
-    title = (
-        f"one cycle: {images}, {n // 5:,} labeled, 2 epochs, each observed, "
-        f"{n // 25:,} picks farthest first"
-    )
-    runs: dict[str, list[Split]] = {"without": [], OURS: []}
-    for _ in range(CYCLES):
-        for method, measured in runs.items():
-            measured.append(split(title, method, "cycle", with_package=method == OURS, **sizes))
-    record.splits += [median_split(measured) for measured in runs.values()]
+    record.splits.append(split(epoch, "", "end_to_end:observing", n=n, batch=512, repeats=3))
+    for kind, text in KINDS.items():
+        # The first cycle is that of earlier records; the others have a fifth of its pool.
+        samples, epochs = (n, 2) if kind == "farthest_first" else (n // 5, 10)
+        sizes = {"n": samples, "labeled": samples // 5, "k": samples // 25, "epochs": epochs}
+        what = "samples" if kind == "frozen" else "images of 28 × 28, LeNet"
+        picks = f"{sizes['k']:,} picks"
+        title = (
+            f"one cycle: {samples:,} {what}, {sizes['labeled']:,} labeled, {epochs} epochs, "
+            f"{text.replace('picks', picks)}"
+        )
+        runs: dict[str, list[Split]] = {"without": [], OURS: []}
+        for _ in range(CYCLES):
+            for method, taken in runs.items():
+                ours = method == OURS
+                taken.append(
+                    split(title, method, "cycles:cycle", kind=kind, with_package=ours, **sizes)
+                )
+        record.splits += [median_split(taken) for taken in runs.values()]
 
 
 def median_split(runs: Sequence[Split]) -> Split:

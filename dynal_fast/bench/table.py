@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from dynal_fast.aligned import aligned
 from dynal_fast.bench.cases import Case, StatisticsCase
 from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.record import Growth, Measurement, Record, Split
+from dynal_fast.table import aligned
 
 BUSY = 0.1  # from this share of the CPU on, taken by others, a row mentions it
 

@@ -1,5 +1,9 @@
 """scikit-learn's handwritten digits: 1,797 images of 8x8, part of its installation."""
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from dynal_fast.data.dataset import ImageDataset, dataset_in_memory
@@ -22,11 +26,9 @@ def read_digits() -> ImageDataset:
     ImportError
         Scikit-learn is not installed.
     """
-    from sklearn.datasets import load_digits
-
-    bundle = load_digits()
-    images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = bundle.target.astype(np.int64)
+    table = _table()
+    values, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
+    images = np.rint(values * (255 / 16)).astype(np.uint8)
     # RandomState and not a Generator: its stream is the same in every version of NumPy.
     order = np.random.RandomState(0).permutation(len(images))
     test, train = order[:NUM_TEST], order[NUM_TEST:]
@@ -37,3 +39,20 @@ def read_digits() -> ImageDataset:
         [str(digit) for digit in range(10)],
         "bundled with scikit-learn; fixed random split",
     )
+
+
+def _table() -> np.ndarray:
+    """Return the pixels and, in the last column, the label of each image, float64 ``(n, 65)``.
+
+    Importing scikit-learn takes seconds, so its file is read without it where it is known to lie.
+    """
+    spec = find_spec("sklearn")
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt", encoding="ascii") as file:
+                return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    return np.column_stack([bundle.data, bundle.target])

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynal_fast.experiment.asking.oracle import AskingOracle
     from dynal_fast.experiment.compression import CompressionExperiment
     from dynal_fast.experiment.config import Protocol, RunConfig, Training
     from dynal_fast.experiment.data import ExperimentData, load_data
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActiveLearningExperiment": "loop",
+    "AskingOracle": "asking.oracle",
     "CompressionExperiment": "compression",
     "ExperimentData": "data",
     "GridResult": "results",
@@ -36,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "ActiveLearningExperiment",
+    "AskingOracle",
     "CompressionExperiment",
     "ExperimentData",
     "GridResult",

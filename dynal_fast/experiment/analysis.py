@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.selection import ranked_scores
 from dynal_fast.experiment.training import predict
 from dynal_fast.plain import Count, checked
 from dynal_fast.pool import PoolStats
@@ -63,7 +64,7 @@ class AnalysisRecorder:
 
     def save(self, folder: Path, context: SelectionContext, picks: Tensor) -> None:
         """Write the recording of a selection's cycle into ``folder``, atomically."""
-        cycle, model, stats = context.cycle, context.model, context.tracked
+        cycle, model = context.cycle, context.model
         correct, losses = [], []
         for ids, logits in predict(model, self.data.samples, self.pool, BATCH, self.device):
             targets = self.data.oracle.label(ids.cpu())
@@ -78,13 +79,9 @@ class AnalysisRecorder:
             "followed_ids": self.followed,
             "trajectories": torch.stack(self.trajectories),
         }
-        ranked = dict(context.scores)
-        for observed in ([stats] if stats is not None else []) + self.observed:
-            for name in observed.track:
-                ranked[name] = observed.score(name).cpu()[context.candidates]
-        for name, given in ranked.items():
+        for name, given in ranked_scores(context, self.observed).items():
             scores = torch.full(self.pool.shape, torch.nan)
-            scores[torch.searchsorted(self.pool, context.candidates)] = given.float().cpu()
+            scores[torch.searchsorted(self.pool, context.candidates)] = given
             tensors[f"score.{name}"] = scores
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
 

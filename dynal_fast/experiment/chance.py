@@ -13,9 +13,9 @@ def near_chance(grid: "Grid") -> list[str]:
     """Return the strategies and seeds whose last model does little more than name one class.
 
     Segmentation is left out: its mean IoU has no such level. So are results of earlier versions,
-    which do not say what chance is.
+    which do not say what chance is, and runs without a test set.
     """
-    if grid.chance is None or grid.segments:
+    if grid.chance is None or grid.segments or not grid.evaluated:
         return []
     least = least_meaningful(grid.chance, grid.test_samples or 0)
     return [f"{run.strategy}, seed {run.seed}" for run in grid.runs if run.accuracies[-1] < least]

@@ -69,11 +69,11 @@ class CompressionExperiment(ActiveLearningExperiment):
         if cycle < self.protocol.selections:
             state.labeled = self.initial.sort().values
             state.targets = self.data.oracle.label(state.labeled)
-            context = selection_context(self, state, state.labeled, kept_counts[cycle + 1])
+            context = selection_context(self, state, state.labeled, kept_counts[cycle + 1], [])
             with measured(self.device) as selection:
                 kept = checked_picks(self.strategy.select(context), context, exactly=False)
             timing = dataclasses.replace(timing, selection=selection)
-            state.labeled, state.targets = kept, self.data.oracle.label(kept)
+            state.labeled = kept
             selected = kept.tolist()
         state.cycles.append(
             CycleResult(

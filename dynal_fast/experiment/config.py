@@ -24,6 +24,12 @@ from dynal_fast.plain import (
 from dynal_fast.threads import most_threads
 
 Schedule = str | dict[str, Any]
+ASKED_ABOUT = ("image-folder", "texts")
+# What `from_mapping` takes for granted with these values of `oracle` and `data`.
+DEFAULTS_WITH: dict[str, dict[str, Any]] = {
+    "ask": {"strategies": ["margin"], "seeds": [0], "reference": False},
+    "texts": {"model": "linear", "training": {"learning_rate": 1e-2}},
+}
 
 
 def option(default: Any, text: str) -> Any:
@@ -198,16 +204,33 @@ class RunConfig:
     """
 
     data: str = option(
-        "digits", "the data set: digits (bundled), mnist, fashion-mnist, cifar10, ..."
+        "digits", "the data set: digits (bundled), mnist, cifar10, image-folder, texts, ..."
     )
-    data_root: str = option("", "folder that holds the data set's files")
+    data_root: str = option(
+        "", "folder that holds the data set's files; of texts the table (.csv), file or folder"
+    )
     data_cache: str = option("", "folder that keeps decoded images for the next run (cifar10-jpeg)")
     image_size: list[Positive] = option(
         [], "height and width that images are scaled to (image-folder, caltech101, cityscapes)"
     )
+    embeddings: str = option("", "file with the embedding of each text (texts)")
+    oracle: Literal["data", "ask"] = option(
+        "data",
+        "who labels: the data set, or a person who is asked each cycle (image-folder, texts)",
+    )
+    classes: list[str] = option(
+        [], "names of the classes, where no labeled sample shows them (oracle ask)"
+    )
+    labels: list[str] = option(
+        [], "files of labels, tables or exports of Label Studio (oracle ask)"
+    )
+    holdout: str = option(
+        "", "folder of a labeled hold-out, one folder a class (oracle ask, image-folder)"
+    )
     model: str = option(
         "cnn",
-        "the model: mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for pixels",
+        "the model: linear, mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for "
+        "pixels (default of texts: linear)",
     )
     strategies: list[str] = option(
         ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"
@@ -217,6 +240,9 @@ class RunConfig:
     device: str = option("cpu", "torch device that trains and observes, such as cpu or cuda")
     threads: Annotated[int, Between(0, most_threads())] = option(
         0, "CPU threads; 0 leaves torch's own choice"
+    )
+    accelerate: Literal["off", "fold", "compile", "auto"] = option(
+        "off", "observe the pool through a faster copy of the model, equal up to rounding"
     )
     analysis: bool = option(
         False, "also record scores, losses and correctness of the pool, for `dynal-fast report`"
@@ -252,6 +278,29 @@ class RunConfig:
         )
         _require(0 < self.scale <= 1, "scale", "above 0 and at most 1", self.scale)
         _require(self.scale == 1 or bool(self.preset), "scale", "1 without a preset", self.scale)
+        self._check_oracle()
+
+    def _check_oracle(self) -> None:
+        """Check what goes together with who labels, and with what is labeled."""
+        texts = self.data == "texts"
+        _require(bool(self.embeddings) == texts, "embeddings", "given with texts", self.embeddings)
+        _require(bool(self.data_root) or not texts, "data_root", "given with texts", "")
+        _require(self.scale == 1 or not texts, "scale", "1 with texts", self.scale)
+        if self.oracle == "data":
+            for name in ("classes", "labels", "holdout"):
+                given = getattr(self, name)
+                _require(not given, name, "left out without oracle 'ask'", given)
+            return
+        _require(self.data in ASKED_ABOUT, "data", "image-folder or texts to ask about", self.data)
+        _require(bool(self.data_root), "data_root", "given with oracle 'ask'", self.data_root)
+        _require(
+            not self.holdout or not texts, "holdout", "the column split of texts", self.holdout
+        )
+        _require(self.scale == 1, "scale", "1 with oracle 'ask'", self.scale)
+        _require(len(self.strategies) == 1, "strategies", "one with oracle 'ask'", self.strategies)
+        _require(len(self.seeds) == 1, "seeds", "one with oracle 'ask'", self.seeds)
+        _require(not self.reference, "reference", "off with oracle 'ask'", self.reference)
+        _require(len(self.image_size) in (0, 2), "image_size", "height and width", self.image_size)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -269,6 +318,9 @@ class RunConfig:
 
             scale = checked(given.get("scale", 1.0), float, "scale")
             given = merge_tables(preset_values(preset, scale), given)
+        for key, value in (("oracle", "ask"), ("data", "texts")):
+            if given.get(key) == value:
+                given = merge_tables(DEFAULTS_WITH[value], given)
         _check_keys(cls, given)
         return build(cls, given)
 

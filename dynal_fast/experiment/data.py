@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from dynal_fast.data import ImageDataset, ImageInputs, LazyStack, load
 from dynal_fast.data.inflate import PoolView
+from dynal_fast.experiment.asking.oracle import AskingOracle
 from dynal_fast.experiment.oracle import Oracle, checked_labels, class_count, labels_of
 from dynal_fast.experiment.samples import SampleSet
 from dynal_fast.experiment.segmentation import LabelMaps, MapOracle, check_label_maps
@@ -33,6 +34,9 @@ class ExperimentData:
     labels, test_labels
         Integers ``(samples,)`` in ``0 .. num_classes - 1``; for segmentation stacks of label maps,
         uint8 ``(samples, height, width)``, of which ``test_labels`` becomes a :class:`LabelMaps`.
+        ``labels`` may be an :class:`AskingOracle`, with or without test samples.
+    class_names
+        What reports call the classes; empty where they have no names.
 
     Raises
     ------
@@ -42,18 +46,22 @@ class ExperimentData:
 
     name: str
     samples: SampleSet
-    labels: InitVar[Tensor | LazyStack]
+    labels: InitVar[Tensor | LazyStack | AskingOracle]
     test_samples: SampleSet
     test_labels: Any
     num_classes: int
+    class_names: Sequence[str] = ()
     oracle: Any = field(init=False)
 
-    def __post_init__(self, labels: Tensor | LazyStack) -> None:
+    def __post_init__(self, labels: Tensor | LazyStack | AskingOracle) -> None:
         if isinstance(labels, LazyStack):
             check_label_maps("labels", labels, self.samples.source)
             check_label_maps("test_labels", self.test_labels, self.test_samples.source)
             object.__setattr__(self, "oracle", MapOracle(labels, self.num_classes))
             object.__setattr__(self, "test_labels", LabelMaps(self.test_labels))
+            return
+        if isinstance(labels, AskingOracle):
+            self._take(labels)
             return
         checked = [
             checked_labels(what, given, len(samples), self.num_classes)
@@ -65,6 +73,19 @@ class ExperimentData:
         object.__setattr__(self, "oracle", Oracle(checked[0], self.num_classes))
         object.__setattr__(self, "test_labels", checked[1])
 
+    def _take(self, oracle: AskingOracle) -> None:
+        """Use an oracle that is asked; the test set may be empty then."""
+        if len(oracle) != len(self.samples) or oracle.num_classes != self.num_classes:
+            raise ValueError(
+                f"labels must be of {len(self.samples)} samples and {self.num_classes} classes, "
+                f"the oracle has {len(oracle)} and {oracle.num_classes}"
+            )
+        count = len(self.test_samples)
+        if count or len(self.test_labels):
+            tested = checked_labels("test_labels", self.test_labels, count, self.num_classes)
+            object.__setattr__(self, "test_labels", tested)
+        object.__setattr__(self, "oracle", oracle)
+
     @property
     def segments(self) -> bool:
         """Whether every pixel has a label, instead of every sample."""
@@ -72,8 +93,11 @@ class ExperimentData:
 
     @property
     def chance(self) -> float | None:
-        """The test accuracy of always naming its most frequent class, None for label maps."""
-        if self.segments:
+        """The test accuracy of always naming its most frequent class.
+
+        None for label maps and without a test set.
+        """
+        if self.segments or not len(self.test_labels):
             return None
         return int(self.test_labels.bincount().max()) / len(self.test_labels)
 
@@ -145,6 +169,7 @@ class ExperimentData:
             test_samples,
             _as_labels(images.test_labels),
             images.num_classes,
+            images.class_names,
         )
 
     def entries(self, view: PoolView) -> "ExperimentData":
@@ -168,6 +193,7 @@ class ExperimentData:
             self.test_samples,
             self.test_labels,
             self.num_classes,
+            self.class_names,
         )
 
 

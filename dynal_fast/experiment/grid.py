@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from dynal_fast.experiment.asking.data import load_asked
+from dynal_fast.experiment.asking.desk import Desk
 from dynal_fast.experiment.checkpoint import sole_run
 from dynal_fast.experiment.compression import CompressionExperiment
 from dynal_fast.experiment.config import Protocol, RunConfig
@@ -14,6 +16,7 @@ from dynal_fast.experiment.determinism import checked_device
 from dynal_fast.experiment.loop import ActiveLearningExperiment
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.experiment.runs import REFERENCE, RunResult
+from dynal_fast.experiment.texts import experiment_data, read_embedded_texts
 from dynal_fast.strategies.registry import Strategy, get_strategy
 
 OnEpoch = Callable[[str, int], None]
@@ -43,10 +46,13 @@ def run_grid(
     not run again. ``results.json`` and ``results.csv`` are the same bytes on every repeat;
     ``timings.json`` holds what differs.
 
+    Where ``config.oracle`` is ``"ask"``, the run ends where labels are missing: ``awaited`` of the
+    returned value says which, and where they are to be written. Called again with them, it goes on.
+
     Parameters
     ----------
     data
-        The data set; by default the one that ``config`` names.
+        The data set; by default the one that ``config`` names, which it has to be with ``"ask"``.
     on_epoch
         Called after each epoch as ``on_epoch(where, done)``, with ``done`` out of
         :func:`total_epochs`; where a selection follows, ``where`` ends in ``SELECTING``.
@@ -66,10 +72,14 @@ def run_grid(
         raise ValueError(f"strategies has one strategy twice: {', '.join(config.strategies)}")
     if config.threads:
         torch.set_num_threads(config.threads)
-    if data is None:
-        device = checked_device(config.device)
-        cache, share = config.data_cache, config.scale
-        data = load_data(config.data, config.data_root, device, cache, share, config.image_size)
+    desk: Desk | None = None
+    if config.oracle == "ask":
+        if data is not None:
+            raise ValueError("data must be left out with oracle 'ask': config.data_root has it")
+        data, desk = load_asked(config, folder, checked_device(config.device))
+        config = _beginning_with(config, data.oracle.initial_size(config.protocol.initial))
+    elif data is None:
+        data = _loaded(config)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
@@ -83,6 +93,8 @@ def run_grid(
     runs: list[RunResult] = []
     done = 0
     with sole_run(folder):
+        if desk is not None:
+            desk.begin(experiments[0].initial)
         for (name, seed), experiment in zip(jobs, experiments, strict=True):
             if on_epoch is not None:
                 experiment.on_epoch = _reporter(on_epoch, name, seed, done, experiment)
@@ -96,9 +108,39 @@ def run_grid(
             samples=len(data.samples),
             test_samples=len(data.test_samples),
             chance=data.chance,
+            class_names=list(data.class_names),
         )
-        grid.save(folder)
+        if desk is None:
+            grid.save(folder)
+        else:
+            grid = _saved_and_asked(grid, folder, desk)
     return grid
+
+
+def _loaded(config: RunConfig) -> ExperimentData:
+    device = checked_device(config.device)
+    if config.data == "texts":
+        root = Path(config.data_root).expanduser()
+        texts = read_embedded_texts(root, config.embeddings, split=True)
+        return experiment_data(texts, torch.from_numpy(texts.labels), device)
+    cache, share = config.data_cache, config.scale
+    return load_data(config.data, config.data_root, device, cache, share, config.image_size)
+
+
+def _beginning_with(config: RunConfig, initial: int) -> RunConfig:
+    """Return the configuration of a run that begins with so many labels."""
+    return dataclasses.replace(
+        config, protocol=dataclasses.replace(config.protocol, initial=initial)
+    )
+
+
+def _saved_and_asked(grid: GridResult, folder: Path, desk: Desk) -> GridResult:
+    """Write the results where they changed, and what a person is asked for."""
+    (run,) = grid.runs
+    if run.cycles and grid.differs_from(folder):
+        grid.save(folder)
+    awaited = None if run.request is None else desk.ask(run.request)
+    return dataclasses.replace(grid, awaited=awaited)
 
 
 def _chosen(config: RunConfig) -> dict[str, Strategy]:
@@ -135,6 +177,7 @@ def _experiment(
         device=config.device,
         directory=folder / name / f"seed-{seed}",
         analysis=config.analysis and strategy is not None,
+        accelerate=config.accelerate,
     )
 
 

@@ -17,8 +17,8 @@ from dynal_fast.experiment.determinism import (
     deterministic_algorithms,
     machine,
 )
-from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
-from dynal_fast.experiment.selection import selection_context
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, Request, RunResult
+from dynal_fast.experiment.selection import request_of, selection_context
 from dynal_fast.experiment.semi_supervised import Objective
 from dynal_fast.experiment.state import RunSetup, RunState, unlabeled
 from dynal_fast.experiment.training import Trainer, evaluate
@@ -47,6 +47,9 @@ class ActiveLearningExperiment(RunSetup):
     directory
         Where the checkpoint goes; running again with the same arguments continues from it. None
         keeps nothing.
+    accelerate
+        Observe through a twin of the model, as `observe_pool` does: ``"fold"``, ``"compile"`` or
+        ``"auto"``. By default scores are those of the model's own forward, bit for bit.
     analysis
         Write what :class:`AnalysisRecorder` records beside the checkpoint, each cycle.
     on_epoch
@@ -68,6 +71,9 @@ class ActiveLearningExperiment(RunSetup):
     def run(self) -> RunResult:
         """Run all cycles, or those that are left, and return the results.
 
+        Where the oracle is asked and labels are missing, the run ends there, and ``request`` of the
+        results says which they are; when they are known, running again goes on.
+
         Raises
         ------
         ValueError
@@ -79,15 +85,22 @@ class ActiveLearningExperiment(RunSetup):
             Another run is writing to the directory, or a checkpoint could not be written; the one
             before is intact.
         """
+        waits_for: Request | None = None
         with own_random_state(), deterministic_algorithms():
             state = self._start()
             with nullcontext() if self.path is None else sole_run(self.path.parent):
                 resume.restore(self, state)
                 while not self.finished(state.cycles):
+                    missing = self.data.oracle.missing(state.labeled)
+                    if len(missing):
+                        request = state.request or Request(0, self.initial_ids)
+                        waits_for = dataclasses.replace(request, missing=missing.tolist())
+                        break
+                    state.targets = self.data.oracle.label(state.labeled)
                     self._run_cycle(state)
                     resume.save(self, state)
         return RunResult(
-            self.strategy.name, self.seed, self.initial_ids, state.cycles, state.timings
+            self.strategy.name, self.seed, self.initial_ids, state.cycles, state.timings, waits_for
         )
 
     def check_resumes(self) -> None:
@@ -111,9 +124,8 @@ class ActiveLearningExperiment(RunSetup):
         objective = None
         if self.training.unsupervised != "none":
             objective = Objective(self.training, self.initial_model("baseline"))
-        targets = self.data.oracle.label(labeled)
         here = [machine(self.device)]
-        return RunState(model, labeled, targets, observer, streams, objective, machines=here)
+        return RunState(model, labeled, None, observer, streams, objective, machines=here)
 
     def _run_cycle(self, state: RunState) -> None:
         cycle = len(state.cycles)
@@ -156,20 +168,21 @@ class ActiveLearningExperiment(RunSetup):
         test_accuracy, by_class = evaluate(state.model, self.data, self.batch, self.device)
         labeled_count, selected = len(state.labeled), []
         report: dict[str, Any] = {}
-        first = state.cycles[0].accuracy if state.cycles else test_accuracy
-        if self.protocol.error_reduction and cycle:
-            selects = selects and test_accuracy - first < self.protocol.error_reduction
+        if selects and self.protocol.error_reduction:
+            selects = not self.reached([*(c.accuracy for c in state.cycles), test_accuracy])
         distinct = self.view.oracle_cost(state.labeled) if self.view is not None else None
         if selects:
-            context = selection_context(self, state, pool, self.protocol.budget, recorder)
+            observed = [] if recorder is None else recorder.observed
+            context = selection_context(self, state, pool, self.protocol.budget, observed)
             with measured(self.device) as selection:
                 picks = checked_picks(self.strategy.select(context), context)
             report = context.report
             if recorder is not None and self.path is not None:
                 recorder.save(self.path.parent, context, picks)
             timing = dataclasses.replace(timing, selection=selection)
+            if self.data.oracle.asks:
+                state.request = request_of(self, context, picks, observed)
             state.labeled = torch.cat([state.labeled, picks])
-            state.targets = self.data.oracle.label(state.labeled)
             state.observer.drop(picks)
             selected = self.originals(picks).tolist()
         state.cycles.append(
@@ -183,6 +196,7 @@ class ActiveLearningExperiment(RunSetup):
                 report,
                 by_class,
                 trainer.steps,
+                state.observer.accelerated,
             )
         )
         state.timings.append(timing)

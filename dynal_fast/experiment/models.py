@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dynal_fast.evaluating import evaluating
-from dynal_fast.models import MODELS, SEGMENTATION, build_model, penultimate
+from dynal_fast.models import MODELS, SEGMENTATION, build_model
+from dynal_fast.penultimate import penultimate
 
 ModelFactory = Callable[[], nn.Module]
 

@@ -10,8 +10,18 @@ from torch import Tensor, nn
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.config import Schedule
 from dynal_fast.experiment.samples import SampleSet
-from dynal_fast.pool import Epochs, EveryEpoch, LastEpochs, PoolStats, observe_pool
+from dynal_fast.models import linear_head
+from dynal_fast.pool import (
+    Epochs,
+    EveryEpoch,
+    LastEpochs,
+    PoolStats,
+    embedding_store,
+    observe_pool,
+)
 from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
+from dynal_fast.pool.store import DTYPES
+from dynal_fast.pool.twin import Accelerator
 
 OBSERVATION_BATCH = 512
 
@@ -28,6 +38,8 @@ class PoolObserver:
     schedules
         Observed epochs of a statistic, as in :class:`RunConfig`; those of statistics that are not
         tracked are ignored, so that one table serves a whole grid of strategies.
+    embeds
+        Keep the embeddings of the pass after the last epoch of a cycle, for the selection.
 
     Raises
     ------
@@ -42,8 +54,14 @@ class PoolObserver:
         tracks: tuple[str, ...],
         schedules: Mapping[str, Schedule],
         device: torch.device,
+        embeds: bool = False,
     ) -> None:
         self.samples = samples
+        self.embeds = embeds
+        self.embeddings: Tensor | None = None
+        self.accelerator = Accelerator("off")
+        self.used: list[str] = []
+        self._embedded = torch.zeros(len(samples), dtype=torch.bool)
         parsed = parsed_schedules(schedules)
         tracked = {ALIASES.get(name, name) for name in tracks}
         self.stats: PoolStats | None = None
@@ -56,6 +74,15 @@ class PoolObserver:
                 device=device,
             )
 
+    def observes(self, epoch: int, num_epochs: int) -> bool:
+        """Return whether a tracked statistic wants this epoch."""
+        return self.stats is not None and self.stats.observes(epoch, num_epochs)
+
+    @property
+    def accelerated(self) -> str | None:
+        """What the passes of this cycle used, as in :class:`CycleResult`."""
+        return ", ".join(dict.fromkeys(self.used)) or None
+
     def drop(self, ids: Tensor) -> None:
         """Take samples that became labeled out of the statistics."""
         if self.stats is not None:
@@ -67,6 +94,7 @@ class PoolObserver:
         In the first cycle, scores that compare cycles compare with the initial model (temporal
         output discrepancy, 4.2), so its output is recorded before the first training.
         """
+        self.embeddings, self.used = None, []
         if self.stats is None:
             return 0.0
         compares = any(score.compares_cycles for score in scores_named(self.stats.track))
@@ -89,6 +117,12 @@ class PoolObserver:
         if self.stats is None or not self.stats.observes(epoch, num_epochs):
             return 0.0
         start = time.perf_counter()
+        head = linear_head(model)
+        if head is not None and teacher is None:
+            self._observe_features(head, pool, epoch, num_epochs)
+            return time.perf_counter() - start
+        if self.embeds and epoch == num_epochs and len(pool):
+            self._make_room(model, pool)
         observe_pool(
             model,
             self.samples.loader(pool, OBSERVATION_BATCH),
@@ -96,9 +130,40 @@ class PoolObserver:
             epoch=epoch,
             num_epochs=num_epochs,
             teacher=teacher,
+            embeddings=self.embeddings,
+            accelerate=self.accelerator,
             progress=False,
         )
+        self.used.append(self.accelerator.used)
         return time.perf_counter() - start
+
+    def _observe_features(self, head: nn.Linear, pool: Tensor, epoch: int, num_epochs: int) -> None:
+        """Observe a linear head on the inputs themselves: no logit is stored."""
+        assert self.stats is not None
+        with torch.no_grad(), self.stats.observe(epoch, num_epochs):
+            for ids in pool.split(OBSERVATION_BATCH):
+                numbers, inputs = self.samples[ids]
+                device = head.weight.device
+                features = inputs.flatten(1).to(device)
+                numbers = torch.as_tensor(numbers, device=device)
+                self.stats.update_from_features(numbers, features, head.weight, head.bias)
+
+    def _make_room(self, model: nn.Module, pool: Tensor) -> None:
+        """Allocate the embeddings of the samples ``pool``, one row for each of the data set."""
+        weight = next(model.parameters(), torch.empty(0))
+        if weight.dtype not in DTYPES:
+            return
+        inputs = self.samples[pool[:1]][1].to(weight.device)
+        self.embeddings = embedding_store(
+            model, len(self.samples), dtype=weight.dtype, inputs=inputs, device=weight.device
+        )
+        self._embedded.fill_(False)[pool] = True
+
+    def embedded(self, ids: Tensor) -> Tensor | None:
+        """Return the embeddings of ``ids`` that the last pass wrote, or None if it saw not all."""
+        if self.embeddings is None or not bool(self._embedded[ids].all()):
+            return None
+        return self.embeddings[ids.to(self.embeddings.device)]
 
     def state(self) -> dict[str, Tensor]:
         """Return the statistics as tensors for the checkpoint."""
@@ -160,6 +225,7 @@ def mc_dropout_stats(
     passes: int,
     generator: torch.Generator,
     device: torch.device,
+    accelerator: Accelerator | None = None,
 ) -> PoolStats:
     """Return statistics over ``passes`` MC-dropout passes; row i is sample i of the data set.
 
@@ -177,6 +243,7 @@ def mc_dropout_stats(
             epoch=1,
             num_epochs=1,
             mc_passes=passes,
+            accelerate=accelerator or "off",
             partial=True,
             progress=False,
         )

@@ -17,12 +17,18 @@ class Oracle:
     tensor([1, 0])
     """
 
+    asks = False
+
     def __init__(self, labels: Tensor, num_classes: int) -> None:
         self._labels = labels
         self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def missing(self, ids: Tensor) -> Tensor:
+        """Return those of ``ids`` whose labels are not known: none."""
+        return ids[:0]
 
     def label(self, ids: Tensor) -> Tensor:
         """Return the labels, int64 ``(ids,)``, of the samples ``ids``."""

@@ -93,7 +93,7 @@ def _grid(results: Mapping[str, Any]) -> Grid:
     if not results["runs"] and isinstance(results["runs"], list):
         raise ValueError("it holds no run")
     hints = hints_of(Grid)
-    known = ("runs", "metric", "samples", "test_samples", "chance")
+    known = ("runs", "metric", "samples", "test_samples", "chance", "class_names")
     values = {key: checked(results[key], hints[key], key) for key in known if key in results}
     grid = Grid(configuration, **values)
     _check_runs(grid)
@@ -132,6 +132,10 @@ def _check_runs(grid: Grid) -> None:
             )
         check_cycles(run, name, grid.samples, grid.compresses)
         for cycle in run.cycles:
+            if (cycle.accuracy is None) == grid.evaluated:
+                expected = "a number" if grid.evaluated else "null without test samples"
+                where = f"{name}.cycles[{cycle.cycle}].accuracy"
+                raise ValueError(f"{where} must be {expected}, got {shown(cycle.accuracy)}")
             if cycle.by_class:
                 where = f"{name}.cycles[{cycle.cycle}].by_class"
                 other = next(iter(classes), len(cycle.by_class))

@@ -6,9 +6,10 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from dynal_fast.experiment.asking.awaited import Awaited
 from dynal_fast.experiment.chance import near_chance
 from dynal_fast.experiment.departures import departures
 from dynal_fast.experiment.reading import read_grid
@@ -20,7 +21,12 @@ RESULTS, TABLE, TIMINGS = "results.json", "results.csv", "timings.json"
 
 @dataclass(frozen=True)
 class GridResult(Grid):
-    """All runs of a grid, with what their files say about them."""
+    """All runs of a grid, with what their files say about them.
+
+    ``awaited`` says which labels a run waits for whose oracle is a person; None if it is finished.
+    """
+
+    awaited: Awaited | None = field(default=None, compare=False)
 
     @property
     def protocol_note(self) -> str:
@@ -57,6 +63,7 @@ class GridResult(Grid):
         facts = {"format": 1, "configuration": self.configuration, "metric": self.metric}
         facts |= {"samples": self.samples, "protocol": self.protocol_note}
         facts |= {"test_samples": self.test_samples, "chance": self.chance}
+        facts |= {"class_names": self.class_names}
         facts |= {"near_chance": near_chance(self)}
         return _readable(facts | {"runs": runs})
 
@@ -86,15 +93,21 @@ class GridResult(Grid):
             for cycle in run.cycles:
                 writer.writerow(
                     [run.strategy, run.seed, cycle.cycle, cycle.labeled]
-                    + [repr(cycle.accuracy), repr(cycle.train_loss), cycle.steps, note]
+                    + ["" if cycle.accuracy is None else repr(cycle.accuracy)]
+                    + [repr(cycle.train_loss), cycle.steps, note]
                 )
         return text.getvalue()
 
     def save(self, folder: Path) -> None:
-        """Write ``results.json``, ``results.csv`` and ``timings.json``, each atomically."""
-        write_atomically(folder / RESULTS, self.results_json().encode())
-        write_atomically(folder / TABLE, self.results_csv().encode())
+        """Write ``timings.json``, ``results.csv`` and at last ``results.json``, each atomically."""
         write_atomically(folder / TIMINGS, self.timings_json().encode())
+        write_atomically(folder / TABLE, self.results_csv().encode())
+        write_atomically(folder / RESULTS, self.results_json().encode())
+
+    def differs_from(self, folder: Path) -> bool:
+        """Whether the results in ``folder`` are others, or are not there."""
+        path = folder / RESULTS
+        return not path.exists() or path.read_bytes() != self.results_json().encode()
 
     @classmethod
     def load(cls, folder: str | Path) -> "GridResult":

@@ -12,7 +12,7 @@ from dynal_fast.experiment.analysis import recorded_cycles
 from dynal_fast.experiment.checkpoint import Checkpoint, check_layout, first_difference, prefixed
 from dynal_fast.experiment.determinism import machine
 from dynal_fast.experiment.reading import check_cycles
-from dynal_fast.experiment.runs import CycleResult, CycleTiming, RunResult
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, Request, RunResult
 from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.plain import build
 
@@ -28,6 +28,7 @@ class _Facts:
     cycles: list[CycleResult]
     timings: list[CycleTiming]
     machines: list[str] = field(default_factory=list)
+    request: Request | None = None
 
 
 def check_resumes(setup: RunSetup) -> None:
@@ -63,6 +64,8 @@ def save(setup: RunSetup, state: RunState) -> None:
         "timings": [dataclasses.asdict(timing) for timing in state.timings],
         "machines": state.machines,
     }
+    if state.request is not None:
+        facts["request"] = dataclasses.asdict(state.request)
     Checkpoint(tensors, facts).save(setup.path)
 
 
@@ -97,7 +100,7 @@ def restore(setup: RunSetup, state: RunState) -> None:
             state.objective.restore(objective)
     except ValueError as error:
         raise ValueError(f"{path} cannot be resumed: {error}") from error
-    state.labeled, state.targets = labeled, setup.data.oracle.label(labeled)
+    state.labeled, state.request = labeled, facts.request
     state.cycles, state.timings = facts.cycles, facts.timings
     _follow_machine(setup, state, facts)
 
@@ -136,6 +139,8 @@ def _check_facts(setup: RunSetup, facts: _Facts) -> None:
     check_cycles(run, "run", samples, bool(setup.protocol.compress))
     if [timing.cycle for timing in facts.timings] != [cycle.cycle for cycle in cycles]:
         raise ValueError("timings must be those of the cycles")
+    if setup.data.oracle.asks and (facts.request.ids if facts.request else []) != _asked(cycles):
+        raise ValueError("request must be what the last selection picked")
     counts = setup.protocol.labeled_counts()
     if len(cycles) > len(counts):
         raise ValueError(f"cycles must be at most {len(counts)}, got {len(cycles)}")
@@ -143,6 +148,10 @@ def _check_facts(setup: RunSetup, facts: _Facts) -> None:
         exact = not setup.protocol.compress or cycle.cycle == 0
         if cycle.labeled > count or (exact and cycle.labeled < count):
             raise ValueError(f"cycles[{cycle.cycle}].labeled must be {count}, got {cycle.labeled}")
+
+
+def _asked(cycles: list[CycleResult]) -> list[int]:
+    return next((cycle.selected for cycle in reversed(cycles) if cycle.selected), [])
 
 
 def _checked_labeled(setup: RunSetup, cycles: list[CycleResult], labeled: Tensor | None) -> Tensor:

@@ -20,7 +20,9 @@ class CycleResult:
     ``distinct_labels`` the labels that the oracle gave, and ``selected`` names the originals.
     ``report`` is what the strategy said about its selection, such as a bound that it reached.
     ``by_class`` is the accuracy on each class of the test set, None where it has no such sample.
-    ``steps`` is how many optimizer steps the training took, None in results of earlier versions.
+    ``accuracy`` is None without a test set. ``steps`` is how many optimizer steps the training
+    took, None in results of earlier versions. ``accelerated`` is what the passes over the pool
+    used, ``off``, ``fold`` or ``compile``; None without passes and in earlier versions.
 
     Raises
     ------
@@ -30,13 +32,14 @@ class CycleResult:
 
     cycle: Count
     labeled: Positive
-    accuracy: Share
+    accuracy: Share | None
     train_loss: NotNegative
     selected: list[Count]
     distinct_labels: Positive | None = None
     report: dict[str, Any] = field(default_factory=dict)
     by_class: list[Share | None] = field(default_factory=list)
     steps: Positive | None = None
+    accelerated: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -53,14 +56,40 @@ class CycleTiming:
 
 
 @dataclass(frozen=True)
+class Request:
+    """Samples whose labels a person is asked for, in the order in which they were picked.
+
+    ``cycle`` is that of the training which waits for them. ``scores`` is what the strategy ranked
+    by, empty if by nothing; ``predicted`` and ``probabilities`` are the model's class and its
+    softmax output, empty before the first training. ``missing`` are the samples, maybe of earlier
+    cycles, whose labels are not there yet.
+    """
+
+    cycle: Count
+    ids: list[Count]
+    scores: list[float] = field(default_factory=list)
+    predicted: list[Count] = field(default_factory=list)
+    probabilities: list[Share] = field(default_factory=list)
+    missing: list[Count] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("scores", "predicted", "probabilities"):
+            values = getattr(self, name)
+            if values and len(values) != len(self.ids):
+                raise ValueError(f"{name} must be {len(self.ids)} values, got {len(values)}")
+
+
+@dataclass(frozen=True)
 class RunResult:
-    """One strategy with one seed."""
+    """One strategy with one seed; ``request`` is what it waits for, if its oracle is a person."""
 
     strategy: str
     seed: int
     initial: list[Count]
     cycles: list[CycleResult]
     timings: list[CycleTiming] = field(default_factory=list, compare=False)
+    request: Request | None = field(default=None, compare=False)
 
     @property
     def labeled(self) -> list[int]:
@@ -69,8 +98,8 @@ class RunResult:
 
     @property
     def accuracies(self) -> list[float]:
-        """The test accuracy after each training, in [0, 1]."""
-        return [cycle.accuracy for cycle in self.cycles]
+        """The test accuracy after each training, in [0, 1]; empty without a test set."""
+        return [cycle.accuracy for cycle in self.cycles if cycle.accuracy is not None]
 
 
 @dataclass(frozen=True)
@@ -79,8 +108,9 @@ class Grid:
 
     ``environment`` is where the timings were measured, by default here; ``metric`` says what is
     called accuracy elsewhere: for segmentation ``"mean IoU"``. ``samples`` is the number of
-    training samples of the data set, ``test_samples`` that of test samples, and ``chance`` the
-    accuracy of naming the test set's most frequent class always, where they are known.
+    training samples of the data set, ``test_samples`` that of test samples, ``chance`` the accuracy
+    of naming the test set's most frequent class always, and ``class_names`` what the classes are
+    called, where they are known. Without a test set ``test_samples`` is 0.
     """
 
     configuration: dict[str, Any]
@@ -88,12 +118,23 @@ class Grid:
     environment: dict[str, Any] = field(default_factory=lambda: environment(), compare=False)
     metric: str = "accuracy"
     samples: Positive | None = None
-    test_samples: Positive | None = None
+    test_samples: Count | None = None
     chance: Share | None = None
+    class_names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.metric.strip():
             raise ValueError(f"metric must be a name, got {self.metric!r}")
+
+    @property
+    def asked(self) -> bool:
+        """Whether a person is the oracle, so that the labels of the pool are not known."""
+        return self.configuration.get("oracle") == "ask"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there was a test set, and so an accuracy after each training."""
+        return self.test_samples != 0
 
     def strategies(self) -> list[str]:
         """The strategies in the order they ran, without the reference."""

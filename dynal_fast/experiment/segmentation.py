@@ -55,12 +55,18 @@ class LabelMaps:
 class MapOracle:
     """Holds the label maps of all images and gives those of the images asked for."""
 
+    asks = False
+
     def __init__(self, maps: LazyStack, num_classes: int) -> None:
         self.maps = maps
         self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def missing(self, ids: Tensor) -> Tensor:
+        """Return those of ``ids`` whose maps are not known: none."""
+        return ids[:0]
 
     def label(self, ids: Tensor) -> LabelMaps:
         """Return the label maps of the images ``ids``, which decode as they are indexed."""
@@ -228,8 +234,14 @@ class ImageObserver:
             raise ValueError(
                 f"segmentation has the scores {', '.join(IMAGE_SCORES)}, not {unknown[0]!r}"
             )
+        self.used: list[str] = []
         self.stats: Any = None  # ImageScores, with the methods of PoolStats that select
         self.earlier: nn.Module | None = None
+
+    @property
+    def accelerated(self) -> str | None:
+        """What the passes used: the model as it is."""
+        return None
 
     def drop(self, ids: Tensor) -> None:
         """Do nothing: the next pass leaves out the images that became labeled."""
@@ -261,6 +273,10 @@ class ImageObserver:
                 earlier = None if self.earlier is None else self.earlier(inputs).contiguous()
                 self.stats.update(ids, model(inputs).contiguous(), earlier)
         return time.perf_counter() - start
+
+    def embedded(self, ids: Tensor) -> Tensor | None:
+        """Return None: a pass keeps no embeddings of images."""
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """Return nothing: the next cycle needs only the model of this one."""

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dynal_fast.experiment.analysis import AnalysisRecorder
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.determinism import derived_seed
 from dynal_fast.experiment.models import embed_samples
 from dynal_fast.experiment.observation import OBSERVATION_BATCH, mc_dropout_stats
+from dynal_fast.experiment.runs import Request
 from dynal_fast.experiment.state import RunSetup, RunState
-from dynal_fast.experiment.training import Trainer
+from dynal_fast.experiment.training import Trainer, predict
 from dynal_fast.pool import PoolStats
+from dynal_fast.pool.twin import Accelerator
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.strategy import SelectionContext
 
@@ -26,7 +27,7 @@ def selection_context(
     state: RunState,
     pool: Tensor,
     budget: int,
-    recorder: AnalysisRecorder | None = None,
+    observed: list[PoolStats],
 ) -> SelectionContext:
     """Return the context of the selection that follows a training of this run.
 
@@ -37,8 +38,8 @@ def selection_context(
         from.
     budget
         The number of picks.
-    recorder
-        Also records the statistics that the strategy asks for.
+    observed
+        Gets the statistics over MC-dropout passes or a committee that the strategy asks for.
     """
     data, model, device = setup.data, state.model, setup.device
     needs, subset = setup.strategy.needs, setup.protocol.subset
@@ -51,9 +52,13 @@ def selection_context(
         return iter(data.samples.loader(ids, setup.batch))
 
     def embeddings(ids: Tensor) -> Tensor:
+        observed = state.observer.embedded(ids)
+        if observed is not None:
+            return observed
         return embed_samples(model, batches(ids), len(ids), device, setup.head)
 
     def mc_dropout(track: tuple[str, ...]) -> PoolStats:
+        accelerator = Accelerator(setup.accelerate)
         stats = mc_dropout_stats(
             model,
             data.samples,
@@ -63,9 +68,10 @@ def selection_context(
             MC_DROPOUT_PASSES,
             state.streams.selection,
             device,
+            accelerator,
         )
-        if recorder is not None:
-            recorder.observed.append(stats)
+        state.observer.used.append(accelerator.used)
+        observed.append(stats)
         return stats
 
     def committee(members: int, track: tuple[str, ...]) -> PoolStats:
@@ -78,8 +84,7 @@ def selection_context(
             track=track,
             device=device,
         )
-        if recorder is not None:
-            recorder.observed.append(stats)
+        observed.append(stats)
         return stats
 
     return SelectionContext(
@@ -100,6 +105,37 @@ def selection_context(
         head=setup.head,
         epochs=setup.training.epochs,
     )
+
+
+def ranked_scores(context: SelectionContext, observed: list[PoolStats]) -> dict[str, Tensor]:
+    """Return the scores of the candidates by name, float ``(candidates,)``, on the CPU."""
+    scores = dict(context.scores)
+    for stats in ([context.tracked] if context.tracked is not None else []) + observed:
+        for name in stats.track:
+            scores[name] = stats.score(name).cpu()[context.candidates]
+    return {name: given.float().cpu() for name, given in scores.items()}
+
+
+def request_of(
+    setup: RunSetup, context: SelectionContext, picks: Tensor, observed: list[PoolStats]
+) -> Request:
+    """Return what a person is asked for: the picks, with their scores and predicted classes."""
+    strategy = context.strategy
+    every = ranked_scores(context, observed)
+    only = next(iter(every.values())) if len(every) == 1 else None
+    ranked = every.get(strategy.ranks_by or strategy.name, only)
+    scores: list[float] = []
+    if ranked is not None:
+        of_picks = ranked[torch.searchsorted(context.candidates, picks)]
+        scores = of_picks.tolist() if bool(of_picks.isfinite().all()) else []
+    predicted: list[int] = []
+    probabilities: list[float] = []
+    samples, batch = setup.data.samples, setup.batch
+    for _, logits in predict(context.model, samples, picks, batch, setup.device):
+        highest = logits.float().softmax(1).max(1)
+        predicted += highest.indices.tolist()
+        probabilities += highest.values.clamp(max=1).tolist()
+    return Request(context.cycle + 1, picks.tolist(), scores, predicted, probabilities)
 
 
 def trained_member(setup: RunSetup, state: RunState, member: int) -> nn.Module:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from dynal_fast.experiment.determinism import (
 )
 from dynal_fast.experiment.models import ModelFactory, embed_samples, model_factory
 from dynal_fast.experiment.observation import PoolObserver, parsed_schedules
-from dynal_fast.experiment.runs import CycleResult, CycleTiming
+from dynal_fast.experiment.runs import CycleResult, CycleTiming, Request
 from dynal_fast.experiment.segmentation import ImageObserver, check_segmentation
 from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.models import SEGMENTATION
+from dynal_fast.models.loss_prediction import LossPredicting
 from dynal_fast.pool.mc_dropout import dropout_layers
+from dynal_fast.pool.twin import Accelerator, Mode
 from dynal_fast.strategies.registry import Select, Strategy, as_strategy, check_selects_from
 
 EVALUATION_BATCH = 512
@@ -41,13 +43,14 @@ class RunState:
 
     model: nn.Module
     labeled: Tensor
-    targets: Any  # Tensor, or LabelMaps
+    targets: Any  # Tensor, or LabelMaps; None before they are taken from the oracle
     observer: PoolObserver | ImageObserver
     streams: RandomStreams
     objective: Objective | None
     cycles: list[CycleResult] = field(default_factory=list)
     timings: list[CycleTiming] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
+    request: Request | None = None  # the last one, where the oracle is asked
 
 
 class RunSetup:
@@ -71,6 +74,7 @@ class RunSetup:
         device: str | torch.device = "cpu",
         directory: str | Path | None = None,
         analysis: bool = False,
+        accelerate: Mode = "off",
         on_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
         self.model_name = model if isinstance(model, str) else _qualified_name(model)
@@ -89,11 +93,19 @@ class RunSetup:
                 f"got {self.protocol.compress}"
             )
         check_selects_from(self.strategy, self.selects_from)
+        if "loss_prediction" in self.strategy.needs and self.training.unsupervised != "none":
+            raise ValueError(
+                f"strategy {self.strategy.name!r} trains the model with a ranking loss, which "
+                f"unsupervised={self.training.unsupervised!r} would replace: set it to 'none'"
+            )
         self.schedules = dict(schedules or {})
         parsed_schedules(self.schedules)
         self.analysis = analysis
+        self.accelerate: Mode = Accelerator(accelerate).mode
         if data.segments:
             check_segmentation(self.strategy, self.protocol, self.training, analysis)
+        if data.oracle.asks:
+            check_asking(self.strategy, self.protocol, data, analysis, directory is not None)
         # A label map is as large as thousands of labels: no larger batches than in training.
         self.batch = self.training.batch_size if data.segments else EVALUATION_BATCH
         self.device = checked_device(device)
@@ -129,8 +141,11 @@ class RunSetup:
             "protocol": dataclasses.asdict(self.protocol),
             "training": dataclasses.asdict(self.training),
             "schedules": self.schedules,
+            "accelerate": self.accelerate,
             **numerics(),
         }
+        if data.oracle.asks:
+            values["classes"] = list(data.oracle.classes)
         return json.loads(canonical_json(values))
 
     def originals(self, ids: Tensor) -> Tensor:
@@ -144,6 +159,15 @@ class RunSetup:
             model = self.build_model()
             if self.training.unsupervised == "tod-code":
                 model = TwoHeads(model, self.data.samples.input_shape, self.data.num_classes)
+            if "loss_prediction" in self.strategy.needs:
+                options = self.strategy.options
+                model = LossPredicting(
+                    model,
+                    self.data.samples.input_shape,
+                    weight=options.get("weight", 1.0),
+                    margin=options.get("margin"),
+                    flow=options.get("flow", 1.0),
+                )
             return model.to(self.device)
 
     def check_needs(self, model: nn.Module | None = None) -> None:
@@ -172,16 +196,31 @@ class RunSetup:
 
     def finished(self, cycles: list[CycleResult]) -> bool:
         """Whether all cycles ran, or the error fell by ``protocol.error_reduction``."""
-        wanted = self.protocol.error_reduction
-        reached = bool(wanted and cycles) and cycles[-1].accuracy - cycles[0].accuracy >= wanted
+        reached = self.reached([cycle.accuracy for cycle in cycles])
         return reached or len(cycles) > self.protocol.selections
+
+    def reached(self, accuracies: Sequence[float | None]) -> bool:
+        """Whether the test error fell by ``protocol.error_reduction`` since the first training."""
+        wanted = self.protocol.error_reduction
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        return bool(wanted and known) and known[-1] - known[0] >= wanted
 
     def observer(self) -> PoolObserver | ImageObserver:
         """Return what observes the pool for the strategy; nothing is observed yet."""
         samples, tracks = self.data.samples, self.strategy.tracks
         if self.data.segments:
             return ImageObserver(samples, tracks, self.batch)
-        return PoolObserver(samples, self.data.num_classes, tracks, self.schedules, self.device)
+        embeds = "embeddings" in self.strategy.needs
+        observer = PoolObserver(
+            samples, self.data.num_classes, tracks, self.schedules, self.device, embeds
+        )
+        # All passes of the run, so that a run that is resumed decides as the one that was cut off.
+        epochs = self.training.epochs
+        passes = sum(observer.observes(epoch, epochs) for epoch in range(1, epochs + 1))
+        observer.accelerator = Accelerator(
+            self.accelerate, passes=max(1, passes * self.protocol.selections)
+        )
+        return observer
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
         """Draw the initial set, and the pool where it is inflated."""
@@ -193,6 +232,31 @@ class RunSetup:
         flips, factor = self.protocol.pool_flips, self.protocol.pool_factor
         self.view = inflated_view(initial, rest, flips, factor, draw)
         return data.entries(self.view), torch.arange(len(initial))
+
+
+def check_asking(
+    strategy: Strategy, protocol: Protocol, data: ExperimentData, analysis: bool, is_kept: bool
+) -> None:
+    """Check that no setting needs labels that nobody has given yet.
+
+    Raises
+    ------
+    ValueError
+        Something does; the message names it.
+    """
+    refused = {
+        "analysis": analysis,
+        "compress": protocol.compress,
+        "pool_flips and pool_factor": protocol.inflates,
+        f"strategy {strategy.name!r}": "oracle" in strategy.needs,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise ValueError(f"{what} needs the labels of all samples, and the oracle is asked")
+    if protocol.error_reduction and not len(data.test_samples):
+        raise ValueError("error_reduction needs a test set, and there is no hold-out")
+    if not is_kept:
+        raise ValueError("directory must be given where the oracle is asked: a run goes on from it")
 
 
 def unlabeled(count: int, labeled: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from dynal_fast.strategies.registry import SelectionContext, Strategy, get_strat
 
 METHODS = ("least_confidence", "farthest_first", "random")
 SAMPLES, TEST_SAMPLES, LABELED = 200, 2000, 30
+START = 2  # labeled samples at the beginning, one of each class
 # Chosen here: the paper only shows three on a line. The middle one is the negative class.
 CENTRES, DEVIATION = ((-3.0, 0.0), (0.0, 0.0), (3.0, 0.0)), 0.7
 TRAINING = Training(epochs=40, batch_size=LABELED, optimizer="adam", learning_rate=0.1)
 HIDDEN = 16
-SHOWN = (2, 6, 15, 30)  # labeled samples in the pictures, as in Fig. 5
+SHOWN = (START, 6, 15, 30)  # labeled samples in the pictures, as in Fig. 5
 GRID = (125, 65)  # points at which a classifier is drawn
 EXTENT = ((-6.2, 6.2), (-3.2, 3.2))
 
@@ -90,7 +91,7 @@ def run_course(method: str, seed: int) -> Course:
         data,
         _classifier,
         Strategy(method, select, tracks=strategy.tracks, needs=strategy.needs),
-        protocol=Protocol(initial=2, balanced=True, budget=1, cycles=LABELED - 1),
+        protocol=Protocol(initial=START, balanced=True, budget=1, cycles=LABELED - START + 1),
         training=TRAINING,
         seed=seed,
     ).run()

@@ -15,6 +15,7 @@ from dynal_fast.experiment.data import ExperimentData
 from dynal_fast.experiment.samples import SampleSet
 from dynal_fast.experiment.segmentation import LabelMaps, class_ious
 from dynal_fast.experiment.semi_supervised import Objective
+from dynal_fast.models.loss_prediction import LossPredicting
 
 
 class Trainer:
@@ -89,6 +90,9 @@ class Trainer:
             if self.objective is not None and unlabeled is not None:
                 beside = self._inputs(samples, unlabeled[done : done + len(rows)], generator)
                 loss = self.objective.loss(inputs, batch_targets, beside)
+            elif isinstance(self.model, LossPredicting):
+                done_share = self.scheduler.last_epoch / self.training.epochs
+                loss = self.model.loss(inputs, batch_targets, done_share)
             else:
                 loss = functional.cross_entropy(self.model(inputs), batch_targets)
             self.optimizer.zero_grad(set_to_none=True)
@@ -146,9 +150,9 @@ def repeated(ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 class Evaluation(NamedTuple):
-    """The metric on the test set, overall and for each class; None for a class without samples."""
+    """The metric on the test set, overall and for each class; None without samples."""
 
-    score: float
+    score: float | None
     by_class: list[float | None]
 
 
@@ -178,6 +182,8 @@ def evaluate(
 ) -> Evaluation:
     """Return the accuracy on the test set of ``data``, or the mean IoU where pixels have labels."""
     samples, labels, classes = data.test_samples, data.test_labels, data.num_classes
+    if not len(samples):
+        return Evaluation(None, [])
     if data.segments:
         ratios = class_ious(model, samples, labels, classes, batch_size, device)
         by_class = [None if math.isnan(ratio) else ratio for ratio in ratios.tolist()]

@@ -7,22 +7,24 @@ from typing import Any
 from torch import nn
 
 from dynal_fast.models.drn import DRND22
-from dynal_fast.models.embed import embed, penultimate
+from dynal_fast.models.embed import embed
 from dynal_fast.models.lenet import LeNet
 from dynal_fast.models.resnet import ResNet18
-from dynal_fast.models.small import cnn, mlp
+from dynal_fast.models.small import cnn, linear, linear_head, mlp
 from dynal_fast.models.vgg import VGG16
+from dynal_fast.penultimate import penultimate
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": cnn,
     "drn-d-22": DRND22,
     "lenet": LeNet,
+    "linear": linear,
     "mlp": mlp,
     "resnet18": ResNet18,
     "resnet18-dropout": partial(ResNet18, dropout=0.5),
     "vgg16": VGG16,
 }
-# The smallest side of an image, of which pooling leaves one pixel. An mlp takes any input.
+# The smallest side of an image, of which pooling leaves one pixel. mlp and linear take any input.
 SMALLEST_SIDE = {
     "cnn": 2,
     "drn-d-22": 8,
@@ -43,7 +45,7 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn
     name
         One of ``MODELS``.
     input_shape
-        ``(channels, height, width)``; any shape for ``mlp``.
+        ``(channels, height, width)``; any shape for ``mlp`` and ``linear``.
     num_classes
         Number of logits.
 
@@ -75,5 +77,6 @@ __all__ = [
     "VGG16",
     "build_model",
     "embed",
+    "linear_head",
     "penultimate",
 ]

@@ -1,7 +1,28 @@
-"""Two small models for inputs of the size of scikit-learn's digits, from no paper."""
+"""Small models, from no paper: a head on embeddings, and two for images of about 8×8."""
 
 import torch
 from torch import nn
+
+
+def linear(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """One linear layer on flat inputs of any shape, such as embeddings.
+
+    >>> linear((384,), 10)(torch.zeros(3, 384)).shape
+    torch.Size([3, 10])
+    """
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_classes))
+
+
+def linear_head(model: nn.Module) -> nn.Linear | None:
+    """Return the only layer of a model that :func:`linear` built, None of another.
+
+    >>> linear_head(linear((384,), 10)).weight.shape
+    torch.Size([10, 384])
+    """
+    if type(model) is nn.Sequential and list(map(type, model)) == [nn.Flatten, nn.Linear]:
+        head = model[1]
+        return head if isinstance(head, nn.Linear) else None
+    return None
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

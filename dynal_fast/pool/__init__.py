@@ -7,8 +7,11 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.observe import observe_pool
 from dynal_fast.pool.pool_stats import PoolStats
 from dynal_fast.pool.schedule import Epochs, EveryEpoch, FromEpoch, LastEpochs, Schedule
+from dynal_fast.pool.store import embedding_store
+from dynal_fast.pool.twin import Accelerator
 
 __all__ = [
+    "Accelerator",
     "EMATeacher",
     "Epochs",
     "EveryEpoch",
@@ -19,5 +22,6 @@ __all__ = [
     "PoolObservationError",
     "PoolStats",
     "Schedule",
+    "embedding_store",
     "observe_pool",
 ]

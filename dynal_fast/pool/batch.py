@@ -4,6 +4,7 @@ Only batches are copied, never the state. Arguments that would need a guess are 
 line that mends them.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,37 @@ def as_ids(sample_ids: Any, device: torch.device) -> Tensor:
     return (ids if ids.is_meta else ids.to(device)).contiguous()
 
 
+def as_targets(targets: Any, rows: int, device: torch.device) -> Tensor:
+    """Return targets as an int64 ``(batch,)`` tensor on ``device``.
+
+    Takes what `as_ids` takes.
+
+    Raises
+    ------
+    ValueError
+        They are not one class per row.
+    TypeError
+        They are no tensor, array or list.
+
+    >>> as_targets([3, -100], 2, torch.device("cpu"))
+    tensor([   3, -100])
+    """
+    shape = tuple(getattr(targets, "shape", ()))
+    if len(shape) == 2:
+        raise ValueError(
+            f"targets must be (batch,) class numbers, got {shape}: of one-hot targets pass "
+            "targets.argmax(1); multi-hot ones are of a multi-label problem, whose outputs "
+            "PoolStats(..., activation='sigmoid') takes, and which has no training dynamics"
+        )
+    try:
+        targets = as_ids(targets, device)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("sample_ids", "targets")) from None
+    if len(targets) != rows:
+        raise ValueError(f"targets must be (batch,) = ({rows},), got {tuple(targets.shape)}")
+    return targets.to(torch.int64)
+
+
 def as_floats(name: str, array: Any) -> Tensor:
     """Return logits, features or weights as a contiguous tensor, copied only if need be.
 
@@ -87,6 +119,35 @@ def as_floats(name: str, array: Any) -> Tensor:
             f"{name}.float()"
         )
     return tensor.contiguous()
+
+
+def as_store(name: str, array: Any) -> Tensor:
+    """Return the features of all samples as a tensor, never copied; a read-only map will do.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `as_floats` does, or they would have to be copied.
+
+    >>> as_store("features", np.zeros((2, 3), np.float16)).dtype
+    torch.float16
+    """
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        if array.dtype.name in _FLOATS and array.dtype.isnative and array.flags.c_contiguous:
+            with warnings.catch_warnings():  # of a read-only array; it is only read
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.from_numpy(array)
+        if array.dtype.name in _FLOATS:
+            raise ValueError(
+                f"{name} must be contiguous and in the machine's byte order with by_id=True, "
+                "since it is read in place"
+            )
+    if isinstance(array, Tensor) and array.layout is torch.strided and not array.is_contiguous():
+        raise ValueError(
+            f"{name} must be contiguous with by_id=True, since it is read in place, got shape "
+            f"{tuple(array.shape)} with strides {array.stride()}"
+        )
+    return as_floats(name, array)
 
 
 def _resolved(tensor: Tensor) -> Tensor:

@@ -194,6 +194,17 @@ class EMATeacher:
             raise RuntimeError("the teacher is attached to an optimizer already; detach() it first")
         self._hook = optimizer.register_step_post_hook(lambda *_: self.update())
 
+    @property
+    def attached(self) -> bool:
+        """Whether the teacher follows an optimizer.
+
+        Examples
+        --------
+        >>> EMATeacher(nn.Linear(1, 1)).attached
+        False
+        """
+        return self._hook is not None
+
     def detach(self) -> None:
         """Stop following the optimizer; does nothing if the teacher is not attached."""
         if self._hook is not None:

@@ -14,7 +14,8 @@ class PoolObservationError(ValueError):
     ----------
     non_finite
         int64, ascending: ids of samples with a NaN or infinite logit (or, where
-        ``prediction_stability_logits`` observes, one that is too large for it).
+        ``prediction_stability_logits`` observes, one that is too large for it), or with a target
+        that is no class.
     duplicate
         int64, ascending: ids of samples seen more than once; only their first rows count.
     unseen
@@ -45,12 +46,15 @@ class PoolObservationError(ValueError):
         unknown: Tensor,
         num_unknown: int,
         logit_limit: float | None = None,
+        num_targets: int | None = None,
     ) -> None:
         self.non_finite, self.duplicate, self.unseen = non_finite, duplicate, unseen
         self.unknown, self.num_unknown = unknown, num_unknown
         beyond = "" if logit_limit is None else (
             f" (or one beyond {logit_limit:.3g}, too large for prediction_stability_logits)"
         )  # fmt: skip
+        if num_targets is not None:
+            beyond += f" or a target of {num_targets} or more"
         problems = [
             f"{len(ids)} samples {what}: {first_ids(ids)}"
             for ids, what in (

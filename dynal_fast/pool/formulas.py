@@ -2,6 +2,10 @@
 
 Each takes tensors of `dynal_fast.ops.pool_stats`, whose first axis is the pool, and returns float32
 ``(samples,)``: higher is more informative, and a sample that was never observed scores NaN.
+
+Below, p is the softmax of the logits. With ``PoolStats(activation="sigmoid")`` p_c is the sigmoid
+of logit c, the probability that a sample has label c; `dynal_fast.ops.pool_stats` says what the
+tensors hold then.
 """
 
 from collections.abc import Callable
@@ -120,6 +124,59 @@ def bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
     return _by_rows(rows, count, mean, entropy_sum)
 
 
+def predictive_entropy(count: Tensor, mean: Tensor) -> Tensor:
+    """Entropy in nats of the mean output over Monte Carlo dropout passes: ``H(mean p)``.
+
+    The "Max Entropy" of Gal et al., "Deep Bayesian Active Learning with Image Data", section 4; the
+    first term of `bald`. Observed over epochs it is the entropy of their mean output.
+
+    >>> predictive_entropy(torch.tensor([2, 0]), torch.tensor([[0.5, 0.5], [0.0, 0.0]]))
+    tensor([0.6931,    nan])
+    """
+
+    def rows(count: Tensor, mean: Tensor) -> Tensor:
+        total = torch.special.entr(mean.double()).sum(dim=1)
+        return total.where(count > 0, torch.nan).float()
+
+    return _by_rows(rows, count, mean)
+
+
+def multi_label_predictive_entropy(count: Tensor, mean: Tensor) -> Tensor:
+    """`predictive_entropy` of sigmoid outputs, in nats: the sum over labels of each one's.
+
+    >>> multi_label_predictive_entropy(torch.tensor([2]), torch.tensor([[0.5, 1.0]]))
+    tensor([0.6931])
+    """
+
+    def rows(count: Tensor, mean: Tensor) -> Tensor:
+        total = _label_entropy(mean.double())
+        return total.where(count > 0, torch.nan).float()
+
+    return _by_rows(rows, count, mean)
+
+
+def multi_label_bald(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
+    """`bald` of sigmoid outputs: the sum over labels of each one's mutual information, in nats.
+
+    A label is a Bernoulli variable, and labels are taken as independent given the output.
+
+    >>> multi_label_bald(torch.tensor([2]), torch.tensor([[0.5, 1.0]]), torch.tensor([0.0]))
+    tensor([0.6931])
+    """
+
+    def rows(count: Tensor, mean: Tensor, entropy_sum: Tensor) -> Tensor:
+        total = _label_entropy(mean.double())
+        expected = entropy_sum / count.where(count > 0, torch.nan)
+        return (total - expected).clamp_(min=0).float()
+
+    return _by_rows(rows, count, mean, entropy_sum)
+
+
+def _label_entropy(mean: Tensor) -> Tensor:
+    """The sum over labels of the entropy of each, in nats, of probabilities (rows, labels)."""
+    return torch.special.entr(mean).sum(dim=1) + torch.special.entr((1 - mean).clamp_(min=0)).sum(1)
+
+
 def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
     """Mean over classes of the standard deviation of p over Monte Carlo dropout passes.
 
@@ -141,6 +198,8 @@ def mean_std(count: Tensor, class_m2: Tensor) -> Tensor:
 def entropy(last_entropy: Tensor) -> Tensor:
     """Entropy of the last observed output, in nats: ``H(p) = - sum_c p_c ln p_c`` (Shannon).
 
+    Of sigmoids, the sum of the entropies of the labels.
+
     >>> entropy(torch.tensor([0.5]))
     tensor([0.5000])
     """
@@ -151,7 +210,9 @@ def least_confidence(last_top: Tensor) -> Tensor:
     """``1 - max_c p_c`` of the last observed output; softmax response (SR) ranks alike.
 
     Lewis and Gale, "A Sequential Algorithm for Training Text Classifiers"; SR as in Geifman and
-    El-Yaniv, "Deep Active Learning over the Long Tail".
+    El-Yaniv, "Deep Active Learning over the Long Tail". Of sigmoids, that of the label that is
+    least sure, ``max_c min(p_c, 1 - p_c)``, at most 0.5: binary minimum of Brinker, "On Active
+    Learning in Multi-label Classification".
 
     >>> least_confidence(torch.tensor([0.75]))
     tensor([0.2500])
@@ -164,6 +225,7 @@ def margin(last_margin: Tensor) -> Tensor:
 
     Scheffer et al., "Active Hidden Markov Models for Information Extraction". Negated, not
     subtracted from 1, which would round the smallest margins, those that are picked, to one value.
+    Of sigmoids, minus the smallest ``|p_c - (1 - p_c)|``, which ranks like `least_confidence`.
 
     >>> margin(torch.tensor([0.25]))
     tensor([-0.2500])

@@ -84,10 +84,10 @@ def activate_dropout(
     devices = {device, *(weight.device for weight in model.parameters())}
     cuda = [device for device in devices if device.type == "cuda"]
     with torch.random.fork_rng(devices=cuda):
-        before = _random_states(cuda)
+        before = random_states(cuda)
         with watching_dropout(model, layers) as idle:
             logits()
-        drawn = not all(map(torch.equal, before, _random_states(cuda)))
+        drawn = not all(map(torch.equal, before, random_states(cuda)))
         model.eval()  # also the layers that this call created
         layers = _switched_on(model)
         if not layers and not drawn:
@@ -107,7 +107,7 @@ def activate_dropout(
             f"mc_passes: some dropout of {type(model).__name__} stays off, so the passes may "
             f"differ less than in training: {_few(idle)}. Only layers such as torch.nn.Dropout are "
             f"switched on, and only run where the model calls them in evaluation mode too; {CURE}",
-            stacklevel=3,
+            stacklevel=5,  # the caller of observe_pool
         )
     return layers
 
@@ -138,7 +138,7 @@ def _switched_on(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def _random_states(cuda: list[torch.device]) -> list[Tensor]:
+def random_states(cuda: list[torch.device]) -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in cuda)]
 
 

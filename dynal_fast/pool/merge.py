@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from dynal_fast.pool.training import merge_training
+
 ROWS_AT_A_TIME = 4096
 LATEST_WINS = (
     "cycle_discrepancy",
@@ -62,6 +64,8 @@ def _merge_rows(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
             squares = (a[latest].float() - a["output"].float()).square().sum(dim=1)
             alone = b["cycle_discrepancy"].isnan()  # no earlier output to compare with
             _replace(a["cycle_discrepancy"], squares, alone & ~b["latest_output"][:, 0].isnan())
+    if "training" in a:
+        merge_training(a["training_count"], a["training"], b["training_count"], b["training"])
     for name in LATEST_WINS:
         if name in a:
             _replace(a[name], b[name], ~b[name].isnan())

@@ -1,8 +1,7 @@
 """`observe_pool`: one pass of a model over the pool, folded into pool statistics."""
 
-import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
@@ -12,13 +11,16 @@ from tqdm import tqdm
 
 from dynal_fast.evaluating import evaluating
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
-from dynal_fast.pool.containers import map_tensors
 from dynal_fast.pool.ema import EMATeacher
-from dynal_fast.pool.forward import Forward, logits_of, model_call
+from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.images import PoolImages
-from dynal_fast.pool.mc_dropout import activate_dropout, switched_off, without_fast_path
+from dynal_fast.pool.mc_dropout import without_fast_path
+from dynal_fast.pool.mc_passes import MCPasses, put_back
+from dynal_fast.pool.multi_label import check_labels, check_model
+from dynal_fast.pool.store import checked_store, write_rows
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
+from dynal_fast.pool.twin import Accelerator, Bare, accelerator_of
 
 __all__ = ["PoolImages", "Tracker", "observe_pool"]
 
@@ -54,6 +56,9 @@ def observe_pool(
     teacher: nn.Module | EMATeacher | None = None,
     forward: Forward | None = None,
     mc_passes: int = 0,
+    embeddings: Any = None,
+    head: str | None = None,
+    accelerate: str | Accelerator = "off",
     partial: bool = False,
     amp: torch.dtype | None = None,
     channels_last: bool | None = None,
@@ -80,7 +85,9 @@ def observe_pool(
         or containers of tensors, which keep their types. Anything else in them, such as texts and
         ``None``, reaches the model as it is.
     stats
-        The tracker, a ``PoolStats``, on the model's device.
+        The tracker, a ``PoolStats``, on the model's device. For a multi-label head it must have
+        ``activation="sigmoid"``. A model whose ``config.problem_type`` is the other kind is
+        refused, and so are dicts with multi-hot ``labels``; of other models nothing tells it.
     epoch, num_epochs
         The epoch just trained, from 1, and how many the cycle has (N_e of eq. 4 in the prediction
         stability paper). ``None`` if that is unknown: the default schedules then observe every
@@ -107,6 +114,20 @@ def observe_pool(
         switched on: a warning names the modules that call them, and ``forward`` may set their
         ``training`` flags, which are restored afterwards. To find these modules, the model is given
         the first batch a few more times. The teacher's dropout stays off.
+    embeddings
+        Where to write the embeddings of the same forward passes, ``(num_samples, d)``: what
+        `embedding_store` returned, or another tensor or array like it. Row i is that of sample i;
+        rows of samples that the pass does not see stay as they are. A model in ``torch.compile``'s
+        wrapper then runs uncompiled, as hooks do not run in compiled code.
+    head
+        The name of the submodule whose input is the embedding, if not the last ``nn.Linear``;
+        spatial inputs are averaged over the image.
+    accelerate
+        Run the pass through a twin of the model that is made for inference, at a lower price:
+        ``"fold"``, ``"compile"`` or ``"auto"``, see `Accelerator`. The scores then differ from
+        those of the model's own forward, ``"off"``, by rounding. Of a mode's name the twin is kept
+        with the model; an `Accelerator` of your own says what was used, and serves a new model of
+        the same kind, too. With ``mc_passes`` ... the passes of MC dropout.
     partial
         The pool holds only some of the tracker's samples: the others are not reported as unseen.
     amp
@@ -129,12 +150,14 @@ def observe_pool(
     Raises
     ------
     TypeError
-        A batch has no ids where they should be, the output has no logits, or ``mc_passes`` is not
-        an integer.
+        A batch has no ids where they should be, the output has no logits, ``mc_passes`` is not an
+        integer, or ``embeddings`` not a tensor or an array.
     ValueError
         Ids are not ``(batch,)`` integers or not as many as samples; logits are not
-        ``(batch, classes)``; ``mc_passes`` is negative, or nothing in the model is random; or the
-        pool is an iterator that is used up or cannot give several passes.
+        ``(batch, classes)``; model and tracker are not of the same activation; ``mc_passes`` is
+        negative, or nothing in the model is random; the pool is an iterator that is used up or
+        cannot give several passes; or ``embeddings`` does not fit the model and the tracker, the
+        model has no ``head``, or there are ``mc_passes``.
     PoolObservationError
         Of the tracker, when the pass ends: bad rows, or samples that were not seen.
 
@@ -158,7 +181,9 @@ def observe_pool(
     torch.Size([2])
     """
     passes = _checked_passes(mc_passes)
+    store = checked_store(embeddings, getattr(stats, "num_samples", None), passes)
     where = checked_where(ids, pool)
+    check_model(model, stats)
     if not stats.observes(epoch, num_epochs):
         return False
     if passes > 1 and is_one_shot(pool):
@@ -170,12 +195,11 @@ def observe_pool(
     target = torch.empty(0, device=device or _device_of(model)).device
     if channels_last is None:
         channels_last = _is_channels_last(model)
-    run = forward or model_call()
-
-    def logits_for(observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
-        if passes:  # dropout may work in place, and all passes must see the same pool
-            inputs = map_tensors(Tensor.clone, inputs)
-        return logits_of(run(observed, inputs), observed, len(sample_ids))
+    if store is not None:
+        model = getattr(model, "_orig_mod", model)
+    call = forward or model_call()
+    accelerator = accelerator_of(accelerate, model, forward, bool(passes))
+    batches = _Batches(pool, stats, where, forward is None, target, channels_last, progress)
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model, teacher_model))
@@ -187,37 +211,101 @@ def observe_pool(
         # Not inference_mode: tensors that a model creates and keeps could not be trained with.
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(target.type, dtype=amp, enabled=amp is not None))
-        shared: list[nn.Module] = []
-        for index in range(passes or 1):
-            batches = tqdm(
-                on_device(id_batches(pool, where, forward is None), target, channels_last),
-                "observing the pool",
-                _num_batches(pool),
-                disable=None if progress is None else not progress,
-                leave=False,
+        if passes:
+            mc = MCPasses(model, call, teacher_model, target, passes, accelerator)
+            for index in range(passes):
+                samples = mc.kept_batches() or batches.from_first_sample()
+                if samples is None:
+                    return _nothing_observed(pool, stats, epoch, num_epochs, partial, index, passes)
+                if index == 0:
+                    samples = mc.begin(samples)
+                    check_model(model, stats)
+                with stats.observe(epoch, num_epochs, partial=partial):
+                    for sample_ids, logits, teacher_logits in mc.observed(samples):
+                        _update(stats, sample_ids, logits, teacher_logits)
+            return True
+        samples = batches.from_first_sample()
+        if samples is None:
+            return _nothing_observed(pool, stats, epoch, num_epochs, partial, 0, 0)
+        coming = _passes_to_come(stats, epoch, num_epochs)
+        run = accelerator.runner(
+            Bare(model, call, store is not None, head), batches.count(), coming
+        )
+        run_teacher = None
+        if teacher_model is not None:
+            run_teacher = accelerator.of_teacher().runner(
+                Bare(teacher_model, call, False, None), batches.count(), coming
             )
-            samples = _from_first_sample(batches)
-            first = next(samples, None)
-            if first is None:
-                return _nothing_observed(pool, stats, epoch, num_epochs, partial, index, passes)
-            if passes and index == 0:
-                layers = activate_dropout(
-                    model, functools.partial(logits_for, model, *first), target
-                )
-                of_teacher = set(teacher_model.modules()) if teacher_model is not None else set()
-                shared = [layer for layer in layers.values() if layer in of_teacher]
-            with stats.observe(epoch, num_epochs, partial=partial):
-                samples = itertools.chain([first], samples)
-                del first  # frees the batch when the loop is done with it
-                for sample_ids, inputs in samples:
-                    logits = logits_for(model, sample_ids, inputs)
-                    if teacher_model is None:
-                        stats.update(sample_ids, logits)
-                        continue
-                    with switched_off(shared):
-                        teacher_logits = logits_for(teacher_model, sample_ids, inputs)
-                    stats.update(sample_ids, logits, teacher_logits)
+        with stats.observe(epoch, num_epochs, partial=partial):
+            for number, (sample_ids, inputs) in enumerate(samples):
+                logits, embedding = run(sample_ids, inputs)
+                if number == 0:
+                    check_model(model, stats)  # labels may have told it what it is
+                if store is not None and embedding is not None:
+                    write_rows(store, sample_ids, embedding)
+                teacher_logits = None
+                if run_teacher is not None:
+                    teacher_logits = run_teacher(sample_ids, inputs)[0]
+                _update(stats, sample_ids, logits, teacher_logits)
     return True
+
+
+class _Batches:
+    """The batches of a pool on a device, again for each pass."""
+
+    def __init__(
+        self,
+        pool: Iterable[Any],
+        stats: Tracker,
+        where: str | int | None,
+        check_sizes: bool,
+        device: torch.device,
+        channels_last: bool,
+        progress: bool | None,
+    ) -> None:
+        self.pool = pool
+        self.stats = stats
+        self.make: Callable[[], Iterator[Any]] = lambda: on_device(
+            id_batches(pool, where, check_sizes), device, channels_last
+        )
+        self.hidden = None if progress is None else not progress
+
+    def count(self) -> int | None:
+        """Return how many batches there are, None if the pool does not say."""
+        try:
+            return len(self.pool)  # type: ignore[arg-type]
+        except TypeError:  # a DataLoader over an IterableDataset has __len__ and refuses
+            return None
+
+    def from_first_sample(self) -> Iterator[tuple[Tensor, Any]] | None:
+        """Return the batches from the first one that has samples, None if none has."""
+        shown = tqdm(
+            self.make(), "observing the pool", self.count(), disable=self.hidden, leave=False
+        )
+        samples = itertools.dropwhile(lambda batch: len(batch[0]) == 0, shown)
+        first = next(samples, None)
+        if first is None:
+            return None
+        check_labels(first[1], self.stats)
+        return put_back([first], samples)
+
+
+def _update(
+    stats: Tracker, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None
+) -> None:
+    if teacher_logits is None:
+        stats.update(sample_ids, logits)
+    else:
+        stats.update(sample_ids, logits, teacher_logits)
+
+
+def _passes_to_come(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
+    """Return how many epochs of this cycle are still observed, this one included."""
+    if num_epochs is None:
+        return 1
+    coming = sum(stats.observes(later, num_epochs) for later in range(epoch + 1, num_epochs + 1))
+    stats.observes(epoch, num_epochs)  # the tracker remembers which epoch it was asked last
+    return 1 + coming
 
 
 def _checked_passes(mc_passes: Any) -> int:
@@ -225,11 +313,6 @@ def _checked_passes(mc_passes: Any) -> int:
     if passes < 0:
         raise ValueError(f"mc_passes must be 0 (evaluation mode) or more, got {passes}")
     return passes
-
-
-def _from_first_sample(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the batches from the first one that has samples."""
-    return itertools.dropwhile(lambda batch: len(batch[0]) == 0, batches)
 
 
 def _nothing_observed(
@@ -257,13 +340,6 @@ def _nothing_observed(
         with stats.observe(epoch, num_epochs, partial=partial):
             pass
     return False
-
-
-def _num_batches(pool: Iterable[Any]) -> int | None:
-    try:
-        return len(pool)  # type: ignore[arg-type]
-    except TypeError:  # a DataLoader over an IterableDataset has __len__ and refuses
-        return None
 
 
 def _device_of(model: nn.Module) -> torch.device:

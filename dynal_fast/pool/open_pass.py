@@ -16,7 +16,7 @@ from dynal_fast.ops.pool_stats import (
     pool_stats_update_from_features,
 )
 from dynal_fast.ops.pool_stats.contract import Tracker, check_batch, is_ready
-from dynal_fast.pool.batch import as_floats, as_ids
+from dynal_fast.pool.batch import as_floats, as_ids, as_store, as_targets
 from dynal_fast.pool.errors import PoolObservationError
 
 
@@ -32,6 +32,8 @@ class OpenPass:
         How many passes there were, this one included.
     partial
         Whether samples may stay unseen.
+    labeled
+        Whether a batch had targets.
     """
 
     due: list[Tracker]
@@ -40,18 +42,29 @@ class OpenPass:
     num_classes: int
     device: torch.device
     backend: str | None
+    labeled: bool = False
 
-    def update(self, sample_ids: Any, logits: Any, teacher_logits: Any) -> None:
+    def update(self, sample_ids: Any, logits: Any, teacher_logits: Any, targets: Any) -> None:
         """Do what `PoolStats.update` says."""
         if not is_ready(sample_ids, logits, teacher_logits, self.num_classes, self.device):
             sample_ids = as_ids(sample_ids, self.device)
             logits = as_floats("logits", logits)
             if teacher_logits is not None:
                 teacher_logits = as_floats("teacher_logits", teacher_logits)
-            check_batch(sample_ids, logits, teacher_logits, self.num_classes, self.device)
+            check_batch(
+                sample_ids,
+                logits,
+                teacher_logits,
+                self.num_classes,
+                self.device,
+                self.due[0].activation,
+            )
+        if targets is not None:
+            targets = as_targets(targets, len(sample_ids), self.device)
+            self.labeled = True
         for tracker in self.due:
             pool_stats_update_checked(
-                sample_ids, logits, teacher_logits, tracker, backend=self.backend
+                sample_ids, logits, teacher_logits, tracker, targets=targets, backend=self.backend
             )
 
     def update_from_features(
@@ -63,13 +76,16 @@ class OpenPass:
         teacher_features: Any,
         teacher_weight: Any,
         teacher_bias: Any,
+        targets: Any,
+        by_id: bool,
     ) -> None:
         """Do what `PoolStats.update_from_features` says."""
         sample_ids = as_ids(sample_ids, self.device)
-        features, weight = as_floats("features", features), as_floats("weight", weight)
+        as_features = as_store if by_id else as_floats
+        features, weight = as_features("features", features), as_floats("weight", weight)
         bias = None if bias is None else as_floats("bias", bias)
         if teacher_features is not None:
-            teacher_features = as_floats("teacher_features", teacher_features)
+            teacher_features = as_features("teacher_features", teacher_features)
         if teacher_weight is not None:
             teacher_weight = as_floats("teacher_weight", teacher_weight)
         if teacher_bias is not None:
@@ -79,6 +95,9 @@ class OpenPass:
                 f"weight must be (classes, d) with classes = {self.num_classes}, "
                 f"got {tuple(weight.shape)}"
             )
+        if targets is not None:
+            targets = as_targets(targets, len(sample_ids), self.device)
+            self.labeled = True
         for tracker in self.due:
             pool_stats_update_from_features(
                 sample_ids,
@@ -89,6 +108,8 @@ class OpenPass:
                 teacher_weight,
                 teacher_bias,
                 *tracker,
+                targets=targets,
+                by_id=by_id,
                 backend=self.backend,
             )
 
@@ -97,7 +118,7 @@ class OpenPass:
 
         This is the only point of a pass that waits for the device.
         """
-        _, stamp, unknown_ids, tensors = self.due[0]
+        _, stamp, unknown_ids, tensors, _ = self.due[0]
         current = STAMP_STEP * self.number
         wrong = (stamp > current) if self.partial else (stamp != current)
         wrong &= stamp != DROPPED
@@ -114,4 +135,5 @@ class OpenPass:
             unknown_ids[1 : 1 + min(num_unknown, MAX_UNKNOWN_IDS)].cpu(),
             num_unknown,
             LOGIT_LIMIT if "logit_count" in tensors else None,
+            self.num_classes if self.labeled else None,
         )

@@ -15,7 +15,7 @@ from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
 from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
-from dynal_fast.pool.scores import ALIASES, SCORES
+from dynal_fast.pool.scores import ALIASES, TRACKABLE, TRAINING_SCORES
 from dynal_fast.pool.state import PoolState
 from dynal_fast.pool.top import candidate_ids, first_ids, top_k
 from dynal_fast.pool.tracked import (
@@ -27,13 +27,19 @@ from dynal_fast.pool.tracked import (
     observes,
     part_of,
 )
+from dynal_fast.pool.training import (
+    LabelsAndProbabilities,
+    TrainingDynamics,
+    labels_and_probabilities,
+    training_dynamics,
+)
 
 
 class PoolStats:
     """Learning dynamics and uncertainty of every pool sample, updated in place batch by batch.
 
     A few numbers per sample stand for all of its outputs. In each observed epoch the moments of its
-    softmax output p are updated by Welford's method::
+    output p, the softmax of its logits, are updated by Welford's method::
 
         mean_t = mean_{t-1} + (p_t - mean_{t-1}) / t
         M2_t = M2_{t-1} + sum_c (p_t - mean_{t-1})_c (p_t - mean_t)_c
@@ -44,10 +50,11 @@ class PoolStats:
     Parameters
     ----------
     num_samples, num_classes
-        N and C, which is at least 2. Sample ids are 0 .. N-1.
+        N and C, which is at least 2, or 1 with ``activation="sigmoid"``. Sample ids are 0 .. N-1.
     track
         Names of the scores wanted (`dynal_fast.pool.scores.SCORES`). Only what they need is
         allocated, and only they can be scored. ``"random"`` needs nothing.
+        `TRAINING_SCORES` of the same module are of labeled samples, whose targets `update` takes.
     schedules
         By name, the epochs that a score's statistic observes. By default dynamics observe the last
         5 epochs or every epoch, and scores of a single output the last (``SCORES[name].schedule``).
@@ -58,13 +65,23 @@ class PoolStats:
     output_dtype
         float32, or float16 to halve the memory of the copy of the last output that ``cod`` and
         ``absolute_increase`` compare with.
+    activation
+        How logits become probabilities. ``"softmax"``: a sample has one of C classes.
+        ``"sigmoid"``: it has any of C labels, as multi-label heads are trained with a binary
+        cross-entropy; p_c is then the probability that label c is there. Variances, distances,
+        entropy and BALD are summed over the labels, ``margin`` and ``least_confidence`` are those
+        of the label that is least sure, and scores of predicted labels are refused. The logits do
+        not tell which of the two they were trained for, so a tracker cannot find a wrong choice.
+    training_dynamics
+        Track all of ``TRAINING_SCORES``, too: 36 bytes per sample.
     backend
         ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"`` instead of the one for the device.
 
     Raises
     ------
     ValueError
-        A name, schedule, size or dtype is not one of the above.
+        A name, schedule, size, dtype or activation is not one of the above, or a score has no
+        meaning with this activation.
     TypeError
         A size is not an integer.
 
@@ -84,20 +101,31 @@ class PoolStats:
     tensor([0., 0., 0.])
     >>> stats.select("margin", 1)
     tensor([0])
+
+    A multi-label head: the first sample's labels are sure, of the second's one is not.
+
+    >>> stats = PoolStats(2, 3, track=("margin",), activation="sigmoid")
+    >>> with stats.observe(1, 1):
+    ...     stats.update([0, 1], torch.tensor([[9.0, 9.0, -9.0], [9.0, 0.0, -9.0]]))
+    >>> stats.select("margin", 1)
+    tensor([1])
     """
 
     def __init__(
         self,
         num_samples: int,
         num_classes: int,
-        track: Iterable[str],
+        track: Iterable[str] = (),
         *,
         schedules: Mapping[str, Schedule] | None = None,
         device: torch.device | str = "cpu",
         output_dtype: torch.dtype = torch.float32,
+        activation: str = "softmax",
+        training_dynamics: bool = False,
         backend: str | None = None,
     ) -> None:
-        self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes)
+        self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes, activation)
+        self.activation = activation
         if output_dtype not in OUTPUT_DTYPES:
             raise ValueError(f"output_dtype must be one of {OUTPUT_DTYPES}, got {output_dtype}")
         if backend is not None and backend not in BACKENDS:
@@ -105,12 +133,20 @@ class PoolStats:
         self.output_dtype = output_dtype
         self.backend = backend
         self.device = torch.empty(0, device=device).device
-        self.track = checked_track(track)
+        if training_dynamics and not isinstance(track, str):
+            track = tuple(track)
+            track += tuple(name for name in TRAINING_SCORES if name not in track)
+        self.track = checked_track(track, activation)
         self.schedules = checked_schedules(self.track, schedules or {})
         given = {ALIASES.get(name, name) for name in schedules or {}}
         self._given_schedules = {name: self.schedules[name] for name in given}
         self._state = PoolState(
-            self.num_samples, self.num_classes, self.schedules, output_dtype, self.device
+            self.num_samples,
+            self.num_classes,
+            self.schedules,
+            output_dtype,
+            self.device,
+            activation,
         )
         self._open: OpenPass | None = None
         self._last: tuple[int, int | None] | None = None  # the last epoch given to observes()
@@ -234,7 +270,9 @@ unknown'
         if warning and not replaced_before:
             warnings.warn(warning, stacklevel=2)
 
-    def update(self, sample_ids: Any, logits: Any, teacher_logits: Any = None) -> None:
+    def update(
+        self, sample_ids: Any, logits: Any, teacher_logits: Any = None, targets: Any = None
+    ) -> None:
         """Fold a batch into every statistic that observes this pass, in place.
 
         Parameters
@@ -248,13 +286,18 @@ unknown'
         teacher_logits
             (B, C) of the same dtype: the EMA teacher's for the same inputs. Needed in the passes
             that ``emaod`` observes, ignored in others.
+        targets
+            (B,) integers of any kind: the class of each sample, which `training_dynamics` and the
+            scores of ``TRAINING_SCORES`` compare with. Negative where there is none, such as -100.
+            If the target of a sample changes, its training dynamics begin anew.
 
         Raises
         ------
         RuntimeError
             No pass is open.
         ValueError
-            A shape, dtype, device or layout is wrong. Bad rows are found by `end_pass`.
+            A shape, dtype, device or layout is wrong, or targets come and no score needs them. Bad
+            rows are found by `end_pass`.
         TypeError
             An argument is none of the above.
 
@@ -267,7 +310,7 @@ unknown'
         >>> stats.score("emaod")  # the distance of (1, 0) to (1/2, 1/2)
         tensor([   nan, 0.7071])
         """
-        self._pass().update(sample_ids, logits, teacher_logits)
+        self._pass().update(sample_ids, logits, teacher_logits, self._wanted(targets))
 
     def update_from_features(
         self,
@@ -278,6 +321,9 @@ unknown'
         teacher_features: Any = None,
         teacher_weight: Any = None,
         teacher_bias: Any = None,
+        targets: Any = None,
+        *,
+        by_id: bool = False,
     ) -> None:
         """Do `update` with ``logits = features @ weight.T + bias``, which are never stored.
 
@@ -291,15 +337,22 @@ unknown'
         features
             (B, d) float32, float16, bfloat16 or float64; copied if not contiguous.
         weight, bias
-            (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``.
+            (C, d) and (C,), of the same dtype, as in ``torch.nn.Linear``; or float32, where the
+            features are float16 or bfloat16.
         teacher_features, teacher_weight, teacher_bias
             The EMA teacher's, where ``emaod`` observes this pass. If only the head is averaged, the
             teacher's features are ``features`` again.
+        targets
+            As in `update`.
+        by_id
+            The features are those of all N samples, (N, d): row i is that of sample i, such as a
+            store of `embedding_store` or a memory map. A CPU reads the rows where they are, without
+            a copy; for a GPU they are gathered, some at a time, from where the store is.
 
         Raises
         ------
         RuntimeError, ValueError, TypeError
-            As in `update`.
+            As in `update`; with ``by_id`` also where the features would have to be copied.
 
         Examples
         --------
@@ -311,7 +364,15 @@ unknown'
         tensor([-0., -0.])
         """
         self._pass().update_from_features(
-            sample_ids, features, weight, bias, teacher_features, teacher_weight, teacher_bias
+            sample_ids,
+            features,
+            weight,
+            bias,
+            teacher_features,
+            teacher_weight,
+            teacher_bias,
+            self._wanted(targets),
+            by_id,
         )
 
     def end_pass(self) -> None:
@@ -325,7 +386,8 @@ unknown'
             No pass is open.
         PoolObservationError
             Names the ids of rows with a logit that is not finite (or, where
-            ``prediction_stability_logits`` observes, beyond 2^40 in absolute value), of samples
+            ``prediction_stability_logits`` observes, beyond 2^40 in absolute value) or a target of
+            C or more, of samples
             seen more than once, of rows with an id out of range or dropped and, unless the pass is
             partial, of samples not seen. All other rows were folded in.
 
@@ -374,6 +436,9 @@ unknown'
     def score(self, name: str, **options: Any) -> Tensor:
         """Return a tracked score, float32 (N,): higher is more informative.
 
+        Scores of labeled samples are what their papers define, and not all are of that sign:
+        ``TRAINING_SCORES[name].selects`` says which end `select` picks.
+
         Parameters
         ----------
         name
@@ -403,8 +468,10 @@ unknown'
         name = self._tracked(name)
         if name == "random":
             return self._random(**options)
-        tensors, score = self._state.of(name), SCORES[name]
-        return score.function(*(tensors[tensor] for tensor in score.tensors), **options)
+        tensors, score = self._state.of(name), TRACKABLE[name]
+        function = score.function if self.activation == "softmax" else score.of_sigmoids
+        assert function is not None  # checked_track refuses the others
+        return function(*(tensors[tensor] for tensor in score.tensors), **options)
 
     @renamed_argument("b", "k")
     def select(
@@ -417,6 +484,9 @@ unknown'
         **options: Any,
     ) -> Tensor:
         """Return the ids of the ``k`` samples with the highest score.
+
+        Of ``confidence``, ``correctness`` and ``aum``, the lowest: the samples that are hard to
+        learn, or mislabeled.
 
         Parameters
         ----------
@@ -477,7 +547,80 @@ unknown'
             stopped = missing.stopped_early(score, self.schedules[score], self._last)
             if stopped:
                 warnings.warn(stopped, stacklevel=3)
+        if score in TRACKABLE and TRACKABLE[score].selects == "lowest":
+            scores = -scores
         return top_k(scores, k, ids, generator, ties)
+
+    # Labeled samples
+
+    def training_dynamics(self) -> TrainingDynamics:
+        """Return how each labeled sample was learned, as the papers define it.
+
+        Returns
+        -------
+        TrainingDynamics
+            Named tensors (N,): targets, confidence, variability, forgetting events, AUM and so on.
+
+        Raises
+        ------
+        ValueError
+            No score of labeled samples is tracked, or they have several schedules: ask `score`.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 3, training_dynamics=True)
+        >>> for epoch, logits in enumerate(([0.0, 2.0, 1.0], [3.0, 0.0, 0.0]), start=1):
+        ...     with stats.observe(epoch, 2, partial=True):
+        ...         stats.update([0], torch.tensor([logits]), targets=[1])
+        >>> dynamics = stats.training_dynamics()
+        >>> dynamics.aum, dynamics.forgetting_events  # margins 1 and -3; learned, then forgotten
+        (tensor([-1., nan]), tensor([1, 0], dtype=torch.int32))
+        >>> stats.score("correctness")
+        tensor([0.5000,    nan])
+        """
+        tensors = self._of_labeled()
+        return training_dynamics(tensors["training_count"], tensors["training"])
+
+    def to_cleanlab(self) -> LabelsAndProbabilities:
+        """Return labels and mean probabilities of the labeled samples, as cleanlab takes them.
+
+        ``find_label_issues(labels=..., pred_probs=...)`` of its result gives rows, and
+        ``sample_ids[rows]`` the samples. The model has been trained on these labels, so that its
+        probabilities are less honest than those of the cross-validation that cleanlab suggests; the
+        mean over epochs makes up for some of it.
+
+        Returns
+        -------
+        LabelsAndProbabilities
+            NumPy arrays ``sample_ids`` (m,), ``labels`` (m,) and ``pred_probs`` (m, C) of the m
+            samples that came with a target.
+
+        Raises
+        ------
+        ValueError
+            No score of labeled samples is tracked, or none that keeps the mean of the
+            probabilities, such as ``"bald"``.
+
+        Examples
+        --------
+        >>> stats = PoolStats(2, 2, track=("bald",), training_dynamics=True)
+        >>> with stats.observe(1, 1):
+        ...     stats.update([0, 1], torch.zeros(2, 2), targets=[1, -100])
+        >>> stats.to_cleanlab().pred_probs
+        array([[0.5, 0.5]])
+        """
+        labeled = self._of_labeled()
+        for name in self.track:
+            if name in TRACKABLE and "mean" in TRACKABLE[name].tensors:
+                mean = self._state.of(name)
+                return labels_and_probabilities(
+                    labeled["training_count"], labeled["training"], mean["count"], mean["mean"]
+                )
+        keeping = [name for name, score in TRACKABLE.items() if "mean" in score.tensors]
+        raise ValueError(
+            f"to_cleanlab needs the mean of the probabilities, which track={self.track} does not "
+            f"keep; track one of {', '.join(keeping)}, too"
+        )
 
     # Samples
 
@@ -585,7 +728,7 @@ unknown'
         Raises
         ------
         ValueError
-            The sizes, tracked names, schedules, output dtypes or devices differ.
+            The sizes, tracked names, schedules, output dtypes, activations or devices differ.
         RuntimeError
             A pass is open in one of the two.
 
@@ -600,7 +743,8 @@ unknown'
         """
         self._check_between_passes("merge")
         other._check_between_passes("merge")
-        for attribute in ("num_samples", "num_classes", "schedules", "output_dtype", "device"):
+        same = ("num_samples", "num_classes", "schedules", "output_dtype", "activation", "device")
+        for attribute in same:
             mine, theirs = getattr(self, attribute), getattr(other, attribute)
             if mine != theirs:
                 raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
@@ -627,8 +771,9 @@ unknown'
         dict of str to Tensor
             The tensors of `dynal_fast.ops.pool_stats` by their names, with ``.1``, ``.2`` ... where
             a second schedule has its own; ``stamp``; ``passes``, the number of passes;
-            ``label_passes``; ``schedules``, the bytes of their description; and ``unknown_end`` if
-            this cycle had a pass without ``num_epochs``.
+            ``label_passes``; ``schedules``, the bytes of their description; ``unknown_end`` if
+            this cycle had a pass without ``num_epochs``; and ``activation``, the bytes of its name,
+            if that is not ``"softmax"``.
 
         Raises
         ------
@@ -654,8 +799,8 @@ unknown'
         Raises
         ------
         ValueError
-            Names, shapes or dtypes are not those of this tracker, or a count, a stamp or a value is
-            one that passes cannot leave behind. Nothing was changed then.
+            Names, shapes, dtypes or the activation are not those of this tracker, or a count, a
+            stamp or a value is one that passes cannot leave behind. Nothing was changed then.
         TypeError
             A value is not a tensor.
         RuntimeError
@@ -675,13 +820,15 @@ unknown'
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The tracked scores and their schedules, as text to store beside `state_dict`."""
+        """Tracked scores, schedules and activation, as text to store beside `state_dict`."""
         described = replaced.description(self.schedules, self._state.replaced)
-        return {"track": " ".join(self.track), "schedules": described}
+        track = " ".join(self.track)
+        return {"track": track, "schedules": described, "activation": self.activation}
 
     def __repr__(self) -> str:
         return (
             f"PoolStats({self.num_samples}, {self.num_classes}, track={self.track}, "
+            f"{'' if self.activation == 'softmax' else f'activation={self.activation!r}, '}"
             f"device={str(self.device)!r}): {self.nbytes()['total']:,} bytes"
             + replaced.note(self.schedules, self._state.replaced)
         )
@@ -698,6 +845,30 @@ unknown'
         if score not in self.track:
             raise ValueError(f"{score!r} is not tracked: track={self.track}")
         return score
+
+    def _of_labeled(self) -> dict[str, Tensor]:
+        """Return the one set of tensors of the tracked scores of labeled samples."""
+        names = [name for name in self.track if name in TRAINING_SCORES]
+        if not names:
+            raise ValueError(
+                f"no score of labeled samples is tracked: track={self.track}; make the tracker "
+                "with PoolStats(..., training_dynamics=True)"
+            )
+        if len({id(self._state.of(name)) for name in names}) > 1:
+            raise ValueError(
+                "the scores of labeled samples have several schedules; ask score(name), got "
+                f"{ {name: self.schedules[name] for name in names} }"
+            )
+        return self._state.of(names[0])
+
+    def _wanted(self, targets: Any) -> Any:
+        """Return targets, if a tracked score needs them."""
+        if targets is not None and not any(name in TRAINING_SCORES for name in self.track):
+            raise ValueError(
+                f"targets were given, and no score in track={self.track} needs them; make the "
+                "tracker with PoolStats(..., training_dynamics=True)"
+            )
+        return targets
 
     def _pass(self) -> OpenPass:
         if self._open is None:

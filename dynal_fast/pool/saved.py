@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.pool_stats import DROPPED, LOGIT_LIMIT, MAX_PASSES, STAMP_STEP, STATE
-from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, check_tensor
+from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, TRAINING, check_tensor
 from dynal_fast.pool.merge import slices
 from dynal_fast.pool.schedule import EveryEpoch, Schedule
 from dynal_fast.pool.tracked import in_force
@@ -19,8 +19,9 @@ COUNTERS = {
     "logits": "logit_count",
     "labels": "label_counts",
     "increase": "increase_count",
+    "training": "training_count",
 }
-OPTIONAL = ("unknown_end", "latest_output")
+OPTIONAL = ("unknown_end", "activation", "latest_output")
 MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
 
 _ROUNDED = 1e-3  # tolerance for rounding
@@ -48,6 +49,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "last_entropy": (-_ROUNDED, _FINITE),
     "last_top": _PROBABILITY,
     "last_margin": _PROBABILITY,
+    "training_count": (0, MAX_PASSES),
+}
+TRAINING_RANGES = {
+    "mean": _PROBABILITY,
+    "m2": (0, _FINITE),
+    "correct": (0, MAX_PASSES),
+    "flips": (0, MAX_PASSES),
+    "first_learned": (0, MAX_PASSES),
+    "margin_sum": (-_FINITE, _FINITE),
+    "error_sum": (0, _FINITE),
+    "target": (0, _FINITE),
 }
 
 
@@ -73,13 +85,14 @@ def check_saved(
     Raises
     ------
     ValueError
-        Names, shapes, dtypes or schedules differ; a count, a stamp or a value is one that passes
-        over a pool cannot leave behind; or the counts contradict each other.
+        Names, shapes, dtypes, schedules or the activation differ; a count, a stamp or a value is
+        one that passes over a pool cannot leave behind; or the counts contradict each other.
     TypeError
         It is not a mapping, or a value is not a tensor.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict must map names to tensors, got {type(saved).__name__}")
+    _check_activation(saved, mine)
     _check_names(saved, mine)
     for key, tensor in saved.items():
         _check_tensor(key, tensor, mine)
@@ -100,6 +113,20 @@ def check_saved(
             for name, values in part.items():
                 _check_range(key_of(name, k), name, values, rows.start)
             _check_counts(part, schedules, label_passes[k], k, rows.start)
+
+
+def _check_activation(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> None:
+    """Check that both are of one activation, that of a state without an entry being softmax."""
+    for state in (saved, mine):
+        check_tensor("activation", state.get("activation", torch.empty(0)))
+    names = [
+        bytes(state["activation"].tolist()).decode(errors="replace")
+        if "activation" in state
+        else "softmax"
+        for state in (mine, saved)
+    ]
+    if names[0] != names[1]:
+        raise ValueError(f"activation must be {names[0]!r}, got a state of {names[1]!r} outputs")
 
 
 def _check_names(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> None:
@@ -133,7 +160,7 @@ def _check_tensor(key: str, tensor: Tensor, mine: Mapping[str, Tensor]) -> None:
     like = mine[key.replace("latest_output", "output")] if key != "unknown_end" else None
     shape: tuple[int, ...]
     dtypes: tuple[torch.dtype, ...]
-    if key == "schedules":
+    if key in ("schedules", "activation"):
         shape, dtypes = tuple(tensor.shape[:1]), (torch.uint8,)
     elif like is None:
         shape, dtypes = (), (torch.bool,)
@@ -162,6 +189,12 @@ def _check_stamps(key: str, stamp: Tensor, first: Tensor, passes: int) -> None:
 
 
 def _check_range(key: str, name: str, values: Tensor, start: int) -> None:
+    if name == "training":
+        for column, named in zip(values.unbind(1), TRAINING, strict=True):
+            low, high = TRAINING_RANGES[named]
+            bad = ~((column >= low) & (column <= high))
+            _refuse(f"{key} ({named})", column, bad, start, f"its range, {low:.7g} to {high:.7g}")
+        return
     low, high = RANGES[name]
     if values.dtype in (torch.uint8, torch.uint16):
         return
@@ -182,7 +215,7 @@ def _check_counts(
     """Check the counts: equal for parts on one schedule, labels at most one for each pass."""
     seen: list[tuple[Schedule, str, Tensor]] = []
     for part, schedule in schedules.items():
-        if part not in COUNTERS:
+        if part not in COUNTERS or part == "training":  # which counts labeled samples only
             continue
         name = COUNTERS[part]
         counts = tensors[name].to(torch.int64)

@@ -12,7 +12,7 @@ from dynal_fast.pool.allocate import full
 from dynal_fast.pool.merge import merge_states, replace_known, slices
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
-from dynal_fast.pool.scores import SCORES
+from dynal_fast.pool.scores import TRACKABLE
 from dynal_fast.pool.tracked import in_force, observes, part_of, plan
 
 Tensors = dict[str, Tensor]
@@ -44,8 +44,10 @@ class PoolState:
         schedules: Mapping[str, Schedule],
         output_dtype: torch.dtype,
         device: torch.device,
+        activation: str = "softmax",
     ) -> None:
         self.schedules = schedules
+        self.activation = activation
         self.device = device
         self.passes = 0
         self.unknown_end = False
@@ -58,7 +60,7 @@ class PoolState:
             tensors = {}
             for name in (name for name in STATE if name in wanted):
                 spec = STATE[name]
-                shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+                shape = spec.shape(num_samples, num_classes)
                 dtype = output_dtype if spec.dtypes == OUTPUT_DTYPES else spec.dtypes[0]
                 tensors[name] = full(shape, spec.fresh, dtype, device)
             stamp = torch.zeros(num_samples, dtype=torch.int32, device=device)
@@ -86,11 +88,11 @@ class PoolState:
             return tensors[counter].to(torch.int32).amax(dim=1) > 0
         if counter is not None:
             return tensors[counter] > 0
-        if SCORES[score].compares_cycles:
+        if TRACKABLE[score].compares_cycles:
             known = ~tensors["output"][:, 0].isnan()
             latest = tensors.get("latest_output")
             return known if latest is None else known | ~latest[:, 0].isnan()
-        return ~tensors[SCORES[score].tensors[0]].isnan()
+        return ~tensors[TRACKABLE[score].tensors[0]].isnan()
 
     def refused(self, score: str) -> Tensor:
         """Return whose last row had a logit that was not finite or too large, (N,) bool."""
@@ -114,7 +116,7 @@ class PoolState:
                 self._make_room_for_labels(k)
             tensors = {n: t for n, t in self.tensors[k].items() if STATE[n].part in observing}
             self.guards[k][1].zero_()
-            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors))
+            due.append(Tracker(self.pass_stamp, *self.guards[k], tensors, self.activation))
             shared.append(tensors)
         _share(shared)
         return due
@@ -196,6 +198,8 @@ class PoolState:
         }
         if self.unknown_end:
             saved["unknown_end"] = torch.tensor(True)
+        if self.activation != "softmax":
+            saved["activation"] = torch.tensor(list(self.activation.encode()), dtype=torch.uint8)
         for k, tensors in enumerate(self.tensors):
             named = {**tensors, "stamp": self.guards[k][0]}
             saved.update({key_of(name, k): tensor for name, tensor in named.items()})
@@ -207,7 +211,8 @@ class PoolState:
         Raises
         ------
         ValueError
-            Names, shapes, dtypes or schedules differ from this state's, or values are impossible.
+            Names, shapes, dtypes, schedules or the activation differ from this state's, or values
+            are impossible.
         TypeError
             A value is not a tensor.
         """

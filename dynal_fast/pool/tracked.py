@@ -3,25 +3,29 @@
 from collections.abc import Iterable, Mapping
 
 from dynal_fast.ops.pool_stats import MAX_PASSES, REQUIRED, STATE
+from dynal_fast.ops.pool_stats.contract import check_activation
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
-from dynal_fast.pool.scores import ALIASES, SCORES
+from dynal_fast.pool.scores import ALIASES, TRACKABLE
 from dynal_fast.pool.top import integer
 
 # Parts of which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")
 
 
-def checked_sizes(num_samples: int, num_classes: int) -> tuple[int, int]:
-    """Return the two sizes of a tracker as integers, checked."""
+def checked_sizes(num_samples: int, num_classes: int, activation: str) -> tuple[int, int]:
+    """Return the two sizes of a tracker as integers, checked with its activation."""
+    check_activation(activation)
     num_samples = integer("num_samples", num_samples)
     num_classes = integer("num_classes", num_classes)
     if num_samples < 0:
         raise ValueError(f"num_samples must not be negative, got {num_samples}")
-    if num_classes < 2:
+    if num_classes < 1 and activation == "sigmoid":
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if num_classes < 2 and activation == "softmax":
         raise ValueError(
             f"num_classes must be at least 2, got {num_classes}: the softmax of one logit is "
             "always 1, so no score could tell samples apart (for a binary classifier with one "
-            "output z, use 2 classes and the logits (0, z))"
+            "output z, pass activation='sigmoid', or use 2 classes and the logits (0, z))"
         )
     return num_samples, num_classes
 
@@ -47,17 +51,31 @@ def checked_epoch(epoch: int, num_epochs: int | None) -> tuple[int, int | None]:
     return epoch, num_epochs
 
 
-def checked_track(track: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the scores to track, checked, aliases resolved."""
+def checked_track(track: Iterable[str], activation: str) -> tuple[str, ...]:
+    """Return the names of the scores to track, checked, aliases resolved.
+
+    Raises
+    ------
+    ValueError
+        A name is none, comes twice, or has no meaning with this activation.
+    """
     if isinstance(track, str):
         raise ValueError(f"track must be a sequence of names, got the string {track!r}")
     names = tuple(ALIASES.get(name, name) for name in track)
-    known = (*SCORES, "random")
+    known = (*TRACKABLE, "random")
     for name in names:
         if name not in known:
             raise ValueError(f"track must name some of {(*known, *ALIASES)}, got {name!r}")
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"track must name at least one score, each once, got {names}")
+    if activation == "sigmoid":
+        for name in names:
+            if name in TRACKABLE and TRACKABLE[name].of_sigmoids is None:
+                available = ", ".join(n for n, score in TRACKABLE.items() if score.of_sigmoids)
+                raise ValueError(
+                    f"{name} is not defined for activation='sigmoid', where a sample may have "
+                    f"several labels; available: {available}"
+                )
     return names
 
 
@@ -67,19 +85,19 @@ def checked_schedules(
     """Return the schedule of each tracked score: those given, checked, else its default."""
     schedules = {ALIASES.get(name, name): schedule for name, schedule in schedules.items()}
     for name, schedule in schedules.items():
-        if name not in track or name not in SCORES:
+        if name not in track or name not in TRACKABLE:
             raise ValueError(f"schedules has {name!r}, which is not a statistic in track={track}")
         if not isinstance(schedule, Schedule):
             raise ValueError(
                 f"the schedule of {name} must have observes(epoch, num_epochs), got {schedule!r}"
             )
-    default = {name: SCORES[name].schedule for name in track if name in SCORES}
+    default = {name: TRACKABLE[name].schedule for name in track if name in TRACKABLE}
     return {**default, **schedules}
 
 
 def part_of(score: str) -> str:
     """Return the part of the state from which a score or alias is computed."""
-    return SCORES[ALIASES.get(score, score)].part
+    return TRACKABLE[ALIASES.get(score, score)].part
 
 
 def in_force(part: str, schedule: Schedule, num_epochs: int | None) -> Schedule:
@@ -127,7 +145,7 @@ def plan(
 
     Returns, for each set, the schedules of its parts and the names of its tensors; and for each
     score the index of its set. There is always at least one set. The order of ``schedules``
-    and of ``SCORES`` does not matter, so that trackers can be merged and restored whatever the
+    and of ``TRACKABLE`` does not matter, so that trackers can be merged and restored whatever the
     order of ``track``.
 
     >>> from dynal_fast.pool.schedule import EveryEpoch
@@ -142,7 +160,7 @@ def plan(
     home: dict[str, int] = {}
     for score in sorted(schedules, key=_place):
         schedule = schedules[score]
-        needed = SCORES[score].tensors
+        needed = TRACKABLE[score].tensors
         part = part_of(score)
         fitting = (k for k, used in enumerate(parts) if used.get(part, schedule) == schedule)
         k = next(fitting, len(parts))
@@ -157,4 +175,4 @@ def plan(
 
 def _place(score: str) -> tuple[bool, str]:
     """A fixed order, on which the keys of saved states depend."""
-    return any(STATE[name].per_class for name in SCORES[score].tensors), score
+    return any(STATE[name].per_class for name in TRACKABLE[score].tensors), score

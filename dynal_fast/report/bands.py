@@ -1,4 +1,4 @@
-"""Bands of percentages: mean and deviation of several runs, and the edges to draw."""
+"""Percentages over several runs: mean and deviation, as text and as edges to draw."""
 
 import numpy as np
 
@@ -14,3 +14,12 @@ def mean_and_std(values: Array) -> tuple[Array, Array]:
 def band(mean: Array, deviation: Array) -> tuple[list[float], list[float]]:
     """Return the lower and the upper edge of one deviation around the mean, within 0 to 100 %."""
     return [*np.clip(mean - deviation, 0, 100)], [*np.clip(mean + deviation, 0, 100)]
+
+
+def percent(mean: float, deviation: float, several: bool = True) -> str:
+    """Return a percentage, with its deviation where there are several seeds.
+
+    >>> percent(50.0, 1.23), percent(50.0, 0.0, several=False)
+    ('50.0 ± 1.2', '50.0')
+    """
+    return f"{mean:.1f} ± {deviation:.1f}" if several else f"{mean:.1f}"

@@ -104,10 +104,11 @@ def add_demo_2d(commands: Any) -> None:
 def _demo_2d(arguments: argparse.Namespace) -> None:
     from dynal_fast.experiment.three_gaussians import run_courses
     from dynal_fast.report.demo_2d import demo_2d_table, write_demo_2d
+    from dynal_fast.table import as_text
 
     if min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds):
         raise ValueError(f"seeds must be distinct numbers of at least 0, got {arguments.seeds}")
     courses = run_courses(arguments.seeds)
     picture, numbers = write_demo_2d(courses, arguments.output)
-    print(demo_2d_table(courses))
+    print(as_text(demo_2d_table(courses)))
     print(f"\nPicture: {picture}; numbers: {numbers}")

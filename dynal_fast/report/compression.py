@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from dynal_fast.charts.markup import Markup
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.report.html import section, table
 from dynal_fast.report.learning_curve import learning_curve
-from dynal_fast.report.markup import Markup
 from dynal_fast.report.runs import Method
+from dynal_fast.table import Table
 
 
 def compression(methods: Sequence[Method]) -> Markup:
@@ -45,7 +46,7 @@ def compression(methods: Sequence[Method]) -> Markup:
         "reach the accuracy, read from the line between random's own trainings; empty where it "
         "has none on both sides."
     )
-    return section("compression", "Compression", text, table(header, rows, "Compression"))
+    return section("compression", "Compression", text, table(Table(header, rows, "Compression")))
 
 
 def samples_needed(curve: Mapping[int, float], accuracy: float) -> float | None:

@@ -1,26 +1,23 @@
 """The page of ``dynal-fast demo-2d``: which points the methods label, and the results."""
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from dynal_fast.aligned import aligned
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.markup import Markup, element
+from dynal_fast.charts.scale import Scale, linear, marked
+from dynal_fast.charts.series import Series, inset_for, spread_words
+from dynal_fast.charts.style import Style, styles
 from dynal_fast.experiment.results import mean_and_deviation
-from dynal_fast.experiment.three_gaussians import (
-    EXTENT,
-    SHOWN,
-    Course,
-    three_gaussians,
-)
+from dynal_fast.experiment.three_gaussians import EXTENT, SHOWN, START, Course, three_gaussians
 from dynal_fast.files import write_atomically
+from dynal_fast.report.bands import percent
 from dynal_fast.report.html import LARGE_PANEL, both_widths, legend, page, panels, section, table
-from dynal_fast.report.markup import Markup, element
-from dynal_fast.report.of_results import percent
-from dynal_fast.report.svg import Chart, Scale, Style, linear, marked, styles
+from dynal_fast.table import Table
 
 SIDE_BY_SIDE = ("least_confidence", "farthest_first")
 NEGATIVE, POSITIVE = Style("c1", "circle"), Style("c0", "square")
@@ -62,13 +59,25 @@ def write_demo_2d(courses: Sequence[Course], folder: str | Path) -> list[Path]:
     return paths
 
 
-def demo_2d_table(courses: Sequence[Course]) -> str:
-    """Return the numbers at the rounds of the pictures as plain text, means over seeds."""
-    rows = [["method", "labeled", "accuracy (%)", "Gaussians reached", "radius"]]
-    for method in _by_method(courses):
-        for count, accuracy, gaussians, radius in _at_shown(courses, method):
-            rows.append([method, str(count), accuracy, gaussians, radius])
-    return aligned(rows)
+def demo_2d_table(courses: Sequence[Course]) -> Table:
+    """Return the numbers at the rounds of the pictures, means over seeds."""
+    rows = []
+    for method, of_one in _by_method(courses).items():
+        for count in SHOWN:
+            at = of_one[0].labeled.index(count)
+            gaussians = mean_and_deviation([c.gaussians[at] for c in of_one])[0]
+            radius = mean_and_deviation([c.radii[at] for c in of_one])[0]
+            accuracy = _accuracy(of_one, count)
+            rows.append([method, str(count), accuracy, f"{gaussians:.3g} of 3", f"{radius:.2f}"])
+    header = ["method", "labeled", "accuracy (%)", "Gaussians reached", "radius"]
+    return Table(header, rows, "The rounds of the pictures")
+
+
+def _accuracy(of_one: Sequence[Course], count: int) -> str:
+    """Return the accuracy of a method in percent with so many labels, over its seeds."""
+    at = of_one[0].labeled.index(count)
+    values = [100 * course.accuracies[at] for course in of_one]
+    return percent(*mean_and_deviation(values), len(of_one) > 1)
 
 
 def _rounds(courses: Sequence[Course]) -> Markup:
@@ -83,16 +92,18 @@ def _rounds(courses: Sequence[Course]) -> Markup:
             accuracy = f"{100 * course.accuracies[at]:.1f} %"
             chart = _plane(course, points, gaussian, count)
             described = (
-                f"{method} with {count} labeled points, in {course.gaussians[at]} of the three "
+                f"{method} with {_labels(count)}, in {course.gaussians[at]} of the three "
                 f"Gaussians: {accuracy} test accuracy."
             )
-            pictures.append((f"{method}, {count} labeled: {accuracy}", chart.svg(described)))
+            title = f"{method}, {_labels(count)}: {accuracy}"
+            pictures.append((title, chart.svg(described)))
     looks = [("labeled, positive", POSITIVE), ("labeled, negative", NEGATIVE)]
     key = legend([*looks, ("not labeled", UNLABELED)], lines=False)
     text = (
         f"Softmax response beside farthest-first, from the same start (seed {seed}). The shaded "
-        "region is where the classifier says positive. Softmax response asks along the boundary "
-        "that it has; farthest-first asks where nothing is labeled."
+        f"region is where the classifier says positive. The {START} points of the start count as "
+        "labeled, as in the paper. Softmax response asks along the boundary that it has; "
+        "farthest-first asks where nothing is labeled."
     )
     rows = [
         [str(i + 1)]
@@ -103,8 +114,18 @@ def _rounds(courses: Sequence[Course]) -> Markup:
         ]
         for i in range(len(drawn[SIDE_BY_SIDE[0]].picks))
     ]
-    numbers = table(["label", *SIDE_BY_SIDE], rows, "The points in the order of labeling")
+    numbers = [Table(["label", *SIDE_BY_SIDE], rows, "The points in the order of labeling")]
     return section("rounds", "Round by round", text, key + panels(pictures, large=True), numbers)
+
+
+def _labels(count: int) -> str:
+    """Return how many points are labeled, and how many of them the method chose.
+
+    >>> _labels(2), _labels(6)
+    ('2 labeled (the start)', '6 labeled (2 + 4 asked)')
+    """
+    chosen = f"{START} + {count - START} asked" if count > START else "the start"
+    return f"{count} labeled ({chosen})"
 
 
 def _plane(course: Course, points: Tensor, gaussian: Tensor, count: int) -> Chart:
@@ -127,21 +148,25 @@ def _ticks(first: int, end: int, step: int) -> dict[float, str]:
 
 
 def _accuracies(courses: Sequence[Course]) -> Markup:
+    by_method = _by_method(courses)
     text = (
-        "Accuracy on 2,000 other points by labeled points, mean over seeds; the band is one "
-        "standard deviation. Where a method never reaches one of the Gaussians, it stays near two "
-        "thirds."
+        f"Accuracy on 2,000 other points by labeled points, mean over seeds; "
+        f"{spread_words(by_method)}. Where a method never reaches one of the Gaussians, it stays "
+        "near two thirds. Spreading labels is what helps, and chance spreads them, too: "
+    )
+    text += "; ".join(
+        f"with {count} labels random has {_accuracy(by_method['random'], count)} % and "
+        f"farthest-first {_accuracy(by_method['farthest_first'], count)} %"
+        for count in SHOWN[1:]
     )
     values = {
         method: [[100 * accuracy for accuracy in course.accuracies] for course in of_one]
-        for method, of_one in _by_method(courses).items()
+        for method, of_one in by_method.items()
     }
     drawn = _curves(values, courses[0].labeled, "test accuracy (%)", ceiling=100.0)
-    header = ["method", "labeled", "accuracy (%)", "Gaussians reached", "radius"]
-    rows = [[m, str(n), *rest] for m in _by_method(courses) for n, *rest in _at_shown(courses, m)]
-    drawn += table(header, rows, "The rounds of the pictures")
+    drawn += table(demo_2d_table(courses))
     numbers = _every_round(values, courses[0].labeled, "Accuracy (%) by labeled points")
-    return section("accuracy", "Accuracy", text, drawn, numbers)
+    return section("accuracy", "Accuracy", text + ".", drawn, [numbers])
 
 
 def _radii(courses: Sequence[Course]) -> Markup:
@@ -155,17 +180,15 @@ def _radii(courses: Sequence[Course]) -> Markup:
     }
     drawn = _curves(values, courses[0].labeled, "radius in the plane")
     numbers = _every_round(values, courses[0].labeled, "Radius by labeled points")
-    return section("radius", "Radius", text, drawn, numbers)
+    return section("radius", "Radius", text, drawn, [numbers])
 
 
-def _every_round(
-    values: dict[str, list[list[float]]], labeled: Sequence[int], label: str
-) -> Markup:
+def _every_round(values: dict[str, list[list[float]]], labeled: Sequence[int], label: str) -> Table:
     rows = []
     for i, count in enumerate(labeled):
         spread = [mean_and_deviation([course[i] for course in v]) for v in values.values()]
         rows.append([str(count), *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in spread)])
-    return table(["labeled", *values], rows, label)
+    return Table(["labeled", *values], rows, label)
 
 
 def _curves(
@@ -174,44 +197,28 @@ def _curves(
     label: str,
     ceiling: float = float("inf"),
 ) -> Markup:
-    """Draw the mean and the band over seeds of each method."""
-    looks = styles([*values])
-    spread = {
-        method: [mean_and_deviation(column) for column in zip(*of_one, strict=True)]
-        for method, of_one in values.items()
-    }
-    lows = {m: [max(0.0, mean - d) for mean, d in pairs] for m, pairs in spread.items()}
-    highs = {m: [min(ceiling, mean + d) for mean, d in pairs] for m, pairs in spread.items()}
+    """Draw the mean and the spread over seeds of each method."""
+    looks, lines = styles([*values]), {}
+    for method, of_one in values.items():
+        pairs = [mean_and_deviation(column) for column in zip(*of_one, strict=True)]
+        lines[method] = Series(
+            [*map(float, labeled)],
+            [mean for mean, _ in pairs],
+            [max(0.0, mean - deviation) for mean, deviation in pairs],
+            [min(ceiling, mean + deviation) for mean, deviation in pairs],
+            [f"{method}: {m:.3g} at {n}" for n, (m, _) in zip(labeled, pairs, strict=True)],
+        )
 
     def draw(width: int, height: int) -> Chart:
-        every = itertools.chain(*lows.values(), *highs.values())
-        chart = Chart(marked(labeled), linear([*every]), "labeled points", label, width, height)
-        for method, pairs in spread.items():
-            chart.band(labeled, lows[method], highs[method], looks[method])
-            chart.line(labeled, [mean for mean, _ in pairs], looks[method])
-        for method, pairs in spread.items():
-            tips = [f"{method}: {m:.3g} at {n}" for n, (m, _) in zip(labeled, pairs, strict=True)]
-            chart.points(labeled, [mean for mean, _ in pairs], looks[method], tips, 3.2)
+        ends = [end for line in lines.values() for end in (*line.lows, *line.highs)]
+        x, inset = marked(labeled), inset_for(lines)
+        chart = Chart(x, linear(ends), "labeled points", label, width, height, inset=inset)
+        chart.series(lines, looks, radius=3.2)
         return chart
 
-    ends = ", ".join(f"{method} {pairs[-1][0]:.3g}" for method, pairs in spread.items())
+    ends = ", ".join(f"{method} {line.means[-1]:.3g}" for method, line in lines.items())
     description = f"{label} against labeled points. At {labeled[-1]}: {ends}."
     return legend([(method, looks[method]) for method in values]) + both_widths(draw, description)
-
-
-def _at_shown(courses: Sequence[Course], method: str) -> list[tuple[int, str, str, str]]:
-    """Return labeled count, accuracy, Gaussians reached and radius at the rounds drawn."""
-    of_one = _by_method(courses)[method]
-    several = len(of_one) > 1
-    rows = []
-    for count in SHOWN:
-        at = of_one[0].labeled.index(count)
-        accuracy, deviation = mean_and_deviation([100 * c.accuracies[at] for c in of_one])
-        gaussians = mean_and_deviation([c.gaussians[at] for c in of_one])[0]
-        radius = mean_and_deviation([c.radii[at] for c in of_one])[0]
-        accuracies = percent(accuracy, deviation, several)
-        rows.append((count, accuracies, f"{gaussians:.3g} of 3", f"{radius:.2f}"))
-    return rows
 
 
 def _by_method(courses: Sequence[Course]) -> dict[str, list[Course]]:

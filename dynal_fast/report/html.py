@@ -4,31 +4,49 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dynal_fast._version import __version__
-from dynal_fast.report.markup import Markup, document, element, joined
-from dynal_fast.report.svg import Chart, Style, swatch
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.markup import Markup, document, element, joined
+from dynal_fast.charts.picture import STYLESHEET as CHARTS
+from dynal_fast.charts.style import Style, swatch
+from dynal_fast.charts.text import LINE, text_width
+from dynal_fast.table import Table
 
-STYLESHEET = Path(__file__).with_name("page.css")
+STYLESHEETS = (CHARTS, Path(__file__).with_name("page.css"))
 WIDE, NARROW = (760, 380), (340, 300)  # pixels: on a desktop, on a phone
 PANEL, LARGE_PANEL = (300, 225), (400, 280)
 # The page must not load anything, whatever a name in the results contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+SCROLLS = "The table goes on to the right: scroll it sideways."
+FIRST_COLUMN = 152  # pixels: on a phone
 NOTHING = joined([])
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Markup:
-    """Return a table that scrolls inside its own box; the first column names the rows.
+def table(of: Table) -> Markup:
+    """Return a table that scrolls inside its own box.
 
-    >>> table(["method", "accuracy"], [["a<b", "1"]], "Accuracy").count("a&lt;b")
+    >>> table(Table(["method", "accuracy"], [["a<b", "1"]], "Accuracy")).count("a&lt;b")
     1
     """
-    head = element("tr", *(element("th", cell, scope="col") for cell in header))
+    head = element("tr", *(element("th", cell, scope="col") for cell in of.header))
     body = [
         element("tr", element("th", row[0], scope="row"), *map(_cell, row[1:])) + "\n"
-        for row in rows
+        for row in of.rows
     ]
     content = element("table", "\n", element("thead", head), "\n", element("tbody", *body))
-    box = {"class_": "scroll", "role": "region", "tabindex": 0, "aria_label": label}
-    return element("div", content, "\n", **box) + "\n"
+    box = {"class_": "scroll", "role": "region", "tabindex": 0, "aria_label": of.label}
+    scrolled = element("div", content, "\n", **box) + "\n"
+    return (
+        element("p", SCROLLS, class_="hint") + "\n" + scrolled
+        if _width(of) > NARROW[0]
+        else scrolled
+    )
+
+
+def _width(of: Table) -> float:
+    """Return about how many pixels wide a table is."""
+    columns = zip(of.header, *of.rows, strict=True)
+    widths = [max(text_width(cell) * 13.76 / LINE + 24 for cell in column) for column in columns]
+    return min(widths[0], FIRST_COLUMN) + sum(widths[1:])
 
 
 def _cell(text: str) -> Markup:
@@ -62,12 +80,13 @@ def panels(pictures: Sequence[tuple[str, Markup]], large: bool = False) -> Marku
 
 
 def section(
-    identifier: str, title: str, text: str, content: Markup, numbers: Markup = NOTHING
+    identifier: str, title: str, text: str, content: Markup, numbers: Sequence[Table] = ()
 ) -> Markup:
     """Return a section of the page; ``numbers`` are the tables behind its pictures, folded away."""
     folded = NOTHING
     if numbers:
-        folded = element("details", element("summary", "The numbers"), "\n", numbers) + "\n"
+        summary = element("summary", "The numbers")
+        folded = element("details", summary, "\n", *map(table, numbers)) + "\n"
     parts = [element("h2", title), "\n", element("p", text), "\n", content, folded]
     return element("section", "\n", *parts, id=identifier) + "\n"
 
@@ -105,4 +124,5 @@ def page(
         element("footer", f"Written by dynal_fast {__version__}."),
         "\n",
     )
-    return document([part + "\n" for part in head], [main], STYLESHEET.read_text("utf-8"))
+    stylesheet = "".join(path.read_text("utf-8") for path in STYLESHEETS)
+    return document([part + "\n" for part in head], [main], stylesheet)

@@ -4,24 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.markup import Markup, element
+from dynal_fast.charts.scale import linear, marked
+from dynal_fast.charts.series import Series, inset_for
+from dynal_fast.charts.style import Style, swatch
 from dynal_fast.report.analyses import Array
-from dynal_fast.report.bands import band, mean_and_std
-from dynal_fast.report.html import (
-    NOTHING,
-    PANEL,
-    both_widths,
-    key,
-    legend,
-    panels,
-    table,
-)
-from dynal_fast.report.markup import Markup
-from dynal_fast.report.of_results import percent
+from dynal_fast.report.bands import band, mean_and_std, percent
+from dynal_fast.report.html import PANEL, both_widths, key, legend, panels
 from dynal_fast.report.recorded import (
     FOUND_PORTIONS,
     Ranking,
 )
-from dynal_fast.report.svg import Chart, Style, linear, marked, swatch
+from dynal_fast.table import Table
 
 HISTOGRAM_BINS, FEW_VALUES = 24, 40
 Rankings = Mapping[str, Sequence[Ranking]]
@@ -31,30 +26,34 @@ SCORE_AND_LOSS = (
     "score-and-loss",
     "Score and real loss over the cycles",
     "Mean score and mean cross-entropy of the unlabeled samples after each training, each as a "
-    "share of its largest magnitude (temporal output discrepancy, Fig. 3, of COD). Where both fall "
+    "share of its largest magnitude (temporal output discrepancy, Fig. 3). Where both fall "
     "together, the score follows the loss. Means over seeds.",
 )
-SCORE_STYLE, LOSS_STYLE = Style("c0", "circle"), Style("c1", "square", "6 3")
+SCORE_AND_LOSS_LOOKS = {
+    "mean score": Style("c0", "circle"),
+    "mean real loss": Style("c1", "square", "6 3"),
+}
 
 
-def score_and_loss(rankings: Rankings) -> tuple[Markup, Markup]:
+def score_and_loss(rankings: Rankings) -> tuple[Markup, list[Table]]:
     """Return the pictures of mean score and mean loss over cycles, and the tables behind them."""
-    pictures, tables = [], NOTHING
+    pictures, tables = [], []
     for name, ranked in _cod_first(rankings):
         cycles = sorted(set.intersection(*(set(ranking.means) for ranking in ranked)))
         means = np.mean([[ranking.means[c] for c in cycles] for ranking in ranked], axis=0)
         highest = np.abs(means).max(axis=0)
         shares = 100 * means / np.where(highest > 0, highest, 1)
-        chart = Chart(
-            marked(cycles), linear([0.0, *shares.flatten()]), "cycle", "of the largest (%)", *PANEL
-        )
-        for column, style, what in ((0, SCORE_STYLE, "score"), (1, LOSS_STYLE, "loss")):
-            values = [float(value) for value in shares[:, column]]
-            tips = [
+        lines = {
+            what: _line(cycles, shares[:, column], [
                 f"{what}, cycle {c}: {v:.4g}" for c, v in zip(cycles, means[:, column], strict=True)
-            ]
-            chart.line(cycles, values, style)
-            chart.points(cycles, values, style, tips)
+            ])
+            for column, what in enumerate(SCORE_AND_LOSS_LOOKS)
+        }  # fmt: skip
+        y = linear([0.0, *shares.flatten()])
+        chart = Chart(
+            marked(cycles), y, "cycle", "of the largest (%)", *PANEL, inset=inset_for(lines)
+        )
+        chart.series(lines, SCORE_AND_LOSS_LOOKS)
         pictures.append((name, chart.svg(
             f"{name}: mean score from {means[0, 0]:.3g} to {means[-1, 0]:.3g}, mean loss from "
             f"{means[0, 1]:.3g} to {means[-1, 1]:.3g} nats."
@@ -64,9 +63,8 @@ def score_and_loss(rankings: Rankings) -> tuple[Markup, Markup]:
             for cycle, (score, loss) in zip(cycles, means, strict=True)
         ]
         header = [f"{name}: cycle", "mean score", "mean real loss (nats)"]
-        tables += table(header, rows, f"Mean score and mean real loss of {name}")
-    looks = legend([("mean score", SCORE_STYLE), ("mean real loss", LOSS_STYLE)])
-    return looks + panels(pictures), tables
+        tables.append(Table(header, rows, f"Mean score and mean real loss of {name}"))
+    return legend([*SCORE_AND_LOSS_LOOKS.items()]) + panels(pictures), tables
 
 
 LOSS_BY_RANK = (
@@ -79,9 +77,9 @@ LOSS_BY_RANK = (
 )
 
 
-def loss_by_rank(rankings: Rankings) -> tuple[Markup, Markup]:
+def loss_by_rank(rankings: Rankings) -> tuple[Markup, list[Table]]:
     """Return the pictures of the real loss by rank, and the tables behind them."""
-    pictures, tables = [], NOTHING
+    pictures, tables = [], []
     for name, ranked in _cod_first(rankings):
         cycles = sorted(set.intersection(*(set(ranking.losses) for ranking in ranked)))
         curves = {c: mean_and_std(np.array([r.losses[c] for r in ranked])) for c in cycles}
@@ -115,7 +113,7 @@ def loss_by_rank(rankings: Rankings) -> tuple[Markup, Markup]:
             for i in range(bins)
         ]
         header = [f"{name}: rank (%)", *(f"cycle {cycle}" for cycle in cycles)]
-        tables += table(header, rows, f"Mean real loss in nats by rank of {name}")
+        tables.append(Table(header, rows, f"Mean real loss in nats by rank of {name}"))
     count = max(len(ranking.losses) for ranked in rankings.values() for ranking in ranked)
     line = Style("c0", marker="")
     looks = [(f"cycle {i}", swatch(line, opacity=_strength(i, count))) for i in range(count)]
@@ -131,13 +129,21 @@ FOUND = (
     "Share of the highest losses found",
     "Of the samples with the highest real losses, the share that is among equally many samples "
     "with the highest scores (temporal output discrepancy, Fig. 6). Mean over the cycles of a run, "
-    "then over seeds; the band is one standard deviation over seeds. Random scores lie on the "
-    "dashed line. How a score fares in each cycle is above; in the first, COD can only compare "
-    "with the untrained model.",
+    "then over seeds, with one standard deviation where there are several. Random scores lie on "
+    "the dashed line. How a score fares in each cycle is above.",
 )
 
 
-def highest_losses(rankings: Rankings, styles: Mapping[str, Style]) -> tuple[Markup, Markup]:
+FIRST_DISCREPANCY = (
+    "In the first cycle, cyclic output discrepancy can only compare with the untrained model."
+)
+
+
+def _discrepancy(name: str) -> bool:
+    return name.partition(" (")[0] in ("cod", "tod_code")
+
+
+def highest_losses(rankings: Rankings, styles: Mapping[str, Style]) -> tuple[Markup, list[Table]]:
     """Return the picture of the highest losses found, and the tables behind them."""
     xs = [*(100 * FOUND_PORTIONS)]
     curves = {
@@ -145,27 +151,29 @@ def highest_losses(rankings: Rankings, styles: Mapping[str, Style]) -> tuple[Mar
         for name, ranked in rankings.items()
     }
 
-    def draw(width: int, height: int) -> Chart:
-        chart = Chart(
-            linear([0, 100]),
-            linear([0, 100]),
-            "portion of the pool sampled (%)",
-            "highest losses found (%)",
-            width,
-            height,
+    lines = {
+        name: Series(
+            xs,
+            [*mean],
+            *band(mean, deviation),
+            [f"{name}: {y:.1f} % at {x:.0f} %" for x, y in zip(xs, mean, strict=True)],
         )
+        for name, (mean, deviation) in curves.items()
+    }
+
+    def draw(width: int, height: int) -> Chart:
+        axes = linear([0, 100]), linear([0, 100])
+        labels = "portion of the pool sampled (%)", "highest losses found (%)"
+        chart = Chart(*axes, *labels, width, height, inset=inset_for(lines))
         chart.diagonal("random")
-        for name, (mean, deviation) in curves.items():
-            chart.band(xs, *band(mean, deviation), styles[name])
-            chart.line(xs, [*mean], styles[name])
-        for name, (mean, _) in curves.items():
-            tips = [f"{name}: {y:.1f} % at {x:.0f} %" for x, y in zip(xs, mean, strict=True)]
-            chart.points(xs, [*mean], styles[name], tips)
+        chart.series(lines, styles, radius=3.4)
         return chart
 
     listed = ", ".join(f"{name} {mean[1]:.0f} %" for name, (mean, _) in curves.items())
     drawn = legend([(name, styles[name]) for name in curves])
     drawn += both_widths(draw, f"Share of the highest losses found at 10 % sampled: {listed}.")
+    if any(_discrepancy(name) for name in curves):
+        drawn += element("p", FIRST_DISCREPANCY) + "\n"
     rows = [
         [
             name,
@@ -174,7 +182,7 @@ def highest_losses(rankings: Rankings, styles: Mapping[str, Style]) -> tuple[Mar
         for name, (mean, deviation) in curves.items()
     ]
     header = ["sampled (%)", *(f"{x:.0f}" for x in xs)]
-    return drawn, table(header, rows, "Share (%) of the highest losses found")
+    return drawn, [Table(header, rows, "Share (%) of the highest losses found")]
 
 
 HISTOGRAMS = (
@@ -188,9 +196,9 @@ HISTOGRAMS = (
 RIGHT, WRONG = Style("c0"), Style("c1")
 
 
-def histograms(rankings: Rankings) -> tuple[Markup, Markup]:
+def histograms(rankings: Rankings) -> tuple[Markup, list[Table]]:
     """Return the histograms of the scores, and the tables behind them."""
-    pictures, tables = [], NOTHING
+    pictures, tables = [], []
     for name, ranked in _cod_first(rankings):
         scores = np.concatenate([ranking.scores for ranking in ranked])
         correct = np.concatenate([ranking.correct for ranking in ranked])
@@ -228,9 +236,14 @@ def histograms(rankings: Rankings) -> tuple[Markup, Markup]:
         ]
         queried = _spread(lowest, deviation, len(ranked) > 1)
         header = [f"{title}, queried from {queried}", "right (%)", "wrong (%)"]
-        tables += table(header, rows, f"Histogram of {name}")
+        tables.append(Table(header, rows, f"Histogram of {name}"))
     looks = legend([("the model is right", RIGHT), ("the model is wrong", WRONG)], area=True)
     return looks + panels(pictures), tables
+
+
+def _line(xs: Sequence[float], values: Array, tips: list[str]) -> Series:
+    means = [float(value) for value in values]
+    return Series([*xs], means, means, means, tips)
 
 
 def bin_edges(scores: Array) -> Array:
@@ -250,7 +263,7 @@ def bin_edges(scores: Array) -> Array:
 
 def _cod_first(rankings: Rankings) -> list[tuple[str, Sequence[Ranking]]]:
     """Return the rankings with cod, which the papers draw, at the beginning."""
-    return sorted(rankings.items(), key=lambda item: not item[0].startswith("cod"))
+    return sorted(rankings.items(), key=lambda item: not _discrepancy(item[0]))
 
 
 def _spread(mean: float, deviation: float, several: bool) -> str:

@@ -4,8 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.markup import Markup, element
+from dynal_fast.charts.scale import linear, logarithmic
+from dynal_fast.charts.series import Series, inset_for
+from dynal_fast.charts.style import DASHES, Style
 from dynal_fast.report.analyses import Array, most_and_least_stable
-from dynal_fast.report.bands import band, mean_and_std
+from dynal_fast.report.bands import band, mean_and_std, percent
 from dynal_fast.report.html import (
     LARGE_PANEL,
     NOTHING,
@@ -14,9 +19,7 @@ from dynal_fast.report.html import (
     missing,
     panels,
     section,
-    table,
 )
-from dynal_fast.report.markup import Markup, element
 from dynal_fast.report.of_rankings import (
     FOUND,
     HISTOGRAMS,
@@ -27,14 +30,14 @@ from dynal_fast.report.of_rankings import (
     loss_by_rank,
     score_and_loss,
 )
-from dynal_fast.report.of_results import percent, run_again
+from dynal_fast.report.of_results import run_again
 from dynal_fast.report.recorded import (
     PORTIONS,
     Recorded,
     pool_portions,
 )
 from dynal_fast.report.runs import Method
-from dynal_fast.report.svg import DASHES, Chart, Style, linear, logarithmic
+from dynal_fast.table import Table
 
 FOLLOWED = 4  # samples in each picture of trajectories
 Recordings = Mapping[str, Sequence[Recorded]]
@@ -94,13 +97,14 @@ INFORMATIVENESS = (
     "Accuracy of the model on the samples that each method would query, before they are labeled, "
     "against how many it queries. The model is the one trained on the initial set, the same for "
     "all methods of a seed. The lower, the more there is to learn from the labels (label "
-    "dispersion, Fig. 3). A single marker: the method picks a batch without ranking the pool.",
+    "dispersion, Fig. 3). Means over seeds, with one standard deviation where there are several. A "
+    "single marker: the method picks a batch without ranking the pool.",
 )
 
 
 def _informativeness(
     found: Recordings, styles: Mapping[str, Style], note: Markup
-) -> tuple[Markup, Markup]:
+) -> tuple[Markup, list[Table]]:
     pool = float(np.mean([run.pool_accuracy for runs in found.values() for run in runs]))
     curves: dict[str, tuple[list[float], Array, Array]] = {}
     for name, runs in found.items():
@@ -114,9 +118,19 @@ def _informativeness(
             share = 100 * float(np.mean([run.picks_share for run in runs]))
             curves[name] = ([share], *mean_and_std(values))
 
+    lines = {
+        name: Series(
+            xs,
+            [*mean],
+            *band(mean, deviation),
+            [f"{name}: {y:.1f} % at {x:.3g} %" for x, y in zip(xs, mean, strict=True)],
+        )
+        for name, (xs, mean, deviation) in curves.items()
+    }
+
     def draw(width: int, height: int) -> Chart:
-        every_x = [x for xs, _, _ in curves.values() for x in xs] + [100.0]
-        every_y = [y for _, m, d in curves.values() for y in (*band(m, d)[0], *band(m, d)[1])]
+        every_x = [x for line in lines.values() for x in line.xs] + [100.0]
+        every_y = [y for line in lines.values() for y in (*line.lows, *line.highs)]
         chart = Chart(
             logarithmic(every_x),
             linear([*every_y, 100 * pool]),
@@ -124,15 +138,10 @@ def _informativeness(
             "accuracy on the queried samples (%)",
             width,
             height,
+            inset=inset_for(lines),
         )
         chart.rule(y=100 * pool, label="whole pool")
-        for name, (xs, mean, deviation) in curves.items():
-            if len(xs) > 1:
-                chart.band(xs, *band(mean, deviation), styles[name])
-                chart.line(xs, [*mean], styles[name])
-        for name, (xs, mean, _) in curves.items():
-            tips = [f"{name}: {y:.1f} % at {x:.3g} %" for x, y in zip(xs, mean, strict=True)]
-            chart.points(xs, [*mean], styles[name], tips)
+        chart.series(lines, styles)
         return chart
 
     least = ", ".join(
@@ -149,7 +158,7 @@ def _informativeness(
         at = {x: percent(m, d, several) for x, m, d in zip(xs, mean, deviation, strict=True)}
         rows.append([name, *(at.get(x, "") for x in columns)])
     header = ["queried (%)", *(f"{x:.3g}" for x in columns)]
-    return drawn + note, table(header, rows, "Accuracy (%) on the queried portion of the pool")
+    return drawn + note, [Table(header, rows, "Accuracy (%) on the queried portion of the pool")]
 
 
 TRAJECTORIES = (
@@ -161,7 +170,7 @@ TRAJECTORIES = (
 )
 
 
-def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[Markup, Markup]:
+def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[Markup, list[Table]]:
     name = next(
         (m.name for m in methods if m.strategy == "prediction_stability" and m.name in found),
         next(iter(found)),
@@ -169,9 +178,9 @@ def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[Markup,
     run = found[name][0]
     epochs = len(run.trajectories)
     if epochs < 2:
-        return missing("One epoch is no trajectory: these runs train for a single one."), NOTHING
+        return missing("One epoch is no trajectory: these runs train for a single one."), []
     xs = [float(epoch) for epoch in range(1, epochs + 1)]
-    pictures, tables = [], NOTHING
+    pictures, tables = [], []
     groups = most_and_least_stable(run.trajectories, FOLLOWED)
     for kind, columns in zip(("most stable", "least stable"), groups, strict=True):
         chart = Chart(
@@ -194,5 +203,5 @@ def _trajectories(methods: Sequence[Method], found: Recordings) -> tuple[Markup,
             [str(epoch + 1), *(f"{run.trajectories[epoch, column]:.4f}" for column in columns)]
             for epoch in range(epochs)
         ]
-        tables += table([f"{kind}: epoch", *ids], rows, f"Trajectories of the {kind}")
+        tables.append(Table([f"{kind}: epoch", *ids], rows, f"Trajectories of the {kind}"))
     return panels(pictures, large=True), tables

@@ -3,21 +3,18 @@
 import json
 from collections.abc import Callable, Sequence
 
+from dynal_fast.charts.chart import Chart
+from dynal_fast.charts.markup import Markup, element, joined
+from dynal_fast.charts.scale import Scale, duration, linear, logarithmic
+from dynal_fast.charts.series import spread_words
+from dynal_fast.charts.style import Style
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.runs import REFERENCE
-from dynal_fast.report.html import NOTHING, both_widths, legend, missing, section, table
-from dynal_fast.report.learning_curve import Curve, drawn, learning_curve
-from dynal_fast.report.markup import Markup, element, joined
+from dynal_fast.report.html import both_widths, legend, missing, section, table
+from dynal_fast.report.learning_curve import Curve, curves_chart, drawn, learning_curve
 from dynal_fast.report.runs import Experiment, Method
-from dynal_fast.report.svg import (
-    Chart,
-    Scale,
-    Style,
-    duration,
-    linear,
-    logarithmic,
-    marked,
-)
+from dynal_fast.report.table import by_count, cost_table, loss_table, thousands
+from dynal_fast.table import Table
 
 Styles = dict[str, Style]
 SHORTEST = 1e-9  # seconds: what a logarithmic scale shows for 0, below what a clock can measure
@@ -40,36 +37,22 @@ def learning_curves(
         for experiment in experiments
         if (levels := experiment.grid.reference_accuracies())
     ]
-    lines = {name: drawn(curve) for name, curve in curves.items()}
-    reached = [end for line in lines.values() for end in (*line.lows, *line.highs)]
+    lines = {name: drawn(name, curve) for name, curve in curves.items()}
 
     def draw(width: int, height: int) -> Chart:
-        x = marked(counts)
-        y = linear([*reached, *references])
-        chart = Chart(x, y, "labeled samples", f"test {metric} (%)", width, height)
-        for level in references:
-            chart.rule(y=level, label="all data" if level == max(references) else "")
-        for name, line in lines.items():
-            if line.lows != line.highs:
-                chart.band(line.counts, line.lows, line.highs, styles[name])
-            chart.line(line.counts, line.means, styles[name])
-        for name, line in lines.items():
-            each = zip(line.counts, line.means, strict=True)
-            tips = [f"{name}: {count:,} labeled, {mean:.1f} %" for count, mean in each]
-            chart.points(line.counts, line.means, styles[name], tips)
-        return chart
+        return curves_chart(lines, styles, metric, references, width, height)
 
     ends = ", ".join(f"{name} {100 * list(c.values())[-1][0]:.1f} %" for name, c in curves.items())
     description = f"Test {metric} against labeled samples. At the end: {ends}."
     several = several_seeds(methods)
     text = f"{capitalized(metric)} on the test set after each training" + (
-        ", mean over seeds; the band is one standard deviation." if several else ", of one seed."
+        f", mean over seeds; {spread_words(lines)}." if several else ", of one seed."
     )
     notes = dict.fromkeys(experiment.grid.protocol_note for experiment in experiments)
     changed = [note.partition(":")[0] for note in notes if note.startswith("Not ")]
     text = " ".join([text, *(f"{note}: what differs stands at the top." for note in changed)])
     picture = legend([(name, styles[name]) for name in curves]) + both_widths(draw, description)
-    numbers = _every_seed(methods, counts)
+    numbers = [_every_seed(methods, counts)]
     if references:
         rows = [
             [experiment.label, str(run.seed), f"{100 * run.accuracies[-1]:.2f}"]
@@ -78,12 +61,12 @@ def learning_curves(
         ]
         if rows:
             header = ["all data", "seed", f"test {metric} (%)"]
-            numbers += table(header, rows, f"{capitalized(metric)} on all data")
+            numbers.append(Table(header, rows, f"{capitalized(metric)} on all data"))
     numbers += _steps(methods, counts)
     return section("learning-curves", "Learning curves", text, picture, numbers)
 
 
-def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
+def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Table:
     rows = []
     for method in methods:
         for run in method.runs:
@@ -95,11 +78,11 @@ def _every_seed(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
             cells = [f"{100 * curve[n][part]:.2f}" if n in curve else "" for n in counts]
             rows.append([method.name, what, *cells])
     metric = methods[0].experiment.grid.metric
-    header = [f"test {metric} (%)", "seed", *_thousands(counts)]
-    return table(header, rows, f"{capitalized(metric)} of every seed")
+    header = [f"test {metric} (%)", "seed", *thousands(counts)]
+    return Table(header, rows, f"{capitalized(metric)} of every seed")
 
 
-def _steps(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
+def _steps(methods: Sequence[Method], counts: Sequence[int]) -> list[Table]:
     """Return the table of how many optimizer steps the trainings took, if the results say so."""
     rows = []
     for method in methods:
@@ -111,15 +94,14 @@ def _steps(methods: Sequence[Method], counts: Sequence[int]) -> Markup:
         if steps:
             taken = [steps.get(count, set()) for count in counts]
             ends = [sorted({min(some), max(some)}) if some else [] for some in taken]
-            cells = [" to ".join(_thousands(some)) for some in ends]
+            cells = [" to ".join(thousands(some)) for some in ends]
             rows.append([method.name, *cells])
     label = "Optimizer steps of a training"
-    return table(["optimizer steps", *_thousands(counts)], rows, label) if rows else NOTHING
+    return [Table(["optimizer steps", *thousands(counts)], rows, label)] if rows else []
 
 
 def accuracy_tables(methods: Sequence[Method]) -> Markup:
     """Return the section with the accuracies, absolute and relative to training on all data."""
-    counts = sorted({count for method in methods for count in curve_of(method)})
     absolute = {method.name: curve_of(method) for method in methods}
     relative = {}
     for method in methods:
@@ -133,13 +115,18 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
     several = several_seeds(methods)
     metric = methods[0].experiment.grid.metric
     content = element("h3", f"Test {metric} (%)") + "\n"
-    content += _by_count(absolute, counts, f"Test {metric} (%)", several)
-    content += element("h3", "Relative to training on all data (%)") + "\n"
+    content += table(by_count(absolute, f"Test {metric} (%)", several))
+    if not all(method.experiment.grid.asked for method in methods):
+        content += element("h3", "Relative to training on all data (%)") + "\n"
     if relative:
         label = f"Test {metric} relative to all data (%)"
-        content += _by_count(relative, counts, label, several)
-    if len(relative) < len(absolute):
-        without = ", ".join(name for name in absolute if name not in relative)
+        content += table(by_count(relative, label, several))
+    without = ", ".join(
+        method.name
+        for method in methods
+        if method.name not in relative and not method.experiment.grid.asked
+    )
+    if without:
         option = element("code", "--reference")
         content += missing(
             f"No training on all data to compare {without} with. Run the same command again with "
@@ -152,21 +139,11 @@ def accuracy_tables(methods: Sequence[Method]) -> Markup:
     return section("accuracy", capitalized(metric), text, content)
 
 
-def _by_count(curves: dict[str, Curve], counts: Sequence[int], label: str, several: bool) -> Markup:
-    best = {}
-    for count in counts:
-        means = {curve[count][0] for curve in curves.values() if count in curve}
-        best[count] = max(means) if len(means) > 1 else None
-    rows = []
-    for name, curve in curves.items():
-        cells = [
-            percent(100 * curve[n][0], 100 * curve[n][1], several) + "*" * (curve[n][0] == best[n])
-            if n in curve
-            else ""
-            for n in counts
-        ]
-        rows.append([name, *cells])
-    return table(["method", *_thousands(counts)], rows, label)
+def without_test_set(methods: Sequence[Method]) -> Markup:
+    """Return what stands in the place of learning curves where there is no test set."""
+    absent = missing("There was no labeled hold-out to test on, so there is no accuracy.")
+    losses = loss_table([(method.name, run.result) for method in methods for run in method.runs])
+    return section("learning-curves", "Learning curves", "What was trained.", absent, [losses])
 
 
 def costs(methods: Sequence[Method], styles: Styles) -> Markup:
@@ -219,18 +196,7 @@ def costs(methods: Sequence[Method], styles: Styles) -> Markup:
         "peak extra memory of a selection (MiB)",
         lambda value: f"{value:.2f} MiB",
     )
-    rows = []
-    for name, (least, mean, most) in times.items():
-        observing = [t.observe_seconds for t in timings[name] if t.selection is not None]
-        training = [t.train_seconds for t in timings[name]]
-        cells = [1000 * seconds for seconds in (least, mean, most)]
-        cells += [memory[name]]
-        cells += [1000 * mean_and_deviation(values)[0] for values in (observing, training)]
-        rows.append([name, *(f"{cell:,.2f}" for cell in cells), str(len(measured[name]))])
-    header = ["method", "select, least (ms)", "select, mean (ms)", "select, most (ms)"]
-    header += ["peak extra memory (MiB)", "observe the pool, mean (ms)", "train, mean (ms)"]
-    numbers = table([*header, "selections"], rows, "Time and memory per selection")
-    return section("cost", title, text, picture, numbers)
+    return section("cost", title, text, picture, [cost_table(timings)])
 
 
 def _rows(
@@ -283,12 +249,19 @@ def settings(experiments: Sequence[Experiment]) -> Markup:
     return section("settings", "Settings", text, joined(parts))
 
 
-LOCAL = ("data_root", "data_cache")  # folders of the machine that ran it
+LOCAL = (
+    "data_root",
+    "data_cache",
+    "embeddings",
+    "labels",
+    "holdout",
+)  # folders of the machine that ran it
 
 
 def run_again(experiment: Experiment, options: str = "") -> str:
     """Return the command that runs the experiment again, from the file under Settings."""
     data = " --data-root DIR" if experiment.configuration.get("data_root") else ""
+    data += " --embeddings FILE" if experiment.configuration.get("embeddings") else ""
     return f"dynal-fast run {experiment.label}.yaml{data}{options} -o NEW"
 
 
@@ -301,19 +274,6 @@ def capitalized(metric: str) -> str:
     return metric[0].upper() + metric[1:]
 
 
-def percent(mean: float, deviation: float, several: bool = True) -> str:
-    """Return a percentage, with its deviation where there are several seeds.
-
-    >>> percent(50.0, 1.23), percent(50.0, 0.0, several=False)
-    ('50.0 ± 1.2', '50.0')
-    """
-    return f"{mean:.1f} ± {deviation:.1f}" if several else f"{mean:.1f}"
-
-
 def several_seeds(methods: Sequence[Method]) -> bool:
     """Return whether any method has a spread over seeds."""
     return any(len(method.runs) > 1 for method in methods)
-
-
-def _thousands(counts: Sequence[int]) -> list[str]:
-    return [f"{count:,}" for count in counts]

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from dynal_fast.charts.markup import Markup, element, joined
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.report.html import NOTHING, section, table
-from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.runs import Method
+from dynal_fast.table import Table
 
 SELECTIONS = (
     "selections",
@@ -48,7 +49,7 @@ def selection_reports(methods: Sequence[Method]) -> Markup:
             for count in sorted(cycles)
         ]
         header = [f"{method.name}: labeled before", *(key.replace("_", " ") for key in keys)]
-        tables += table(header, rows, f"Reports of {method.name}")
+        tables += table(Table(header, rows, f"Reports of {method.name}"))
     identifier, title, text = SELECTIONS
     if not tables:
         return NOTHING

@@ -15,7 +15,7 @@ from dynal_fast.experiment.tables import canonical_json, merge_tables
 
 # Keys in which two parts of one experiment may differ: which runs, on which machine.
 _OF_A_PART = {"strategies", "seeds", "reference", "analysis", "preset"}
-_OF_A_PART |= {"device", "threads", "data_root", "data_cache"}
+_OF_A_PART |= {"device", "threads", "data_root", "data_cache", "embeddings", "labels", "holdout"}
 Arrays = dict[str, np.ndarray]
 
 

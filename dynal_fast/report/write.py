@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynal_fast.charts.markup import Markup, element, joined
+from dynal_fast.charts.style import styles
 from dynal_fast.experiment.chance import chance_note
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.runs import REFERENCE
@@ -10,7 +12,6 @@ from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
 from dynal_fast.report.html import missing, page
-from dynal_fast.report.markup import Markup, element, joined
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
     accuracy_tables,
@@ -18,11 +19,11 @@ from dynal_fast.report.of_results import (
     costs,
     learning_curves,
     settings,
+    without_test_set,
 )
 from dynal_fast.report.of_selections import selection_reports
 from dynal_fast.report.recorded import Recorded, read_recorded
 from dynal_fast.report.runs import Experiment, load_experiments, methods
-from dynal_fast.report.svg import styles
 
 PAGE = "index.html"
 CONTENTS = (
@@ -69,12 +70,13 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
     for method in querying:
         read = [read_recorded(run) for run in method.runs]
         recordings[method.name] = [recorded for recorded in read if recorded is not None]
+    tested = [method for method in every if method.experiment.grid.evaluated]
+    recordable = [method for method in querying if not method.experiment.grid.asked]
     sections = [
-        learning_curves(every, experiments, looks),
-        accuracy_tables(every),
-        classes(every),
+        learning_curves(tested, experiments, looks) if tested else without_test_set(every),
+        *([accuracy_tables(tested), classes(tested)] if tested else []),
         *([compression(compressing)] if compressing else []),
-        *(recorded_sections(querying, recordings, looks) if querying else []),
+        *(recorded_sections(recordable, recordings, looks) if recordable else []),
         selection_reports(every),
         costs(every, looks),
         settings(experiments),

@@ -6,7 +6,16 @@ from torch import Tensor
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.pool.scores import SCORES
 from dynal_fast.pool.top import top_k
-from dynal_fast.strategies import badge, committee, coreset, hybrid, vaal
+from dynal_fast.strategies import (
+    badge,
+    committee,
+    coreset,
+    graph,
+    hybrid,
+    learned_loss,
+    sraal,
+    vaal,
+)
 from dynal_fast.strategies.registry import register_hybrid, register_strategy
 from dynal_fast.strategies.strategy import SELECTS_FROM, Select, SelectionContext
 
@@ -111,6 +120,41 @@ register_strategy(
     "vaal",
     vaal.vaal(),
     description="least like the labeled to a variational autoencoder's adversary (Sinha et al.)",
+)
+register_strategy(
+    "sraal",
+    sraal.sraal(),
+    description="VAAL with the model's uncertainty as the state of the unlabeled (Zhang et al.)",
+)
+register_strategy(
+    "ta_vaal",
+    vaal.ta_vaal(),
+    description="VAAL that sees the predicted rank of the loss (Kim et al.)",
+    needs=("loss_prediction",),
+    aliases=("ta-vaal",),
+    options=learned_loss.RANKING,
+)
+register_strategy(
+    "ll4al",
+    learned_loss.ll4al,
+    description="highest loss predicted by a module trained beside the task (Yoo and Kweon)",
+    needs=("loss_prediction",),
+    aliases=("learned_loss",),
+    options=learned_loss.OPTIONS,
+)
+register_strategy(
+    "uncertain_gcn",
+    graph.uncertain_gcn,
+    description="confidence of a graph network that a sample is labeled (Caramalau et al.)",
+    needs=("embeddings",),
+    options=graph.OPTIONS,
+)
+register_strategy(
+    "core_gcn",
+    graph.core_gcn,
+    description="farthest-first in the hidden layer of a graph network (Caramalau et al.)",
+    needs=("embeddings",),
+    options=graph.OPTIONS,
 )
 register_hybrid("farthest_first", hybrid.diversified)
 register_strategy(

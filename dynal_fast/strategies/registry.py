@@ -53,7 +53,10 @@ def register_strategy(
         - ``"committee"``: more models are trained at each selection;
         - ``"oracle"``: labels of unlabeled samples, for analysis;
         - ``"independent_model"``: before the first training the statistics observe an independent,
-          randomly initialised model instead of the one that is trained.
+          randomly initialised model instead of the one that is trained;
+        - ``"loss_prediction"``: the model is a ``LossPredicting``, trained with a ranking loss
+          beside the cross-entropy; its ``weight``, ``margin`` and ``flow`` are options of the
+          strategy.
     options
         Numbers that a run may set, with their defaults. Where the default is an integer, so must
         the value be. ``context.strategy.options`` has the values.

@@ -11,7 +11,10 @@ from dynal_fast.evaluating import evaluating
 from dynal_fast.pool import PoolStats
 from dynal_fast.pool.scores import scores_named
 
-NEEDS = ("embeddings", "mc_dropout", "committee", "oracle", "independent_model")
+NEEDS = (
+    *("embeddings", "mc_dropout", "committee", "oracle", "independent_model"),
+    "loss_prediction",
+)
 SELECTS_FROM = ("unlabeled", "labeled")
 
 Select = Callable[["SelectionContext"], Tensor]

@@ -18,6 +18,8 @@ from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 
 CLASSES = (2, 3, 7, 10, 16, 17, 33, 63, 64, 65, 100, 1000)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Every tensor that sigmoids have.
+OF_SIGMOIDS = tuple(n for n in STATE if STATE[n].part not in ("labels", "training"))
 TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "last_margin")
 
 
@@ -32,6 +34,7 @@ class Tracker:
     label_dtype: torch.dtype = torch.uint8
     exact: bool = False
     device: str = "cpu"
+    activation: str = "softmax"
     state: dict = field(init=False)
 
     def __post_init__(self):
@@ -39,7 +42,7 @@ class Tracker:
         self.state = {}
         for name in self.names:
             spec = STATE[name]
-            shape = (n, self.num_classes) if spec.per_class else (n,)
+            shape = spec.shape(n, self.num_classes)
             dtype = spec.dtypes[0]
             if spec.dtypes == OUTPUT_DTYPES:
                 dtype = self.output_dtype
@@ -58,20 +61,23 @@ class Tracker:
 
     @property
     def tensors(self):
-        return pool_stats.Tracker(self.pass_stamp, self.stamp, self.unknown_ids, self.state)
+        guards = self.pass_stamp, self.stamp, self.unknown_ids
+        return pool_stats.Tracker(*guards, self.state, self.activation)
 
-    def update(self, ids, logits, teacher_logits=None, backend=None):
+    def update(self, ids, logits, teacher_logits=None, backend=None, targets=None):
         if self.exact:
-            reference.update(ids, logits, teacher_logits, self.tensors)
+            reference.update(ids, logits, teacher_logits, self.tensors, targets)
         else:
-            pool_stats_update(ids, logits, teacher_logits, *self.tensors, backend=backend)
+            options = {"targets": targets, "backend": backend}
+            pool_stats_update(ids, logits, teacher_logits, *self.tensors, **options)
 
-    def update_from_features(self, ids, *heads, backend=None):
+    def update_from_features(self, ids, *heads, backend=None, targets=None):
         if self.exact:
             head, teacher = Head(*heads[:3]), None if heads[3] is None else Head(*heads[3:])
-            reference.update_from_features(ids, head, teacher, self.tensors)
+            reference.update_from_features(ids, head, teacher, self.tensors, targets)
         else:
-            pool_stats_update_from_features(ids, *heads, *self.tensors, backend=backend)
+            options = {"targets": targets, "backend": backend}
+            pool_stats_update_from_features(ids, *heads, *self.tensors, **options)
 
 
 def batches(num_samples, num_classes, dtype, passes=3, rows=23, seed=0, offset=0.0):

@@ -19,11 +19,19 @@ TYPICAL = ("count", "mean", "m2", "label_counts", "last_entropy", "last_top", "l
 class Tracker:
     """The tensors of a tracker, on the device for the kernel and in float64 for the reference."""
 
-    def __init__(self, n, num_classes, names, output_dtype=torch.float32, labels=torch.uint8):
+    def __init__(
+        self,
+        n,
+        num_classes,
+        names,
+        output_dtype=torch.float32,
+        labels=torch.uint8,
+        activation="softmax",
+    ):
         self.state, self.want = {}, {}
         for name in names:
             spec = STATE[name]
-            shape = (n, num_classes) if spec.per_class else (n,)
+            shape = spec.shape(n, num_classes)
             dtype = spec.dtypes[0]
             if spec.dtypes == OUTPUT_DTYPES:
                 dtype = output_dtype
@@ -37,9 +45,10 @@ class Tracker:
             stamp=torch.zeros(n, dtype=torch.int32, device=DEVICE),
             unknown_ids=torch.zeros(1 + MAX_UNKNOWN_IDS, dtype=torch.int64, device=DEVICE),
             state=self.state,
+            activation=activation,
         )
         self.expected = contract.Tracker(
-            *(tensor.cpu().clone() for tensor in self.tensors[:3]), self.want
+            *(tensor.cpu().clone() for tensor in self.tensors[:3]), self.want, activation
         )
 
     def begin_pass(self, number):
@@ -50,8 +59,8 @@ class Tracker:
         for tensors in (self.tensors, self.expected):
             tensors.stamp[sample] = DROPPED
 
-    def expect(self, ids, logits, teacher_logits=None):
-        reference.update(ids, logits, teacher_logits, self.expected)
+    def expect(self, ids, logits, teacher_logits=None, targets=None):
+        reference.update(ids, logits, teacher_logits, self.expected, targets)
 
     def check(self, rtol=1e-5, atol=2e-6):
         assert torch.equal(self.tensors.stamp.cpu(), self.expected.stamp)

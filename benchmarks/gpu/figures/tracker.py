@@ -22,7 +22,7 @@ class Pass:
         self.job, self.num_classes = job, num_classes
         self.state = {}
         for name in TRACKED:
-            shape = (n, num_classes) if STATE[name].per_class else (n,)
+            shape = STATE[name].shape(n, num_classes)
             self.state[name] = torch.zeros(shape, dtype=STATE[name].dtypes[0], device=job.device)
         self.pass_stamp = torch.zeros(1, dtype=torch.int32, device=job.device)
         self.stamp = torch.zeros(n, dtype=torch.int32, device=job.device)

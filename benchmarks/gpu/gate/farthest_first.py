@@ -12,6 +12,7 @@ from benchmarks.gpu.gate.errors import between, near
 from benchmarks.gpu.job import Job
 from dynal_fast.ops.farthest_first import contract, farthest_first, heads, reference, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
+from dynal_fast.ops.farthest_first.triton_points import TritonPoints
 
 TIGHT = 2e-3  # bounds lie no further from the value than this times the norms (triton_filter)
 KINDS = ((512, torch.float32), (63, torch.bfloat16))
@@ -35,7 +36,7 @@ class Case:
         self.values = decision_values(pool, centers)
         self.slack = TIGHT * float(self.x.norms.max() + self.y.norms.max())
 
-    def points(self, job: Job, array: Tensor) -> triton.TritonPoints:
+    def points(self, job: Job, array: Tensor) -> TritonPoints:
         return self.kernels.points(contract.as_rows(array.to(job.device), "pool"), "pool")
 
     @property

@@ -151,7 +151,7 @@ def _compared(
     got, want = {}, {}
     for tensor in names:
         spec = STATE[tensor]
-        shape = (rows + 16, classes) if spec.per_class else (rows + 16,)
+        shape = spec.shape(rows + 16, classes)
         fresh = torch.full(shape, spec.fresh, dtype=spec.dtypes[0])
         got[tensor] = fresh.to(job.device)
         want[tensor] = fresh.double() if fresh.is_floating_point() else fresh.clone()

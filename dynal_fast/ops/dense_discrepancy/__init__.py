@@ -48,7 +48,8 @@ def dense_discrepancy(logits: Tensor, other: Tensor, *, backend: str | None = No
     ----------
     logits, other
         (batch, classes, height, width) float32, float16 or bfloat16, contiguous: what the two
-        models say about the same images.
+        models say about the same images. A pixel has one class; labels that do not exclude each
+        other, trained with sigmoids, are another problem, which the logits do not tell.
     backend
         ``"reference"`` (NumPy, float64), ``"cpu"`` or ``"triton"``; by default the device's.
 

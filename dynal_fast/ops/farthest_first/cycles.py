@@ -127,6 +127,8 @@ class FarthestFirst:
             Pool samples that are covered already are left out. Embeddings of samples outside the
             pool are copied.
         """
+        if labeled is None:
+            return
         outside, indices = as_labeled(labeled, self._rows)
         self._watch.check()
         if outside is not None:

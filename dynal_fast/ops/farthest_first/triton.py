@@ -4,28 +4,20 @@ The host waits for the device once in each of ``points`` (for bad rows), ``refre
 ``traverse`` (for their counts), nowhere else.
 """
 
-import struct
-import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from dynal_fast.ops.farthest_first import contract, reference
+from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
 from dynal_fast.ops.farthest_first.triton_exact import decide_pairs, decide_tiles
-from dynal_fast.ops.farthest_first.triton_filter import (
-    BOUND,
-    COLLECT,
-    DISTANCES,
-    compare,
-    measure,
-)
+from dynal_fast.ops.farthest_first.triton_filter import BOUND, COLLECT, DISTANCES, compare
+from dynal_fast.ops.farthest_first.triton_points import TritonPoints, measured, rescaled
 from dynal_fast.ops.farthest_first.triton_traverse import traverse
 from dynal_fast.ops.farthest_first.triton_work import cut, upper_tiles
 from dynal_fast.ops.launch import interpreted, launch
@@ -44,19 +36,6 @@ PAIRS = 1 << 20  # of one refresh; if more are left, it decides all pairs of its
 UNDECIDED = 4096  # room for pairs that the host settles; more is made where it is needed
 
 
-class TritonPoints(NamedTuple):
-    """Embeddings on the device, with what the kernels need to know of each row."""
-
-    rows: Rows  # (n, d)
-    array: Tensor  # (n, d): the same
-    norms: Tensor  # (n,) float32: squared norms; cosine: inverse norms
-    tails: Tensor  # (n,) float32: the norm of what the matrix units may cut off of a row
-    grains: Tensor  # (n,) float32: a power of two that divides every element
-    largest: float  # the largest magnitude of an element
-    exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
-    filter_exponent: int = 0  # the filter multiplies rows by two to the power of this
-
-
 class TritonKernels(Kernels[TritonPoints]):
     """On a GPU; under ``TRITON_INTERPRET=1`` on the CPU, slowly."""
 
@@ -71,44 +50,10 @@ class TritonKernels(Kernels[TritonPoints]):
                 f"{name} must be a matrix on this backend, got OuterProducts; move the factors to "
                 "the CPU with .cpu()"
             )
-        contract.check_contiguous(rows, name)
-        array = rows.array
-        if isinstance(array, np.ndarray):
-            with warnings.catch_warnings():  # about read-only arrays: nothing is written
-                warnings.simplefilter("ignore")
-                array = torch.from_numpy(array)
-        measured, found = self.measure(array, rows.stride)
-        row, largest = found.tolist()
-        if row < len(array):
-            raise contract.bad_row(name, row, float((array[row].double() ** 2).sum()))
-        norms, tails, grains = measured
-        return TritonPoints(rows, array, norms, tails, grains, float_of(largest))
+        return measured(rows, name, self.cosine)
 
     def scaled(self, points: TritonPoints, exponent: int) -> TritonPoints:
-        # The filter needs scaled rows only where squared norms come near the ends of float32.
-        filtered = 0 if 0 <= exponent <= 90 else exponent
-        if points.filter_exponent != filtered:
-            measured, _ = self.measure(points.array, points.rows.stride, filtered)
-            norms, tails, _ = measured
-            points = points._replace(norms=norms, tails=tails, filter_exponent=filtered)
-        return points._replace(exponent=0 if self.cosine else exponent)
-
-    def measure(self, array: Tensor, stride: int, exponent: int = 0) -> tuple[Tensor, Tensor]:
-        """Measure ``array`` (n, d) times 2^exponent: norms, tails and grains (3, n), and ``found``.
-
-        ``found`` (2,) int64: the first bad row, or n; the bits of the largest magnitude, a float64.
-        """
-        n, d = array.shape
-        measured = torch.empty((3, n), dtype=torch.float32, device=array.device)
-        found = torch.tensor([n, 0], device=array.device)
-        if n:
-            scale = 2.0**exponent
-            grid = (-(-n // 8),)
-            sizes = self.cosine, 8, 128
-            launch(
-                measure, grid, array, stride, n, d, *measured, found, scale, *sizes, registers=255
-            )
-        return measured, found
+        return rescaled(points, exponent, self.cosine)
 
     def distances(
         self, x: TritonPoints, rows: Tensor, y: TritonPoints, centers: Tensor
@@ -407,11 +352,6 @@ class TritonKernels(Kernels[TritonPoints]):
         one = x.array[row].double().cpu().numpy()
         other = y.array[center].double().cpu().numpy()
         return float(reference.decision_values(one[None], other, self.metric, x.exponent)[0])
-
-
-def float_of(bits: int) -> float:
-    """The float64 that has these bits."""
-    return float(struct.unpack("d", struct.pack("q", bits))[0])
 
 
 def _operand(dtype: torch.dtype, other: torch.dtype) -> tl.dtype:

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from dynal_fast.ops.farthest_first import triton
 from dynal_fast.ops.farthest_first.kernels import Groups
-from dynal_fast.ops.farthest_first.triton import TritonKernels, TritonPoints
+from dynal_fast.ops.farthest_first.triton import TritonKernels
 from dynal_fast.ops.farthest_first.triton_filter import COLLECT
+from dynal_fast.ops.farthest_first.triton_points import TritonPoints
 from dynal_fast.ops.kmeans_plusplus.kernels import Clocks, Fired, RaceKernels
 from dynal_fast.ops.kmeans_plusplus.triton_race import race, walk
 from dynal_fast.ops.launch import launch

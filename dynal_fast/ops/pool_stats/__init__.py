@@ -1,8 +1,9 @@
 """Pool statistics: fold one batch of logits into what is kept per sample, in place, in one pass.
 
 The state is a set of flat tensors, row i for sample i. ``N`` samples, ``C`` classes, ``B`` rows in
-a batch; ``p = softmax(logits)`` in float32. A tensor that is not passed is neither read nor
-written, so a pass that only some statistics observe gets only their tensors.
+a batch; ``p`` is the softmax of the logits, or their sigmoid, in float32. A tensor that is not
+passed is neither read nor written, so a pass that only some statistics observe gets only their
+tensors.
 
 =================== ======= ================ ==================================================
 tensor              shape   dtype            what an update does to the row of a sample
@@ -23,16 +24,35 @@ previous_output     (N, C)  float32, float16 = p
 output              (N, C)  float32, float16 = p; NaN before the first time
 latest_output       (N, C)  as output        = p, in the place of output, which then stays as it is
 cycle_discrepancy   (N,)    float32          = ||p - output||_2^2, before output is replaced
-teacher_discrepancy (N,)    float32          = ||p - softmax(teacher_logits)||_2^2
+teacher_discrepancy (N,)    float32          = ||p - q||_2^2, q of the teacher's logits
 last_entropy        (N,)    float32          = H(p), in nats
 last_top            (N,)    float32          = the largest p
 last_margin         (N,)    float32          = the largest p minus the second largest
+training_count      (N,)    int32            += 1, of a row with a target
+training            (N, 8)  float32          of a row with a target: see below
 =================== ======= ================ ==================================================
+
+The activation is one for all tensors. With ``"softmax"`` the C classes exclude each other, and
+``H(p) = - sum_c p_c ln p_c``. With ``"sigmoid"`` each of C labels is there or not, whatever the
+others are: ``p_c = 1 / (1 + exp(-logit_c))`` is the probability of a Bernoulli variable. Then
+
+- ``H(p)`` is the sum of the labels' entropies ``- p_c ln p_c - (1 - p_c) ln (1 - p_c)``;
+- ``last_top`` and ``last_margin`` are those of the label that is least sure: the smallest
+  ``max(p_c, 1 - p_c)`` and the smallest ``|p_c - (1 - p_c)|``;
+- there are no ``label_counts``, since no single label is predicted, and C may be 1.
 
 They come in parts, and `contract.REQUIRED` names what each part needs: ``count`` and ``mean`` go
 together, the other three of ``probabilities`` are optional, and so on. With ``logit_count``, a row
 with a logit beyond ``LOGIT_LIMIT`` (2^40) counts as not finite, lest its squares overflow float32;
 ``logit_count`` may be given without the rest of its part, for this check alone.
+
+**Targets.** A batch may have the class y of each row, or a negative number (such as -100) where
+there is none. In the row of ``training`` of a sample with a target (`contract.TRAINING`, in this
+order): Welford's mean and M2 of p_y; how often y was predicted, the first class on ties; how often
+that changed, not predicted being the state before the first observation; which observation was the
+first that predicted it; the sums of ``z_y - max_{c != y} z_c`` of the logits z, limited to
+``+-LOGIT_LIMIT``, and of ``||p - onehot(y)||_2``; and y. If a sample comes with another target than
+before, its row and its count begin anew. A row with a target of C or more counts as not finite.
 
 Three more tensors find bad input without a synchronisation:
 
@@ -52,7 +72,7 @@ Neither the state nor the error record depends on the number of threads or on ho
 batches. ``README.md`` lists the files of this operation and counts bytes and operations.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -64,8 +84,10 @@ from dynal_fast.ops.addressable import is_traced
 from dynal_fast.ops.backends import Backends, register
 from dynal_fast.ops.pool_stats import reference
 from dynal_fast.ops.pool_stats.contract import (
+    ACTIVATIONS,
     DROPPED,
     DUPLICATE,
+    HALVES,
     LOGIT_LIMIT,
     MAX_PASSES,
     MAX_UNKNOWN_IDS,
@@ -78,11 +100,13 @@ from dynal_fast.ops.pool_stats.contract import (
     check_batch,
     check_head,
     check_ids,
+    check_targets,
     check_tracker,
     num_classes_of,
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "BACKENDS",
     "DROPPED",
     "DUPLICATE",
@@ -104,8 +128,8 @@ __all__ = [
 class Implementation(NamedTuple):
     """What every backend does; batch, head and tracker were checked."""
 
-    update: Callable[[Tensor, Tensor, Tensor | None, Tracker], None]
-    update_from_features: Callable[[Tensor, Head, Head | None, Tracker], None]
+    update: Callable[[Tensor, Tensor, Tensor | None, Tracker, Tensor | None], None]
+    update_from_features: Callable[[Tensor, Head, Head | None, Tracker, Tensor | None], None]
 
 
 def _cpu() -> Implementation:
@@ -149,7 +173,9 @@ def pool_stats_update(
     stamp: Tensor,
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
+    activation: str = "softmax",
     *,
+    targets: Tensor | None = None,
     backend: str | None = None,
 ) -> None:
     """Fold a batch into ``state`` in place; see the table of this module.
@@ -163,6 +189,11 @@ def pool_stats_update(
         are needed for ``teacher_discrepancy`` only.
     pass_stamp, stamp, unknown_ids, state
         The tracker's tensors; ``stamp``, ``unknown_ids`` and those in ``state`` are written.
+    activation
+        ``"softmax"``, or ``"sigmoid"`` for a multi-label head. The logits do not tell which of the
+        two they were trained for.
+    targets
+        (B,) int64 classes, negative where there is none. Without them ``training`` is not updated.
     backend
         ``"reference"`` (NumPy, float64), ``"cpu"``, ``"triton"``, or ``"cuda"``: Triton too, but
         for the heads that `dynal_fast.ops.pool_stats.cuda` takes. By default the device's.
@@ -170,7 +201,8 @@ def pool_stats_update(
     Raises
     ------
     ValueError
-        A shape, dtype, device or layout is not the one above, or C < 2. Bad ids and non-finite rows
+        A shape, dtype, device or layout is not the one above, C < 2 for the softmax, or the state
+        has a tensor that the activation gives no meaning. Bad ids and non-finite rows
         do not raise: they are recorded.
     TypeError
         A part of the batch is no tensor.
@@ -192,10 +224,15 @@ def pool_stats_update(
     >>> state["label_counts"].tolist()
     [[1, 0], [0, 0], [0, 1], [0, 0]]
     """
-    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state, activation)
     check_tracker(tracker)
-    check_batch(sample_ids, logits, teacher_logits, num_classes_of(state), stamp.device)
-    pool_stats_update_checked(sample_ids, logits, teacher_logits, tracker, backend=backend)
+    classes = num_classes_of(state)
+    check_batch(sample_ids, logits, teacher_logits, classes, stamp.device, activation)
+    if targets is not None:
+        check_targets(targets, len(sample_ids), stamp.device, activation)
+    pool_stats_update_checked(
+        sample_ids, logits, teacher_logits, tracker, targets=targets, backend=backend
+    )
 
 
 def pool_stats_update_checked(
@@ -204,6 +241,7 @@ def pool_stats_update_checked(
     teacher_logits: Tensor | None,
     tracker: Tracker,
     *,
+    targets: Tensor | None = None,
     backend: str | None = None,
 ) -> None:
     """Do `pool_stats_update` without its checks, for a tracker and a batch that were checked."""
@@ -212,11 +250,13 @@ def pool_stats_update_checked(
             raise ValueError("teacher_discrepancy needs teacher_logits, got None")
     else:
         teacher_logits = None
-    chosen = _chosen(backend, logits, sample_ids, teacher_logits)
+    chosen = _chosen(backend, logits, sample_ids, teacher_logits, targets)
     if chosen is None:
-        torch.ops.dynal_fast.pool_stats_update(sample_ids, logits, teacher_logits, *_flat(tracker))
+        torch.ops.dynal_fast.pool_stats_update(
+            sample_ids, logits, teacher_logits, *_flat(tracker), targets
+        )
     else:
-        BACKENDS.load(chosen).update(sample_ids, logits, teacher_logits, tracker)
+        BACKENDS.load(chosen).update(sample_ids, logits, teacher_logits, tracker, targets)
 
 
 def pool_stats_update_from_features(
@@ -231,7 +271,10 @@ def pool_stats_update_from_features(
     stamp: Tensor,
     unknown_ids: Tensor,
     state: Mapping[str, Tensor],
+    activation: str = "softmax",
     *,
+    targets: Tensor | None = None,
+    by_id: bool = False,
     backend: str | None = None,
 ) -> None:
     """Do `pool_stats_update` with ``logits = features @ weight.T + bias``, never storing them.
@@ -246,29 +289,72 @@ def pool_stats_update_from_features(
         1e38 may count as not finite.
     teacher_features, teacher_weight, teacher_bias
         The teacher's, of the same dtype, its d may differ; for ``teacher_discrepancy`` only.
+    by_id
+        Row i of the features, of which there are N, is that of sample i, on any device. The CPU's
+        kernel reads the rows in place; before others they are gathered, some at a time. float16 and
+        bfloat16 features of a float32 head are read likewise, with and without ``by_id``.
 
     The rest is as for `pool_stats_update`.
     """
-    tracker = Tracker(pass_stamp, stamp, unknown_ids, state)
+    tracker = Tracker(pass_stamp, stamp, unknown_ids, state, activation)
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
-    shape = (len(sample_ids), num_classes_of(state))
-    check_head("", head, shape, features.dtype, stamp.device)
+    rows = len(stamp) if by_id else len(sample_ids)
+    narrow = features.dtype in HALVES and weight.dtype == torch.float32
+    dtype = weight.dtype if narrow else features.dtype
+    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
+    if targets is not None:
+        check_targets(targets, len(sample_ids), stamp.device, activation)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        shape = (len(sample_ids), len(weight))
-        check_head("teacher_", teacher, shape, features.dtype, stamp.device)
+        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
     others = (None, None, None) if teacher is None else teacher
-    chosen = _chosen(backend, features, sample_ids, weight, bias, *others)
-    if chosen is None:
+    chosen = _chosen(backend, weight, sample_ids, features, bias, *others, targets)
+    if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
+        here = all(h is None or h.features.device.type == "cpu" for h in (head, teacher))
+        if chosen == "cpu" and here:
+            cpu = BACKENDS.load("cpu")
+            cpu.update_from_features(sample_ids, head, teacher, tracker, targets, by_id=by_id)
+            return
+        for part, ids, *heads in _gathered(sample_ids, head, teacher, by_id, stamp.device):
+            wanted = None if targets is None else targets[part]
+            pool_stats_update_from_features(ids, *heads, *tracker, targets=wanted, backend=backend)
+    elif chosen is None:
         torch.ops.dynal_fast.pool_stats_update_from_features(
-            sample_ids, *head, *others, *_flat(tracker)
+            sample_ids, *head, *others, *_flat(tracker), targets
         )
     else:
-        BACKENDS.load(chosen).update_from_features(sample_ids, head, teacher, tracker)
+        BACKENDS.load(chosen).update_from_features(sample_ids, head, teacher, tracker, targets)
+
+
+GATHERED_ELEMENTS = 1 << 22
+
+
+def _gathered(
+    sample_ids: Tensor, head: Head, teacher: Head | None, by_id: bool, device: torch.device
+) -> Iterator[list[Any]]:
+    """Yield slices of the batch, and the arguments of their updates without rows by id.
+
+    For kernels that read neither rows by id nor features of another dtype than the weights.
+    """
+    width = max(h.features.shape[1] for h in (head, teacher) if h is not None)
+    step = max(1, GATHERED_ELEMENTS // width)
+    for first in range(0, len(sample_ids), step):
+        part = slice(first, first + step)
+        ids = sample_ids[part]
+        arguments: list[Any] = [part, ids]
+        for features, weight, bias in (head, teacher or Head(None, None, None)):  # type: ignore[arg-type]
+            if features is None:
+                arguments += [None, None, None]
+                continue
+            rows = features[part]
+            if by_id:  # ids of no sample are told apart by the update
+                rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
+            arguments += [rows.to(device, weight.dtype), weight, bias]
+        yield arguments
 
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:
@@ -286,24 +372,27 @@ def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str |
     return BACKENDS.defaults.get(batch.device.type)
 
 
-def _flat(tracker: Tracker) -> list[Tensor | None]:
-    """The tensors of a tracker as the operators take them, None for what is not tracked."""
-    pass_stamp, stamp, unknown_ids, state = tracker
-    return [pass_stamp, stamp, unknown_ids, *map(state.get, STATE)]
+def _flat(tracker: Tracker) -> list[Tensor | str | None]:
+    """A tracker as the operators take it, None for the tensors that are not tracked."""
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
+    return [pass_stamp, stamp, unknown_ids, *map(state.get, STATE), activation]
 
 
 def _tracker(
-    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, *state: Tensor | None
-) -> Tracker:
-    """The inverse of `_flat`."""
-    named = zip(STATE, state, strict=True)
+    pass_stamp: Tensor, stamp: Tensor, unknown_ids: Tensor, *rest: Any
+) -> tuple[Tracker, Tensor | None]:
+    """The inverse of `_flat`, and the targets; the last two may be missing, as in the schemas."""
+    named = zip(STATE, rest[: len(STATE)], strict=True)
     tracked = {name: tensor for name, tensor in named if tensor is not None}
-    return Tracker(pass_stamp, stamp, unknown_ids, tracked)
+    given = rest[len(STATE) :]
+    activation = given[0] if given else "softmax"
+    targets = given[1] if len(given) > 1 else None
+    return Tracker(pass_stamp, stamp, unknown_ids, tracked, activation), targets
 
 
 def _operator(backend: str) -> Callable[..., None]:
     def run(sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, *rest: Any) -> None:
-        BACKENDS.load(backend).update(sample_ids, logits, teacher_logits, _tracker(*rest))
+        BACKENDS.load(backend).update(sample_ids, logits, teacher_logits, *_tracker(*rest))
 
     return run
 
@@ -322,7 +411,7 @@ def _operator_from_features(backend: str) -> Callable[..., None]:
         head, teacher = Head(features, weight, bias), None
         if teacher_features is not None and teacher_weight is not None:
             teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        BACKENDS.load(backend).update_from_features(sample_ids, head, teacher, _tracker(*rest))
+        BACKENDS.load(backend).update_from_features(sample_ids, head, teacher, *_tracker(*rest))
 
     return run
 
@@ -330,6 +419,7 @@ def _operator_from_features(backend: str) -> Callable[..., None]:
 def _register() -> None:
     state = ", ".join(f"Tensor(s{i}!)? {name}" for i, name in enumerate(STATE))
     tracker = f"Tensor pass_stamp, Tensor(a!) stamp, Tensor(b!) unknown_ids, {state}"
+    tracker += ", str activation='softmax', Tensor? targets=None"
     head = "Tensor features, Tensor weight, Tensor? bias"
     teacher = "Tensor? teacher_features, Tensor? teacher_weight, Tensor? teacher_bias"
     for name, batch, operator in (
@@ -339,7 +429,7 @@ def _register() -> None:
         register(
             name,
             f"(Tensor sample_ids, {batch}, {tracker}) -> ()",
-            lambda *tensors: None,
+            lambda *arguments: None,
             {device: operator(backend) for device, backend in BACKENDS.defaults.items()},
         )
 

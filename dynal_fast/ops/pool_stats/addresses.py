@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dynal_fast.ops import dtypes
 from dynal_fast.ops.pool_stats.contract import Head, Tracker
 
 
@@ -16,19 +17,27 @@ def row_address(tensor: Tensor, row: int) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def native_head(native: Any, head: Head | None, first: int = 0) -> Any:
-    """The head that is applied to the features from row ``first`` on, None without a head."""
+def native_head(native: Any, head: Head | None, first: int = 0, by_id: bool = False) -> Any:
+    """The head that is applied to the features from row ``first`` on, None without a head.
+
+    With ``by_id`` it is applied to the rows that the sample ids name.
+    """
     if head is None:
         return None
     features, weight, bias = head
     bias_address = 0 if bias is None else bias.data_ptr()
     return native.Head(
-        row_address(features, first), weight.data_ptr(), bias_address, features.shape[1]
+        row_address(features, 0 if by_id else first),
+        weight.data_ptr(),
+        bias_address,
+        features.shape[1],
+        dtypes.code(features.dtype),
+        by_id,
     )
 
 
 def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
     outputs = [state[name] for name in ("output", "previous_output") if name in state]
     return native.Tracker(
         stamp.shape[0],
@@ -39,4 +48,5 @@ def native_tracker(native: Any, classes: int, tracker: Tracker) -> Any:
         {name: tensor.data_ptr() for name, tensor in state.items()},
         state["label_counts"].element_size() if "label_counts" in state else 0,
         outputs[0].element_size() if outputs else 0,
+        activation == "sigmoid",
     )

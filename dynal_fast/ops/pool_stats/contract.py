@@ -10,10 +10,14 @@ from torch import Tensor
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 
+HALVES = (torch.float16, torch.bfloat16)
 LOGIT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ID_DTYPES = (torch.int32, torch.int64)
 OUTPUT_DTYPES = (torch.float32, torch.float16)
 LABEL_DTYPES = (torch.uint8, torch.uint16, torch.int32)
+
+# How logits become probabilities: of classes that exclude each other, or of labels that do not.
+ACTIVATIONS = ("softmax", "sigmoid")
 
 # A stamp is 4 * pass number + flags; passes count from 1, so that 0 is "never seen".
 STAMP_STEP = 4
@@ -34,7 +38,8 @@ MAX_UNKNOWN_IDS = 15
 class StateTensor:
     """One tensor of the state: its part, axes, dtypes and initial value.
 
-    ``kept``: ``begin_cycle`` does not reset it.
+    ``kept``: ``begin_cycle`` does not reset it. ``columns``: of a tensor with a few numbers per
+    sample, which are read and written together.
     """
 
     part: str
@@ -42,8 +47,27 @@ class StateTensor:
     dtypes: tuple[torch.dtype, ...]
     fresh: float
     kept: bool = False
+    columns: int = 0
+
+    def shape(self, num_samples: int, num_classes: int | None) -> tuple[int, ...]:
+        """Its shape for so many samples and classes."""
+        if self.per_class:
+            assert num_classes is not None
+            return num_samples, num_classes
+        return (num_samples, self.columns) if self.columns else (num_samples,)
 
 
+# The columns of ``training``.
+TRAINING = (
+    "mean",  # of the target's probability p_y
+    "m2",  # its Welford M2
+    "correct",  # how often the target was predicted
+    "flips",  # how often that changed, from not predicted before the first observation
+    "first_learned",  # the observation, from 1, that first predicted it; 0: none
+    "margin_sum",  # of the target's logit minus the largest other one
+    "error_sum",  # of ||p - onehot(target)||_2
+    "target",
+)
 _INT = (torch.int32,)
 _FLOAT = (torch.float32,)
 _NAN = float("nan")
@@ -69,6 +93,8 @@ STATE: dict[str, StateTensor] = {
     "last_entropy": StateTensor("last", False, _FLOAT, _NAN),
     "last_top": StateTensor("last", False, _FLOAT, _NAN),
     "last_margin": StateTensor("last", False, _FLOAT, _NAN),
+    "training_count": StateTensor("training", False, _INT, 0),
+    "training": StateTensor("training", False, _FLOAT, 0, columns=len(TRAINING)),
 }
 # What each part needs; its other tensors are optional.
 REQUIRED = {
@@ -79,16 +105,21 @@ REQUIRED = {
     "cycle": ("output", "cycle_discrepancy"),
     "teacher": ("teacher_discrepancy",),
     "last": (),
+    "training": ("training_count", "training"),
 }
 
 
 class Tracker(NamedTuple):
-    """What an update writes to: the stamps of N samples, and their state by name (`STATE`)."""
+    """What an update writes to: the stamps of N samples, and their state by name (`STATE`).
+
+    ``activation`` is one of `ACTIVATIONS`.
+    """
 
     pass_stamp: Tensor  # (1,) int32, which is only read
     stamp: Tensor  # (N,) int32
     unknown_ids: Tensor  # (1 + MAX_UNKNOWN_IDS,) int64
     state: Mapping[str, Tensor]
+    activation: str = "softmax"
 
 
 class Head(NamedTuple):
@@ -101,7 +132,8 @@ class Head(NamedTuple):
 
 def check_tracker(tracker: Tracker) -> None:
     """Raise ``ValueError`` unless the tensors fit together: kernels do not check them."""
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
+    check_activation(activation)
     stamps = {"stamp": stamp, "unknown_ids": unknown_ids, "pass_stamp": pass_stamp}
     for name, tensor in {**stamps, **state}.items():
         check_tensor(name, tensor)
@@ -121,6 +153,12 @@ def check_tracker(tracker: Tracker) -> None:
         missing = [name for name in REQUIRED[part] if name not in state]
         if missing and (part != "logits" or "logit_count" in missing):
             raise ValueError(f"state has part {part!r} without {missing}")
+    for name in ("label_counts", "training") if activation == "sigmoid" else ():
+        if name in state:
+            raise ValueError(
+                f"{name} needs activation='softmax', got 'sigmoid': a sample may have several of "
+                "the labels, so that no single one is predicted"
+            )
     num_samples, num_classes = len(stamp), num_classes_of(state)
     for name, tensor in {**stamps, **state}.items():
         if tensor.device != stamp.device:
@@ -129,7 +167,7 @@ def check_tracker(tracker: Tracker) -> None:
             raise ValueError(f"{name} must be contiguous")
     for name, tensor in state.items():
         spec = STATE[name]
-        shape = (num_samples, num_classes) if spec.per_class else (num_samples,)
+        shape = spec.shape(num_samples, num_classes)
         if tensor.shape != shape or tensor.dtype not in spec.dtypes:
             raise ValueError(
                 f"{name} must be {shape} {_alternatives(spec.dtypes)}, got {_describe(tensor)}"
@@ -137,6 +175,11 @@ def check_tracker(tracker: Tracker) -> None:
     outputs = {state[n].dtype for n in state if STATE[n].dtypes == OUTPUT_DTYPES}
     if len(outputs) > 1:
         raise ValueError(f"the outputs kept must have one dtype, got {_alternatives(outputs)}")
+
+
+def check_activation(activation: object) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
 
 
 def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
@@ -195,6 +238,7 @@ def check_batch(
     teacher_logits: Tensor | None,
     num_classes: int | None,
     device: torch.device,
+    activation: str = "softmax",
 ) -> None:
     """Raise ``ValueError`` unless the kernels take the batch as it is."""
     check_ids(sample_ids, device)
@@ -213,7 +257,7 @@ def check_batch(
                 f"{name} must be (batch, classes) = {expected}, got {tuple(tensor.shape)}"
             )
         _check_floats(name, tensor, device)
-    if logits.shape[1] < 2:
+    if logits.shape[1] < 1 + (activation == "softmax"):
         raise ValueError(
             f"logits must have at least 2 classes, got {logits.shape[1]}: the softmax of one "
             "logit is always 1, so no score could tell samples apart (for a binary classifier "
@@ -236,15 +280,35 @@ def check_ids(sample_ids: Tensor, device: torch.device) -> None:
     _check_placed("sample_ids", sample_ids, device)
 
 
+def check_targets(targets: Tensor, rows: int, device: torch.device, activation: str) -> None:
+    """Raise ``ValueError`` unless the kernels take these targets of a batch of ``rows``."""
+    check_tensor("targets", targets)
+    check_addressable("targets", targets)
+    if activation != "softmax":
+        raise ValueError(
+            f"targets need activation='softmax', where a sample has one class, got {activation!r}"
+        )
+    if targets.shape != (rows,) or targets.dtype != torch.int64:
+        raise ValueError(f"targets must be (batch,) = ({rows},) int64, got {_describe(targets)}")
+    _check_placed("targets", targets, device)
+
+
 def check_head(
     prefix: str,
     head: Head,
     shape: tuple[int, int | None],
     dtype: torch.dtype,
     device: torch.device,
+    activation: str = "softmax",
+    by_id: bool = False,
 ) -> None:
-    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes)."""
+    """Raise ``ValueError`` unless a head of ``dtype`` gives ``shape`` = (batch, classes).
+
+    With ``by_id`` the features have a row for each sample, and may be on another device. Those of a
+    float32 head may be float16 or bfloat16.
+    """
     rows, num_classes = shape
+    of = "num_samples" if by_id else "batch"
     features, weight, bias = head
     tensors = {prefix + "features": features, prefix + "weight": weight}
     if bias is not None:
@@ -254,7 +318,7 @@ def check_head(
         check_addressable(name, tensor)
     if features.ndim != 2 or len(features) != rows or not features.shape[1]:
         raise ValueError(
-            f"{prefix}features must be (batch, d) with batch = {rows} and d at least 1, "
+            f"{prefix}features must be ({of}, d) with {of} = {rows} and d at least 1, "
             f"got {tuple(features.shape)}"
         )
     width = features.shape[1]
@@ -266,12 +330,13 @@ def check_head(
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f"{prefix}bias must be (classes,) = ({classes},), got {tuple(bias.shape)}")
     for name, tensor in tensors.items():
-        _check_floats(name, tensor, device)
-        if tensor.dtype != dtype:
+        _check_floats(name, tensor, tensor.device if by_id and tensor is features else device)
+        narrow = tensor is features and tensor.dtype in HALVES and weight.dtype == torch.float32
+        if tensor.dtype != dtype and not narrow:
             raise ValueError(
                 f"{name} must have the dtype of features ({dtype}), got {tensor.dtype}"
             )
-    if classes < 2:
+    if classes < 1 + (activation == "softmax"):
         raise ValueError(
             f"{prefix}weight must have at least 2 classes, got {classes}: the softmax of one "
             "logit is always 1, so no score could tell samples apart"

@@ -16,7 +16,11 @@ MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """Fold a batch of logits into the state; shapes in :mod:`dynal_fast.ops.pool_stats`."""
     native, classes = load().pool_stats, logits.shape[1]
@@ -29,14 +33,27 @@ def update(
             dtypes.code(logits.dtype),
             row_address(logits, first),
             0 if teacher_logits is None else row_address(teacher_logits, first),
+            None,
+            None,
+            0 if targets is None else row_address(targets, first),
         )
         native.update(native_state, batch, kernel_threads())
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
+    *,
+    by_id: bool = False,
 ) -> None:
-    """Fold a batch of features into the state through a linear head."""
+    """Fold a batch of features into the state through a linear head.
+
+    With ``by_id`` row i of the features is that of sample i. Features may be float16 or bfloat16
+    where the weights are float32.
+    """
     native, classes = load().pool_stats, len(head.weight)
     native_state = native_tracker(native, classes, tracker)
     for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
@@ -44,9 +61,10 @@ def update_from_features(
             rows,
             row_address(sample_ids, first),
             sample_ids.element_size(),
-            dtypes.code(head.features.dtype),
-            head=native_head(native, head, first),
-            teacher_head=native_head(native, teacher, first),
+            dtypes.code(head.weight.dtype),
+            head=native_head(native, head, first, by_id),
+            teacher_head=native_head(native, teacher, first, by_id),
+            targets=0 if targets is None else row_address(targets, first),
         )
         native.update(native_state, batch, kernel_threads())
 

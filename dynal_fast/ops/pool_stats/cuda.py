@@ -1,7 +1,7 @@
 """``pool_stats_update_from_features`` in CUDA C++, for heads that fit into a cluster on Hopper.
 
-The kernel is ``csrc/cuda/pool_stats_head.cuh``; ``README.md`` counts what it costs. Other heads go
-to `triton`.
+The kernel is ``csrc/cuda/pool_stats_head.cuh``; ``README.md`` counts what it costs. Other heads,
+and all with sigmoid outputs or targets, go to `triton`.
 """
 
 import functools
@@ -21,10 +21,15 @@ MAX_ROWS = 2**31 - 64  # row numbers are int32 coordinates of tensor copies
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors: this kernel where it fits."""
-    if teacher is None and fits(*head, tracker.state):
+    plain = teacher is None and targets is None and tracker.activation == "softmax"
+    if plain and fits(*head, tracker.state):
         native = _extension()
         batch = native.Batch(
             len(sample_ids),
@@ -42,7 +47,7 @@ def update_from_features(
         return
     from dynal_fast.ops.pool_stats import triton
 
-    triton.update_from_features(sample_ids, head, teacher, tracker)
+    triton.update_from_features(sample_ids, head, teacher, tracker, targets)
 
 
 def fits(

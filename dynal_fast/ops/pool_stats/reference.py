@@ -17,6 +17,7 @@ from dynal_fast.ops.pool_stats.contract import (
     LOGIT_LIMIT,
     MAX_UNKNOWN_IDS,
     NON_FINITE,
+    TRAINING,
     Head,
     Tracker,
 )
@@ -29,9 +30,35 @@ def softmax(logits: Floats) -> Floats:  # (rows, classes) -> (rows, classes)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def sigmoid(logits: Floats) -> Floats:  # (rows, labels) -> (rows, labels)
+    exponentials = np.exp(-np.abs(logits))
+    return np.where(logits < 0, exponentials, 1.0) / (1.0 + exponentials)
+
+
 def entropy(probabilities: Floats) -> Floats:  # (rows, classes) -> (rows,), nats
     positive = np.where(probabilities > 0, probabilities, 1.0)
     return -(probabilities * np.log(positive)).sum(axis=1)
+
+
+def label_entropy(logits: Floats) -> Floats:  # (rows, labels) -> (rows,), nats
+    """The sum over labels of ``- p ln p - (1 - p) ln (1 - p)`` for p = sigmoid(logits).
+
+    ``- ln p = ln (1 + exp(-logit))``, which keeps its digits where p rounds to 1.
+    """
+    present = sigmoid(logits) * np.logaddexp(0.0, -logits)
+    absent = sigmoid(-logits) * np.logaddexp(0.0, logits)
+    return (present + absent).sum(axis=1)
+
+
+def top_two(p: Floats, logits: Floats, activation: str) -> Floats:  # (rows, classes) -> (rows, 2)
+    """The second largest and the largest probability; of sigmoids, those of the least sure label.
+
+    A label has the probabilities p and 1 - p.
+    """
+    if activation == "softmax":
+        return np.sort(p, axis=1)[:, -2:]
+    least = np.abs(logits).min(axis=1, keepdims=True)
+    return sigmoid(np.concatenate([-least, least], axis=1))
 
 
 def all_finite(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)
@@ -80,6 +107,40 @@ def welford_update(
     return delta * (x - new_mean)
 
 
+def training_update(
+    logits: Floats,
+    p: Floats,
+    targets: NDArray[np.integer],
+    samples: NDArray[np.integer],
+    count: NDArray[np.int32],
+    training: Floats,
+) -> None:
+    """Fold the outputs of labeled samples into ``count`` and the rows of ``training``.
+
+    p_y, its place among the logits (Toneva et al. 2019), the margin of Pleiss et al. 2020 and the
+    error of Paul et al. 2021, one row after the other.
+    """
+    for z, q, y, sample in zip(logits, p, targets.tolist(), samples.tolist(), strict=True):
+        if y < 0:
+            continue
+        row = dict(zip(TRAINING, training[sample].tolist(), strict=True))
+        if count[sample] == 0 or row["target"] != y:
+            row, count[sample] = dict.fromkeys(TRAINING, 0.0) | {"target": float(y)}, 0
+        count[sample] += 1
+        mean = row["mean"] + (q[y] - row["mean"]) / count[sample]
+        row["m2"] += (q[y] - row["mean"]) * (q[y] - mean)
+        row["mean"] = mean
+        correct = int(z.argmax()) == y
+        row["correct"] += correct
+        row["flips"] += correct != row["flips"] % 2
+        if correct and row["first_learned"] == 0:
+            row["first_learned"] = float(count[sample])
+        margin = z[y] - np.delete(z, y).max()
+        row["margin_sum"] += min(max(margin, -LOGIT_LIMIT), LOGIT_LIMIT)
+        row["error_sum"] += np.linalg.norm(q - np.eye(len(q))[y])
+        training[sample] = [row[name] for name in TRAINING]
+
+
 def pool_stats_update(
     sample_ids: NDArray[np.integer],
     logits: Floats,
@@ -88,6 +149,8 @@ def pool_stats_update(
     stamp: NDArray[np.int32],
     unknown_ids: NDArray[np.int64],
     state: Mapping[str, NDArray],
+    activation: str = "softmax",
+    targets: NDArray[np.int64] | None = None,
 ) -> None:
     """Fold one batch into the state arrays in place; ``state`` holds the parts to update.
 
@@ -98,13 +161,17 @@ def pool_stats_update(
     if teacher_logits is not None:
         teacher_logits = teacher_logits.astype(np.float64)
         finite = finite & all_finite(teacher_logits)
+    if targets is not None:
+        finite = finite & (targets < logits.shape[1])
     if "logit_count" in state:
         finite = finite & within_limit(logits)
     rows = claim_rows(sample_ids, finite, int(pass_stamp[0]), stamp, unknown_ids)
     if len(rows) == 0:
         return
     samples, logits = sample_ids[rows], logits[rows]
-    p = softmax(logits)
+    activate = softmax if activation == "softmax" else sigmoid
+    p = activate(logits)
+    entropies = entropy(p) if activation == "softmax" else label_entropy(logits)
 
     if "count" in state:
         m2 = welford_update(p, samples, state["count"], state["mean"])
@@ -113,7 +180,7 @@ def pool_stats_update(
         if "class_m2" in state:
             state["class_m2"][samples] += m2
         if "entropy_sum" in state:
-            state["entropy_sum"][samples] += entropy(p)
+            state["entropy_sum"][samples] += entropies
     if "logit_mean" in state:
         m2 = welford_update(logits, samples, state["logit_count"], state["logit_mean"])
         state["logit_m2"][samples] += m2.sum(axis=1)
@@ -130,22 +197,29 @@ def pool_stats_update(
         state["latest_output" if "latest_output" in state else "output"][samples] = p
     if "teacher_discrepancy" in state:
         assert teacher_logits is not None
-        q = softmax(teacher_logits[rows])
+        q = activate(teacher_logits[rows])
         state["teacher_discrepancy"][samples] = ((p - q) ** 2).sum(axis=1)
     if "last_entropy" in state:
-        state["last_entropy"][samples] = entropy(p)
-    top_two = np.sort(p, axis=1)[:, -2:]
+        state["last_entropy"][samples] = entropies
+    second, top = top_two(p, logits, activation).T
     if "last_top" in state:
-        state["last_top"][samples] = top_two[:, 1]
+        state["last_top"][samples] = top
     if "last_margin" in state:
-        state["last_margin"][samples] = top_two[:, 1] - top_two[:, 0]
+        state["last_margin"][samples] = top - second
+    if "training" in state and targets is not None:
+        counted = state["training_count"], state["training"]
+        training_update(logits, p, targets[rows], samples, *counted)
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update`` on CPU tensors, whose memory NumPy shares."""
-    pass_stamp, stamp, unknown_ids, state = tracker
+    pass_stamp, stamp, unknown_ids, state, activation = tracker
     pool_stats_update(
         sample_ids.numpy(),
         logits.detach().double().numpy(),
@@ -154,14 +228,21 @@ def update(
         stamp.numpy(),
         unknown_ids.numpy(),
         {name: tensor.numpy() for name, tensor in state.items()},
+        activation,
+        None if targets is None else targets.numpy(),
     )
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``update`` on the logits of a linear head, computed in float64."""
-    update(sample_ids, linear(*head), None if teacher is None else linear(*teacher), tracker)
+    theirs = None if teacher is None else linear(*teacher)
+    update(sample_ids, linear(*head), theirs, tracker, targets)
 
 
 def linear(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dynal_fast.ops.launch import dot_operand, interpreted, is_hopper, launch, multiplies_64_rows
 from dynal_fast.ops.pool_stats.contract import STATE, Head, Tracker
-from dynal_fast.ops.pool_stats.triton_kernels import update_long_rows, update_whole_rows
+from dynal_fast.ops.pool_stats.triton_kernels import update_whole_rows
 from dynal_fast.ops.pool_stats.triton_logits import Source, head_source, logits_source
+from dynal_fast.ops.pool_stats.triton_long_rows import update_long_rows
 from dynal_fast.ops.pool_stats.triton_rows import State
 from dynal_fast.ops.pool_stats.triton_split import STATISTICS, SUMS, update_split_rows
 
@@ -31,7 +32,11 @@ MAX_TILES = 16  # of a row, whose programs wait for each other
 
 
 def update(
-    sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None, tracker: Tracker
+    sample_ids: Tensor,
+    logits: Tensor,
+    teacher_logits: Tensor | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update`` on CUDA tensors, or on CPU tensors under Triton's interpreter."""
     num_classes = logits.shape[1]
@@ -41,11 +46,15 @@ def update(
     else:
         kernel, tile, rows = update_long_rows, TILE_OF_LONG_ROW, 1
     one_wave = tile == 128 and _dense(tracker.state) <= 1
-    # Unaligned rows and a teacher's need more registers: with the limit they would spill.
+    sigmoid = tracker.activation == "sigmoid"
+    # These need more registers, and with the limit they would spill: unaligned rows, a teacher's,
+    # targets, and sigmoids, each with an entropy of its own.
     light = teacher_logits is None and logits.element_size() <= 4 and num_classes % 4 == 0
+    light &= targets is None and not sigmoid
     _launch(
         kernel,
         sample_ids,
+        targets,
         logits_source(logits),
         logits_source(teacher_logits),
         tracker,
@@ -55,26 +64,32 @@ def update(
         DEPTH=0,
         OPERAND=tl.float32,
         PRECISION="ieee",
+        SIGMOID=sigmoid,
         num_warps=2 if one_wave else max(4, rows * tile // 256),
         registers=ONE_WAVE_REGISTERS if one_wave and light else None,
     )
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None = None,
 ) -> None:
     """``pool_stats_update_from_features`` on CUDA tensors, or CPU ones under the interpreter."""
     num_classes = len(head.weight)
-    if _splits(head.features, num_classes, teacher, tracker.state):
+    if targets is None and _splits(head.features, num_classes, teacher, tracker.state):
         _update_split(sample_ids, head_source(head), tracker)
         return
-    features, state = head.features, tracker.state
+    features, state, sigmoid = head.features, tracker.state, tracker.activation == "sigmoid"
     # A row's logits, their softmax and the tiles of the state share the registers.
     light = teacher is None and "logit_count" not in state and _dense(state) <= 2
+    light &= targets is None
     depth, stages, registers = 64 if features.element_size() == 2 else 32, 3, None
     if num_classes <= WHOLE_HEAD_ROW:
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
-        rows, warps = (32, 4) if light else (16, 8)
+        rows, warps = (32, 4) if light and not sigmoid else (16, 8)
     elif light and multiplies_64_rows(update_long_rows, features.device):
         kernel, tile, rows, warps = update_long_rows, 128, 64, 8
     else:
@@ -85,6 +100,7 @@ def update_from_features(
     _launch(
         kernel,
         sample_ids,
+        targets,
         head_source(head),
         head_source(teacher),
         tracker,
@@ -94,6 +110,7 @@ def update_from_features(
         DEPTH=depth,
         OPERAND=operand,
         PRECISION=precision,
+        SIGMOID=sigmoid,
         num_warps=warps,
         registers=registers,
         num_stages=stages,
@@ -120,6 +137,7 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
     batch, num_classes = len(sample_ids), len(source.weight)
     if batch == 0:
         return
+    sigmoid = tracker.activation == "sigmoid"
     operand, precision = dot_operand(source.rows.dtype, update_split_rows, sample_ids.device)
     blocks, tiles = triton.cdiv(batch, SPLIT_ROWS), triton.cdiv(num_classes, SPLIT_TILE)
     padded = blocks * SPLIT_ROWS
@@ -137,7 +155,7 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
         tracker.pass_stamp,
         tracker.stamp,
         tracker.unknown_ids,
-        State(*map(tracker.state.get, STATE)),
+        _state(tracker, None),
         counters[:1],
         counters[1:],
         claims,
@@ -151,16 +169,26 @@ def _update_split(sample_ids: Tensor, source: Source, tracker: Tracker) -> None:
         DEPTH=64,
         OPERAND=operand,
         PRECISION=precision,
+        SIGMOID=sigmoid,
         num_warps=8,
-        registers=SPLIT_REGISTERS if _dense(tracker.state) <= 1 else None,
+        registers=SPLIT_REGISTERS if _dense(tracker.state) <= 1 and not sigmoid else None,
         PREFETCH=not interpreted(update_split_rows),
         num_stages=3,
+    )
+
+
+def _state(tracker: Tracker, targets: Tensor | None) -> State:
+    """The tensors as the kernels take them: those of labeled samples only beside targets."""
+    skipped = "training" if targets is None else None
+    return State(
+        *(None if spec.part == skipped else tracker.state.get(name) for name, spec in STATE.items())
     )
 
 
 def _launch(
     kernel: Any,
     sample_ids: Tensor,
+    targets: Tensor | None,
     source: Source,
     teacher_source: Source,
     tracker: Tracker,
@@ -173,6 +201,7 @@ def _launch(
         kernel,
         (-(-batch // options["ROWS"]),),
         sample_ids,
+        targets,
         source,
         teacher_source,
         batch,
@@ -181,7 +210,7 @@ def _launch(
         tracker.pass_stamp,
         tracker.stamp,
         tracker.unknown_ids,
-        State(*map(tracker.state.get, STATE)),
+        _state(tracker, targets),
         dependent=True,
         **options,
     )

@@ -1,14 +1,18 @@
-"""The two Triton kernels of the pool statistics: rows that fit in registers, and longer ones."""
+"""The Triton kernel of the pool statistics for rows that fit in registers."""
 
 import triton
 import triton.language as tl
 
+from dynal_fast.ops.pool_stats.triton_activation import (
+    entropy_term,
+    first_entropy,
+    tile_statistics,
+    whole_row_probabilities,
+)
 from dynal_fast.ops.pool_stats.triton_logits import logits_tile
 from dynal_fast.ops.pool_stats.triton_rows import (
     await_previous,
     claim_rows,
-    entropy_term,
-    exponentials,
     finish_rows,
     flag_non_finite,
     fold_tile,
@@ -16,9 +20,12 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     load_label_count,
     load_state,
     load_sums,
-    merge_statistics,
     next_count,
-    tile_statistics,
+)
+from dynal_fast.ops.pool_stats.triton_training import (
+    load_targets,
+    target_terms,
+    training_update,
 )
 
 # A row of so many classes fills the registers: per-sample sums are then loaded after the fold.
@@ -30,6 +37,7 @@ VARYING = {
     "do_not_specialize": ["batch", "num_samples"],
     "do_not_specialize_on_alignment": [
         "ids_ptr",
+        "targets_ptr",
         "pass_stamp_ptr",
         "stamp_ptr",
         "unknown_ids_ptr",
@@ -40,6 +48,7 @@ VARYING = {
 @triton.jit(**VARYING)
 def update_whole_rows(
     ids_ptr,  # (batch,)
+    targets_ptr,  # (batch,), or None
     source,
     teacher_source,
     batch,
@@ -55,6 +64,7 @@ def update_whole_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SIGMOID: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     await_previous(DEPENDENT)
@@ -73,13 +83,11 @@ def update_whole_rows(
         ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
     )
 
-    top, label, second, finite = tile_statistics(x, valid, state.logit_count)
+    top, label, second, finite = tile_statistics(x, valid, state.logit_count, SIGMOID)
     if TILE < FULL_TILE:
         label_count = load_label_count(state, samples, label, in_range, NUM_CLASSES)
         old_sums = load_sums(state, samples, in_range)
-    p = exponentials(x, top, valid)
-    total = tl.sum(p, 1)
-    p = p * (1.0 / total)[:, None]
+    p, total = whole_row_probabilities(x, top, valid, SIGMOID)
     q = 0.0
     if teacher_source.rows is not None:
         y = logits_tile(
@@ -92,13 +100,19 @@ def update_whole_rows(
             OPERAND,
             PRECISION,
         )
-        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None)
-        q = exponentials(y, teacher_top, valid)
-        q = q * (1.0 / tl.sum(q, 1))[:, None]
+        teacher_top, _, _, teacher_finite = tile_statistics(y, valid, None, SIGMOID)
+        q, _ = whole_row_probabilities(y, teacher_top, valid, SIGMOID)
         finite = finite & teacher_finite
+    targets = load_targets(targets_ptr, rows, in_batch)
+    finite = finite & (targets < NUM_CLASSES)
     write = flag_non_finite(stamp_ptr, samples, claimed, finite)
 
-    entropy = tl.log(total) - entropy_term(x, p, top, valid)
+    entropy = first_entropy(total, SIGMOID) + entropy_term(x, p, top, valid, SIGMOID)
+    if state.training is not None:
+        logit, probability, squares = target_terms(x, p, classes, targets)
+        training_update(
+            state, samples, write, targets, label, top, second, logit, probability, squares
+        )
     if source.weight is not None:  # loaded after the products, which need the registers
         loaded = load_state(state, offsets, valid & write[:, None])
     sums = fold_tile(
@@ -129,162 +143,5 @@ def update_whole_rows(
         total,
         entropy,
         sums,
-        NUM_CLASSES,
-    )
-
-
-@triton.jit
-def long_row_statistics(
-    source,
-    logit_count,  # None where the logits may have any finite value
-    rows,
-    in_batch,
-    num_classes,
-    NUM_CLASSES: tl.constexpr,
-    TILE: tl.constexpr,
-    DEPTH: tl.constexpr,
-    OPERAND: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Walk rows in tiles; return maximum, its first class, runner-up, total, whether all finite."""
-    float64: tl.constexpr = source.weight is None and source.rows.dtype.element_ty == tl.float64
-    dtype: tl.constexpr = tl.float64 if float64 else tl.float32
-    top = tl.full(rows.shape, -float("inf"), dtype)
-    second = tl.full(rows.shape, -float("inf"), dtype)
-    label = tl.full(rows.shape, 0, tl.int32)
-    total = tl.full(rows.shape, 0.0, tl.float32)
-    finite = in_batch
-    for start in range(0, num_classes, TILE):
-        classes = start + tl.arange(0, TILE)
-        valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
-        x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
-        top, label, second, total, tile_finite = merge_statistics(
-            top, label, second, total, x, valid, start, logit_count
-        )
-        finite = finite & tile_finite
-    return top, label, second, total, finite
-
-
-@triton.jit(**VARYING)
-def update_long_rows(
-    ids_ptr,  # (batch,)
-    source,
-    teacher_source,
-    batch,
-    num_samples,
-    num_classes,  # NUM_CLASSES, no constexpr: loops up to it are not unrolled
-    pass_stamp_ptr,  # (1,)
-    stamp_ptr,  # (num_samples,)
-    unknown_ids_ptr,  # (1 + MAX_UNKNOWN_IDS,)
-    state,  # (num_samples,) and (num_samples, NUM_CLASSES)
-    NUM_CLASSES: tl.constexpr,
-    ROWS: tl.constexpr,
-    TILE: tl.constexpr,
-    DEPTH: tl.constexpr,
-    OPERAND: tl.constexpr,
-    PRECISION: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):
-    await_previous(DEPENDENT)
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    in_batch = rows < batch
-    ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-    counts = next_count(state.count, samples, in_range)
-    logit_counts = next_count(state.logit_count, samples, in_range)
-    old_sums = load_sums(state, samples, in_range)
-    claimed = claim_rows(
-        ids, samples, in_range, rows, batch, pass_stamp_ptr, stamp_ptr, unknown_ids_ptr
-    )
-    top, label, second, total, finite = long_row_statistics(
-        source,
-        state.logit_count,
-        rows,
-        in_batch,
-        num_classes,
-        NUM_CLASSES,
-        TILE,
-        DEPTH,
-        OPERAND,
-        PRECISION,
-    )
-    inverse_total = 1.0 / total
-    teacher_top = top
-    teacher_inverse_total = inverse_total
-    if teacher_source.rows is not None:
-        teacher_top, _, _, teacher_total, teacher_finite = long_row_statistics(
-            teacher_source,
-            None,
-            rows,
-            in_batch,
-            num_classes,
-            NUM_CLASSES,
-            TILE,
-            DEPTH,
-            OPERAND,
-            PRECISION,
-        )
-        teacher_inverse_total = 1.0 / teacher_total
-        finite = finite & teacher_finite
-    write = flag_non_finite(stamp_ptr, samples, claimed, finite)
-    label_count = load_label_count(state, samples, label, write, NUM_CLASSES)
-
-    entropy = tl.log(total)
-    m2 = total * 0.0
-    logit_m2 = total * 0.0
-    increase = total * 0.0
-    cycle = total * 0.0
-    teacher = total * 0.0
-    for start in range(0, num_classes, TILE):
-        classes = start + tl.arange(0, TILE)
-        valid = in_batch[:, None] & (classes < NUM_CLASSES)[None, :]
-        offsets = samples[:, None] * NUM_CLASSES + classes[None, :]
-        mask = valid & write[:, None]
-        x = logits_tile(source, rows, classes, in_batch, NUM_CLASSES, DEPTH, OPERAND, PRECISION)
-        p = exponentials(x, top, valid) * inverse_total[:, None]
-        q = 0.0
-        if teacher_source.rows is not None:
-            y = logits_tile(
-                teacher_source,
-                rows,
-                classes,
-                in_batch,
-                NUM_CLASSES,
-                DEPTH,
-                OPERAND,
-                PRECISION,
-            )
-            q = exponentials(y, teacher_top, valid) * teacher_inverse_total[:, None]
-        entropy -= entropy_term(x, p, top, valid)
-        loaded = load_state(state, offsets, mask)
-        tile_m2, tile_logit_m2, tile_increase, tile_cycle, tile_teacher = fold_tile(
-            x.to(tl.float32),
-            p,
-            q,
-            loaded,
-            state,
-            offsets,
-            mask,
-            1.0 / counts.to(tl.float32),
-            1.0 / logit_counts.to(tl.float32),
-        )
-        m2 += tile_m2
-        logit_m2 += tile_logit_m2
-        increase += tile_increase
-        cycle += tile_cycle
-        teacher += tile_teacher
-    finish_rows(
-        state,
-        samples,
-        write,
-        counts,
-        logit_counts,
-        old_sums,
-        label_count,
-        top,
-        label,
-        second,
-        total,
-        entropy,
-        (m2, logit_m2, increase, cycle, teacher),
         NUM_CLASSES,
     )

@@ -1,4 +1,4 @@
-"""The steps that all Triton kernels of the pool statistics share: claim, softmax, fold, finish.
+"""The steps that all Triton kernels of the pool statistics share: claim, fold, finish.
 
 A program holds ``ROWS`` rows by ``TILE`` classes of logits at a time: the whole row where it fits,
 else one tile of it after the other. Names and order follow ``reference.py``.
@@ -17,8 +17,6 @@ DROPPED = tl.constexpr(contract.DROPPED)
 DUPLICATE = tl.constexpr(contract.DUPLICATE)
 NON_FINITE = tl.constexpr(contract.NON_FINITE)
 MAX_UNKNOWN_IDS = tl.constexpr(contract.MAX_UNKNOWN_IDS)
-LOGIT_LIMIT = tl.constexpr(contract.LOGIT_LIMIT)
-NO_EXPONENTIAL = tl.constexpr(-1000.0)  # exp of it is 0; a finite stand-in for -inf
 
 
 @triton.jit
@@ -62,42 +60,6 @@ def flag_non_finite(stamp_ptr, samples, claimed, finite):
 
 
 @triton.jit
-def tile_statistics(x, valid, logit_count):  # (rows, classes): logits, and where there are any
-    """Return per row of a tile: maximum, its first class, runner-up, whether all are finite.
-
-    With ``logit_count`` tracked, logits beyond ``LOGIT_LIMIT`` count as not finite.
-    """
-    if logit_count is None:
-        usable = valid & (tl.abs(x) < float("inf"))
-    else:
-        usable = valid & (tl.abs(x) <= LOGIT_LIMIT)
-    finite = tl.max((valid & (usable == 0)).to(tl.int32), 1) == 0
-    masked = tl.where(usable, x, -float("inf"))
-    top, label = tl.max(masked, 1, return_indices=True)
-    classes = tl.arange(0, x.shape[1])
-    second = tl.max(tl.where(classes[None, :] == label[:, None], -float("inf"), masked), 1)
-    return top, label, second, finite
-
-
-@triton.jit
-def exponentials(x, top, valid):
-    """Return ``exp(x - top)``, 0 outside; the difference is taken in the dtype of the logits."""
-    return tl.where(valid, tl.exp((x - top[:, None]).to(tl.float32)), 0.0)
-
-
-@triton.jit
-def merge_statistics(top, label, second, total, x, valid, start, logit_count):
-    """Fold a tile whose first class is ``start`` into the running statistics of its rows."""
-    tile_top, tile_label, tile_second, finite = tile_statistics(x, valid, logit_count)
-    new_top = tl.maximum(top, tile_top)
-    second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(top, tile_top))
-    label = tl.where(tile_top > top, start + tile_label, label)
-    total = total * tl.exp((top - new_top).to(tl.float32))
-    total += tl.sum(exponentials(x, new_top, valid), 1)
-    return new_top, label, second, total, finite
-
-
-@triton.jit
 def load_state(state, offsets, mask):
     """Load the tiles of the state that an update reads; 0.0 for what is not tracked."""
     mean = 0.0
@@ -130,7 +92,7 @@ def welford_update(x, mean, inverse_count):
 def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logit_count):
     """Write the tiles of the state; return what this tile adds to the sums of each row.
 
-    ``x`` are logits, ``p`` their softmax and ``q`` the teacher's (0.0 without one), all 0 outside.
+    ``x`` are logits, ``p`` probabilities and ``q`` the teacher's (0.0 without one), all 0 outside.
     The sums: M2, M2 of the logits, and the squared distances of ``p`` to the previous output, to
     the last output, and to ``q``.
     """
@@ -168,13 +130,6 @@ def fold_tile(x, p, q, loaded, state, offsets, mask, inverse_count, inverse_logi
     if state.teacher_discrepancy is not None:
         teacher = tl.sum((p - q) * (p - q), 1)
     return m2_sum, logit_m2_sum, increase, cycle, teacher
-
-
-@triton.jit
-def entropy_term(x, p, top, valid):
-    """Return ``sum_c p_c (x_c - top)`` of a tile: entropy is ``log(total)`` minus its row sum."""
-    below = tl.maximum((x - top[:, None]).to(tl.float32), NO_EXPONENTIAL)  # it may be -inf
-    return tl.sum(tl.where(valid, p * below, 0.0), 1)
 
 
 @triton.jit

@@ -10,6 +10,11 @@ is no deadlock as long as ``TILES`` programs fit on the device at once.
 import triton
 import triton.language as tl
 
+from dynal_fast.ops.pool_stats.triton_activation import (
+    label_entropy,
+    sigmoid,
+    total_of_pair,
+)
 from dynal_fast.ops.pool_stats.triton_kernels import VARYING
 from dynal_fast.ops.pool_stats.triton_logits import add_products
 from dynal_fast.ops.pool_stats.triton_rows import (
@@ -24,7 +29,9 @@ from dynal_fast.ops.pool_stats.triton_rows import (
     next_count,
 )
 
-# Per row of a tile: maximum, runner-up, sum of exponentials e, sum of e log e, label.
+# Per row of a tile: maximum, runner-up, sum of exponentials e, sum of e log e, label. Of sigmoids:
+# |x| of the least sure label, nothing, 1, the labels' entropies, nothing. The third is -1 where a
+# logit is not finite.
 STATISTICS = 5
 SUMS = 3  # M2, and the squared distances to the two outputs
 
@@ -80,22 +87,30 @@ def load_tiles(pointer, row, TILES: tl.constexpr, MISSING: tl.constexpr):
 
 
 @triton.jit
-def merge_tiles(statistics, row, padded, TILES: tl.constexpr):
+def merge_tiles(statistics, row, padded, TILES: tl.constexpr, SIGMOID: tl.constexpr):
     """Return per row: maximum, label, runner-up, sum of exponentials, entropy, whether finite."""
     size = padded * TILES
-    tops = load_tiles(statistics, row, TILES, NO_CLASS)
-    seconds = load_tiles(statistics + size, row, TILES, NO_CLASS)
+    tops = load_tiles(statistics, row, TILES, -NO_CLASS if SIGMOID else NO_CLASS)
     totals = load_tiles(statistics + 2 * size, row, TILES, 0.0)
     weighted = load_tiles(statistics + 3 * size, row, TILES, 0.0)
-    labels = load_tiles(statistics + 4 * size, row, TILES, 0.0).to(tl.int32, bitcast=True)
-    top = tl.max(tops, 1)
-    label = tl.min(tl.where(tops == top[:, None], labels, NO_LABEL), 1)
-    second = tl.max(tl.where(labels == label[:, None], seconds, tops), 1)
-    below = tl.maximum(tops - top[:, None], -1000.0)  # whose exponential is 0
-    scale = tl.exp2(below * LOG2_E)
-    total = tl.sum(totals * scale, 1)
-    entropy = tl.log(total) - tl.sum((weighted + below * totals) * scale, 1) / total
-    return top, label, second, total, entropy, tl.min(totals, 1) >= 0.0
+    finite = tl.min(totals, 1) >= 0.0
+    if SIGMOID:
+        top = tl.min(tops, 1)
+        label = tl.full(top.shape, 0, tl.int32)
+        second = tl.full(top.shape, 0.0, tl.float32)
+        total = total_of_pair(top)
+        entropy = tl.sum(weighted, 1)
+    else:
+        seconds = load_tiles(statistics + size, row, TILES, NO_CLASS)
+        labels = load_tiles(statistics + 4 * size, row, TILES, 0.0).to(tl.int32, bitcast=True)
+        top = tl.max(tops, 1)
+        label = tl.min(tl.where(tops == top[:, None], labels, NO_LABEL), 1)
+        second = tl.max(tl.where(labels == label[:, None], seconds, tops), 1)
+        below = tl.maximum(tops - top[:, None], -1000.0)  # whose exponential is 0
+        scale = tl.exp2(below * LOG2_E)
+        total = tl.sum(totals * scale, 1)
+        entropy = tl.log(total) - tl.sum((weighted + below * totals) * scale, 1) / total
+    return top, label, second, total, entropy, finite
 
 
 @triton.jit
@@ -144,6 +159,7 @@ def update_split_rows(
     DEPTH: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SIGMOID: tl.constexpr,
     PREFETCH: tl.constexpr,  # not under the interpreter
 ):
     number = tl.atomic_add(started, 1, sem="relaxed")
@@ -177,23 +193,36 @@ def update_split_rows(
     )
     WIDTH: tl.constexpr = TILE // 8
     pieces = eighths(x)
-    top, label, second = tile_tops(pieces, WIDTH)
     at = statistics + row * TILES + tile
-    tl.store(at, top)
-    tl.store(at + padded * TILES, second)
-    tl.store(at + 4 * padded * TILES, (start + label).to(tl.float32, bitcast=True))
     exponentials = ()
     totals = tl.zeros(pieces[0].shape, tl.float32)
     weighted = totals
-    for i in tl.static_range(8):
-        below = pieces[i] - top[:, None]
-        e = tl.exp2(below * LOG2_E)
-        exponentials = exponentials + (e,)  # type: ignore[assignment]
-        totals += e
-        weighted += e * below  # not finite where a logit is not
-    total = tl.sum(totals, 1)
-    weighted = tl.sum(weighted, 1)
-    usable = (weighted == weighted) & (top > NO_CLASS)
+    if SIGMOID:
+        least = totals - NO_CLASS
+        for i in tl.static_range(8):
+            certainty = tl.abs(pieces[i])
+            p = sigmoid(pieces[i], certainty)
+            exponentials = exponentials + (p,)  # type: ignore[assignment]
+            least = tl.minimum(least, certainty)
+            weighted += label_entropy(certainty)  # not finite where a logit is not
+        top = tl.min(least, 1)
+        total = tl.full(top.shape, 1.0, tl.float32)
+        weighted = tl.sum(weighted, 1)
+        usable = weighted == weighted
+    else:
+        top, label, second = tile_tops(pieces, WIDTH)
+        tl.store(at + padded * TILES, second)
+        tl.store(at + 4 * padded * TILES, (start + label).to(tl.float32, bitcast=True))
+        for i in tl.static_range(8):
+            below = pieces[i] - top[:, None]
+            e = tl.exp2(below * LOG2_E)
+            exponentials = exponentials + (e,)  # type: ignore[assignment]
+            totals += e
+            weighted += e * below  # not finite where a logit is not
+        total = tl.sum(totals, 1)
+        weighted = tl.sum(weighted, 1)
+        usable = (weighted == weighted) & (top > NO_CLASS)
+    tl.store(at, top)
     tl.store(at + 2 * padded * TILES, tl.where(usable, total, -1.0))
     tl.store(at + 3 * padded * TILES, weighted)
     arrived = arrive(counters + 2 * block) + 1
@@ -201,8 +230,8 @@ def update_split_rows(
         arrived = tl.atomic_add(counters + 2 * block, 0, sem="acquire")
 
     ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-    row_top, _, _, total, _, finite = merge_tiles(statistics, row, padded, TILES)
-    scale = tl.exp2((tl.load(at) - row_top) * LOG2_E) / total
+    row_top, _, _, total, _, finite = merge_tiles(statistics, row, padded, TILES, SIGMOID)
+    scale = total * 0.0 + 1.0 if SIGMOID else tl.exp2((tl.load(at) - row_top) * LOG2_E) / total
     write = finite & (tl.load(claims + row) != 0)
     inverse_count = 1.0 / next_count(state.count, samples, in_range).to(tl.float32)
     m2 = tl.zeros((ROWS,), tl.float32)
@@ -227,7 +256,9 @@ def update_split_rows(
     if arrive(counters + 2 * block + 1) == TILES - 1:
         # loaded again: keeping all this would take too many registers
         ids, samples, in_range = load_ids(ids_ptr, rows, batch, num_samples)
-        top, label, second, total, entropy, finite = merge_tiles(statistics, row, padded, TILES)
+        top, label, second, total, entropy, finite = merge_tiles(
+            statistics, row, padded, TILES, SIGMOID
+        )
         claimed = tl.load(claims + row) != 0
         write = flag_non_finite(stamp_ptr, samples, claimed, finite)
         counts = next_count(state.count, samples, in_range)

@@ -1,0 +1,238 @@
+"""PyTorch Lightning: a callback that observes a pool while a ``Trainer`` trains.
+
+For both names of the library, ``lightning.pytorch`` and ``pytorch_lightning``.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from dynal_fast.integrations.observer import PoolObserver, Teacher
+from dynal_fast.pool import PoolImages, PoolStats
+from dynal_fast.pool.forward import Forward, model_call
+from dynal_fast.pool.sizes import are_texts
+
+try:
+    if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+        from pytorch_lightning import Callback
+    else:
+        from lightning.pytorch import Callback
+except ImportError:
+    try:
+        from pytorch_lightning import Callback
+    except ImportError as error:
+        raise ImportError(
+            "dynal_fast.integrations.lightning needs PyTorch Lightning: pip install lightning"
+        ) from error
+
+# Others keep a part of the weights in each process, and need all of them for every batch.
+STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")
+SHARDED = ("DeepSpeedStrategy",)
+
+
+class PoolStatsCallback(Callback):
+    """Observe a pool at the end of training epochs, as `observe_pool` does.
+
+    The pool goes through the module in evaluation mode, with the trainer's precision, on its device
+    and through the module's hooks for batches, while ``trainer.predicting`` is true. Training is
+    what it would be without the callback, bit for bit: weights, buffers, training flags and random
+    states are as they were.
+
+    The statistics are in the trainer's checkpoints, and a resumed training goes on with them. With
+    the DDP strategy each process observes its share of the batches, and afterwards all hold the
+    statistics of one process that saw them all.
+
+    The trainer's ``max_epochs`` is the number of epochs that schedules count back from. It is
+    unknown where ``max_steps``, ``max_time`` or early stopping may end the training: see
+    `PoolStats.begin_pass`.
+
+    Parameters
+    ----------
+    stats
+        The statistics, one row for each sample of the pool.
+    pool_dataloader
+        Your ``DataLoader`` of the pool. A sample's id is its index in the data set: the samples
+        come in the order of the data set, in batches of your size, made by your ``collate_fn`` and
+        workers, without those that were dropped from ``stats``. With ``ids``, anything that
+        `observe_pool` takes.
+    get_logits
+        ``get_logits(module, batch)`` returns the logits ``(batch, classes)`` for a batch of the
+        loader. By default ``module(batch)``, of a tuple or list ``module(batch[0])``, and of a dict
+        whose keys are arguments of ``forward`` ``module(**batch)``; an output may have ``.logits``.
+    every_n_epochs
+        Of the epochs that ``stats`` observes, only each n-th, and the last where it is known.
+    teacher
+        A second module, or an `EMATeacher`, for ``emaod``. A teacher that follows no optimizer is
+        attached to the trainer's for the training; its state is in the checkpoints, too.
+    ids
+        Where a batch has its samples' ids, as in `observe_pool`; needed where positions in the data
+        set are not known: ``batch_size=None``, several workers that share an ``IterableDataset``.
+    mc_passes, partial
+        As in `observe_pool`.
+    name
+        Tells the callbacks of one trainer apart in its checkpoints, where there are several.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not one of the above, or the pool's samples cannot be numbered.
+
+    Examples
+    --------
+    >>> import lightning, torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from dynal_fast import PoolStats
+    >>> class Classifier(lightning.LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(4, 3)
+    ...     def forward(self, x):
+    ...         return self.layer(x)
+    ...     def training_step(self, batch, index):
+    ...         return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+    >>> labeled = TensorDataset(torch.randn(8, 4), torch.arange(8) % 3)
+    >>> pool = TensorDataset(torch.randn(20, 4))
+    >>> stats = PoolStats(20, 3, track=("margin",))
+    >>> callback = PoolStatsCallback(stats, DataLoader(pool, batch_size=8))
+    >>> trainer = lightning.Trainer(
+    ...     max_epochs=2, callbacks=[callback], accelerator="cpu", logger=False, barebones=True
+    ... )
+    >>> trainer.fit(Classifier(), DataLoader(labeled, batch_size=4))
+    >>> stats.select("margin", 3).shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        stats: PoolStats,
+        pool_dataloader: Any,
+        get_logits: Forward | None = None,
+        every_n_epochs: int = 1,
+        teacher: Teacher | None = None,
+        *,
+        ids: str | int | None = None,
+        mc_passes: int = 0,
+        partial: bool = False,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._loader, self._ids, self._name = pool_dataloader, ids, name
+        has_ids = ids is not None or isinstance(pool_dataloader, PoolImages)
+        self._forward = get_logits or (model_call() if has_ids else first_part_call())
+        if not has_ids:
+            self._observer.numbered(pool_dataloader)  # raises here rather than after an epoch
+
+    @property
+    def stats(self) -> PoolStats:
+        """The statistics."""
+        return self._observer.stats
+
+    @property
+    def state_key(self) -> str:
+        """The key of the statistics among the callbacks of a checkpoint."""
+        return f"PoolStatsCallback{self._name and ':' + self._name}"
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check that every process has the whole model."""
+        kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+        if not kinds.intersection(STRATEGIES) or kinds.intersection(SHARDED):
+            raise ValueError(
+                "PoolStatsCallback observes with the strategies of one device and DDP, and "
+                f"{type(trainer.strategy).__name__} spreads the model itself over processes"
+            )
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Attach the teacher, and tell a new training from one that goes on.
+
+        A checkpoint that was saved between the last batch of an epoch and its end lacks the pass of
+        that epoch, which is made up for here.
+        """
+        if self._observer.begin(trainer.current_epoch, trainer.optimizers):
+            self._observe(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Observe the pool, if the statistics want this epoch.
+
+        Raises
+        ------
+        PoolObservationError
+            Of the tracker: bad rows, or samples that were not seen.
+        """
+        self._observe(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _observe(self, trainer: Any, pl_module: Any, epoch: int) -> None:
+        precision = trainer.precision_plugin
+
+        def place(batch: Any) -> Any:
+            batch = pl_module._on_before_batch_transfer(precision.convert_input(batch))
+            return trainer.strategy.batch_to_device(batch)
+
+        def forward(module: nn.Module, batch: Any) -> Any:
+            with precision.forward_context():
+                return self._forward(module, batch)
+
+        shows_progress = trainer.progress_bar_callback is not None
+        trainer.predicting = True
+        try:
+            self._observer.observe(
+                pl_module,
+                self._loader,
+                self._ids,
+                epoch,
+                num_epochs_of(trainer),
+                forward,
+                place,
+                device=trainer.strategy.root_device,
+                progress=None if shows_progress else False,
+            )
+        finally:
+            trainer.training = True
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Detach the teacher and end the workers."""
+        self._observer.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: plain tensors, numbers and names."""
+        return self._observer.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            The statistics are not like those of this callback, or were saved in the middle of a
+            pass.
+        """
+        self._observer.load_state_dict(state_dict)
+
+
+def num_epochs_of(trainer: Any) -> int | None:
+    """Return how many epochs a trainer will train, or None where something else may end it."""
+    if trainer.max_epochs is None or trainer.max_epochs < 1 or trainer.max_steps != -1:
+        return None
+    names = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
+    return None if names & {"EarlyStopping", "Timer"} else trainer.max_epochs
+
+
+def first_part_call() -> Forward:
+    """Return a function that calls a module with the inputs among the parts of a batch.
+
+    >>> import torch
+    >>> first_part_call()(nn.Flatten(), [torch.zeros(2, 3, 1), torch.tensor([0, 1])]).shape
+    torch.Size([2, 3])
+    """
+    call = model_call()
+
+    def forward(module: nn.Module, batch: Any) -> Any:
+        in_parts = isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence)
+        return call(module, batch[0] if in_parts and batch and not are_texts(batch) else batch)
+
+    return forward

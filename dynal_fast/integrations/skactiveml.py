@@ -1,0 +1,246 @@
+"""scikit-activeml: query strategies for ``query(X, y, candidates, batch_size, ...)``."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy
+from skactiveml.utils import MISSING_LABEL, is_labeled
+
+from dynal_fast.integrations.tracked import (
+    check_samples,
+    check_tracks,
+    generator_from,
+    scores_of,
+)
+from dynal_fast.ops.farthest_first import assign_to_picks, farthest_first
+from dynal_fast.pool import PoolStats
+
+__all__ = ["FarthestFirst", "TrackedScore"]
+
+
+class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
+    """Farthest-first traversal (greedy k-center, core-set), in place of ``pool.CoreSet``.
+
+    Each pick is the candidate that is farthest from the labeled samples and the picks before it. If
+    nothing is labeled the first pick is drawn from ``random_state``, as ``CoreSet`` draws it. Among
+    candidates at exactly the same distance the first is taken, where ``CoreSet`` draws one.
+
+    Parameters
+    ----------
+    metric : {"euclidean", "cosine"}
+        As in `dynal_fast.farthest_first`.
+    missing_label : scalar, str, nan or None
+        What stands in ``y`` for a label that is not known.
+    random_state : int, numpy.random.RandomState or None
+        For the first pick where nothing is labeled.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [2.0], [10.0]])
+    >>> y = np.array([0, np.nan, np.nan, np.nan])
+    >>> FarthestFirst().query(X, y, batch_size=2)
+    array([3, 2])
+    """
+
+    def __init__(
+        self,
+        metric: str = "euclidean",
+        missing_label: Any = MISSING_LABEL,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.metric = metric
+
+    def query(
+        self,
+        X: Any,
+        y: Any,
+        candidates: Any = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> Any:
+        """Return the samples to label, the farthest first.
+
+        Parameters
+        ----------
+        X : (n, d) array-like
+            Features of the labeled and the unlabeled samples. Floats are read in place.
+        y : (n,) array-like
+            Labels; ``missing_label`` where there is none.
+        candidates : (m,) integers or (m, d) array-like, optional
+            Which samples of ``X`` may be picked, or features of samples that may lie outside it; by
+            default the unlabeled samples of ``X``. Labeled samples are never picked.
+        batch_size : int
+            How many to pick. More than there are unlabeled candidates: all of them, and a warning.
+        return_utilities : bool
+            Return utilities, too, a (batch, n) array that is not made otherwise.
+
+        Returns
+        -------
+        query_indices : (batch,) integers
+            Positions in ``X``, or in ``candidates`` if those are features.
+        utilities : (batch, n) or (batch, m) floats, if asked for
+            Each candidate's distance to the nearest labeled or earlier picked sample before each
+            pick; 0 before the first pick where nothing is labeled. NaN for labeled and picked
+            samples and for those that are no candidates.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Of the library for arguments that do not fit, and of `dynal_fast.farthest_first`.
+        """
+        X, y, candidates, batch_size, return_utilities = self._validate_data(
+            X, y, candidates, batch_size, return_utilities, reset=True, check_X_dict={}
+        )
+        labeled = is_labeled(y, self.missing_label_)
+        if candidates is not None and candidates.ndim > 1:
+            samples, free = len(candidates), np.arange(len(candidates))
+            pool, centers = candidates, X[labeled]
+        else:
+            samples = len(X)
+            free = np.arange(samples) if candidates is None else np.unique(candidates % samples)
+            free = free[~labeled[free]]
+            whole = len(free) + labeled.sum() == samples
+            pool, centers = (X, labeled) if whole else (X[free], X[labeled])
+        batch_size = _at_most(batch_size, len(free))
+        start = None
+        if batch_size and not labeled.any():
+            start = int(self.random_state_.random(samples)[free].argmax())
+        traversal = farthest_first(pool, batch_size, centers, metric=self.metric, start=start)
+        picks = traversal.indices.numpy()
+        rows = np.arange(samples) if len(pool) == samples else free
+        if not return_utilities:
+            return rows[picks]
+        utilities = np.full((batch_size, samples), np.nan)
+        if batch_size:
+            nearest = _nearest_before_each_pick(pool, picks, centers, self.metric)
+            for before, distances in zip(utilities, nearest, strict=True):
+                before[rows] = distances
+            utilities[:, np.setdiff1d(np.arange(samples), free)] = np.nan
+        return rows[picks], utilities
+
+
+class TrackedScore(SingleAnnotatorPoolQueryStrategy):
+    """The highest scores that a `PoolStats` tracked while the model trained.
+
+    Row i of ``X`` is sample i of the tracker. Ties are broken by ``random_state``.
+
+    Parameters
+    ----------
+    stats : dynal_fast.PoolStats
+        The tracker. Clones of the strategy share it.
+    score : str
+        One of ``stats.track``.
+    missing_label : scalar, str, nan or None
+        What stands in ``y`` for a label that is not known.
+    random_state : int, numpy.random.RandomState or None
+        For ties.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> stats = PoolStats(3, 2, track=("margin",))
+    >>> with stats.observe(epoch=1, num_epochs=1):
+    ...     stats.update([0, 1, 2], torch.tensor([[0.0, 9.0], [0.0, 2.0], [0.0, 1.0]]))
+    >>> X, y = np.zeros((3, 5)), np.array([np.nan, np.nan, 1])
+    >>> TrackedScore(stats, "margin").query(X, y)
+    array([1])
+    """
+
+    def __init__(
+        self,
+        stats: PoolStats,
+        score: str,
+        missing_label: Any = MISSING_LABEL,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.stats = stats
+        self.score = score
+
+    def __sklearn_clone__(self) -> "TrackedScore":
+        return type(self)(**self.get_params(deep=False))
+
+    def query(
+        self,
+        X: Any,
+        y: Any,
+        candidates: Any = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> Any:
+        """Return the samples to label, the highest score first.
+
+        Parameters
+        ----------
+        X : (n, ...) array-like
+            The data set that ``stats`` tracks. Only its length matters.
+        y : (n,) array-like
+            Labels; ``missing_label`` where there is none.
+        candidates : (m,) integers, optional
+            Which samples may be picked; by default the unlabeled ones.
+        batch_size, return_utilities
+            As in `FarthestFirst.query`.
+
+        Returns
+        -------
+        query_indices : (batch,) integers
+            Positions in ``X``.
+        utilities : (batch, n) floats, if asked for
+            The scores of the candidates that are not picked yet, NaN elsewhere.
+
+        Raises
+        ------
+        MappingError
+            ``candidates`` are features: the tracker knows samples by their positions.
+        ValueError
+            ``X`` has other samples than the tracker, the score is not tracked, or a candidate has
+            none: the message says why.
+        TypeError
+            ``stats`` is not a `PoolStats`.
+        """
+        X, y, candidates, batch_size, return_utilities = self._validate_data(
+            X, y, candidates, batch_size, return_utilities, reset=True
+        )
+        check_tracks(self.stats, self.score)
+        check_samples(self.stats, len(X), "X")
+        _, free = self._transform_candidates(candidates, X, y, enforce_mapping=True)
+        free = np.unique(free % len(X))
+        batch_size = _at_most(batch_size, len(free))
+        generator = generator_from(self.random_state_)
+        chosen = self.stats.select(self.score, batch_size, torch.as_tensor(free), generator)
+        picks = chosen.cpu().numpy()
+        if not return_utilities:
+            return picks
+        utilities = np.full((batch_size, len(X)), np.nan)
+        utilities[:, free] = scores_of(self.stats, self.score, free)
+        for number, pick in enumerate(picks[:-1], start=1):
+            utilities[number:, pick] = np.nan
+        return picks, utilities
+
+
+def _at_most(batch_size: int, candidates: int) -> int:
+    if batch_size > candidates:
+        warnings.warn(
+            f"batch_size={batch_size} is larger than the {candidates} candidates that can be "
+            f"picked; batch_size={candidates} is taken instead",
+            stacklevel=3,
+        )
+    return min(batch_size, candidates)
+
+
+def _nearest_before_each_pick(
+    pool: np.ndarray, picks: np.ndarray, centers: np.ndarray, metric: str
+) -> Iterator[np.ndarray]:
+    """Yield the distances (n,) that each pick was chosen by, NaN for the picks before it."""
+    nearest = assign_to_picks(pool, [], centers, metric=metric).distances.numpy().copy()
+    yield np.where(np.isinf(nearest), 0, nearest)
+    for pick in picks[:-1]:
+        distances = assign_to_picks(pool, [pick], metric=metric).distances.numpy()
+        nearest = np.minimum(nearest, distances)
+        nearest[pick] = np.nan
+        yield nearest

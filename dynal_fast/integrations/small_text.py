@@ -1,0 +1,247 @@
+"""small-text: query strategies that return indices into the data set."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import normalize as unit_length
+from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrategy
+
+from dynal_fast.integrations.tracked import check_samples, check_tracks
+from dynal_fast.ops.farthest_first import farthest_first
+from dynal_fast.pool import PoolStats
+
+__all__ = ["FarthestFirst", "TrackedScore"]
+
+DISTANCE_METRICS = ("cosine", "euclidean")
+
+
+class FarthestFirst(EmbeddingBasedQueryStrategy):
+    """Farthest-first traversal (greedy k-center), in place of ``GreedyCoreset``.
+
+    Each pick is the unlabeled sample that is farthest from the labeled ones and the picks before
+    it; among equals, and where nothing is labeled, the first in ``indices_unlabeled``.
+
+    Parameters
+    ----------
+    distance_metric : {"euclidean", "cosine"}
+        As in `dynal_fast.farthest_first`.
+    normalize : bool
+        Scale a copy of the embeddings to length 1 first, as ``GreedyCoreset`` does. Cosine
+        distances need none.
+
+    Raises
+    ------
+    ValueError
+        The metric is none of the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> embeddings = np.array([[0.0], [10.0], [2.0], [1.0]])
+    >>> strategy = FarthestFirst(normalize=False)
+    >>> unlabeled, labeled = np.array([1, 2, 3]), np.array([0])
+    >>> strategy.query(None, embeddings, unlabeled, labeled, [0], n=2, embeddings=embeddings)
+    array([1, 2])
+    """
+
+    def __init__(self, distance_metric: str = "euclidean", normalize: bool = True) -> None:
+        if distance_metric not in DISTANCE_METRICS:
+            raise ValueError(
+                f"Invalid distance metric: {distance_metric}. Possible values: {DISTANCE_METRICS}"
+            )
+        self.distance_metric = distance_metric
+        self.normalize = normalize
+
+    def query(
+        self,
+        clf: Any,
+        dataset: Any,
+        indices_unlabeled: Any,
+        indices_labeled: Any,
+        y: Any,
+        n: int = 10,
+        pbar: str | None = "tqdm",
+        embeddings: Any = None,
+        embed_kwargs: Any = None,
+    ) -> np.ndarray:
+        """Return the ``n`` samples to label, the farthest first.
+
+        Parameters
+        ----------
+        clf
+            The classifier, whose ``embed`` is called where no embeddings are given.
+        dataset
+            The data set.
+        indices_unlabeled, indices_labeled : (u,) and (m,) integers
+            Positions in ``dataset``. None of them may be labeled yet.
+        y
+            Labels, single or multi-label, which do not matter here.
+        n : int
+            How many to pick.
+        pbar, embed_kwargs
+            For ``clf.embed``.
+        embeddings : (len(dataset), d) floats, optional
+            One row for each sample of ``dataset``, in its order. If some samples of it are neither
+            unlabeled nor labeled there may be (u + m, d) instead, unlabeled ones first.
+
+        Returns
+        -------
+        (n,) integers
+            Positions in ``dataset``, in pick order; all of ``indices_unlabeled`` as they are if
+            ``n`` is their number.
+
+        Raises
+        ------
+        EmptyPoolException, PoolExhaustedException
+            There are no unlabeled samples, or fewer than ``n``.
+        ValueError
+            ``embeddings`` have another number of rows, or `dynal_fast.farthest_first` refuses them.
+
+        Notes
+        -----
+        small-text 1.4 takes row i of given embeddings for the i-th of the unlabeled samples,
+        followed by the labeled ones, even where each sample of the data set has a row. It then
+        measures the wrong samples, unless the unlabeled ones come first there.
+        """
+        self._validate_query_input(indices_unlabeled, n)
+        unlabeled = np.asarray(indices_unlabeled, dtype=np.int64)
+        labeled = np.asarray(indices_labeled, dtype=np.int64)
+        if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
+            embeddings = dataset  # the representation of PoolBasedActiveLearner.query
+        if embeddings is None or len(unlabeled) == n:
+            options = {"pbar": pbar, "embed_kwargs": embed_kwargs or {}}
+            picks: np.ndarray = super().query(
+                clf, dataset, unlabeled, labeled, y, n=n, embeddings=embeddings, **options
+            )
+            return picks
+        used = len(unlabeled) + len(labeled)
+        if len(embeddings) == len(dataset):
+            return self.sample(clf, dataset, unlabeled, labeled, y, n, embeddings)
+        if len(embeddings) == used:
+            rows = np.arange(used)
+            parts = rows[: len(unlabeled)], rows[len(unlabeled) :]
+            return unlabeled[self.sample(clf, dataset, *parts, y, n, embeddings)]
+        raise ValueError(
+            f"embeddings must have a row for each of the {len(dataset)} samples of the data set, "
+            f"or for each of the {used} unlabeled and labeled ones, got {len(embeddings)}"
+        )
+
+    def sample(
+        self,
+        clf: Any,
+        dataset: Any,
+        indices_unlabeled: Any,
+        indices_labeled: Any,
+        y: Any,
+        n: int,
+        embeddings: Any,
+        embeddings_proba: Any = None,
+    ) -> np.ndarray:
+        """Return the ``n`` rows of ``embeddings`` to label, of those in ``indices_unlabeled``."""
+        if self.normalize and self.distance_metric == "euclidean":
+            embeddings = unit_length(embeddings)
+        rest = np.zeros(len(embeddings), dtype=bool)
+        rest[indices_unlabeled] = True
+        in_order = np.array_equal(rest.nonzero()[0], indices_unlabeled)
+        rest[indices_labeled] = ~rest[indices_labeled]
+        if in_order and rest.all():  # the embeddings as they are, none left out or twice
+            pool, centers = embeddings, indices_labeled
+            rows = np.arange(len(embeddings))
+        else:
+            pool, centers = embeddings[indices_unlabeled], embeddings[indices_labeled]
+            rows = np.asarray(indices_unlabeled)
+        picks = farthest_first(pool, n, centers, metric=self.distance_metric).indices
+        return rows[picks.cpu().numpy()]
+
+    def __str__(self) -> str:
+        return f"FarthestFirst(distance_metric={self.distance_metric}, normalize={self.normalize})"
+
+
+class TrackedScore(QueryStrategy):
+    """The highest scores that a `PoolStats` tracked while the model trained.
+
+    Parameters
+    ----------
+    stats : dynal_fast.PoolStats
+        The tracker, whose sample i is sample i of the data set.
+    score : str
+        One of ``stats.track``.
+    generator : torch.Generator, optional
+        For ties; torch's global one by default.
+
+    Attributes
+    ----------
+    scores_ : (len(dataset),) float32, or None
+        The scores at the last query.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The score is not tracked, or ``stats`` is not a tracker.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> stats = PoolStats(3, 2, track=("margin",))
+    >>> with stats.observe(epoch=1, num_epochs=1):
+    ...     stats.update([0, 1, 2], torch.tensor([[0.0, 9.0], [0.0, 2.0], [0.0, 1.0]]))
+    >>> dataset, unlabeled, labeled = ["a", "b", "c"], np.array([0, 1]), np.array([2])
+    >>> TrackedScore(stats, "margin").query(None, dataset, unlabeled, labeled, [0], n=1)
+    array([1])
+    """
+
+    def __init__(
+        self, stats: PoolStats, score: str, generator: torch.Generator | None = None
+    ) -> None:
+        check_tracks(stats, score)
+        self.stats = stats
+        self.score = score
+        self.generator = generator
+        self.scores_: np.ndarray | None = None
+
+    def query(
+        self,
+        clf: Any,
+        dataset: Any,
+        indices_unlabeled: Any,
+        indices_labeled: Any,
+        y: Any,
+        n: int = 10,
+    ) -> np.ndarray:
+        """Return the ``n`` samples to label, the highest score first.
+
+        Parameters
+        ----------
+        clf, indices_labeled, y
+            Not looked at.
+        dataset
+            As many samples as the tracker has.
+        indices_unlabeled : (u,) integers
+            Positions in ``dataset``.
+        n : int
+            How many to pick.
+
+        Returns
+        -------
+        (n,) integers
+            Positions in ``dataset``.
+
+        Raises
+        ------
+        EmptyPoolException, PoolExhaustedException
+            There are no unlabeled samples, or fewer than ``n``.
+        ValueError
+            ``dataset`` has other samples than the tracker (``SubsamplingQueryStrategy`` gives a
+            part of it), or an unlabeled sample has no score: the message says why.
+        """
+        self._validate_query_input(indices_unlabeled, n)
+        check_samples(self.stats, len(dataset), "dataset")
+        candidates = torch.as_tensor(np.asarray(indices_unlabeled, dtype=np.int64))
+        chosen = self.stats.select(self.score, n, candidates, self.generator)
+        self.scores_ = self.stats.score(self.score).cpu().numpy()
+        picks: np.ndarray = chosen.cpu().numpy()
+        return picks
+
+    def __str__(self) -> str:
+        return f"TrackedScore(score={self.score})"

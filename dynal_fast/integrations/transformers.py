@@ -1,0 +1,320 @@
+"""Hugging Face Transformers: a callback that observes a pool while a ``Trainer`` trains."""
+
+import inspect
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from dynal_fast.files import atomic_file
+from dynal_fast.integrations.observer import PoolObserver, Teacher, positive
+from dynal_fast.pool import PoolStats
+from dynal_fast.pool.forward import Forward
+
+try:
+    from accelerate.state import AcceleratorState
+    from transformers import TrainerCallback, default_data_collator
+    from transformers.utils import find_labels
+except ImportError as error:
+    raise ImportError(
+        "dynal_fast.integrations.transformers needs Transformers: pip install 'transformers[torch]'"
+    ) from error
+
+FILE = "pool_stats.pt"  # in checkpoint-N, beside the Trainer's own files
+LABELS = ("label", "labels", "label_ids")
+
+
+class PoolStatsCallback(TrainerCallback):
+    """Observe a pool at the end of training epochs, as `observe_pool` does.
+
+    The pool goes through the model in evaluation mode, in batches of
+    ``per_device_eval_batch_size``, with the Trainer's collator, loader options, device and mixed
+    precision. Training is what it would be without the callback, bit for bit.
+
+    The statistics are saved into each ``checkpoint-N`` as ``pool_stats.pt``, and a training that
+    resumes from there goes on with them. Where several processes train data-parallel, each observes
+    its share of the batches, and afterwards all hold the statistics of one process that saw all.
+
+    Schedules count back from the Trainer's last epoch, which it knows unless the training set is a
+    stream or training may stop early: see `PoolStats.begin_pass`.
+
+    Parameters
+    ----------
+    stats
+        The statistics, one row for each sample of the pool.
+    pool_dataset
+        The pool: a ``datasets.Dataset``, a torch ``Dataset`` or a list of dicts. Labels in it do
+        not reach the model. Samples that were dropped from ``stats`` are left out.
+    data_collator
+        Makes a batch of samples; by default the Trainer's, with its padding.
+    id_column
+        The column with each sample's id in ``stats``; by default its position in the data set.
+        A pool with ids of its own must not hold samples that were dropped from ``stats``.
+    every_n_epochs
+        Of the epochs that ``stats`` observes, only each n-th, and the last where it is known.
+    every_n_steps
+        Observe after every so many optimizer steps, and after the last one, instead of at the end
+        of epochs: each of these then counts as an epoch. For training sets that are streams.
+    teacher
+        A second model, or an `EMATeacher`, for ``emaod``. A teacher that follows no optimizer is
+        attached to the Trainer's for the training; its state is in the checkpoints, too.
+    get_logits
+        ``get_logits(model, batch)`` returns the logits ``(batch, classes)``; by default
+        ``model(**batch).logits``.
+    mc_passes, partial
+        As in `observe_pool`.
+    resume_from
+        The checkpoint folder, where training resumes from one that is not in ``output_dir``.
+        ``False`` to resume from a checkpoint without statistics, which then begin there.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not one of the above, or the pool's samples cannot be numbered.
+    """
+
+    def __init__(
+        self,
+        stats: PoolStats,
+        pool_dataset: Any,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        id_column: str | None = None,
+        *,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        teacher: Teacher | None = None,
+        get_logits: Forward | None = None,
+        mc_passes: int = 0,
+        partial: bool = False,
+        resume_from: str | Path | bool | None = None,
+    ) -> None:
+        if every_n_steps is not None:
+            every_n_steps = positive("every_n_steps", every_n_steps)
+            if every_n_epochs != 1:
+                raise ValueError("give every_n_epochs or every_n_steps, got both")
+        if resume_from is True:
+            raise ValueError("resume_from must be a checkpoint folder or False, got True")
+        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._pool, self._collator, self._id_column = pool_dataset, data_collator, id_column
+        self._every_n_steps = every_n_steps
+        self._forward = get_logits or logits_without_labels
+        self._resume_from = resume_from
+        self._loader: DataLoader[Any] | None = None
+        if id_column is None:
+            self._observer.numbered(DataLoader(as_dataset(pool_dataset)))  # raises here, not later
+
+    @property
+    def stats(self) -> PoolStats:
+        """The statistics."""
+        return self._observer.stats
+
+    # Events of the Trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Load the statistics where training resumes; tell a new training from one that goes on.
+
+        A checkpoint that was saved at the last step of an epoch, before its end, lacks the pass of
+        that epoch, which is made up for here.
+
+        Raises
+        ------
+        ValueError
+            The checkpoint has no statistics, or those of another pool.
+        """
+        kind = AcceleratorState().distributed_type.name
+        if kind != "NO" and not kind.startswith("MULTI_"):
+            raise ValueError(
+                "PoolStatsCallback observes on one device and with data-parallel processes, and "
+                f"{kind} spreads the model itself over processes"
+            )
+        self._loader = None
+        if state.global_step and self._resume_from is not False:
+            self._load(args, state)
+        optimizer = parts.get("optimizer")
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's
+        done = self._epochs_done(state)
+        if self._observer.begin(done, [] if optimizer is None else [optimizer]):
+            self._observe(args, state, done, parts)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Observe the pool, with ``every_n_steps``."""
+        steps = self._every_n_steps
+        if steps and (state.global_step % steps == 0 or state.global_step >= state.max_steps):
+            self._observe(args, state, -(-state.global_step // steps), parts)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Observe the pool, if the statistics want this epoch.
+
+        Raises
+        ------
+        PoolObservationError
+            Of the tracker: bad rows, or samples that were not seen.
+        """
+        if not self._every_n_steps and state.epoch:
+            self._observe(args, state, self._epoch_of(state), parts)
+
+    def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Write the statistics into the checkpoint that was just saved."""
+        if not args.should_save:
+            return
+        folder = _checkpoint_of(args.output_dir, state)
+        if not folder.is_dir():
+            warnings.warn(f"no pool statistics are saved: there is no {folder}", stacklevel=2)
+            return
+        with atomic_file(folder / FILE) as file:
+            torch.save(self._observer.state_dict(), file)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Detach the teacher and end the workers."""
+        self._observer.end()
+        self._loader = None
+
+    # Inside
+
+    def _epoch_of(self, state: Any) -> int:
+        return math.ceil(state.epoch)
+
+    def _epochs_done(self, state: Any) -> int:
+        if self._every_n_steps:
+            return state.global_step // self._every_n_steps
+        return int(state.epoch or 0)
+
+    def _num_epochs(self, state: Any) -> int | None:
+        """Return how many epochs there will be, or None where training may end early."""
+        if any("EarlyStopping" in name for name in state.stateful_callbacks or ()):
+            return None
+        if self._every_n_steps:
+            return -(-state.max_steps // self._every_n_steps)
+        known = state.num_train_epochs
+        return known if 0 < known < 2**31 else None  # sys.maxsize stands for a stream
+
+    def _observe(self, args: Any, state: Any, epoch: int, parts: Mapping[str, Any]) -> None:
+        model: nn.Module = parts["model"]
+        num_epochs = self._num_epochs(state)
+        if self._loader is None and self._observer.wants(epoch, num_epochs):
+            self._loader = self._new_loader(args, model, parts)
+        labels = {*LABELS, *(args.label_names or find_labels(type(_base(model))))}
+
+        def forward(observed: nn.Module, batch: Any) -> Any:
+            if isinstance(batch, Mapping):
+                batch = {name: part for name, part in batch.items() if name not in labels}
+            return self._forward(observed, batch)
+
+        self._observer.observe(
+            model,
+            self._loader,
+            None if self._id_column is None else 0,
+            epoch,
+            num_epochs,
+            forward,
+            amp=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+            device=args.device,
+            progress=False if args.disable_tqdm else None,
+        )
+
+    def _new_loader(self, args: Any, model: nn.Module, parts: Mapping[str, Any]) -> DataLoader[Any]:
+        collate = self._collator or getattr(parts.get("train_dataloader"), "collate_fn", None)
+        collate = getattr(collate, "data_collator", collate) or default_data_collator
+        columns = None
+        if args.remove_unused_columns:
+            columns = (*inspect.signature(_base(model).forward).parameters, *LABELS)
+            columns = (*columns, *(args.label_names or ()))
+        return DataLoader(
+            as_dataset(self._pool),
+            batch_size=args.eval_batch_size,
+            collate_fn=Collate(collate, columns, self._id_column),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+
+    def _load(self, args: Any, state: Any) -> None:
+        given = [self._resume_from, args.resume_from_checkpoint]
+        folders = [Path(folder) for folder in given if isinstance(folder, str | Path)]
+        folders.append(_checkpoint_of(args.output_dir, state))
+        for folder in folders:
+            if (folder / FILE).is_file() and _is_checkpoint_of(folder, state):
+                saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+                self._observer.load_state_dict(saved)
+                return
+        looked = ", ".join(str(folder) for folder in folders)
+        raise ValueError(
+            f"training resumes at step {state.global_step}, and no {FILE} of that checkpoint is in "
+            f"{looked}: give PoolStatsCallback its folder as resume_from=, or resume_from=False to "
+            "begin the statistics here"
+        )
+
+
+@dataclass
+class Collate:
+    """The Trainer's collator, given the columns that it gives to it; ids are kept apart.
+
+    With an ``id_column`` a batch is ``(ids, what the collator makes)``.
+    """
+
+    collate: Callable[[list[Any]], Any]
+    columns: tuple[str, ...] | None
+    id_column: str | None
+
+    def __call__(self, samples: list[Any]) -> Any:
+        batch = self.collate([self._features(sample) for sample in samples])
+        if self.id_column is None:
+            return batch
+        return [sample[self.id_column] for sample in samples], batch
+
+    def _features(self, sample: Any) -> Any:
+        if not isinstance(sample, Mapping):
+            return sample
+        return {
+            name: value
+            for name, value in sample.items()
+            if (self.columns is None or name in self.columns)
+            and name != self.id_column
+            and not (name in LABELS and value is None)  # an unlabeled sample
+        }
+
+
+def as_dataset(pool: Any) -> Dataset[Any]:
+    """Return the pool if it can be given to a ``DataLoader``; raises TypeError if not."""
+    if isinstance(pool, IterableDataset) or (
+        hasattr(pool, "__getitem__") and hasattr(pool, "__len__")
+    ):
+        return pool
+    raise TypeError(
+        "pool_dataset must be a data set with an index or a torch IterableDataset, got "
+        f"{type(pool).__name__}"
+    )
+
+
+def logits_without_labels(model: nn.Module, batch: Any) -> Any:
+    """Return ``model(**batch)``, of a plain tuple its first part."""
+    output = model(**batch) if isinstance(batch, Mapping) else model(batch)
+    return output[0] if isinstance(output, tuple) and not hasattr(output, "logits") else output
+
+
+def _base(model: nn.Module) -> nn.Module:
+    """Return the model inside an adapter of PEFT, whose own ``forward`` takes anything."""
+    inner: Any = getattr(model, "get_base_model", None)
+    return inner() if inner is not None else model
+
+
+def _checkpoint_of(folder: str | Path, state: Any) -> Path:
+    return Path(folder) / f"checkpoint-{state.global_step}"
+
+
+def _is_checkpoint_of(folder: Path, state: Any) -> bool:
+    """Whether a folder holds the checkpoint that training resumes from, by its log."""
+    try:
+        saved = json.loads((folder / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    log = json.dumps(state.log_history)
+    return saved["global_step"] == state.global_step and json.dumps(saved["log_history"]) == log

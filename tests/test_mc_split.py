@@ -1,0 +1,191 @@
+"""MC dropout from the first active dropout on: the passes of the whole model, at a lower price."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dynal_fast import Accelerator, PoolStats, observe_pool
+from dynal_fast.models import build_model
+from dynal_fast.pool import mc_passes, mc_split
+from dynal_fast.pool.forward import model_call
+from dynal_fast.pool.mc_split import DropoutSplit
+from dynal_fast.pool.trace import UntraceableError
+from tests.cases.observe import Recorder
+
+PASSES, N, CLASSES = 4, 13, 5
+
+
+class Attention(nn.Module):
+    """A deterministic part, attention with dropout, and a function's dropout that is always on."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(36)
+        self.layer = nn.TransformerEncoderLayer(36, 2, 8, batch_first=True)
+        self.head = nn.Linear(36, CLASSES)
+
+    def forward(self, x):
+        x = self.layer(self.norm(x.flatten(2)))
+        return {"logits": self.head(functional.dropout(x.mean(1), 0.2, True))}
+
+
+class TwoWays(nn.Module):
+    """What the dropout is given is read again after it, and the dropout works in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.other = nn.Linear(36, 8), nn.Linear(36, 8)
+        self.drop = nn.Dropout(0.5, inplace=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = x.flatten(1)[:, :36]
+        first = self.body(x).relu()
+        return self.head(self.drop(first + self.other(x)) + first)
+
+
+MODELS = {
+    "attention": Attention,
+    "cnn": lambda: build_model("cnn", (4, 6, 6), CLASSES),
+    "lenet": lambda: build_model("lenet", (4, 6, 6), CLASSES),
+    "resnet18-dropout": lambda: build_model("resnet18-dropout", (4, 6, 6), CLASSES),
+    "two ways": TwoWays,
+}
+
+
+def made(name):
+    torch.manual_seed(0)
+    return MODELS[name]()
+
+
+def pool(batch=5):
+    images = torch.randn(N, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+    return [(ids, images[ids]) for ids in torch.arange(N).split(batch)]
+
+
+def passes(model, accelerate="off", seed=3, count=PASSES):
+    torch.manual_seed(seed)
+    tracker = Recorder()
+    observe_pool(
+        model,
+        pool(),
+        tracker,
+        epoch=1,
+        num_epochs=1,
+        mc_passes=count,
+        accelerate=accelerate,
+        progress=False,
+    )
+    return [tracker.outputs(1, index) for index in range(count)], torch.get_rng_state()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_passes_are_those_of_the_whole_model_bit_for_bit(name, monkeypatch):
+    model = made(name)
+    runs = []
+    plain = DropoutSplit.before
+
+    def before(self, inputs):
+        runs.append(len(inputs))
+        return plain(self, inputs)
+
+    monkeypatch.setattr(DropoutSplit, "before", before)
+    ours, state = passes(model)
+    assert runs == [5, 5, 5, 3]  # once to check, then each batch once
+    assert not torch.equal(ours[0], ours[1])
+
+    def refuses(*arguments):
+        raise UntraceableError("planted")
+
+    monkeypatch.setattr(mc_passes, "DropoutSplit", refuses)
+    whole, other = passes(model)
+    assert all(map(torch.equal, ours, whole))
+    assert torch.equal(state, other)
+    assert all(part.training for part in model.modules())
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18-dropout"])
+def test_a_folded_model_gives_the_same_passes_up_to_rounding(name):
+    model, accelerator = made(name), Accelerator("fold")
+    ours, whole = passes(model, accelerator)[0], passes(model)[0]
+    assert accelerator.used == "fold"
+    for one, other in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_pool_beyond_the_cache_is_passed_whole(monkeypatch):
+    model = made("lenet")
+    kept = passes(model)[0]
+    monkeypatch.setattr(mc_passes, "CACHE_BYTES", 20_000)  # two of three batches
+    assert all(map(torch.equal, passes(model)[0], kept))
+
+
+def test_the_distribution_is_that_of_plain_passes():
+    """BALD of 200 passes: the mean over samples agrees within four standard errors."""
+    model = made("lenet")
+    inputs = pool(N)[0][1]
+    scores = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        stats = PoolStats(N, CLASSES, track=("bald",))
+        if seed == 0:
+            observe_pool(model, pool(), stats, epoch=1, num_epochs=1, mc_passes=200, progress=False)
+        else:
+            for _ in range(200):
+                with torch.no_grad(), stats.observe(1, 1):
+                    stats.update(torch.arange(N), model.train()(inputs))
+        scores.append(stats.score("bald"))
+    difference = scores[0] - scores[1]
+    assert abs(difference.mean()) < 4 * difference.std() / N**0.5
+    assert (difference.abs() < 0.3 * scores[1]).all()
+
+
+class AtOnce(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Dropout(), nn.Flatten(), nn.Linear(144, CLASSES))
+
+
+class Branches(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(144, 6), nn.Dropout(), nn.Linear(6, CLASSES))
+
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (AtOnce, "its dropout is at its beginning"),
+        (Branches, "torch.fx cannot trace it"),
+    ],
+)
+def test_what_cannot_be_cut_is_passed_whole(model, why):
+    model, accelerator = model(), Accelerator("fold")
+    ours = passes(model, accelerator)[0]
+    assert (accelerator.used, accelerator.reason[: len(why)]) == ("off", why)
+    torch.manual_seed(3)
+    model.train()
+    with torch.no_grad():
+        for one in ours:
+            assert torch.equal(one, torch.cat([model(inputs) for _, inputs in pool()]))
+
+
+def test_random_functions_are_found_by_name():
+    class Noise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 6), nn.Linear(6, CLASSES)
+
+        def forward(self, x):
+            x = functional.normalize(self.one(x))
+            return self.two(x + torch.rand_like(x))
+
+    split = DropoutSplit(Noise().eval(), model_call(), torch.ones(2, 6), folds=False)
+    (before,) = split.before(torch.ones(2, 6))
+    assert before.detach().norm(dim=1) == pytest.approx([1, 1])
+    assert not torch.equal(split.after((before,), 2), split.after((before,), 2))
+    with pytest.raises(UntraceableError, match="its graph shows no dropout"):
+        DropoutSplit(nn.Linear(6, 2).eval(), model_call(), torch.ones(2, 6), folds=False)
+    assert mc_split.DRAWS
