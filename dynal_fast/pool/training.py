@@ -63,7 +63,8 @@ def forgetting(
 
     Forgetting events of Toneva et al. 2019, "An Empirical Study of Example Forgetting", definition
     1. A sample that was never predicted right counts as forgotten infinitely often, as there, or as
-    often as ``never_learned`` says; `dynal_fast.PoolStats.training_dynamics` counts its events, which are 0.
+    often as ``never_learned`` says; `dynal_fast.PoolStats.training_dynamics` counts its events,
+    which are 0.
 
     >>> rows = torch.tensor([[0.5, 0.0, 1.0, 2.0, 1.0, 3.0, 0.5, 4.0], 8 * [0.0]])
     >>> forgetting(torch.tensor([2, 2]), rows)
@@ -115,7 +116,7 @@ def el2n(training_count: Tensor, training: Tensor) -> Tensor:
 
 
 class TrainingDynamics(NamedTuple):
-    """What `dynal_fast.PoolStats.training_dynamics` returns, (N,) each, in the order of the samples.
+    """What `dynal_fast.PoolStats.training_dynamics` returns, (N,) each, by sample.
 
     Float tensors are NaN, and integers 0 or -1, of samples that never came with a target.
 
