@@ -119,12 +119,14 @@ class Implementation(NamedTuple):
 
     update: Callable[[Tensor, Tensor, Tensor | None, Tracker], None]
     update_from_features: Callable[[Tensor, Head, Head | None, Tracker], None]
+    # Reads rows by id, if so told, and features of another dtype than the weights.
+    update_from_store: Callable[[Tensor, Head, Head | None, Tracker, bool], None] | None = None
 
 
 def _cpu() -> Implementation:
     from dynal_fast.ops.pool_stats import cpu
 
-    return Implementation(cpu.update, cpu.update_from_features)
+    return Implementation(cpu.update, cpu.update_from_features, cpu.update_from_store)
 
 
 def _triton() -> Implementation:
@@ -278,25 +280,28 @@ def pool_stats_update_from_features(
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
-    rows = len(stamp) if by_id else len(sample_ids)
+    count = len(stamp) if by_id else len(sample_ids)
     narrow = features.dtype in HALVES and weight.dtype == torch.float32
     dtype = weight.dtype if narrow else features.dtype
-    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
+    check_head("", head, (count, num_classes_of(state)), dtype, stamp.device, activation, by_id)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
+        check_head(
+            "teacher_", teacher, (count, len(weight)), dtype, stamp.device, activation, by_id
+        )
     others = (None, None, None) if teacher is None else teacher
     chosen = _chosen(backend, weight, sample_ids, features, bias, *others)
     if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
-        here = all(h is None or h.features.device.type == "cpu" for h in (head, teacher))
-        if chosen == "cpu" and here:
-            cpu = BACKENDS.load("cpu")
-            cpu.update_from_features(sample_ids, head, teacher, tracker, by_id=by_id)
+        here = all(h is None or h.features.device == stamp.device for h in (head, teacher))
+        read = BACKENDS.load(chosen).update_from_store if chosen is not None and here else None
+        if read is not None:
+            read(sample_ids, head, teacher, tracker, by_id)
             return
-        for ids, *heads in _gathered(sample_ids, head, teacher, by_id, stamp.device):
-            pool_stats_update_from_features(ids, *heads, *tracker, backend=backend)
+        for ids, part, others in _gathered(sample_ids, head, teacher, by_id, stamp.device):
+            again: Callable[..., None] = pool_stats_update_from_features
+            again(ids, *part, *others, *tracker, backend=backend)
     elif chosen is None:
         torch.ops.dynal_fast.pool_stats_update_from_features(
             sample_ids, *head, *others, *_flat(tracker)
@@ -310,25 +315,25 @@ GATHERED_ELEMENTS = 1 << 22
 
 def _gathered(
     sample_ids: Tensor, head: Head, teacher: Head | None, by_id: bool, device: torch.device
-) -> Iterator[list[Any]]:
-    """Yield the arguments of updates whose features are in the order of the ids, a part of them.
+) -> Iterator[tuple[Tensor, Head, Head | tuple[None, None, None]]]:
+    """Yield parts of the ids, and heads with the features of their rows, in their order.
 
     For kernels that read neither rows by id nor features of another dtype than the weights.
     """
     width = max(h.features.shape[1] for h in (head, teacher) if h is not None)
     step = max(1, GATHERED_ELEMENTS // width)
+
+    def of(head: Head, first: int, ids: Tensor) -> Head:
+        features, weight, bias = head
+        rows = features[first : first + step]
+        if by_id:  # ids of no sample are told apart by the update
+            rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
+        return Head(rows.to(device, weight.dtype), weight, bias)
+
     for first in range(0, len(sample_ids), step):
         ids = sample_ids[first : first + step]
-        arguments: list[Any] = [ids]
-        for features, weight, bias in (head, teacher or Head(None, None, None)):  # type: ignore[arg-type]
-            if features is None:
-                arguments += [None, None, None]
-                continue
-            rows = features[first : first + step]
-            if by_id:  # ids of no sample are told apart by the update
-                rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
-            arguments += [rows.to(device, weight.dtype), weight, bias]
-        yield arguments
+        others = (None, None, None) if teacher is None else of(teacher, first, ids)
+        yield ids, of(head, first, ids), others
 
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:

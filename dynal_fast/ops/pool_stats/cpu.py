@@ -34,7 +34,14 @@ def update(
 
 
 def update_from_features(
-    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker, by_id: bool = False
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker
+) -> None:
+    """Fold a batch of features into the state through a linear head."""
+    update_from_store(sample_ids, head, teacher, tracker, by_id=False)
+
+
+def update_from_store(
+    sample_ids: Tensor, head: Head, teacher: Head | None, tracker: Tracker, by_id: bool
 ) -> None:
     """Fold a batch of features into the state through a linear head.
 
