@@ -152,10 +152,10 @@ def few(sample_ids: Tensor, inputs: Any) -> tuple[Tensor, Any]:
     >>> len(ids), inputs.shape
     (32, torch.Size([32, 3]))
     """
-    if isinstance(inputs, Tensor) and not inputs.is_nested and inputs.ndim > 1:
-        if len(inputs) == len(sample_ids):
-            return sample_ids[:FEW], inputs[:FEW]
-    return sample_ids, inputs
+    if not isinstance(inputs, Tensor) or inputs.is_nested or len(inputs) != len(sample_ids):
+        return sample_ids, inputs
+    rows = inputs.ndim == 4 or (inputs.ndim == 2 and inputs.is_floating_point())
+    return (sample_ids[:FEW], inputs[:FEW]) if rows else (sample_ids, inputs)
 
 
 def put_back(first: list[Any], others: Iterator[Any]) -> Iterator[Any]:
