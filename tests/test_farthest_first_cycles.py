@@ -70,6 +70,20 @@ def test_cycles_are_one_traversal(make, metric):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_start_from_the_head_after_labels_that_wait(backend):
+    """The start knows all labels when the other rows of its head do not yet."""
+    pool = gaussian(30, 3)
+    for start in range(30):
+        anew, selection = Anew(pool, "euclidean"), FarthestFirst(pool, backend=backend)
+        assert_same(selection.pick(3), anew.pick(3))
+        label = next(i for i in range(29, 0, -1) if i not in {start, *anew.covered})
+        selection.add_labeled([label])
+        anew.covered.append(label)
+        if start not in anew.covered:
+            assert_same(selection.pick(9, start=start), anew.pick(9, start))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_larger_labeled_values_change_the_scale(backend):
     """Distances in the old units may have digits that those in the new ones lack."""
     pool = gaussian(60, 4) * np.logspace(-30, 0, 60, dtype=np.float32)[:, None]

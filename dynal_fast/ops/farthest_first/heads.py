@@ -203,7 +203,7 @@ class HeadTraversal(Generic[P]):
         if len(head) == 0:
             return None
         if self.settled < self.count:
-            self.apply_picks(head, self.applied[head])
+            self.apply_picks(head, torch.full_like(head, self.settled))
         if self.count < len(self.picks):
             count = self.kernels.traverse(
                 self.points[0],
