@@ -130,12 +130,16 @@ class Implementation(NamedTuple):
 
     update: Callable[[Tensor, Tensor, Tensor | None, Tracker, Tensor | None], None]
     update_from_features: Callable[[Tensor, Head, Head | None, Tracker, Tensor | None], None]
+    # Reads rows by id, if so told, and features of another dtype than the weights.
+    update_from_store: (
+        Callable[[Tensor, Head, Head | None, Tracker, Tensor | None, bool], None] | None
+    ) = None
 
 
 def _cpu() -> Implementation:
     from dynal_fast.ops.pool_stats import cpu
 
-    return Implementation(cpu.update, cpu.update_from_features)
+    return Implementation(cpu.update, cpu.update_from_features, cpu.update_from_store)
 
 
 def _triton() -> Implementation:
@@ -300,24 +304,26 @@ def pool_stats_update_from_features(
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
-    rows = len(stamp) if by_id else len(sample_ids)
+    count = len(stamp) if by_id else len(sample_ids)
     narrow = features.dtype in HALVES and weight.dtype == torch.float32
     dtype = weight.dtype if narrow else features.dtype
-    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
+    check_head("", head, (count, num_classes_of(state)), dtype, stamp.device, activation, by_id)
     if targets is not None:
         check_targets(targets, len(sample_ids), stamp.device, activation)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
+        check_head(
+            "teacher_", teacher, (count, len(weight)), dtype, stamp.device, activation, by_id
+        )
     others = (None, None, None) if teacher is None else teacher
     chosen = _chosen(backend, weight, sample_ids, features, bias, *others, targets)
     if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
-        here = all(h is None or h.features.device.type == "cpu" for h in (head, teacher))
-        if chosen == "cpu" and here:
-            cpu: Any = BACKENDS.load("cpu")
-            cpu.update_from_features(sample_ids, head, teacher, tracker, targets, by_id=by_id)
+        here = all(h is None or h.features.device == stamp.device for h in (head, teacher))
+        read = BACKENDS.load(chosen).update_from_store if chosen is not None and here else None
+        if read is not None:
+            read(sample_ids, head, teacher, tracker, targets, by_id)
             return
         for part, batch in _gathered(sample_ids, head, teacher, by_id, stamp.device):
             wanted = None if targets is None else targets[part]
