@@ -45,7 +45,7 @@ def test_the_picture_is_whole_and_named(tmp_path):
     text = path.read_text()
     root = ElementTree.fromstring(text)
     assert "20 easy to learn, 20 ambiguous, 20 hard to learn" in root.attrib["aria-label"]
-    for word in ("variability", "confidence", ">ambiguous<", "Swayamdipta"):
+    for word in ("variability", "confidence", ">ambiguous →<", "Swayamdipta"):
         assert word in text
     drawn = re.findall(r'class="dots (\w+)" d="([^"]*)"', text)
     assert [colour for colour, _ in drawn] == ["c2", "c0", "c1"]

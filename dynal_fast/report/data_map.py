@@ -78,7 +78,7 @@ def data_map(dynamics: TrainingDynamics, width: int = 760, height: int = 480) ->
     ys = Scale(0.0, 1.0, dict(zip(halves, tick_labels(halves), strict=True)))
     chart = Chart(xs, ys, "variability", "confidence", width, height)
     if len(across):
-        chart.rule(x=min(bound, end), label="ambiguous")
+        chart.rule(x=min(bound, end), label="ambiguous →")
     chart.rule(y=0.5, label="easy to learn above, hard to learn below")
     drawn = torch.arange(len(across))
     if len(drawn) > MOST_DRAWN:
