@@ -1,14 +1,14 @@
 """The pages with results: text written by hand, tables made from the committed records.
 
 ``python -m benchmarks.pages`` in the source tree writes the tables into the README,
-``docs/benchmarks.md`` and ``docs/experiments.md``; it changes nothing but what stands between
-markers (`benchmarks.pages.markers`).
+``docs/benchmarks.md``, ``docs/experiments.md`` and the page on research code; it changes nothing
+but what stands between markers (`benchmarks.pages.markers`).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.pages import experiments, results
+from benchmarks.pages import experiments, peers, results
 from benchmarks.pages.markers import fill
 from dynal_fast.files import write_atomically
 
@@ -16,10 +16,12 @@ from dynal_fast.files import write_atomically
 def tables_of(root: Path) -> dict[Path, Mapping[str, str]]:
     """Return the tables, by name, of each page below ``root``."""
     records = results.load_records(root)
+    research_code = root / "docs" / "how-to" / "use-it-in-research-code.md"
     return {
         root / "README.md": {"benchmarks": results.readme_table(*records[0])},
         root / "docs" / "benchmarks.md": results.page_tables(records),
         root / "docs" / "experiments.md": experiments.page_tables(root),
+        research_code: {"peers": peers.page_table(root)},
     }
 
 

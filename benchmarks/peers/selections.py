@@ -10,30 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.pages.markers import markdown_table
+from benchmarks.pages.peers import RECORD, row
 from benchmarks.peers.sources import MissingError, obtain
-from benchmarks.peers.steps import STEPS, Step, lines_of
+from benchmarks.peers.steps import STEPS, Size, Step, lines_of
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.record import device_name
-from dynal_fast.bench.table import bytes_text, ratio_text, seconds_text, two_digits
 from dynal_fast.files import write_atomically
 from dynal_fast.measured import measured
 
 SCHEMA = "peers-1"
-RECORD = Path("benchmarks", "results", "peers.json")
 LIBRARIES = ("scikit-activeml", "small-text", "scikit-learn", "numpy", "torch")
 REPEATS = 3  # of ours, and of theirs where it takes below ten seconds
 TIMEOUT = 1800
-
-HEADER = (
-    "step", "usual size", "lines", "same picks", "their time", "ours", "× ours", "their peak memory",
-    "ours",
-)  # fmt: skip
 
 
 def run(title: str, ours: bool, picks: int, sources: str) -> dict[str, Any]:
     """Select once, in a process of its own; return seconds, bytes and the picks."""
     step = next(step for step in STEPS if step.title == title)
+    small = Size(256, step.size.d, min(step.size.labeled, 16), 2)
+    step.prepare(step, small, ours, Path(sources))(2)  # load what is loaded when first called
     select = step.prepare(step, step.size, ours, Path(sources))
     with measured() as cost:
         got = select(picks)
@@ -106,35 +101,3 @@ def measure(root: Path, folder: Path, only: str | None, threads: int = 2) -> Non
         "steps": {step.title: steps[step.title] for step in STEPS if step.title in steps},
     }
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def row(title: str, got: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a step's line of the table."""
-    n, d, labeled, picks = got["size"]
-    rounded = two_digits if got["extrapolated"] else float
-    about = "≈ " if got["extrapolated"] else ""
-    theirs, ours = got["theirs"], got["ours"]
-    before, after = got["lines"]
-    same = "yes" if got["same"] else "no"
-    return (
-        title,
-        f"{picks:,} of {n:,} × {d}, {labeled:,} labeled",
-        f"{before} → {after}",
-        same if got["compared"] == picks else f"{same}, the first {got['compared']}",
-        about + seconds_text(rounded(theirs["seconds"])),
-        seconds_text(ours["seconds"]),
-        about + ratio_text(rounded(theirs["seconds"] / ours["seconds"])),
-        about + bytes_text(rounded(theirs["bytes"])),
-        bytes_text(ours["bytes"]),
-    )
-
-
-def page_table(root: Path) -> str:
-    """Return the table of ``docs/how-to/use-it-in-research-code.md``, from the record."""
-    record = json.loads((root / RECORD).read_text())
-    table = markdown_table(HEADER, [row(title, got) for title, got in record["steps"].items()])
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return (
-        f"{table}\n\n{record['device']}, {record['threads']} threads, {record['date']}, "
-        f"`{record['command']}`, recorded in `{RECORD}`, with {versions}."
-    )

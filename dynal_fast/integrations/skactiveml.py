@@ -1,7 +1,6 @@
 """scikit-activeml: query strategies for ``query(X, y, candidates, batch_size, ...)``."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from dynal_fast.integrations.tracked import (
     generator_from,
     scores_of,
 )
-from dynal_fast.ops.farthest_first import assign_to_picks, farthest_first
+from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
 
 __all__ = ["FarthestFirst", "TrackedScore"]
@@ -98,30 +97,28 @@ class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
         )
         labeled = is_labeled(y, self.missing_label_)
         if candidates is not None and candidates.ndim > 1:
-            samples, free = len(candidates), np.arange(len(candidates))
-            pool, centers = candidates, X[labeled]
+            selection = traversals.FarthestFirst(candidates, X[labeled], metric=self.metric)
+            free = np.ones(len(candidates), dtype=bool)
         else:
-            samples = len(X)
-            free = np.arange(samples) if candidates is None else np.unique(candidates % samples)
-            free = free[~labeled[free]]
-            whole = len(free) + labeled.sum() == samples
-            pool, centers = (X, labeled) if whole else (X[free], X[labeled])
-        batch_size = _at_most(batch_size, len(free))
+            selection = traversals.FarthestFirst(X, labeled, metric=self.metric)
+            free = np.full(len(X), candidates is None)
+            free[candidates if candidates is not None else []] = True
+            free &= ~labeled
+            selection.exclude(~free)
+        batch_size = _at_most(batch_size, selection.available)
         start = None
         if batch_size and not labeled.any():
-            start = int(self.random_state_.random(samples)[free].argmax())
-        traversal = farthest_first(pool, batch_size, centers, metric=self.metric, start=start)
-        picks = traversal.indices.numpy()
-        rows = np.arange(samples) if len(pool) == samples else free
+            start = int(np.where(free, self.random_state_.random(len(free)), -1).argmax())
         if not return_utilities:
-            return rows[picks]
-        utilities = np.full((batch_size, samples), np.nan)
-        if batch_size:
-            nearest = _nearest_before_each_pick(pool, picks, centers, self.metric)
-            for before, distances in zip(utilities, nearest, strict=True):
-                before[rows] = distances
-            utilities[:, np.setdiff1d(np.arange(samples), free)] = np.nan
-        return rows[picks], utilities
+            return selection.pick(batch_size, start=start, progress=False).indices.numpy()
+        query_indices = np.empty(batch_size, dtype=np.int64)
+        utilities = np.empty((batch_size, len(free)))
+        distances = selection.distances()
+        for number, (pick, after) in enumerate(selection.steps(batch_size, start=start)):
+            utilities[number] = np.where(free, distances, np.nan)
+            query_indices[number], free[pick], distances = pick, False, after
+        utilities[np.isinf(utilities)] = 0
+        return query_indices, utilities
 
 
 class TrackedScore(SingleAnnotatorPoolQueryStrategy):
@@ -231,16 +228,3 @@ def _at_most(batch_size: int, candidates: int) -> int:
             stacklevel=3,
         )
     return min(batch_size, candidates)
-
-
-def _nearest_before_each_pick(
-    pool: np.ndarray, picks: np.ndarray, centers: np.ndarray, metric: str
-) -> Iterator[np.ndarray]:
-    """Yield the distances (n,) that each pick was chosen by, NaN for the picks before it."""
-    nearest = assign_to_picks(pool, [], centers, metric=metric).distances.numpy().copy()
-    yield np.where(np.isinf(nearest), 0, nearest)
-    for pick in picks[:-1]:
-        distances = assign_to_picks(pool, [pick], metric=metric).distances.numpy()
-        nearest = np.minimum(nearest, distances)
-        nearest[pick] = np.nan
-        yield nearest

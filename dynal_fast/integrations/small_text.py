@@ -8,7 +8,7 @@ from sklearn.preprocessing import normalize as unit_length
 from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrategy
 
 from dynal_fast.integrations.tracked import check_samples, check_tracks
-from dynal_fast.ops.farthest_first import farthest_first
+from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
 
 __all__ = ["FarthestFirst", "TrackedScore"]
@@ -20,7 +20,7 @@ class FarthestFirst(EmbeddingBasedQueryStrategy):
     """Farthest-first traversal (greedy k-center), in place of ``GreedyCoreset``.
 
     Each pick is the unlabeled sample that is farthest from the labeled ones and the picks before
-    it; among equals, and where nothing is labeled, the first in ``indices_unlabeled``.
+    it; among equals, and where nothing is labeled, the first in the data set.
 
     Parameters
     ----------
@@ -141,18 +141,14 @@ class FarthestFirst(EmbeddingBasedQueryStrategy):
         """Return the ``n`` rows of ``embeddings`` to label, of those in ``indices_unlabeled``."""
         if self.normalize and self.distance_metric == "euclidean":
             embeddings = unit_length(embeddings)
-        rest = np.zeros(len(embeddings), dtype=bool)
-        rest[indices_unlabeled] = True
-        in_order = np.array_equal(rest.nonzero()[0], indices_unlabeled)
-        rest[indices_labeled] = ~rest[indices_labeled]
-        if in_order and rest.all():  # the embeddings as they are, none left out or twice
-            pool, centers = embeddings, indices_labeled
-            rows = np.arange(len(embeddings))
-        else:
-            pool, centers = embeddings[indices_unlabeled], embeddings[indices_labeled]
-            rows = np.asarray(indices_unlabeled)
-        picks = farthest_first(pool, n, centers, metric=self.distance_metric).indices
-        return rows[picks.cpu().numpy()]
+        selection = traversals.FarthestFirst(
+            embeddings, indices_labeled, metric=self.distance_metric
+        )
+        others = np.ones(len(embeddings), dtype=bool)
+        others[indices_unlabeled] = False
+        selection.exclude(others)
+        picks: np.ndarray = selection.pick(n).indices.cpu().numpy()
+        return picks
 
     def __str__(self) -> str:
         return f"FarthestFirst(distance_metric={self.distance_metric}, normalize={self.normalize})"

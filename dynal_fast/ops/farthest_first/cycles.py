@@ -167,7 +167,7 @@ class FarthestFirst:
         Parameters
         ----------
         k : int
-            0 to :attr:`available`.
+            0 to ``available``.
         start, generator, progress
             As for :func:`farthest_first`.
 
