@@ -101,7 +101,7 @@ def badge(
     )
 
 
-def squared_norms(rows: Any, block: int = 8192) -> Tensor:
+def squared_norms(rows: Any, block: int = 1024) -> Tensor:
     """(n,) float64, without a float64 copy of ``rows`` (n, d)."""
     norms = [torch.empty(0, dtype=torch.float64)]
     for start in range(0, len(rows), block):
