@@ -138,6 +138,7 @@ class ActiveLearningExperiment(RunSetup):
         pool = unlabeled(len(self.data.samples), state.labeled)
         start = time.perf_counter()
         observe_seconds = 0.0
+        state.observer.used = []
         if selects:
             compared = previous
             if cycle == 0 and "independent_model" in self.strategy.needs:

@@ -94,7 +94,7 @@ class PoolObserver:
         In the first cycle, scores that compare cycles compare with the initial model (temporal
         output discrepancy, 4.2), so its output is recorded before the first training.
         """
-        self.embeddings, self.used = None, []
+        self.embeddings = None
         if self.stats is None:
             return 0.0
         compares = any(score.compares_cycles for score in scores_named(self.stats.track))

@@ -64,7 +64,8 @@ class Accelerator:
     may be compiled. Before each pass its weights are set, in place, to the live model's, so that
     nothing is traced or compiled again; the live model is never changed. The first batch of every
     pass goes through both, and the model's own output counts for it; if they differ by more than
-    `TOLERANCE` of the largest logit, the pass goes on with the live model, and a warning says so.
+    1e-4 of the largest logit (float64 1e-10, float16 0.02, bfloat16 and its autocast 0.1, TF32
+    0.005), the pass goes on with the live model, and a warning says so.
 
     A model that torch.fx cannot trace, whose forward changes its own buffers, that has forward
     hooks, or that is wrapped or compiled already, runs as it is, or is compiled without folding.
