@@ -35,7 +35,7 @@ test-arm: $(STAMP) ## the tests of the compiled kernels on an emulated Arm CPU, 
 	  $$($(BIN)/python -c 'from tests.arm.emulated import files; print(*files())')
 
 test-integrations: $(LIBRARIES)/.installed ## the tests of dynal_fast.integrations, against the libraries themselves
-	$(LIBRARIES)/bin/python -m pytest -n auto --dist worksteal tests/integrations dynal_fast/integrations
+	$(LIBRARIES)/bin/python -m pytest -n auto --dist worksteal tests/integrations dynal_fast/integrations tests/test_examples.py
 
 # An environment of its own for the libraries, which finds torch and all else in .venv.
 $(LIBRARIES)/.installed: $(STAMP) constraints-integrations.txt

@@ -31,7 +31,8 @@ ISA_FLAGS = {
     "avx2.cpp": AVX2_FLAGS,
     "avx512.cpp": [*AVX512_FLAGS, "-mprefer-vector-width=512"],
 }
-FOLDERS = (".", "common", "dense_discrepancy", "farthest_first", "pool_stats")  # and isa, cuda
+OPERATIONS = ("dense_discrepancy", "farthest_first", "kmeans_plusplus", "pool_stats")
+FOLDERS = (".", "common", *OPERATIONS)  # and isa, cuda
 CUDA_FLAGS = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
 CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"]  # one a source
 COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.machine import DEVICES, OURS, REFERENCE, SCALE, scaled
-from dynal_fast import assign_to_picks, farthest_first, verify_traversal
+from dynal_fast import FarthestFirst, assign_to_picks, farthest_first, verify_traversal
 from dynal_fast.bench.cases import TraversalCase
 from dynal_fast.bench.competitors import method_for
 from dynal_fast.bench.competitors.base import Size
@@ -100,6 +100,46 @@ def test_traversal(side_by_side, case, way, slowest_allowed, device):
     if way == OURS and SCALE == 1 and device == "cpu":
         for other, ratio in ratios.items():
             assert ratio >= slowest_allowed[other], other
+
+
+CYCLES = 5
+FIXED = scaled(TraversalCase("clustered", 50_000, 256, 500, labeled=5_000))
+ANEW, AT_ONCE = "calls anew", "one pick of all"
+STEPS = "a fifth of the picks, each with all distances"
+
+
+def in_cycles(way, pool, labeled):
+    """The picks of five cycles over embeddings that stay."""
+    share = FIXED.k // CYCLES
+    if way == AT_ONCE:
+        return farthest_first(pool, CYCLES * share, labeled, progress=False).indices.cpu()
+    if way == ANEW:
+        picks = torch.empty(0, dtype=torch.int64)
+        for _ in range(CYCLES):
+            more = farthest_first(pool, share, (labeled, picks), progress=False)
+            picks = torch.cat([picks, more.indices.cpu()])
+        return picks
+    selection = FarthestFirst(pool, labeled)
+    if way == STEPS:
+        return torch.tensor([pick for pick, _ in selection.steps(share)])
+    for _ in range(CYCLES):
+        selection.pick(share, progress=False)
+    return selection.covered
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", [ANEW, AT_ONCE, STEPS, OURS])
+def test_cycles(side_by_side, way, device):
+    """Five cycles by FarthestFirst must cost about what one traversal of as many picks costs."""
+    pool, labeled = load(FIXED, device)
+    want, got = in_cycles(AT_ONCE, pool, labeled), in_cycles(way, pool, labeled)
+    assert torch.equal(got, want[: len(got)])
+    job = functools.partial(in_cycles, way, pool, labeled)
+    rounds = 1 if way == STEPS else 5
+    ratios = side_by_side(f"five cycles: {FIXED.title()}", way, job, device=device, rounds=rounds)
+    if way == OURS and SCALE == 1 and device == "cpu":
+        assert ratios[ANEW] >= 3
+        assert ratios[AT_ONCE] >= 0.7
 
 
 TILED_MM = "torch.mm in tiles, then min"

@@ -9,6 +9,7 @@ namespace py = pybind11;
 
 void bind_dense_discrepancy(py::module_& m);
 void bind_farthest_first(py::module_& parent);
+void bind_kmeans_plusplus(py::module_& parent);
 void bind_pool_stats(py::module_& parent);
 
 PYBIND11_MODULE(_C, m) {
@@ -26,5 +27,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = __VERSION__;
   bind_dense_discrepancy(m);
   bind_farthest_first(m);
+  bind_kmeans_plusplus(m);
   bind_pool_stats(m);
 }

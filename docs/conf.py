@@ -24,12 +24,20 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
-autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # not needed for the site
 
 default_role = "py:obj"
 toc_object_entries_show_parents = "hide"
 # The integrations are documented without their libraries.
-autodoc_mock_imports = ["baal", "modAL", "skactiveml", "small_text"]
+autodoc_mock_imports = [
+    "accelerate",
+    "anomalib",
+    "baal",
+    "lightning",
+    "modAL",
+    "skactiveml",
+    "small_text",
+    "transformers",
+]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"

@@ -3,7 +3,7 @@
 A loop of your own needs nothing but ``observe_pool``, with Accelerate or without. The prepared
 model has Accelerate's mixed precision inside.
 
-    pip install 'dynal_fast[experiment]' accelerate
+    pip install 'dynal_fast[experiment,transformers]'
     python examples/accelerate_loop.py
 """
 

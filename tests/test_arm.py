@@ -20,6 +20,8 @@ SELECTED = """
     or test_narrow_outputs_and_wide_counts and cpu-baseline-2
     or test_update_from_features and cpu-baseline-1 and not 333
     or test_agrees_with_the_reference
+    or test_outer_products
+    or test_labeled_as_indices_or_a_mask_are_never_drawn
 """
 
 

@@ -10,10 +10,10 @@ import torch
 
 from dynal_fast import farthest_first
 from dynal_fast.bench import cycles, end_to_end, fresh_process, growth, suites, worker
-from dynal_fast.bench.cases import TRACK, StatisticsCase, TraversalCase, as_record
+from dynal_fast.bench.cases import TRACK, GradientCase, StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.competitors import methods, statistics
 from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed, per_epoch
-from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
+from dynal_fast.bench.exactness import judge_draw, judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import fit
@@ -35,6 +35,9 @@ pytestmark = pytest.mark.usefixtures("small_heap")  # every measurement collects
 def measured(case, method, limits=LIMITS):
     result = measure_in_this_process(case, method, limits, "cpu", check=True)
     return Measurement(as_record(case), method.name, **result)
+
+
+GRADIENTS = GradientCase(60, 4, 7, 12)
 
 
 def here(case):
@@ -61,6 +64,22 @@ def test_every_method_does_the_same_traversal(case, method):
         assert measurement.exactness["certified"]
     elif method.exact_from == "picks":
         assert measurement.exactness["agreement"] == 1
+
+
+@pytest.mark.parametrize(("case", "method"), here(GRADIENTS))
+def test_every_method_draws_from_the_largest_gradient_on(case, method):
+    measurement = measured(case, method)
+    assert measurement.unavailable == ""
+    assert measurement.exactness == {"first_pick": True}
+
+
+def test_a_draw_that_begins_elsewhere_is_told():
+    data = GRADIENTS.load()
+    assert judge_draw(data, np.arange(3), 4) == {"wrong": "3 picks, 4 were asked for"}
+    assert judge_draw(data, np.array([1, 1]), 2) == {"wrong": "repeats a sample or leaves pool"}
+    picks = methods("badge")[OURS].prepare(GRADIENTS, data)(full_size(GRADIENTS))
+    assert judge_draw(data, picks, 12) == {"first_pick": True}
+    assert judge_draw(data, picks[::-1].copy(), 12) == {"first_pick": False}
 
 
 @pytest.mark.parametrize(("case", "method"), here(STATISTICS))

@@ -1,4 +1,5 @@
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -241,6 +242,18 @@ def test_pool_images_and_a_loader_give_the_same_outputs(device):
     loader = DataLoader(list(zip(range(23), inputs, strict=True)), 5)
     model = network().to(device)
     assert torch.equal(run(model, pool).outputs(), run(model, loader).outputs())
+
+
+def test_pool_images_read_a_memory_map(tmp_path):
+    images = torch.randint(256, (5, 1, 4, 4), dtype=torch.uint8)
+    np.save(tmp_path / "images.npy", images.numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pools = [PoolImages(given, mean=0.5, std=0.25) for given in (images, mapped)]
+    ((ids, ours), (other, theirs)) = (next(iter(pool)) for pool in pools)
+    assert torch.equal(ids, other)
+    assert torch.equal(ours, theirs)
 
 
 def test_pool_images_refuse_what_they_cannot_be():

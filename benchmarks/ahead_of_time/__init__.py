@@ -8,7 +8,7 @@ that Triton derives from the arguments. In a source tree with nvcc the kernels i
 
 from collections.abc import Iterator
 
-from benchmarks.ahead_of_time import dense_discrepancy, farthest_first, pool_stats
+from benchmarks.ahead_of_time import dense_discrepancy, farthest_first, kmeans_plusplus, pool_stats
 from benchmarks.ahead_of_time.absent_device import compiling_for
 from benchmarks.ahead_of_time.resources import Resources, resources_of
 from benchmarks.ahead_of_time.variant import Variant
@@ -16,7 +16,7 @@ from benchmarks.ahead_of_time.variant import Variant
 
 def variants() -> Iterator[Variant]:
     """Yield every kernel variant of the package."""
-    for operation in (farthest_first, pool_stats, dense_discrepancy):
+    for operation in (farthest_first, kmeans_plusplus, pool_stats, dense_discrepancy):
         yield from operation.variants()
 
 

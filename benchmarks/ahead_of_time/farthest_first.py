@@ -33,33 +33,34 @@ def variants() -> Iterator[Variant]:
         yield Variant(f"farthest_first head of {size}", partial(_head, size))
 
 
-def _points(dtype: torch.dtype, d: int, rows: int) -> TritonPoints:
+def points(dtype: torch.dtype, d: int, rows: int) -> TritonPoints:
+    """``rows`` of ``d`` columns, measured."""
     array = torch.zeros(rows, d, dtype=dtype)
     norms, tails, grains = torch.ones(3, rows)
     return TritonPoints(contract.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
-    kernels, points = triton.TritonKernels(metric), _points(dtype, d, ROWS)
+    kernels, pool = triton.TritonKernels(metric), points(dtype, d, ROWS)
     ids, values = torch.arange(ROWS, dtype=torch.int32), torch.ones(ROWS)
     groups = Groups.one(ids, ids)
-    measure_rows(points.array, points.rows.stride, metric == "cosine")
-    kernels.distances(points, ids, points, ids)
-    kernels.bound(points, points, groups, values)
+    measure_rows(pool.array, pool.rows.stride, metric == "cosine")
+    kernels.distances(pool, ids, pool, ids)
+    kernels.bound(pool, pool, groups, values)
     for first in (None, ids):
-        kernels.refresh(points, points, groups, first, values, values)
-    kernels.decide(points, points, groups, exact=values)
-    kernels.traverse(points, ids, 0, values, ids, values)
+        kernels.refresh(pool, pool, groups, first, values, values)
+    kernels.decide(pool, pool, groups, exact=values)
+    kernels.traverse(pool, ids, 0, values, ids, values)
 
 
 def _assign(metric: str, dtype: torch.dtype) -> None:
-    kernels, points = triton.TritonKernels(metric), _points(dtype, 64, ROWS)
-    points = kernels.scaled(points, 120)  # far from the usual scale, so that the filter multiplies
+    kernels, pool = triton.TritonKernels(metric), points(dtype, 64, ROWS)
+    pool = kernels.scaled(pool, 120)  # far from the usual scale, so that the filter multiplies
     ids, keys = torch.arange(ROWS, dtype=torch.int32), torch.zeros(ROWS, dtype=torch.int64)
-    kernels.assign(points, points, Groups.one(ids, ids), ids, torch.ones(ROWS), keys)
-    kernels.decide(points, points, Groups.one(ids, ids), ranks=ids, keys=keys)
+    kernels.assign(pool, pool, Groups.one(ids, ids), ids, torch.ones(ROWS), keys)
+    kernels.decide(pool, pool, Groups.one(ids, ids), ranks=ids, keys=keys)
 
 
 def _head(size: int) -> None:
-    points, ids = _points(torch.float32, 64, size), torch.arange(size, dtype=torch.int32)
-    triton.TritonKernels("euclidean").traverse(points, ids, 0, torch.ones(size), ids, ids.float())
+    pool, ids = points(torch.float32, 64, size), torch.arange(size, dtype=torch.int32)
+    triton.TritonKernels("euclidean").traverse(pool, ids, 0, torch.ones(size), ids, ids.float())

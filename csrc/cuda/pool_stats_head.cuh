@@ -164,8 +164,9 @@ struct Group {
     const int first = t * p.pieces;
     Cycle stage(first, p.stages);
     int parity = first / p.stages & 1, before[2] = {0, 0};
-    int wanted = tiles * p.pieces - first - p.stages;  // pieces that will follow in the stages
-    // The parity of a stage is ambiguous until the group before has received all of its pieces.
+    int wanted = tiles * p.pieces - first - p.stages;  // pieces that no stage holds yet
+    // Until the group before has received all of its pieces, a stage may be two phases behind,
+    // where the parity is the same.
     if (t > 0) wait(shared.turn + group, (group > 0 ? round : round - 1) & 1);
     for (int step = 0; step < p.pieces / 2; ++step) {
       int stages[2];
@@ -197,8 +198,8 @@ struct Group {
     release(before[0], before[1], wanted);
   }
 
-  // This warp is done with two stages. If more pieces follow, expects them and tells the blocks
-  // that copy them; the lane with the number of the stage does so.
+  // Frees two stages that this warp has read. If more pieces follow, the lane with the number of
+  // the stage expects the next one and tells the block that copies it.
   DYNAL_DEVICE void release(int first, int second, int wanted) const {
     if ((lane == first && wanted > 0) || (lane == second && wanted > 1)) {
       if (warp == 0) arrive_expecting(shared.full + lane, kFeatureBytes);
@@ -284,7 +285,7 @@ struct Group {
     return finite && (float_to_bits(of_first.w) & kClaimed);
   }
 
-  // Block r finishes row l of the tile where l % blocks = r: as its row l / blocks.
+  // Row l of the tile is finished by block r = l % blocks, where it is row l / blocks.
 
   DYNAL_DEVICE void expect_sums() const {
     const int rows = (kRows - rank + p.blocks - 1) / p.blocks;

@@ -28,13 +28,14 @@ constexpr int kClaimed = 1 << 30;  // a bit in the label of block 0: the row cou
 // logits are all below it counts as not finite.
 constexpr float kNoClass = -1e38f;
 
-// What a block knows of a row.
+// The softmax of a row over the classes of one block.
 struct alignas(16) Known {
-  float top, total, second;  // maximum, sum of e = exp(logit - top) or -1: not finite, runner-up
+  float top, total, second;  // maximum; sum of exp(logit - top), -1 if not finite; second highest
   int32_t label;             // first class of the maximum, and kClaimed
 };
 
-// What blocks share. Barriers are indexed by stage, piece or group.
+// What the warps of a block share, and other blocks read. Barriers are indexed by stage, piece or
+// group.
 struct Shared {
   Known known[kGroups][kRows];
   float4 sums[kGroups][kRows + kMaxBlocks];  // Sums of the rows that this block finishes

@@ -1,6 +1,7 @@
 // Bindings of farthest_first.h: arrays are addresses.
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <utility>
 
 #include "../common/address.h"
@@ -21,22 +22,31 @@ void bind_farthest_first(py::module_& parent) {
       .def(py::init([](int64_t columns, bool cosine, uintptr_t mean, int exponent) {
              return make_space(columns, cosine, at<const float>(mean), exponent);
            }),
-           py::kw_only(), arg("columns"), arg("cosine"), arg("mean"), arg("exponent"));
+           py::kw_only(), arg("columns"), arg("cosine"), arg("mean"), arg("exponent"))
+      .def_static("of_products", &make_product_space, py::kw_only(), arg("left"), arg("right"),
+                  arg("exponent"));
 
-  py::class_<Points>(m, "Points")
+  py::class_<Matrix>(m, "Matrix")
       .def(py::init([](uintptr_t data, int64_t row_bytes, int64_t column_bytes, int dtype,
-                       bool swapped, bool in_place, uintptr_t norms, uintptr_t scales) {
-             return Points{at<const char>(data),
+                       bool swapped, bool in_place) {
+             return Matrix{at<const char>(data),
                            row_bytes,
                            column_bytes,
                            static_cast<dynal::Dtype>(dtype),
                            swapped,
-                           in_place,
-                           at<float>(norms),
-                           at<double>(scales)};
+                           in_place};
            }),
            py::kw_only(), arg("data"), arg("row_bytes"), arg("column_bytes"), arg("dtype"),
-           arg("swapped"), arg("in_place"), arg("norms"), arg("scales"));
+           arg("swapped"), arg("in_place"));
+
+  py::class_<Points>(m, "Points")
+      .def(py::init([](const Matrix& matrix, uintptr_t norms, uintptr_t scales, const Matrix* right,
+                       int left_exponent) {
+             return Points{matrix, at<float>(norms), at<double>(scales), right ? *right : Matrix{},
+                           std::ldexp(1.0, left_exponent)};
+           }),
+           py::kw_only(), arg("matrix"), arg("norms"), arg("scales"), arg("right").none(true),
+           arg("left_exponent"));
 
   py::class_<Groups>(m, "Groups")
       .def(py::init([](int64_t count, uintptr_t rows, uintptr_t row_ends, uintptr_t centers,

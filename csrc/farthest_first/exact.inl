@@ -28,6 +28,12 @@ inline DoubleDouble two_product(double a, double b) {
   return {product, __builtin_fma(a, b, -product)};
 }
 
+inline DoubleDouble add(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble sum = two_sum(a.high, b.high), rest = two_sum(a.low, b.low);
+  const DoubleDouble high = two_sum(sum.high, sum.low + rest.high);
+  return two_sum(high.high, high.low + rest.low);
+}
+
 inline DoubleDouble multiply(DoubleDouble a, DoubleDouble b) {
   DoubleDouble product = two_product(a.high, b.high);
   return two_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
@@ -114,6 +120,26 @@ LongSum sum_terms_long(const T* x, const T* y, int64_t columns) {
   return {two_sum(total.high, total.low), rounded == 0};
 }
 
+template <typename T>
+inline bool equal_rows(const T* x, const T* y, int64_t columns) {
+  for (int64_t k = 0; k < columns; ++k) {
+    if (x[k] != y[k]) return false;
+  }
+  return true;
+}
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
 // The sign of a - b, or 0 if rounding errors may hide it. a and b are long sums of `columns` terms
 // whose magnitudes add up to at most `scale`, or products of two such sums. With u = 2^-53 a long
 // sum errs by at most (columns + 4)^2 u^2 scale; 2^6 covers the products, 2^-900 underflow.
@@ -186,19 +212,77 @@ float cosine_value(const T* x, const T* y, int64_t columns, double scales, int64
   return static_cast<float>(nearest * kCosineStep);
 }
 
+// Outer products u v^T and w z^T: |u|^2 |v|^2 + |w|^2 |z|^2 - 2 (u.w) (v.z). Where that cancels it
+// is computed again in more digits. The float64 result errs by less than (columns + 16) 2^-51 times
+// the sum of the squared norms, the double-double one by less than (columns + 16)^2 2^-98 times it.
+template <typename T>
+float product_value(const Space& space, const T* u, const T* v, const T* w, const T* z,
+                    int64_t* work) {
+  const int64_t left = space.left, right = space.columns - left;
+  const double terms = static_cast<double>(space.columns + 16);
+  *work += 3 * kSumWork * space.columns;
+  const double own = sum_terms<Product>(u, u, left) * sum_terms<Product>(v, v, right);
+  const double other = sum_terms<Product>(w, w, left) * sum_terms<Product>(z, z, right);
+  const double dot = sum_terms<Product>(u, w, left) * sum_terms<Product>(v, z, right);
+  const double norms = own + other, sum = norms - 2 * dot, doubt = norms * terms * 0x1p-51;
+  auto rounded = [&](double value) {
+    return value > 0 ? static_cast<float>(value * space.square) : 0.0f;
+  };
+  if (rounded(sum - doubt) == rounded(sum + doubt)) return rounded(sum);
+  if (equal_rows(u, w, left) && equal_rows(v, z, right)) return 0;
+  *work += 6 * kLongSumWork * space.columns;
+  auto product = [&](const T* a, const T* b, const T* c, const T* d) {
+    return multiply(sum_terms_long<Product>(a, b, left).value,
+                    sum_terms_long<Product>(c, d, right).value);
+  };
+  const DoubleDouble squares = add(product(u, u, v, v), product(w, w, z, z));
+  const DoubleDouble cross = product(u, w, v, z);
+  const DoubleDouble longer = add(squares, {-2 * cross.high, -2 * cross.low});
+  const double long_doubt = terms * terms * 0x1p-98 * norms + 0x1p-700;
+  auto side = [&](double threshold) {
+    const double difference = (longer.high - threshold) + longer.low;
+    if (__builtin_fabs(difference) > long_doubt) return difference > 0 ? 1 : -1;
+    *work += 6 * kExactWork * space.columns;
+    return exact_product_side(u, v, w, z, left, right, threshold);
+  };
+  if (side(0) == 0) return 0;
+  // The value lies between two floats: a bisection over their bits.
+  uint32_t low = bits_of(rounded((longer.high - long_doubt) * (1 - 0x1p-40)));
+  uint32_t high = bits_of(rounded((longer.high + long_doubt) * (1 + 0x1p-40)));
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    const double between =
+        0.5 * (static_cast<double>(float_of(middle)) + static_cast<double>(float_of(middle + 1)));
+    const int above = side(between / space.square);
+    if (above > 0 || (above == 0 && middle % 2 == 1)) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return float_of(low);
+}
+
 template <typename T>
 inline float value_of(const Space& space, const Points& xs, int64_t i, const Points& ys, int64_t j,
                       const Scratch& scratch) {
-  const T* x = exact_row<T>(space, xs, i, scratch.x);
-  const T* y = exact_row<T>(space, ys, j, scratch.y);
+  const int64_t left = space.left, right = space.columns - left;
+  const T* x = exact_row<T>(xs, left, i, scratch.x);
+  const T* y = exact_row<T>(ys, left, j, scratch.y);
+  if (right > 0) {
+    const T* v = exact_row<T>(xs.right, right, i, static_cast<T*>(scratch.x) + left);
+    const T* z = exact_row<T>(ys.right, right, j, static_cast<T*>(scratch.y) + left);
+    return product_value(space, x, v, y, z, scratch.work);
+  }
   return space.cosine ? cosine_value(x, y, space.columns, xs.scales[i] * ys.scales[j], scratch.work)
                       : euclidean_value(space, x, y, scratch.work);
 }
 
 inline float decision_value(const Space& space, const Points& xs, int64_t i, const Points& ys,
                             int64_t j, const Scratch& scratch) {
-  return is_wide(xs) || is_wide(ys) ? value_of<double>(space, xs, i, ys, j, scratch)
-                                    : value_of<float>(space, xs, i, ys, j, scratch);
+  const bool wide = is_wide(xs) || is_wide(ys) || is_wide(xs.right) || is_wide(ys.right);
+  return wide ? value_of<double>(space, xs, i, ys, j, scratch)
+              : value_of<float>(space, xs, i, ys, j, scratch);
 }
 
 }  // namespace

@@ -1,73 +1,12 @@
 #include "farthest_first.h"
 
-#include <algorithm>
 #include <cmath>
-#include <memory>
-#include <vector>
 
 #include "../isa/kernels.h"
+#include "workspace.h"
 
 namespace dynal {
 namespace farthest_first {
-namespace {
-
-constexpr int64_t kSlotValues = 1 << 20;  // dot products that a traversal keeps
-constexpr int64_t kBlockBytes = 1 << 20;  // packed centers of a thread: its share of the cache
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-int64_t center_block(int64_t columns) {
-  const int64_t fitting = kBlockBytes / static_cast<int64_t>(sizeof(float)) / columns;
-  return std::min<int64_t>(512, std::max(kMaxPanel, fitting / kMaxPanel * kMaxPanel));
-}
-
-// A Scratch per thread, with room for a block of packed centers each.
-class Workspace {
- public:
-  Workspace(int64_t columns, int threads) : Workspace(columns, center_block(columns), threads) {}
-
-  Workspace(int64_t columns, int64_t block, int threads)
-      : block_(block), work_(threads * kCacheLine) {
-    const int64_t padded = round_up(columns, 16);
-    const int64_t floats = padded * (block + kMaxTileRows + 4) + block * (kMaxTileRows + 2);
-    for (int t = 0; t < threads; ++t) {
-      // Uninitialised: the kernels write before they read, and unused pages cost nothing.
-      memory_.emplace_back(new float[floats + 16]);
-      float* next = memory_.back().get();
-      next += (64 - reinterpret_cast<uintptr_t>(next) % 64) % 64 / sizeof(float);
-      auto take = [&](int64_t count) {
-        float* taken = next;
-        next += count;
-        return taken;
-      };
-      Scratch scratch;
-      scratch.centers = take(padded * block);
-      scratch.rows = take(padded * kMaxTileRows);
-      scratch.dots = take(kMaxTileRows * block);
-      scratch.low = take(block);
-      scratch.high = take(block);
-      scratch.x = take(2 * padded);
-      scratch.y = take(2 * padded);
-      scratch.work = &work_[t * kCacheLine];
-      scratches.push_back(scratch);
-    }
-  }
-
-  Work work(Share share) const {
-    return {scratches.data(), block_, share, static_cast<int>(scratches.size())};
-  }
-
-  std::vector<Scratch> scratches;
-
- private:
-  static constexpr int64_t kCacheLine = 8;  // numbers of 64 bits
-  int64_t block_;
-  std::vector<int64_t> work_;
-  std::vector<std::unique_ptr<float[]>> memory_;
-};
-
-}  // namespace
-
 // The error bound of the filter. Let u = 2^-24, d = columns, x' and y' the exact rows (centered or
 // scaled), A = |x'|^2, B = |y'|^2, and a and b the rows as the filter sees them.
 //   1. The relative error of each a[k] is at most 3 u (euclidean: one rounding of the difference;
@@ -88,12 +27,33 @@ Space make_space(int64_t columns, bool cosine, const float* mean, int exponent) 
   const double slack = 1.01 * (d * unit / (1 - d * unit) + 32 * unit);
   const double scale = std::ldexp(1.0, exponent);
   return {columns,
+          columns,
           cosine,
           mean,
-          static_cast<float>(scale),
+          scale,
           scale * scale,
           static_cast<float>(slack),
           cosine ? 0x1p-24f : 0x1p-100f};
+}
+
+// The error bound for outer products. Let A = |u|^2 |v|^2, B = |w|^2 |z|^2, and
+// P = |u||v||w||z| <= (A + B) / 2. Scaled elements are rounded once, and the product of the two dot
+// products once more: to first order it errs by at most (g_left + g_right + 5 u) P, and enters
+// twice. Norms and the terms of a bound are rounded as above. So (g_left + g_right + 15 u) (A + B)
+// holds, and the slack leaves as much for terms of second order. Scaled elements are below 2^30 /
+// sqrt(columns) (products.py): what underflows in a dot product, less than columns 2^-118, is
+// multiplied by one below 2^60.
+Space make_product_space(int64_t left, int64_t right, int exponent) {
+  const double unit = 0x1p-24, columns = static_cast<double>(left + right);
+  const double slack = 1.01 * (columns * unit / (1 - columns * unit) + 32 * unit);
+  return {left + right,
+          left,
+          false,
+          nullptr,
+          std::ldexp(1.0, exponent),
+          std::ldexp(1.0, 2 * exponent),
+          static_cast<float>(slack),
+          static_cast<float>(columns * 0x1p-56)};
 }
 
 void measure(const Space& space, const Points& points, int64_t begin, int64_t end,
@@ -127,14 +87,10 @@ int64_t assign(const Pairs& pairs, const int32_t* ranks, const float* bound, int
 
 Picked traverse(const Space& space, const Points& x, const Head& head, float* exact,
                 const Picks& picks, int64_t work, int threads) {
-  const int64_t padded = round_up(head.count, kMaxPanel);
-  const Workspace packed(space.columns, padded, 1), memory(space.columns, kMaxPanel, threads);
-  const int64_t slots = std::max(kMaxTileRows, std::min(head.count, kSlotValues / padded));
-  const std::unique_ptr<float[]> floats(new float[(slots + 1) * padded]);
-  std::vector<int32_t> integers(head.count + slots);
-  return kernels().farthest_first.traverse(
-      space, x, head, exact, picks, {packed.scratches[0], floats.get(), integers.data(), slots},
-      memory.work({0, work}));
+  HeadWorkspace packed(space.columns, head.count);
+  const Workspace memory(space.columns, kMaxPanel, threads);
+  return kernels().farthest_first.traverse(space, x, head, exact, picks, packed.memory(),
+                                           memory.work({0, work}));
 }
 
 }  // namespace farthest_first

@@ -14,26 +14,38 @@ namespace farthest_first {
 // Let a and b be two rows as the filter sees them, |a|^2 and |b|^2 their stored squared norms, and
 // g any float32 dot product of them. Then |a|^2 + |b|^2 - 2 g differs from the exact distance, and
 // from the decision value, by at most slack * (|a|^2 + |b|^2) + 2 * absolute; see make_space.
+//
+// Outer products u v^T are held as two rows, u of `left` columns and v of the others. Then
+// <u v^T, u' v'^T> = (u.u') (v.v'), g is a product of two float32 dot products, and the filter sees
+//   u[k] * left_scale, v[k] * right_scale, with left_scale * right_scale = 2^exponent.
 struct Space {
   int64_t columns;
+  int64_t left;  // of outer products; else `columns`
   bool cosine;
   const float* mean;  // (columns,), euclidean only
-  float scale;        // euclidean only
-  double square;      // scale^2
+  double scale;       // 2^exponent
+  double square;      // 4^exponent
   float slack;
   float absolute;
 };
 
 Space make_space(int64_t columns, bool cosine, const float* mean, int exponent);
 
-struct Points {
+Space make_product_space(int64_t left, int64_t right, int exponent);
+
+struct Matrix {
   const char* data;                 // (rows, columns)
   int64_t row_bytes, column_bytes;  // strides, of any sign
   Dtype dtype;
-  bool swapped;    // not in the machine's byte order
-  bool in_place;   // each row is an aligned, contiguous array
-  float* norms;    // (rows,): squared norms of the rows as the filter sees them
-  double* scales;  // (rows,), cosine only
+  bool swapped;   // not in the machine's byte order
+  bool in_place;  // each row is an aligned, contiguous array
+};
+
+struct Points : Matrix {
+  float* norms;       // (rows,): squared norms of the rows as the filter sees them
+  double* scales;     // (rows,), cosine only
+  Matrix right;       // of outer products: the second factors
+  double left_scale;  // and how the filter scales the first ones
 };
 
 // Group g: rows[row_ends[g - 1] : row_ends[g]] with centers[center_ends[g - 1] : center_ends[g]].

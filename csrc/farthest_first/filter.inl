@@ -105,9 +105,13 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
         if (start >= tile.center_count) continue;
         pack_rows(space, x, tile.rows, tile.row_count, scratch);
         const int64_t ahead = unit.row_count - row - kTileRows;
-        prefetch_rows(space, x, tile.rows + kTileRows, ahead < kTileRows ? ahead : kTileRows);
-        multiply_panels(scratch, space.columns, start, tile.center_count, scratch.dots,
-                        center_block);
+        const int64_t next = ahead < kTileRows ? ahead : kTileRows;
+        prefetch_rows(x, space.left, tile.rows + kTileRows, next);
+        if (is_product(space)) {
+          prefetch_rows(x.right, space.columns - space.left, tile.rows + kTileRows, next);
+        }
+        multiply_panels(space, scratch.rows, scratch.centers, start, tile.center_count,
+                        scratch.dots, center_block);
         *scratch.work += (tile.center_count - start + kPackWork) * kTileRows * space.columns;
         use(tile, start, scratch);
       }

@@ -130,6 +130,34 @@ int exact_cosine_side(const T* x, const T* y, int64_t columns, int64_t limit) {
   return 0;
 }
 
+// The sign of |u v^T - w z^T|^2 - threshold.
+template <typename T>
+int exact_product_side(const T* u, const T* v, const T* w, const T* z, int64_t left, int64_t right,
+                       double threshold) {
+  constexpr int kProduct = 2 * kDigits, kTotal = kProduct + 2;
+  int64_t total[kTotal] = {};
+  auto add = [&](const T* a, const T* b, const T* c, const T* d, int64_t weight) {
+    ExactSum one = {}, other = {};
+    for (int64_t k = 0; k < left; ++k) add_product(&one, a[k], b[k]);
+    for (int64_t k = 0; k < right; ++k) add_product(&other, c[k], d[k]);
+    const int first = magnitude(&one), sign = first * magnitude(&other);
+    int64_t product[kProduct];
+    multiply(one.digits, kDigits, other.digits, kDigits, product);
+    for (int i = 0; i < kProduct; ++i) total[i] += sign * weight * product[i];
+  };
+  add(u, u, v, v, 1);
+  add(w, w, z, z, 1);
+  add(u, w, v, z, -2);
+  int exponent;
+  unsigned __int128 digits = significand(threshold, &exponent);
+  const int shift = exponent - 2 * kLowestExponent;
+  digits <<= shift % 32;
+  for (int i = shift / 32; digits; ++i, digits >>= 32) {
+    total[i] -= static_cast<int64_t>(digits & 0xffffffff);
+  }
+  return carry(total, kTotal);
+}
+
 }  // namespace
 }  // namespace DYNAL_ISA
 }  // namespace farthest_first

@@ -52,8 +52,9 @@ void measure(const Space& space, const Points& points, int64_t begin, int64_t en
 #pragma omp for schedule(static)
     for (int64_t row = begin; row < end; ++row) {
       measures[row - begin] =
-          is_wide(points) ? measure_row(space, exact_row<double>(space, points, row, scratch.x))
-                          : measure_row(space, exact_row<float>(space, points, row, scratch.x));
+          is_wide(points)
+              ? measure_row(space, exact_row<double>(points, space.columns, row, scratch.x))
+              : measure_row(space, exact_row<float>(points, space.columns, row, scratch.x));
     }
   }
 }

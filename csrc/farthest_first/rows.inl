@@ -43,10 +43,10 @@ inline T number(T value) {
 }
 
 // Whether the values need float64. Integers of 64 bits are at most 2^53 (contract.py).
-inline bool is_wide(const Points& points) { return points.dtype >= Dtype::float64; }
+inline bool is_wide(const Matrix& matrix) { return matrix.dtype >= Dtype::float64; }
 
 template <typename Source, typename Target>
-inline void convert_row(const char* source, const Points& points, int64_t columns, Target* target) {
+inline void convert_row(const char* source, const Matrix& points, int64_t columns, Target* target) {
   constexpr int64_t size = sizeof(Source);
   Source item;
   if (points.column_bytes == size && !points.swapped) {
@@ -78,11 +78,10 @@ constexpr Dtype kStored<double> = Dtype::float64;
 
 // Row `row` as an array of T: in place if it is one, else converted into the buffer.
 template <typename T>
-inline const T* exact_row(const Space& space, const Points& points, int64_t row, void* buffer) {
+inline const T* exact_row(const Matrix& points, int64_t columns, int64_t row, void* buffer) {
   const char* source = points.data + row * points.row_bytes;
   if (points.dtype == kStored<T> && points.in_place) return reinterpret_cast<const T*>(source);
   T* target = static_cast<T*>(buffer);
-  const int64_t columns = space.columns;
   switch (points.dtype) {
     case Dtype::float16:
       convert_row<Half>(source, points, columns, target);

@@ -28,12 +28,34 @@ inline int thread_number() {
 #endif
 }
 
+template <typename T>
+inline void scale_row(const Matrix& matrix, int64_t columns, double scale, int64_t row,
+                      float* target, void* buffer) {
+  const T* values = exact_row<T>(matrix, columns, row, buffer);
+  for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
+}
+
+inline void scale_factor(const Matrix& matrix, int64_t columns, double scale, int64_t row,
+                         float* target, void* buffer) {
+  if (is_wide(matrix)) {
+    scale_row<double>(matrix, columns, scale, row, target, buffer);
+  } else {
+    scale_row<float>(matrix, columns, scale, row, target, buffer);
+  }
+}
+
+inline bool is_product(const Space& space) { return space.left < space.columns; }
+
 // Computes row `row` as the filter sees it, at target (columns,).
 inline void filter_row(const Space& space, const Points& points, int64_t row, float* target,
                        void* buffer) {
   const int64_t columns = space.columns;
-  if (is_wide(points)) {
-    const double* values = exact_row<double>(space, points, row, buffer);
+  if (is_product(space)) {
+    scale_factor(points, space.left, points.left_scale, row, target, buffer);
+    scale_factor(points.right, columns - space.left, space.scale / points.left_scale, row,
+                 target + space.left, buffer);
+  } else if (is_wide(points)) {
+    const double* values = exact_row<double>(points, columns, row, buffer);
     const double scale = space.cosine ? points.scales[row] : space.scale;
     if (space.cosine) {
       for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
@@ -41,12 +63,13 @@ inline void filter_row(const Space& space, const Points& points, int64_t row, fl
       for (int64_t k = 0; k < columns; ++k) target[k] = float((values[k] - space.mean[k]) * scale);
     }
   } else {
-    const float* values = exact_row<float>(space, points, row, buffer);
+    const float* values = exact_row<float>(points, columns, row, buffer);
+    const float unit = static_cast<float>(space.scale);
     if (space.cosine) {
       const double scale = points.scales[row];
       for (int64_t k = 0; k < columns; ++k) target[k] = float(values[k] * scale);
     } else {
-      for (int64_t k = 0; k < columns; ++k) target[k] = (values[k] - space.mean[k]) * space.scale;
+      for (int64_t k = 0; k < columns; ++k) target[k] = (values[k] - space.mean[k]) * unit;
     }
   }
 }
@@ -89,10 +112,11 @@ inline void pack_rows(const Space& space, const Points& points, const int32_t* r
                    (kTileRows - count) * space.columns * sizeof(float));
 }
 
-// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows and kVectors * kLanes centers.
+// dots[r * stride + c] = rows[r] . panel[:, c] for kTileRows rows, row_stride apart, and
+// kVectors * kLanes centers.
 template <int kVectors>
-inline void multiply_tile(const float* rows, const float* panel, int64_t columns, float* dots,
-                          int64_t stride) {
+inline void multiply_tile(const float* rows, int64_t row_stride, const float* panel,
+                          int64_t columns, float* dots, int64_t stride) {
   vf sums[kVectors][kTileRows];
 #pragma GCC unroll 2
   for (int v = 0; v < kVectors; ++v) {
@@ -105,7 +129,7 @@ inline void multiply_tile(const float* rows, const float* panel, int64_t columns
     for (int v = 0; v < kVectors; ++v) centers[v] = load(panel + k * kPanel + v * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
-      const vf row = splat(rows[r * columns + k]);
+      const vf row = splat(rows[r * row_stride + k]);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[v][r] += row * centers[v];
     }
@@ -119,25 +143,43 @@ inline void multiply_tile(const float* rows, const float* panel, int64_t columns
   }
 }
 
+// The same for rows and centers of a space: of outer products, the product of two dot products.
+template <int kVectors>
+inline void multiply_panel(const Space& space, const float* rows, const float* panel, float* dots,
+                           int64_t stride) {
+  const int64_t columns = space.columns, left = space.left;
+  multiply_tile<kVectors>(rows, columns, panel, left, dots, stride);
+  if (!is_product(space)) return;
+  float right[kTileRows * kPanel];
+  multiply_tile<kVectors>(rows + left, columns, panel + left * kPanel, columns - left, right,
+                          kPanel);
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      float* at = dots + r * stride + v * kLanes;
+      store(at, load(at) * load(right + r * kPanel + v * kLanes));
+    }
+  }
+}
+
 // dots[r * stride + c] for the packed centers from the panel of `begin` up to `end`.
-inline void multiply_panels(const Scratch& scratch, int64_t columns, int64_t begin, int64_t end,
-                            float* dots, int64_t stride) {
+inline void multiply_panels(const Space& space, const float* rows, const float* centers,
+                            int64_t begin, int64_t end, float* dots, int64_t stride) {
   for (int64_t c = begin; c < end; c += kPanel) {
-    const float* panel = scratch.centers + c * columns;
+    const float* panel = centers + c * space.columns;
     if (end - c > kLanes) {
-      multiply_tile<2>(scratch.rows, panel, columns, dots + c, stride);
+      multiply_panel<2>(space, rows, panel, dots + c, stride);
     } else {
-      multiply_tile<1>(scratch.rows, panel, columns, dots + c, stride);
+      multiply_panel<1>(space, rows, panel, dots + c, stride);
     }
   }
 }
 
 // Prefetches the rows that are packed after the next product.
-inline void prefetch_rows(const Space& space, const Points& points, const int32_t* rows,
+inline void prefetch_rows(const Matrix& points, int64_t columns, const int32_t* rows,
                           int64_t count) {
   const int64_t size = item_bytes(points.dtype);
   if (points.column_bytes != size) return;
-  const int64_t bytes = space.columns * size < 4096 ? space.columns * size : 4096;
+  const int64_t bytes = columns * size < 4096 ? columns * size : 4096;
   for (int64_t i = 0; i < count; ++i) {
     const char* row = points.data + rows[i] * points.row_bytes;
     for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);

@@ -1,12 +1,9 @@
-// Picks among the rows of a head. The head is packed once. A row's dot products with the whole head
-// are computed when it is about to be picked, together with those of the kTileRows - 1 rows most
-// likely to follow.
+// Picks among the rows of a head.
 #pragma once
 
 #include "exact.inl"
 #include "filter.inl"
-#include "kernels.h"
-#include "tile.inl"
+#include "head.inl"
 
 namespace dynal {
 namespace farthest_first {
@@ -32,16 +29,12 @@ inline int64_t first_largest(const float* values, int64_t count) {
 Picked traverse(const Space& space, const Points& x, const Head& head, float* exact,
                 const Picks& picks, const HeadMemory& memory, const Work& work) {
   const int32_t* const rows = head.rows;
-  const Scratch &scratch = work.scratches[0], &packed = memory.packed;
-  const int64_t count = head.count, slot_count = memory.slot_count;
-  const int64_t padded = round_up(count, kPanel), panels = padded / kPanel;
-  float* const left = memory.floats;         // (padded,): exact, in order of the head; -inf: picked
-  float* const dots = left + padded;         // (slot_count, padded): a row's products in its slot
-  int32_t* const slot_of = memory.integers;  // (count,): -1 without one
-  int32_t* const owner = slot_of + count;    // (slot_count,): -1 while free
-  for (int64_t i = 0; i < count + slot_count; ++i) slot_of[i] = -1;
-  int64_t next_slot = 0;
-  pack_centers(space, x, rows, count, packed);
+  const Scratch& scratch = work.scratches[0];
+  const int64_t count = head.count;
+  HeadProducts products(space, x, rows, count, memory, work);
+  const Scratch& packed = memory.packed;
+  const int64_t padded = products.padded;
+  float* const left = memory.floats;  // (padded,): exact, in order of the head; -inf: picked
   for (int64_t i = 0; i < padded; ++i) left[i] = i < count ? exact[rows[i]] : -__builtin_inff();
   int64_t picked = 0;
   bool done = picks.limit == 0;
@@ -53,44 +46,14 @@ Picked traverse(const Space& space, const Points& x, const Head& head, float* ex
     const int64_t key = (static_cast<int64_t>(bits) << 32) + (0x7fffffff - rows[best]);
     done = left[best] < 0 || key <= head.outside;
     if (done) break;
-    if (slot_of[best] < 0) {
-      // The farthest rows without a slot, the pick and its likely successors, take the slots that
-      // were filled longest ago.
-      int32_t next[kTileRows], packed_rows[kTileRows];
-      int64_t found = 0;
-      for (int64_t i = 0; i < count; ++i) {
-        if (slot_of[i] >= 0 || left[i] < 0) continue;
-        if (found == kTileRows && !(left[i] > left[next[kTileRows - 1]])) continue;
-        int64_t at = found < kTileRows ? found++ : kTileRows - 1;
-        for (; at > 0 && left[i] > left[next[at - 1]]; --at) next[at] = next[at - 1];
-        next[at] = static_cast<int32_t>(i);
-      }
-      for (int64_t i = 0; i < found; ++i) {
-        packed_rows[i] = rows[next[i]];
-        if (owner[next_slot] >= 0) slot_of[owner[next_slot]] = -1;
-        owner[next_slot] = next[i];
-        slot_of[next[i]] = static_cast<int32_t>(next_slot);
-        next_slot = next_slot + 1 < slot_count ? next_slot + 1 : 0;
-      }
-      pack_rows(space, x, packed_rows, found, scratch);
-      *scratch.work += kTileRows * padded * space.columns;
-#pragma omp parallel for num_threads(work.threads) schedule(static)
-      for (int64_t p = 0; p < panels; ++p) {
-        float tile[kTileRows * kPanel];
-        multiply_tile<2>(scratch.rows, packed.centers + p * kPanel * space.columns, space.columns,
-                         tile, kPanel);
-        for (int64_t i = 0; i < kTileRows && i < found; ++i) {
-          __builtin_memcpy(dots + slot_of[next[i]] * padded + p * kPanel, tile + i * kPanel,
-                           kPanel * sizeof(float));
-        }
-      }
-    }
+    const float* row_dots = products.of(
+        best, [&](int64_t i) { return left[i] >= 0; },
+        [&](int64_t i, int64_t j) { return left[i] > left[j]; });
     picks.rows[picked] = rows[best];
     picks.values[picked++] = left[best];
     done = picked == picks.limit;
     left[best] = -__builtin_inff();
     const RowTerms terms(space, x, rows[best]);
-    const float* row_dots = dots + slot_of[best] * padded;
     for (int64_t i = 0; i < count; i += kLanes) {
       const vf low = (terms.low + load(packed.low + i)) - 2.0f * load(row_dots + i);
       const vf now = load(left + i);

@@ -3,6 +3,7 @@
 
 #include "../dense_discrepancy/kernels.h"
 #include "../farthest_first/kernels.h"
+#include "../kmeans_plusplus/kernels.h"
 #include "../pool_stats/kernels.h"
 
 namespace dynal {
@@ -10,6 +11,7 @@ namespace dynal {
 struct Kernels {
   dense_discrepancy::Kernels dense_discrepancy;
   farthest_first::Kernels farthest_first;
+  kmeans_plusplus::Kernels kmeans_plusplus;
   pool_stats::Kernels pool_stats;
 };
 

@@ -5,6 +5,7 @@
 // whole extension, and that copy could use instructions that the CPU does not have.
 #include "../dense_discrepancy/kernels.inl"
 #include "../farthest_first/kernels.inl"
+#include "../kmeans_plusplus/kernels.inl"
 #include "../pool_stats/kernels.inl"
 #include "kernels.h"
 
@@ -15,6 +16,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
     dense_discrepancy::DYNAL_ISA::kKernels,
     farthest_first::DYNAL_ISA::kKernels,
+    kmeans_plusplus::DYNAL_ISA::kKernels,
     pool_stats::DYNAL_ISA::kKernels,
 };
 

@@ -103,8 +103,37 @@ class StatisticsCase:
         return self.n * (8 + 4 * self.classes + 8 * self.classes + 2 + scalars)
 
 
-Case = TraversalCase | StatisticsCase
-KINDS: dict[str, type] = {"farthest-first": TraversalCase, "pool statistics": StatisticsCase}
+@dataclass(frozen=True)
+class GradientCase:
+    """Pick ``k`` of ``n`` samples by BADGE, from ``d`` features and ``classes`` probabilities."""
+
+    n: int
+    classes: int
+    d: int
+    k: int
+
+    operation = "badge"
+    inputs = "clustered"
+    labeled = 0  # they do not count
+
+    def title(self) -> str:
+        """The case in words.
+
+        >>> GradientCase(20_000, 100, 768, 1_000).title()
+        'badge: 1,000 of 20,000, 100 classes × 768 features'
+        """
+        return f"badge: {self.k:,} of {self.n:,}, {self.classes:,} classes × {self.d:,} features"
+
+    def load(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (n, d) and probabilities (n, classes), float32."""
+        features = torch.from_numpy(inputs.clustered(self.n, self.d))
+        return features, torch.from_numpy(inputs.logits(self.n, self.classes)).softmax(1)
+
+
+Case = TraversalCase | StatisticsCase | GradientCase
+KINDS: dict[str, type] = {
+    kind.operation: kind for kind in (TraversalCase, StatisticsCase, GradientCase)
+}
 
 
 def as_record(case: Case) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Whole active-learning cycles of four kinds, with and without the package, in parts."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +69,7 @@ class _Cycle:
         self.labels = torch.randint(CLASSES, (labeled,), device=device)
         self.parts = dict.fromkeys(PARTS, 0.0)
         self.accelerator = Accelerator("fold")
-        self.given = self._features() if kind == "frozen" else self._images()
+        self.given: Any = self._features() if kind == "frozen" else self._images()
 
     def farthest_first(self) -> None:
         """Train, observe each epoch, score, pick farthest first among the embeddings."""
@@ -116,7 +117,7 @@ class _Cycle:
         model, pool, train = self.given
         for _ in range(self.epochs):
             self._timed("train", lambda: self._train(model, train))
-        stats, history = self._stats("bald"), []
+        stats, history = self._stats("bald"), list[Tensor]()
 
         def ours() -> None:
             observe_pool(
@@ -149,7 +150,7 @@ class _Cycle:
     def frozen(self) -> None:
         """Train a linear head on features; observe all others after each epoch."""
         head, features, batches = self.given
-        stats, history = self._stats("prediction_stability"), []
+        stats, history = self._stats("prediction_stability"), list[Tensor]()
         ids = torch.arange(self.n, device=self.device)
 
         def observe(epoch: int) -> None:
@@ -162,7 +163,7 @@ class _Cycle:
         for epoch in range(1, self.epochs + 1):
             self._timed("train", lambda: self._train(head, batches))
             with torch.no_grad():
-                self._timed("observe", lambda epoch=epoch: observe(epoch))
+                self._timed("observe", functools.partial(observe, epoch))
         self._pick(self._timed("score", lambda: self._stability(stats, history)))
 
     def _features(self) -> tuple[nn.Module, Tensor, Any]:
@@ -175,7 +176,7 @@ class _Cycle:
     def _images(self) -> tuple[nn.Module, PoolImages, PoolImages]:
         model = LeNet((1, 28, 28), CLASSES).to(self.device)
         images = grey_images(self.n + self.labeled)
-        options = {"mean": 0.5, "std": 0.25, "device": self.device}
+        options: dict[str, Any] = {"mean": 0.5, "std": 0.25, "device": self.device}
         pool = PoolImages(images[: self.n], batch_size=512, **options)
         return model, pool, PoolImages(images[self.n :], batch_size=128, **options)
 

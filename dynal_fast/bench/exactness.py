@@ -58,6 +58,24 @@ def judge_picks(
     return {"agreement": agreement, "radius_ratio": ratio}
 
 
+def judge_draw(data: tuple[Tensor, Tensor], picks: np.ndarray, k: int) -> dict[str, Any]:
+    """Check a draw of BADGE, ``k`` picks: all but the first are random.
+
+    ``first_pick``: whether it is a sample with the largest gradient, to 1e-5 of its norm.
+    """
+    features, probabilities = data
+    picks = np.asarray(picks, dtype=np.int64)
+    if len(picks) != k:
+        return {"wrong": f"{len(picks):,} picks, {k:,} were asked for"}
+    if len(np.unique(picks)) < len(picks) or not _within(picks, len(features)):
+        return {"wrong": "repeats a sample or leaves pool"}
+    left = probabilities.double()
+    left[torch.arange(len(left)), probabilities.argmax(1)] -= 1
+    norms = left.norm(dim=1) * torch.cat([f.double().norm(dim=1) for f in features.split(8192)])
+    right = k == 0 or bool(norms[int(picks[0])] >= norms.max() * (1 - 1e-5))
+    return {"first_pick": right}
+
+
 def _within(picks: np.ndarray, n: int) -> bool:
     return bool(((picks >= 0) & (picks < n)).all())
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dynal_fast.bench.cases import Case, StatisticsCase, as_record
+from dynal_fast.bench.cases import Case, GradientCase, StatisticsCase, as_record
 from dynal_fast.bench.competitors.base import Method
 from dynal_fast.bench.extrapolation import Limits
 from dynal_fast.bench.fresh_process import call
@@ -59,4 +59,6 @@ def check_seconds(case: Case) -> float:
     """How long our whole run and its float64 certificate may take at most, on a slow machine."""
     if isinstance(case, StatisticsCase):
         return 1e-8 * case.n * case.classes * case.epochs
+    if isinstance(case, GradientCase):
+        return 4e-10 * case.n * case.k * (case.classes + case.d)
     return 4e-10 * case.n * (case.labeled + case.k) * case.d

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynal_fast.bench.cases import Case, StatisticsCase, TraversalCase
+from dynal_fast.bench.cases import Case, GradientCase, StatisticsCase, TraversalCase
 from dynal_fast.bench.competitors import methods
 from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.cycles import KINDS
@@ -34,6 +34,7 @@ WORST = dataclasses.replace(HEADLINE, inputs="gaussian")
 FROM_NOTHING = TraversalCase("clustered", 50_000, 512, 5000)
 STATISTICS = [StatisticsCase(150_000, classes, 10) for classes in (10, 100, 1000)]
 FEW_DIMENSIONS = TraversalCase("gaussian", 100_000, 3, 2000)
+GRADIENTS = GradientCase(20_000, 100, 768, 1000)
 LONG_HISTORY = StatisticsCase(150_000, 100, 100)
 
 CYCLES = 2  # of each way
@@ -48,6 +49,7 @@ FULL: list[Plan] = [
     (FROM_NOTHING, (*STRONGEST, *NOTHING_LABELED)),
     (FEW_DIMENSIONS, (*STRONGEST, "fpsample fps_sampling", *NOTHING_LABELED)),
     (LONG_HISTORY, (OURS, "NumPy, full history", "torch, full history")),
+    (GRADIENTS, ()),
     (TraversalCase("lenet-mnist", 50_000, 512, 2000, labeled=10_000), BASELINES),
     (TraversalCase("digits", 1500, 64, 200, labeled=200), ()),
     (TraversalCase("flipped", 100_000, 512, 4000, labeled=10_000), STRONGEST),
@@ -56,10 +58,11 @@ FULL: list[Plan] = [
 
 
 def quick(n: int, d: int, k: int, labeled: int, classes: int) -> list[Plan]:
-    """One traversal and one set of statistics of the user's sizes, with every method."""
+    """A traversal, statistics and a draw of BADGE of the user's sizes, with every method."""
     return [
         (TraversalCase("clustered", n, d, k, labeled=labeled), ()),
         (StatisticsCase(n, classes, 10), ()),
+        (GradientCase(n, classes, d, k), ()),
     ]
 
 

@@ -98,6 +98,8 @@ def exactness_text(exactness: dict[str, Any]) -> str:
             gaps = _counted(exactness["gaps"], "gap")
             parts.append(f"{gaps} up to {exactness['largest_gap']:.1g}")
         return ", ".join(parts)
+    if "first_pick" in exactness:
+        return "drawn, from the largest gradient" if exactness["first_pick"] else "WRONG FIRST PICK"
     if exactness["agreement"] == 1:
         return "exact"
     agreement = min(100 * exactness["agreement"], 99.9)  # not rounded to all

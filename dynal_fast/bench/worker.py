@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from dynal_fast.bench.cases import Case, StatisticsCase, from_record
+from dynal_fast.bench.cases import Case, GradientCase, StatisticsCase, from_record
 from dynal_fast.bench.competitors import method_for
 from dynal_fast.bench.competitors.base import OURS, Method, Size, Streamed
-from dynal_fast.bench.exactness import judge_picks, judge_scores, judge_traversal
+from dynal_fast.bench.exactness import judge_draw, judge_picks, judge_scores, judge_traversal
 from dynal_fast.bench.extrapolation import (
     Limits,
     Run,
@@ -177,6 +177,10 @@ def _warm_up(case: Case, method: Method, data: Any) -> None:
             small = dataclasses.replace(case, n=rows, epochs=min(2, case.epochs))
             method.prepare(small, data)(full_size(small))
         return
+    if isinstance(case, GradientCase):
+        small = dataclasses.replace(case, n=min(case.n, 200), k=min(case.k, 4))
+        method.prepare(small, tuple(part[: small.n] for part in data))(full_size(small))
+        return
     pool, labeled = data
     small = dataclasses.replace(
         case, n=min(case.n, 1000), labeled=min(case.labeled, 64), k=min(case.k, 4)
@@ -190,6 +194,8 @@ def _judge(case: Case, method: Method, data: Any, answer: Any, size: Size) -> di
         return {}
     if isinstance(case, StatisticsCase):
         return judge_scores(case, data, answer, size)
+    if isinstance(case, GradientCase):
+        return judge_draw(data, answer, size.amount)
     pool, labeled = data
     cut = None if labeled is None else labeled[: size.labeled]
     if method.name == OURS:

@@ -120,6 +120,7 @@ class PoolObserver:
         head = linear_head(model)
         if head is not None and teacher is None:
             self._observe_features(head, pool, epoch, num_epochs)
+            self.used.append("off")  # there is nothing to fold
             return time.perf_counter() - start
         if self.embeds and epoch == num_epochs and len(pool):
             self._make_room(model, pool)

@@ -102,6 +102,7 @@ def selection_context(
         mc_dropout_observer=mc_dropout if "mc_dropout" in needs else None,
         committee_observer=committee if "committee" in needs else None,
         oracle=data.oracle.label if "oracle" in needs else None,
+        head=setup.head,
         epochs=setup.training.epochs,
     )
 

@@ -25,8 +25,11 @@ except ImportError:
         from pytorch_lightning import Callback
     except ImportError as error:
         raise ImportError(
-            "dynal_fast.integrations.lightning needs PyTorch Lightning: pip install lightning"
+            "dynal_fast.integrations.lightning needs PyTorch Lightning: "
+            "pip install 'dynal_fast[lightning]'"
         ) from error
+
+__all__ = ["PoolStatsCallback"]
 
 # Others keep a part of the weights in each process, and need all of them for every batch.
 STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")
@@ -140,6 +143,8 @@ class PoolStatsCallback(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check that every process has the whole model."""
+        if stage != "fit":
+            return
         kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
         if not kinds.intersection(STRATEGIES) or kinds.intersection(SHARDED):
             raise ValueError(
@@ -195,6 +200,10 @@ class PoolStatsCallback(Callback):
             trainer.training = True
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Detach the teacher and end the workers."""
+        self._observer.end()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Detach the teacher and end the workers."""
         self._observer.end()
 

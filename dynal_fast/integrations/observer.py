@@ -50,7 +50,7 @@ class PoolObserver:
         self._restored = False
         self._attached = False
         self._pool: NumberedLoader | None = None
-        self._where: str | int | None = None
+        self._of_teacher: Mapping[str, Tensor] | None = None  # loaded when its model is in place
 
     # The training begins and ends
 
@@ -71,10 +71,16 @@ class PoolObserver:
                 stacklevel=2,
             )
         if isinstance(self.teacher, EMATeacher):
+            self.teacher.match()
+            if self._of_teacher is not None:
+                self.teacher.load_state_dict(self._of_teacher)
+                self._of_teacher = None
             self._attach(self.teacher, optimizers)
         return self._restored and self.epoch < epochs_done
 
     def _attach(self, teacher: EMATeacher, optimizers: list[Any]) -> None:
+        if self._attached:  # to the optimizer of a training that an error ended
+            teacher.detach()
         if teacher.attached:
             return
         if len(optimizers) != 1:
@@ -208,7 +214,7 @@ class PoolObserver:
         if isinstance(self.teacher, EMATeacher):
             if "teacher" not in state:
                 raise ValueError("this checkpoint has no EMA teacher, and the callback has one")
-            self.teacher.load_state_dict(state["teacher"])
+            self._of_teacher = state["teacher"]
         self.epoch, self._broken, self._restored = state["epoch"], False, True
 
 

@@ -24,8 +24,11 @@ try:
     from transformers.utils import find_labels
 except ImportError as error:
     raise ImportError(
-        "dynal_fast.integrations.transformers needs Transformers: pip install 'transformers[torch]'"
+        "dynal_fast.integrations.transformers needs Transformers and Accelerate: "
+        "pip install 'dynal_fast[transformers]'"
     ) from error
+
+__all__ = ["PoolStatsCallback"]
 
 FILE = "pool_stats.pt"  # in checkpoint-N, beside the Trainer's own files
 LABELS = ("label", "labels", "label_ids")
@@ -265,21 +268,22 @@ class Collate:
     id_column: str | None
 
     def __call__(self, samples: list[Any]) -> Any:
-        batch = self.collate([self._features(sample) for sample in samples])
+        left_out = {self.id_column}
+        left_out.update(name for name in LABELS if any(_is_unknown(s, name) for s in samples))
+        batch = self.collate([self._features(sample, left_out) for sample in samples])
         if self.id_column is None:
             return batch
         return [sample[self.id_column] for sample in samples], batch
 
-    def _features(self, sample: Any) -> Any:
+    def _features(self, sample: Any, left_out: set[str | None]) -> Any:
         if not isinstance(sample, Mapping):
             return sample
-        return {
-            name: value
-            for name, value in sample.items()
-            if (self.columns is None or name in self.columns)
-            and name != self.id_column
-            and not (name in LABELS and value is None)  # an unlabeled sample
-        }
+        kept = (name for name in sample if self.columns is None or name in self.columns)
+        return {name: sample[name] for name in kept if name not in left_out}
+
+
+def _is_unknown(sample: Any, label: str) -> bool:
+    return isinstance(sample, Mapping) and label in sample and sample[label] is None
 
 
 def as_dataset(pool: Any) -> Dataset[Any]:

@@ -65,6 +65,15 @@ def as_targets(targets: Any, rows: int, device: torch.device) -> Tensor:
     >>> as_targets([3, -100], 2, torch.device("cpu"))
     tensor([   3, -100])
     """
+    if (
+        type(targets) is Tensor
+        and targets.dtype is torch.int64
+        and targets.layout is torch.strided
+        and targets.shape == (rows,)
+        and targets.device == device
+        and targets.is_contiguous()
+    ):
+        return targets  # as nearly all are
     shape = tuple(getattr(targets, "shape", ()))
     if len(shape) == 2:
         raise ValueError(

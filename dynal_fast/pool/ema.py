@@ -116,10 +116,7 @@ class EMATeacher:
         >>> teacher.model.weight.item()
         0.5
         """
-        ours, theirs = ModuleTensors(self.model), ModuleTensors(self._followed)
-        layout = theirs.layout
-        if layout != self._layout or ours.layout != layout:
-            self._prepare(ours, theirs)
+        ours, theirs = self._matched()
         alpha = self.alpha
         if self.warm_up:
             alpha = min(1.0 - 1.0 / (self.num_updates + 1), alpha)
@@ -136,6 +133,35 @@ class EMATeacher:
             sources += [theirs[name] for name in self._copied]
             torch._foreach_copy_(destinations, sources)
         self.num_updates += 1
+
+    def match(self) -> None:
+        """Take over the dtypes and devices that the model has now, as every update does.
+
+        Needed where a teacher is used, or its state loaded, after the model was converted or moved
+        and before the next update.
+
+        Raises
+        ------
+        ValueError
+            As in `update`.
+
+        Examples
+        --------
+        >>> model = nn.Linear(1, 1)
+        >>> teacher = EMATeacher(model)
+        >>> _ = model.double()
+        >>> teacher.match()
+        >>> teacher.model.weight.dtype
+        torch.float64
+        """
+        self._matched()
+
+    def _matched(self) -> tuple[ModuleTensors, ModuleTensors]:
+        ours, theirs = ModuleTensors(self.model), ModuleTensors(self._followed)
+        layout = theirs.layout
+        if layout != self._layout or ours.layout != layout:
+            self._prepare(ours, theirs)
+        return ours, theirs
 
     def _average(self, name: str, ours: ModuleTensors) -> Tensor:
         return self._low_precision.get(name, ours[name])

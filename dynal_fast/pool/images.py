@@ -1,5 +1,6 @@
 """`PoolImages`: a pool of images that stays on the device."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ class PoolImages:
     Parameters
     ----------
     images
-        uint8 ``(n, channels, height, width)``, a tensor or an array. Image i is sample i.
+        uint8 ``(n, channels, height, width)``, a tensor, an array or a memory map. Image i is
+        sample i.
     mean, std
         Of pixels scaled to [0, 1]: one number, or one per channel.
     batch_size
@@ -57,7 +59,9 @@ class PoolImages:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        images = torch.as_tensor(images)
+        with warnings.catch_warnings():  # of a read-only memory map; it is only read
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            images = torch.as_tensor(images)
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(
                 "images must be (n, channels, height, width) uint8, "

@@ -14,6 +14,7 @@ from dynal_fast.pool.mc_split import DropoutSplit
 from dynal_fast.pool.trace import UntraceableError
 from dynal_fast.pool.twin import Accelerator, difference, tolerance_of
 
+FEW = 32
 CACHE_BYTES = 160 << 20  # of a pool's activations before the first dropout
 
 Observed = tuple[Tensor, Tensor, Tensor | None]  # ids, logits, the teacher's logits
@@ -66,7 +67,7 @@ class MCPasses:
         Warns and raises as `activate_dropout` does.
         """
         first = next(samples)
-        self._prepare(*first)
+        self._prepare(*few(*first))
         return put_back([first], samples)
 
     def kept_batches(self) -> Iterator[tuple[Tensor, Any]] | None:
@@ -142,6 +143,19 @@ class MCPasses:
         # Dropout may work in place, and all passes must see the same pool.
         inputs = map_tensors(Tensor.clone, inputs)
         return logits_of(self.call(observed, inputs), observed, len(sample_ids))
+
+
+def few(sample_ids: Tensor, inputs: Any) -> tuple[Tensor, Any]:
+    """Return the first samples of a batch, where it is one tensor, to try something on.
+
+    >>> ids, inputs = few(torch.arange(200), torch.zeros(200, 3))
+    >>> len(ids), inputs.shape
+    (32, torch.Size([32, 3]))
+    """
+    if not isinstance(inputs, Tensor) or inputs.is_nested or len(inputs) != len(sample_ids):
+        return sample_ids, inputs
+    rows = inputs.ndim == 4 or (inputs.ndim == 2 and inputs.is_floating_point())
+    return (sample_ids[:FEW], inputs[:FEW]) if rows else (sample_ids, inputs)
 
 
 def put_back(first: list[Any], others: Iterator[Any]) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 Each function takes ``training_count`` and ``training`` of `dynal_fast.ops.pool_stats` and returns
 float32 ``(samples,)``: what the papers define, over the epochs in which a sample came with its
-target y; NaN without one. Which end `PoolStats.select` picks is said with each.
+target y; NaN without one. Which end `dynal_fast.PoolStats.select` picks is said with each.
 """
 
 from typing import NamedTuple
@@ -63,7 +63,8 @@ def forgetting(
 
     Forgetting events of Toneva et al. 2019, "An Empirical Study of Example Forgetting", definition
     1. A sample that was never predicted right counts as forgotten infinitely often, as there, or as
-    often as ``never_learned`` says; `PoolStats.training_dynamics` counts its events, which are 0.
+    often as ``never_learned`` says; `dynal_fast.PoolStats.training_dynamics` counts its events,
+    which are 0.
 
     >>> rows = torch.tensor([[0.5, 0.0, 1.0, 2.0, 1.0, 3.0, 0.5, 4.0], 8 * [0.0]])
     >>> forgetting(torch.tensor([2, 2]), rows)
@@ -105,7 +106,7 @@ def el2n(training_count: Tensor, training: Tensor) -> Tensor:
 
     Paul et al. 2021, "Deep Learning on a Data Diet", definition 2.2. The paper takes the mean over
     several trainings at one early epoch: a schedule such as ``{"el2n": Epochs((10,))}`` in each,
-    and `PoolStats.merge`.
+    and `dynal_fast.PoolStats.merge`.
 
     >>> row = torch.tensor([[0.75, 0.02, 2.0, 1.0, 1.0, 3.0, 0.5, 4.0]])
     >>> el2n(torch.tensor([2]), row)
@@ -115,7 +116,7 @@ def el2n(training_count: Tensor, training: Tensor) -> Tensor:
 
 
 class TrainingDynamics(NamedTuple):
-    """What `PoolStats.training_dynamics` returns, (N,) each, in the order of the samples.
+    """What `dynal_fast.PoolStats.training_dynamics` returns, (N,) each, by sample.
 
     Float tensors are NaN, and integers 0 or -1, of samples that never came with a target.
 

@@ -22,6 +22,10 @@ examples:
   # two settings on one data set: side by side, named by their folders
   dynal-fast report runs/from-scratch runs/continued -o report
 
+  # data maps: how labeled samples were learned; each file is written by
+  #   numpy.savez("dynamics.npz", **stats.training_dynamics()._asdict())
+  dynal-fast report dynamics.npz -o data-map
+
   # results without their folder; the timings are looked for beside them, as big-timings.json
   dynal-fast report records/big-results.json -o report
 
@@ -64,7 +68,8 @@ def add_report(commands: Any) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="an output folder of `run`, or a results.json under whatever name",
+        help="an output folder of `run`, or a results.json under whatever name; or .npz files of "
+        "training dynamics, for data maps",
     )
     report.add_argument(
         "-o", "--output", type=Path, default=Path("report"), help="folder (default: report)"
@@ -73,8 +78,18 @@ def add_report(commands: Any) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from dynal_fast.report.data_map import write_data_maps
     from dynal_fast.report.write import write_report
 
+    of_training = [path.suffix == ".npz" for path in arguments.runs]
+    if any(of_training):
+        if not all(of_training):
+            raise ValueError(
+                "the arguments of report must be of one kind: runs, or .npz files of training "
+                f"dynamics; got {', '.join(map(str, arguments.runs))}"
+            )
+        print(f"Data maps: {write_data_maps(arguments.runs, arguments.output)}")
+        return
     print(f"Report: {write_report(arguments.runs, arguments.output)}")
 
 

@@ -7,6 +7,7 @@ from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.pool.scores import SCORES
 from dynal_fast.pool.top import top_k
 from dynal_fast.strategies import (
+    badge,
     committee,
     coreset,
     graph,
@@ -92,6 +93,12 @@ def _farthest_first(context: SelectionContext) -> Tensor:
     return context.candidates[torch.as_tensor(traversal.indices).cpu()]
 
 
+register_strategy(
+    "badge",
+    badge.select_badge,
+    description="D² sampling over the last layer's gradients under predicted labels (Ash et al.)",
+    needs=("embeddings",),
+)
 register_strategy(
     "query_by_committee",
     committee.most_disagreed("vote_entropy"),

@@ -130,6 +130,8 @@ class SelectionContext:
     embedder, mc_dropout_observer, committee_observer, oracle
         What `embeddings`, `mc_dropout`, `committee` and `true_labels` call; None if the strategy
         does not declare the need.
+    head
+        The submodule whose input is the embedding, if not the last linear layer.
     epochs
         How many epochs the model was trained; strategies that train models of their own train them
         as long.
@@ -175,6 +177,7 @@ class SelectionContext:
     mc_dropout_observer: Callable[[tuple[str, ...]], PoolStats] | None = None
     committee_observer: Callable[[int, tuple[str, ...]], PoolStats] | None = None
     oracle: Callable[[Tensor], Tensor] | None = None
+    head: str | None = None
     epochs: int = 1
     report: dict[str, float | int | bool | str] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)

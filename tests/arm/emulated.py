@@ -15,7 +15,7 @@ SYSROOT = "/usr/aarch64-linux-gnu"
 FLAGS = ["-std=c++17", "-O2", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
 FETCH, CHANGED, RETURNED = range(3)
 FUNCTIONS = ["dense_discrepancy", "update", "measure", "distances", "bound"]
-FUNCTIONS += ["refresh", "assign", "traverse"]
+FUNCTIONS += ["refresh", "assign", "traverse", "advance", "race"]
 STRUCTS = (ROOT / "csrc" / "pool_stats" / "structs.h").read_text()
 STATE_TENSORS = re.findall(r"^  DYNAL_SET\((\w+)\)$", STRUCTS, re.MULTILINE)
 
@@ -97,11 +97,27 @@ def extension(server: Server) -> ModuleType:
     def words(*values: Any) -> list[int]:
         flat: list[int] = []
         for value in values:
-            flat += value if isinstance(value, list) else [int(value)]
+            if isinstance(value, float):
+                flat += struct.unpack("<q", struct.pack("<d", value))
+            else:
+                flat += value if isinstance(value, list) else [int(value)]
         return flat
 
     def structure(*fields: str) -> Any:
         return lambda **given: words(*(given[name] for name in fields))
+
+    def points(matrix, norms, scales, right, left_exponent):  # type: ignore[no-untyped-def]
+        return words(matrix, norms, scales, right or [0] * len(matrix), left_exponent)
+
+    class Space:
+        """Begins with whether it is that of outer products."""
+
+        def __new__(cls, **given: Any) -> Any:
+            return words(0, *(given[name] for name in ("columns", "cosine", "mean", "exponent")))
+
+        @staticmethod
+        def of_products(**given: Any) -> list[int]:
+            return words(1, *(given[name] for name in ("left", "right", "exponent")))
 
     def integers(function: str) -> Any:
         def call(*values: Any, **named: Any) -> Any:
@@ -114,9 +130,14 @@ def extension(server: Server) -> ModuleType:
         call = integers(function)
         return lambda **named: call(**named)[0]
 
-    def traverse(**named: Any) -> tuple[int, bool]:
-        count, done = integers("traverse")(**named)
-        return count, bool(done)
+    def picks(function: str) -> Any:
+        call = integers(function)
+
+        def counted(**named: Any) -> tuple[int, bool]:
+            count, done = call(**named)
+            return count, bool(done)
+
+        return counted
 
     def discrepancy(**named: Any) -> float:
         (result,) = server.call("dense_discrepancy", words(*named.values()))
@@ -126,11 +147,13 @@ def extension(server: Server) -> ModuleType:
         addresses = [tensors.get(name, 0) for name in STATE_TENSORS]
         return words(samples, classes, pass_stamp, stamp, unknown_ids, *addresses, *sizes)
 
-    def batch(rows, ids, id_bytes, dtype, logits=0, teacher=0, head=None, teacher_head=None):  # type: ignore[no-untyped-def]
-        none = [0] * 4
-        return words(
-            rows, ids, id_bytes, dtype, logits, teacher, head or none, teacher_head or none
-        )
+    def head(features, weight, bias, width, dtype, by_id=False):  # type: ignore[no-untyped-def]
+        return words(features, weight, bias, width, dtype, by_id)
+
+    def batch(rows, ids, id_bytes, dtype, logits=0, teacher=0, *others, **more):  # type: ignore[no-untyped-def]
+        given = dict(zip(("head", "teacher_head", "targets"), others, strict=False)) | more
+        heads = [given.get(name) or [0] * 6 for name in ("head", "teacher_head")]
+        return words(rows, ids, id_bytes, dtype, logits, teacher, *heads, given.get("targets", 0))
 
     module = ModuleType("dynal_fast._C")
     module.supported_isas = lambda: ["baseline"]
@@ -140,26 +163,17 @@ def extension(server: Server) -> ModuleType:
     module.compiler = f"{COMPILER}, emulated"
     module.dense_discrepancy = discrepancy
     module.pool_stats = SimpleNamespace(
-        Tracker=tracker, Head=lambda *values: words(*values), Batch=batch, update=integers("update")
+        Tracker=tracker, Head=head, Batch=batch, update=integers("update")
     )
     module.farthest_first = SimpleNamespace(
         DONE=-1,
-        Space=structure("columns", "cosine", "mean", "exponent"),
-        Points=structure(
-            *(
-                "data",
-                "row_bytes",
-                "column_bytes",
-                "dtype",
-                "swapped",
-                "in_place",
-                "norms",
-                "scales",
-            )
-        ),
+        Space=Space,
+        Matrix=structure("data", "row_bytes", "column_bytes", "dtype", "swapped", "in_place"),
+        Points=points,
         Groups=structure("count", "rows", "row_ends", "centers", "center_ends"),
         measure=integers("measure"),
-        traverse=traverse,
+        traverse=picks("traverse"),
         **{name: unit(name) for name in ("distances", "bound", "refresh", "assign")},
     )
+    module.kmeans_plusplus = SimpleNamespace(advance=unit("advance"), race=picks("race"))
     return module

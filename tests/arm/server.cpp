@@ -2,12 +2,13 @@
 //
 // A call comes from Python as a number and its arguments; addresses are those of Python's memory. A
 // page of it is fetched when a kernel first touches it, and what has changed is sent back at the
-// end of the call. So every test of the kernels runs as it is; see __init__.py for the other side.
+// end of the call. So every test of the kernels runs as it is; see emulated.py for the other side.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -16,6 +17,7 @@
 #include "../../csrc/common/cpu.h"
 #include "../../csrc/dense_discrepancy/dense_discrepancy.h"
 #include "../../csrc/farthest_first/farthest_first.h"
+#include "../../csrc/kmeans_plusplus/kmeans_plusplus.h"
 #include "../../csrc/pool_stats/pool_stats.h"
 
 namespace {
@@ -116,6 +118,12 @@ class Arguments {
     const uintptr_t address = static_cast<uintptr_t>(integer());
     return address ? reinterpret_cast<T*>(address ^ kMoved) : nullptr;
   }
+  double real() {
+    const int64_t word = integer();
+    double x;
+    std::memcpy(&x, &word, sizeof x);
+    return x;
+  }
   dynal::Dtype dtype() { return static_cast<dynal::Dtype>(integer()); }
 
  private:
@@ -124,9 +132,14 @@ class Arguments {
 };
 
 namespace ff = dynal::farthest_first;
+namespace km = dynal::kmeans_plusplus;
 namespace ps = dynal::pool_stats;
 
 ff::Space space(Arguments& in) {
+  if (in.integer()) {  // of outer products
+    const int64_t left = in.integer(), right = in.integer();
+    return ff::make_product_space(left, right, static_cast<int>(in.integer()));
+  }
   const int64_t columns = in.integer();
   const bool cosine = in.integer();
   const float* const mean = in.pointer<const float>();
@@ -134,9 +147,14 @@ ff::Space space(Arguments& in) {
 }
 
 // Braces evaluate from left to right, as the arguments come.
+ff::Matrix matrix(Arguments& in) {
+  return {in.pointer<const char>(), in.integer(),     in.integer(), in.dtype(),
+          in.integer() != 0,        in.integer() != 0};
+}
+
 ff::Points points(Arguments& in) {
-  return {in.pointer<const char>(), in.integer(),      in.integer(),        in.dtype(),
-          in.integer() != 0,        in.integer() != 0, in.pointer<float>(), in.pointer<double>()};
+  return {matrix(in), in.pointer<float>(), in.pointer<double>(), matrix(in),
+          std::ldexp(1.0, static_cast<int>(in.integer()))};
 }
 
 ff::Groups groups(Arguments& in) {
@@ -156,8 +174,12 @@ struct Compared {
 ff::Share share(Arguments& in) { return {in.integer(), in.integer()}; }
 
 ps::Head head(Arguments& in) {
-  return {in.pointer<const void>(), in.pointer<const void>(), in.pointer<const void>(),
-          in.integer()};
+  return {in.pointer<const void>(),
+          in.pointer<const void>(),
+          in.pointer<const void>(),
+          in.integer(),
+          in.dtype(),
+          in.integer() != 0};
 }
 
 ps::State tracker(Arguments& in) {
@@ -173,6 +195,7 @@ ps::State tracker(Arguments& in) {
 #undef DYNAL_SET
   state.label_bytes = static_cast<int>(in.integer());
   state.output_bytes = static_cast<int>(in.integer());
+  state.activation = in.integer() ? ps::Activation::sigmoid : ps::Activation::softmax;
   return state;
 }
 
@@ -184,7 +207,8 @@ ps::Batch batch(Arguments& in) {
           in.pointer<const void>(),
           in.pointer<const void>(),
           head(in),
-          head(in)};
+          head(in),
+          in.pointer<const int64_t>()};
 }
 
 int64_t bits(double x) {
@@ -193,7 +217,7 @@ int64_t bits(double x) {
   return word;
 }
 
-// The numbers are those of FUNCTIONS in __init__.py.
+// The numbers are those of FUNCTIONS in emulated.py.
 std::vector<int64_t> call(int64_t function, Arguments in) {
   switch (function) {
     case 0: {
@@ -255,6 +279,30 @@ std::vector<int64_t> call(int64_t function, Arguments in) {
       const int64_t work = in.integer();
       const ff::Picked picked =
           ff::traverse(within, rows, front, exact, picks, work, static_cast<int>(in.integer()));
+      return {picked.count, picked.done};
+    }
+    case 8: {
+      const ff::Space within = space(in);
+      const ff::Points rows = points(in);
+      const km::Stale stale = {in.pointer<const int32_t>(), in.pointer<const int32_t>(),
+                               in.integer()};
+      const km::Fired fired = {in.pointer<const int32_t>(), in.pointer<const double>(),
+                               in.integer()};
+      const km::Clocks clocks = {in.pointer<float>(), in.pointer<double>()};
+      const ff::Share part = share(in);
+      return {
+          km::advance(within, rows, stale, fired, clocks, part, static_cast<int>(in.integer()))};
+    }
+    case 9: {
+      const ff::Space within = space(in);
+      const ff::Points rows = points(in);
+      const km::Field field = {in.pointer<const int32_t>(), in.integer(), in.real()};
+      const km::Clocks clocks = {in.pointer<float>(), in.pointer<double>()};
+      const km::Finish finish = {in.pointer<int32_t>(), in.pointer<float>(), in.pointer<double>(),
+                                 in.integer()};
+      const int64_t work = in.integer();
+      const km::Picked picked =
+          km::race(within, rows, field, clocks, finish, work, static_cast<int>(in.integer()));
       return {picked.count, picked.done};
     }
   }

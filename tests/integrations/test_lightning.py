@@ -320,6 +320,23 @@ def test_a_resumed_training_ends_with_the_same_statistics(tmp_path, saved, whole
     assert int(stats.state_dict()["passes"]) == 5
 
 
+@pytest.mark.usefixtures("no_dropout")
+def test_a_teacher_of_low_precision_resumes(tmp_path):
+    def run(folder, epochs, ckpt_path=None):
+        the_module, stats = module(), new_stats(("emaod",))
+        teacher = EMATeacher(the_module, alpha=0.9)
+        callback = PoolStatsCallback(stats, pool_loader(), teacher=teacher)
+        saving = ModelCheckpoint(folder, save_last=True)
+        options = {"precision": "bf16-true", "max_epochs": epochs}
+        loader = labeled(shuffle=False)
+        fit(trainer(saving, callback, **options), the_module, 3, ckpt_path, loader)
+        return stats
+
+    run(tmp_path / "short", 2)
+    resumed = run(tmp_path / "resumed", 4, tmp_path / "short" / "last.ckpt")
+    assert torch.equal(resumed.score("emaod"), run(tmp_path / "whole", 4).score("emaod"))
+
+
 def test_a_pass_that_broke_off_is_not_taken_for_whole(tmp_path):
     def broken(the_module, batch):
         if broken.left == 0:

@@ -4,10 +4,16 @@ A method states what it needs and what it cannot do; its library is imported whe
 """
 
 from dynal_fast.bench.cases import Case
-from dynal_fast.bench.competitors import libraries, loops, ours, statistics
+from dynal_fast.bench.competitors import gradients, libraries, loops, ours, statistics
 from dynal_fast.bench.competitors.base import Method
 
-METHODS = [*ours.METHODS, *loops.METHODS, *libraries.METHODS, *statistics.METHODS]
+METHODS = [
+    *ours.METHODS,
+    *loops.METHODS,
+    *libraries.METHODS,
+    *statistics.METHODS,
+    *gradients.METHODS,
+]
 
 
 def methods(operation: str) -> dict[str, Method]:

@@ -117,15 +117,16 @@ def anomalib_sampler() -> Any:
         return sys.modules[name].KCenterGreedy
     root = importlib.metadata.distribution("anomalib").locate_file("anomalib")
     for package in ("", ".models", ".models.components", ".models.components.sampling"):
-        _bare_package(f"anomalib{package}", f"{root}{package.replace('.', '/')}")
+        bare_package(f"anomalib{package}", f"{root}{package.replace('.', '/')}")
     reduction = "anomalib.models.components.dimensionality_reduction"
-    parent = _bare_package(reduction, f"{root}/models/components/dimensionality_reduction")
+    parent = bare_package(reduction, f"{root}/models/components/dimensionality_reduction")
     projection = importlib.import_module(f"{reduction}.random_projection")
     parent.SparseRandomProjection = projection.SparseRandomProjection  # type: ignore[attr-defined]
     return importlib.import_module(name).KCenterGreedy
 
 
-def _bare_package(name: str, folder: str) -> types.ModuleType:
+def bare_package(name: str, folder: str) -> types.ModuleType:
+    """Register a package without running its ``__init__.py``, to import single modules of it."""
     package = types.ModuleType(name)
     package.__path__ = [folder]
     sys.modules[name] = package

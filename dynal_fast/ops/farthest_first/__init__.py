@@ -16,6 +16,7 @@ from dynal_fast.ops.farthest_first.contract import Traversal
 from dynal_fast.ops.farthest_first.cycles import FarthestFirst
 from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled
+from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
@@ -24,6 +25,7 @@ __all__ = [
     "Assignment",
     "Certificate",
     "FarthestFirst",
+    "OuterProducts",
     "Traversal",
     "assign_to_picks",
     "farthest_first",
@@ -56,14 +58,15 @@ def farthest_first(
 
     Parameters
     ----------
-    pool : (n, d) floats, integers or booleans
+    pool : (n, d) floats, integers or booleans, or OuterProducts
         Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
         GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
         converted as a whole, but for lists and for small DataFrames of columns that lie apart.
-        Integers are exact up to 2^53.
+        Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer products of two
+        vectors each, which are never formed; Euclidean metric only.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
-    labeled : (m, d) numbers, (m,) integers or (n,) booleans, optional
+    labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
         Embeddings of labeled samples outside the pool, of any dtype; or indices or a mask of pool
         samples that are already labeled, which are never picked. Indices may be a column (m, 1).
         Or both: a tuple of the two.
@@ -110,7 +113,7 @@ def farthest_first(
         operands = (pool.detach(), k, labeled, metric, start)
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
     rows = contract.as_rows(pool, "pool")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     free = torch.ones(rows.size, dtype=torch.bool)
     if labeled_indices is not None:
@@ -176,7 +179,7 @@ def farthest_first_compress(
     [0, 0, 1, 1]
     """
     rows = contract.as_rows(embeddings, "embeddings")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
     classes = contract.as_classes(labels, rows.size)
     count = contract.as_count(k, "k", rows.size, "samples")
     distinct = torch.unique(classes).tolist()

@@ -70,7 +70,7 @@ def assign_to_picks(
     tensor([ 0,  0,  0, -1])
     """
     rows = contract.as_rows(pool, "pool")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
     labeled_rows, labeled_indices = as_labeled(labeled, rows)
     chosen = as_pool_indices(picks, rows.size, "picks")
     before = 0 if labeled_rows is None else labeled_rows.size

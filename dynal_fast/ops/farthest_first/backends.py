@@ -90,7 +90,7 @@ def exact(
 
 
 def _cpu() -> Implementation:
-    return exact(CpuKernels, lambda pool: head_rows(pool.columns))
+    return exact(CpuKernels, lambda pool: head_rows(pool.held))
 
 
 def _triton() -> Implementation:

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.farthest_first.arrays import Array, as_array, check_exact_integers
+from dynal_fast.ops.farthest_first.products import OuterProducts
 
 DTYPES = {dtypes.name(dtype): dtype for dtype in dtypes.DTYPES}
 INTEGERS = tuple(name for name, dtype in DTYPES.items() if not dtype.is_floating_point)
@@ -30,6 +31,7 @@ class Rows:
     row_bytes: int  # from one row to the next, of any sign
     column_bytes: int  # from one column to the next
     swapped: bool = False  # in the byte order of other machines
+    right: "Rows | None" = None  # of outer products: the second factors
 
     @property
     def size(self) -> int:
@@ -38,6 +40,16 @@ class Rows:
     @property
     def columns(self) -> int:
         return int(self.array.shape[1])
+
+    @property
+    def held(self) -> int:
+        """Numbers that are held of a sample: of outer products those of both factors."""
+        return self.columns + (0 if self.right is None else self.right.columns)
+
+    @property
+    def dimensions(self) -> int:
+        """Dimensions of the space: those of the outer products."""
+        return self.columns * (1 if self.right is None else self.right.columns)
 
     @property
     def stride(self) -> int:
@@ -95,7 +107,9 @@ Reached = Callable[[int], None]
 
 
 def as_rows(value: Any, name: str) -> Rows:
-    """Check an embedding matrix and describe it; the backends check its values."""
+    """Check embeddings, a matrix or two factors, and describe them; backends check values."""
+    if isinstance(value, OuterProducts):
+        return _as_products(value, name)
     array = as_array(value, name)
     if isinstance(array, torch.Tensor):
         check_addressable(name, array)
@@ -134,6 +148,17 @@ def as_rows(value: Any, name: str) -> Rows:
     column = column if columns > 1 else dtype.itemsize
     row = row if rows > 1 else columns * dtype.itemsize
     return Rows(array, dtype, device, address, row, column, swapped)
+
+
+def _as_products(value: OuterProducts, name: str) -> Rows:
+    left, right = as_rows(value.left, f"{name}.left"), as_rows(value.right, f"{name}.right")
+    if left.size != right.size or left.device != right.device:
+        raise ValueError(
+            f"{name} must have two factors of the same samples on one device, got left "
+            f"{tuple(left.array.shape)} on {left.device} and right {tuple(right.array.shape)} on "
+            f"{right.device}"
+        )
+    return replace(left, right=right)
 
 
 def _two_axes(array: Array, name: str) -> str:
@@ -188,19 +213,25 @@ def as_count(k: object, name: str, available: int, what: str) -> int:
 
 
 def check_labeled_rows(labeled: Rows, pool: Rows) -> None:
-    if labeled.columns != pool.columns:
-        raise ValueError(
-            f"labeled must have the pool's {pool.columns} dimensions, got {labeled.columns}"
-        )
+    if (labeled.right is None) != (pool.right is None):
+        wanted, got = ("a matrix", "OuterProducts")[:: 1 if pool.right is None else -1]
+        raise ValueError(f"labeled must be {wanted}, as pool is, got {got}")
+    for own, other in ((labeled, pool), (labeled.right, pool.right)):
+        if own is not None and other is not None and own.columns != other.columns:
+            raise ValueError(
+                f"labeled must have the pool's {other.columns} dimensions, got {own.columns}"
+            )
     if labeled.device != pool.device:
         raise ValueError(
             f"labeled must be on the pool's device {pool.device}, got {labeled.device}"
         )
 
 
-def check_metric(metric: str) -> None:
+def check_metric(metric: str, pool: Rows) -> None:
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    if metric != "euclidean" and pool.right is not None:
+        raise ValueError(f'metric must be "euclidean" for OuterProducts, got {metric!r}')
 
 
 # Distances, up to 2|x|, must fit in float32, and so must the norms of centered rows.
@@ -232,7 +263,8 @@ def bad_row(name: str, row: int, squared_norm: float) -> ValueError:
 
 def check_smallest(largest: float, *rows: Rows) -> None:
     """Raise ``ValueError`` for float64 rows whose distances would underflow float32."""
-    wide = any(part.dtype == torch.float64 for part in rows)
+    parts = [factor for part in rows for factor in (part, part.right)]
+    wide = any(part is not None and part.dtype == torch.float64 for part in parts)
     if wide and 0 < largest < SMALLEST:
         power = min(-math.frexp(largest)[1], 1000)
         raise ValueError(

@@ -11,6 +11,7 @@ from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
+from dynal_fast.ops.farthest_first.reference_kernels import products_of
 from dynal_fast.threads import kernel_threads
 
 SAMPLED = 1024  # rows whose mean the filter subtracts
@@ -28,13 +29,13 @@ class CpuKernels(Kernels[Points]):
     """On the CPU, with the compiled extension."""
 
     def __init__(self, pool: Rows, metric: str) -> None:
-        self.metric, self.columns = metric, pool.columns
+        self.metric, self.pool = metric, pool
         self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
         self.native = _extension.load().farthest_first
         # The filter subtracts this mean, as its error grows with the norms. Which rows are sampled
         # affects its speed, never a result.
         self.mean = torch.zeros(pool.columns)
-        if metric == "euclidean" and pool.size:
+        if metric == "euclidean" and pool.size and pool.right is None:
             step = -(-pool.size // SAMPLED)
             sample = pool.array[::step]
             if isinstance(sample, Tensor):
@@ -45,15 +46,21 @@ class CpuKernels(Kernels[Points]):
             self.mean.nan_to_num_(0, 0, 0)
 
     def points(self, rows: Rows, name: str) -> Points:
+        if rows.right is not None:
+            return products_of(self._measured, rows, name)
+        return self._measured(rows, name)
+
+    def _measured(self, rows: Rows, name: str) -> Points:
+        mean = self.mean if self.pool.right is None else torch.zeros(rows.columns)
         none = torch.empty(0, dtype=torch.float64)
         native = self._points(Points(rows, none, none, none, 0.0))
         measured, largest = torch.empty(rows.size, dtype=torch.float64), 0.0
-        step = max(1, WORK // 64 // self.columns)
+        step = max(1, WORK // 64 // rows.columns)
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
             measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
             self.native.measure(
-                space=self._space(0),
+                space=self._plain_space(rows.columns, mean, 0),
                 points=native,
                 begin=begin,
                 end=end,
@@ -148,24 +155,39 @@ class CpuKernels(Kernels[Points]):
         return count
 
     def _space(self, exponent: int) -> object:
+        pool = self.pool
+        if pool.right is not None:
+            return self.native.Space.of_products(
+                left=pool.columns, right=pool.right.columns, exponent=exponent
+            )
+        return self._plain_space(pool.columns, self.mean, exponent)
+
+    def _plain_space(self, columns: int, mean: Tensor, exponent: int) -> object:
         cosine = self.metric == "cosine"
         return self.native.Space(
-            columns=self.columns, cosine=cosine, mean=self.mean.data_ptr(), exponent=exponent
+            columns=columns, cosine=cosine, mean=mean.data_ptr(), exponent=exponent
         )
 
     def _points(self, points: Points) -> object:
-        rows = points.rows
+        right = points.rows.right
+        return self.native.Points(
+            matrix=self._matrix(points.rows),
+            norms=points.norms.data_ptr(),
+            scales=points.scales.data_ptr(),
+            right=None if right is None else self._matrix(right),
+            left_exponent=points.left_exponent,
+        )
+
+    def _matrix(self, rows: Rows) -> object:
         item = rows.dtype.itemsize
         aligned = rows.address % item == 0 and rows.row_bytes % item == 0
-        return self.native.Points(
+        return self.native.Matrix(
             data=rows.address,
             row_bytes=rows.row_bytes,
             column_bytes=rows.column_bytes,
             dtype=dtypes.code(rows.dtype),
             swapped=rows.swapped,
             in_place=aligned and rows.column_bytes == item and not rows.swapped,
-            norms=points.norms.data_ptr(),
-            scales=points.scales.data_ptr(),
         )
 
     def _groups(self, groups: Groups) -> object:

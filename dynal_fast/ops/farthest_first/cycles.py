@@ -84,7 +84,12 @@ class FarthestFirst:
         backend: str | None = None,
     ) -> None:
         self._rows = contract.as_rows(pool, "pool")
-        contract.check_metric(metric)
+        contract.check_metric(metric, self._rows)
+        if self._rows.right is not None:
+            raise TypeError(
+                "pool must be a matrix, got OuterProducts: gradients change with the model; "
+                "farthest_first takes them"
+            )
         self._metric, self._backend = metric, backend
         self._known = self._nothing()
         self._watch = Watch(pool, self._rows)
@@ -162,7 +167,7 @@ class FarthestFirst:
         Parameters
         ----------
         k : int
-            0 to :attr:`available`.
+            0 to ``available``.
         start, generator, progress
             As for :func:`farthest_first`.
 

@@ -15,7 +15,8 @@ from dynal_fast.ops.farthest_first.contract import (
     Rows,
 )
 from dynal_fast.ops.farthest_first.kernels import Points, on_one_scale
-from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, as_numpy
+from dynal_fast.ops.farthest_first.products import OuterProducts
+from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels, values_of
 
 
 class Definition:
@@ -25,7 +26,7 @@ class Definition:
         self, kernels: ReferenceKernels, pool: Points, candidates: torch.Tensor | None
     ) -> None:
         self.kernels, self.points = kernels, [pool]  # and labeled samples outside the pool
-        self.rows = as_numpy(pool.rows.array)
+        self.rows = values_of(pool.rows)
         self.covering = np.empty(0, dtype=np.int64)
         self.excluded = np.empty(0, dtype=np.int64)
         self.exponent: int | None = None
@@ -70,7 +71,7 @@ class Definition:
         _, self.exponent = on_one_scale(self.kernels, self.points)
         minimum = np.full(len(self.rows), np.inf, dtype=np.float32)
         for points in self.points[1:]:
-            labeled = as_numpy(points.rows.array)
+            labeled = values_of(points.rows)
             reference.cover(minimum, self.rows, labeled, metric, self.exponent)
         reference.cover(minimum, self.rows, self.rows[self.covering], metric, self.exponent)
         return minimum, self.exponent
@@ -85,14 +86,22 @@ def open_pool(pool: Rows, metric: str) -> Callable[[torch.Tensor | None], Defini
 def assign(problem: AssignmentProblem, reached: Reached) -> AssignmentAnswer:
     kernels = ReferenceKernels(problem.metric)
     points = [kernels.points(problem.pool, "pool")]
-    pool = as_numpy(problem.pool.array)
-    centers = pool[problem.indices.numpy()].astype(np.float64)
+    pool = values_of(problem.pool)
+    centers = pool[problem.indices.numpy()]
     if problem.labeled is not None:
         points.append(kernels.points(problem.labeled, "labeled"))
-        outside = as_numpy(problem.labeled.array).astype(np.float64)
-        centers = np.concatenate([outside, centers])
+        centers = _joined(values_of(problem.labeled), centers)
     _, exponent = on_one_scale(kernels, points)
     found = reference.assign(pool, centers, problem.metric, exponent)
     reached(len(pool))
     nearest, values = (torch.from_numpy(part).to(problem.pool.device) for part in found)
     return AssignmentAnswer(nearest, values, exponent)
+
+
+def _joined(first: reference.Points, second: reference.Points) -> reference.Points:
+    if isinstance(first, OuterProducts) and isinstance(second, OuterProducts):
+        left, right = (first.left, second.left), (first.right, second.right)
+        return OuterProducts(np.concatenate(left), np.concatenate(right))
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray)
+    return np.concatenate([first.astype(np.float64), second.astype(np.float64)])

@@ -22,6 +22,7 @@ class Points(NamedTuple):
     squares: Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
+    left_exponent: int = 0  # of outer products: the filter's scale of the first factors
 
 
 class Measured(Protocol):
@@ -42,7 +43,7 @@ def on_one_scale(kernels: "Kernels[P]", points: list[P]) -> tuple[list[P], int]:
     largest = max(part.largest for part in points)
     if kernels.metric == "euclidean":
         contract.check_smallest(largest, *(part.rows for part in points))
-    exponent = reference.scale_exponent(largest, points[0].rows.columns)
+    exponent = reference.scale_exponent(largest, points[0].rows.dimensions)
     return [kernels.scaled(part, exponent) for part in points], exponent
 
 

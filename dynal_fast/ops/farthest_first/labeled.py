@@ -9,6 +9,7 @@ from dynal_fast.ops.addressable import check_addressable
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.arrays import Array, as_array
 from dynal_fast.ops.farthest_first.contract import Rows
+from dynal_fast.ops.farthest_first.products import OuterProducts
 
 
 def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | None]:
@@ -19,6 +20,10 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
     """
     if labeled is None:
         return None, None
+    if isinstance(labeled, OuterProducts):
+        rows = contract.as_rows(labeled, "labeled")
+        contract.check_labeled_rows(rows, pool)
+        return rows, None
     if _is_pair(labeled):
         parts = [as_labeled(part, pool) for part in labeled]
         embeddings = [rows for rows, _ in parts if rows is not None]

@@ -9,8 +9,9 @@ Two samples are compared by their *decision value*, one float32 number per pair:
 
 Rounding once makes the value a property of the two samples and not of an order of summation: a
 float64 result that is too close to the midpoint of two float32 numbers is decided in exact rational
-arithmetic. The next pick is the sample with the largest minimum decision value to the
-labeled and the chosen ones, the lowest index among equals.
+arithmetic. Outer products (`products.py`) are compared as the points that they stand for: the exact
+squared distance of the products, rounded once. The next pick is the sample with the largest minimum
+decision value to the labeled and the chosen ones, the lowest index among equals.
 
 The exponent e is that of `scale_exponent`, one for the pool and the labeled samples. A power of two
 changes no digit of a float32, so e has no effect unless squared distances leave its range: it puts
@@ -27,8 +28,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from dynal_fast.ops.farthest_first.products import OuterProducts
+
 TILE_BYTES = 16 << 20
 COSINE_STEP = 2.0**-23
+Points = NDArray | OuterProducts  # (n, d), or of the factors (n, C) and (n, d)
 Compare = Callable[[NDArray, NDArray, Fraction], int]  # sign of (exact value - threshold)
 
 
@@ -41,8 +45,12 @@ def scale_exponent(largest: float, columns: int) -> int:
     return min(126, 60 - root - math.frexp(largest)[1]) if largest > 0 else 0
 
 
-def decision_values(x: NDArray, y: NDArray, metric: str, exponent: int = 0) -> NDArray[np.float32]:
+def decision_values(x: Points, y: Points, metric: str, exponent: int = 0) -> NDArray[np.float32]:
     """Decision values (rows,) float32 between each row of ``x`` (rows, d) and ``y`` (d,)."""
+    if isinstance(x, OuterProducts) and isinstance(y, OuterProducts):
+        return product_values(x, y, exponent)
+    assert isinstance(x, np.ndarray)
+    assert isinstance(y, np.ndarray)
     x, y = x.astype(np.float64), y.astype(np.float64)
     slack = (x.shape[-1] + 8) * 2.0**-52
     if metric == "euclidean":
@@ -101,6 +109,44 @@ def compare_cosine(x: NDArray, y: NDArray, threshold: Fraction) -> int:
     return (similarity < limit) - (similarity > limit)
 
 
+def product_values(x: OuterProducts, y: OuterProducts, exponent: int) -> NDArray[np.float32]:
+    """Decision values between outer products: squared distances, rounded once, as of any points.
+
+    ``|u|^2 |v|^2 + |w|^2 |z|^2 - 2 (u.w) (v.z)``, in float64 where that decides, which is not so
+    for near duplicates: the sum cancels, and its error stays that of the norms.
+    """
+    u, v = x.left.astype(np.float64), x.right.astype(np.float64)
+    w, z = y.left.astype(np.float64), y.right.astype(np.float64)
+    norms = (u**2).sum(axis=-1) * (v**2).sum(axis=-1) + (w**2).sum() * (z**2).sum()
+    value = norms - 2 * (u * w).sum(axis=-1) * (v * z).sum(axis=-1)
+    doubt, square = norms * (x.shape[1] + 16) * 2.0**-51, 4.0**exponent
+    low = (np.maximum(value - doubt, 0) * square).astype(np.float32)
+    high = (np.maximum(value + doubt, 0) * square).astype(np.float32)
+    for row in np.flatnonzero(low != high):
+        low[row] = rounded(exact_product(u[row], v[row], w, z) * Fraction(4) ** exponent)
+    return low
+
+
+def exact_product(u: NDArray, v: NDArray, w: NDArray, z: NDArray) -> Fraction:
+    """The exact squared distance of two outer products."""
+    if (u == w).all() and (v == z).all():
+        return Fraction(0)
+    a, b, c, d = ([Fraction(value) for value in part.tolist()] for part in (u, v, w, z))
+
+    def dot(left: list[Fraction], right: list[Fraction]) -> Fraction:
+        return sum((p * q for p, q in zip(left, right, strict=True)), Fraction(0))
+
+    return dot(a, a) * dot(b, b) + dot(c, c) * dot(d, d) - 2 * dot(a, c) * dot(b, d)
+
+
+def rounded(value: Fraction) -> np.float32:
+    """A number that is not negative, rounded once to float32: to nearest, ties to even."""
+    nearest = np.float32(float(value))  # rounded twice, so that a neighbour may be nearer
+    infinity = np.float32(np.inf)
+    near = (np.nextafter(nearest, -infinity), nearest, np.nextafter(nearest, infinity))
+    return min(near, key=lambda f: (abs(Fraction(float(f)) - value), int(f.view(np.int32)) % 2))
+
+
 def tiles(rows: int, columns: int) -> Iterator[slice]:
     """Slices of rows that take at most ``TILE_BYTES`` each in float64."""
     step = max(1, TILE_BYTES // (8 * max(columns, 1)))
@@ -108,17 +154,17 @@ def tiles(rows: int, columns: int) -> Iterator[slice]:
 
 
 def cover(
-    minimum: NDArray[np.float32], pool: NDArray, centers: NDArray, metric: str, exponent: int = 0
+    minimum: NDArray[np.float32], pool: Points, centers: Points, metric: str, exponent: int = 0
 ) -> None:
     """Lower ``minimum`` (n,), in place, to the decision values between ``pool`` and ``centers``."""
-    for center in centers:
+    for center in (centers[row] for row in range(len(centers))):
         for tile in tiles(*pool.shape):
             values = decision_values(pool[tile], center, metric, exponent)
             np.minimum(minimum[tile], values, out=minimum[tile])
 
 
 def farthest_first(
-    pool: NDArray,
+    pool: Points,
     k: int,
     minimum: NDArray[np.float32],
     *,
@@ -146,13 +192,13 @@ def farthest_first(
 
 
 def assign(
-    pool: NDArray, centers: NDArray, metric: str = "euclidean", exponent: int = 0
+    pool: Points, centers: Points, metric: str = "euclidean", exponent: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The first of the nearest centers of each row (n,), -1 without any, and the decision value."""
     nearest = np.full(len(pool), -1, dtype=np.int64)
     minimum = np.full(len(pool), np.inf, dtype=np.float32)
-    for at, center in enumerate(centers):
+    for at in range(len(centers)):
         before = minimum.copy()
-        cover(minimum, pool, center[None], metric, exponent)
+        cover(minimum, pool, centers[at : at + 1], metric, exponent)
         nearest[minimum < before] = at
     return nearest, minimum

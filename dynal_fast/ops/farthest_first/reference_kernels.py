@@ -1,5 +1,8 @@
 """The primitives by their definition, in float64 on the CPU: what those of every device must do."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,6 +10,9 @@ from torch import Tensor
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Array, Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
+from dynal_fast.ops.farthest_first.products import OuterProducts, left_exponent
+
+Measure = Callable[[Rows, str], Points]
 
 
 class ReferenceKernels(Kernels[Points]):
@@ -17,6 +23,8 @@ class ReferenceKernels(Kernels[Points]):
         self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
 
     def points(self, rows: Rows, name: str) -> Points:
+        if rows.right is not None:
+            return products_of(self.points, rows, name)
         array, squares, largest = as_numpy(rows.array), np.empty(rows.size), 0.0
         for tile in reference.tiles(rows.size, rows.columns):
             with np.errstate(over="ignore"):
@@ -85,8 +93,7 @@ class ReferenceKernels(Kernels[Points]):
 
     def values(self, x: Points, rows: Tensor, y: Points, center: int) -> Tensor:
         """Decision values (rows,) float32 to one row of ``y``."""
-        selected = as_numpy(x.rows.array)[rows.numpy()]
-        other = as_numpy(y.rows.array)[center]
+        selected, other = values_of(x.rows)[rows.numpy()], values_of(y.rows)[center]
         values = reference.decision_values(selected, other, self.metric, x.exponent)
         return torch.from_numpy(values)
 
@@ -99,6 +106,35 @@ def blocks(groups: Groups) -> list[tuple[Tensor, Tensor]]:
     rows = groups.rows.split(starts[0].diff().tolist())
     centers = groups.centers.split(starts[1].diff().tolist())
     return [pair for pair in zip(rows, centers, strict=True) if all(map(len, pair))]
+
+
+def products_of(measure: Measure, rows: Rows, name: str) -> Points:
+    """Measure outer products by their factors, each of which ``measure`` measures and checks."""
+    assert rows.right is not None
+    left = measure(replace(rows, right=None), f"{name}.left")
+    right = measure(rows.right, f"{name}.right")
+    for factor in (left, right):
+        contract.check_smallest(factor.largest, factor.rows)
+    squares = left.squares * right.squares
+    bad = contract.bad_squared_norms(squares.numpy(), "euclidean")
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise contract.bad_row(name, at, float(squares[at]))
+    return Points(
+        rows,
+        squares.float(),
+        left.scales,
+        squares,
+        left.largest * right.largest,
+        left_exponent=left_exponent(left.largest, rows.columns),
+    )
+
+
+def values_of(rows: Rows) -> reference.Points:
+    """The values of a matrix, or of the two factors of outer products, as NumPy arrays."""
+    if rows.right is None:
+        return as_numpy(rows.array)
+    return OuterProducts(as_numpy(rows.array), as_numpy(rows.right.array))
 
 
 def as_numpy(array: Array) -> np.ndarray:

@@ -4,7 +4,9 @@ The host waits for the device once in each of ``points`` (for bad rows), ``refre
 ``traverse`` (for their counts), nowhere else.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import triton.language as tl
@@ -43,6 +45,11 @@ class TritonKernels(Kernels[TritonPoints]):
         self.rounding = reference.COSINE_STEP if self.cosine else 0.0
 
     def points(self, rows: Rows, name: str) -> TritonPoints:
+        if rows.right is not None:
+            raise ValueError(
+                f"{name} must be a matrix on this backend, got OuterProducts; move the factors to "
+                "the CPU with .cpu()"
+            )
         return measured(rows, name, self.cosine)
 
     def scaled(self, points: TritonPoints, exponent: int) -> TritonPoints:
@@ -111,9 +118,32 @@ class TritonKernels(Kernels[TritonPoints]):
         self._compare(
             x, y, groups, COLLECT.value, bound=reach, first=first, found=found, pairs=pairs
         )
+        self.decide_pairs(x, y, pairs, found, undecided, exact=exact, ranks=ranks, keys=keys)
+        left, count = undecided[0].tolist()
+        decide = partial(self.decide, x, y, groups, exact=exact, ranks=ranks, keys=keys)
+        if count > PAIRS:
+            undecided, left = decide()
+        if left > capacity:
+            undecided, left = decide(capacity=left)
+        return undecided[1 : 1 + left].tolist()
+
+    def decide_pairs(
+        self,
+        x: TritonPoints,
+        y: TritonPoints,
+        pairs: Tensor,
+        found: Tensor,
+        undecided: Tensor,
+        *,
+        exact: Tensor | None = None,
+        ranks: Tensor | None = None,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+    ) -> None:
+        """Decide the first ``found`` of ``pairs`` (2, capacity), into one of the last arguments."""
         launch(
             decide_pairs,
-            (_processors(device) * 16,),
+            (_processors(pairs.device) * 16,),
             x.array,
             x.rows.stride,
             x.grains,
@@ -122,27 +152,21 @@ class TritonKernels(Kernels[TritonPoints]):
             y.grains,
             *pairs,
             found,
-            PAIRS,
+            pairs.shape[1],
             None if exact is None else exact.view(torch.int32),
             undecided,
-            capacity,
+            len(undecided) - 1,
             x.rows.columns,
             2.0**x.exponent,
             ranks,
             keys,
+            values=values,
             COSINE=self.cosine,
             BP=1,
             BK=128,
             num_warps=1,
             enable_fp_fusion=False,
         )
-        left, count = undecided[0].tolist()
-        decide = partial(self.decide, x, y, groups, exact=exact, ranks=ranks, keys=keys)
-        if count > PAIRS:
-            undecided, left = decide()
-        if left > capacity:
-            undecided, left = decide(capacity=left)
-        return undecided[1 : 1 + left].tolist()
 
     def traverse(
         self,
@@ -155,12 +179,8 @@ class TritonKernels(Kernels[TritonPoints]):
     ) -> int:
         size = len(head)
         head = head.sort().values
-        block = torch.empty((size, size), dtype=torch.float32, device=head.device)
-        groups = Groups.one(head, head)
-        undecided, _ = self.decide(x, x, groups, block=block, wait=False)
-        state = undecided[0]
-        warps = 1 if size <= SMALLEST_BLOCK else 4
-        for _ in range(2):
+
+        def pick(block: Tensor, state: Tensor) -> None:
             launch(
                 traverse,
                 (1,),
@@ -174,10 +194,34 @@ class TritonKernels(Kernels[TritonPoints]):
                 len(picks),
                 state,
                 state[1:],
-                BT=max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()),
-                num_warps=warps,
-                registers=255,
+                **self.block_options(size),
             )
+
+        return self.on_block(x, head, pick)
+
+    def block_options(self, size: int) -> dict[str, Any]:
+        """How to launch a kernel of one program that holds a head of ``size`` rows."""
+        return {
+            "BT": max(SMALLEST_BLOCK, 1 << (size - 1).bit_length()),
+            "num_warps": 1 if size <= SMALLEST_BLOCK else 4,
+            "registers": 255,
+        }
+
+    def on_block(
+        self, x: TritonPoints, head: Tensor, pick: Callable[[Tensor, Tensor], None]
+    ) -> int:
+        """Pick with the decision values between ``head`` (T,) rows, in order; return how many.
+
+        ``pick(block, state)`` launches a kernel: ``block`` (T, T) float32; ``state`` (2,) int32: it
+        does nothing unless the first is 0, and stores the number of picks in the second.
+        """
+        size = len(head)
+        block = torch.empty((size, size), dtype=torch.float32, device=head.device)
+        groups = Groups.one(head, head)
+        undecided, _ = self.decide(x, x, groups, block=block, wait=False)
+        state, count = undecided[0], 0
+        for _ in range(2):
+            pick(block, state)
             left, count = state.tolist()
             if left == 0:
                 break

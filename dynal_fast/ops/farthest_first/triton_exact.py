@@ -47,6 +47,7 @@ def report(undecided, capacity, row, center):
         "found",
         "exact",
         "undecided",
+        "values",
     ],
 )
 def decide_pairs(
@@ -70,6 +71,7 @@ def decide_pairs(
     COSINE: tl.constexpr,
     BP: tl.constexpr,
     BK: tl.constexpr,
+    values=None,  # (capacity,) float32 or None: instead of `exact`, the value of each pair
 ):
     count = tl.minimum(tl.load(found), capacity)
     lane = tl.arange(0, BP)
@@ -118,7 +120,9 @@ def decide_pairs(
             left = tl.where(lane == at, NONE, left)
             at = tl.min(left, 0)
         bits = low.to(tl.int32, bitcast=True)
-        if keys is None:
+        if values is not None:
+            tl.store(values + block + lane, low, inside)
+        elif keys is None:
             tl.atomic_min(exact + row, bits, mask=inside)
         else:
             rank = tl.load(ranks + center, inside, 0)

@@ -83,7 +83,9 @@ def verify_traversal(
     True
     """
     rows = contract.as_rows(pool, "pool")
-    contract.check_metric(metric)
+    contract.check_metric(metric, rows)
+    if rows.right is not None:
+        raise TypeError("pool must be a matrix, got OuterProducts, which have no certificate")
     picks = traversal.indices.to("cpu", torch.int64)
     steps, n = len(picks), rows.size
     never = torch.empty(0, dtype=torch.int64)

@@ -130,12 +130,16 @@ class Implementation(NamedTuple):
 
     update: Callable[[Tensor, Tensor, Tensor | None, Tracker, Tensor | None], None]
     update_from_features: Callable[[Tensor, Head, Head | None, Tracker, Tensor | None], None]
+    # Reads rows by id, if so told, and features of another dtype than the weights.
+    update_from_store: (
+        Callable[[Tensor, Head, Head | None, Tracker, Tensor | None, bool], None] | None
+    ) = None
 
 
 def _cpu() -> Implementation:
     from dynal_fast.ops.pool_stats import cpu
 
-    return Implementation(cpu.update, cpu.update_from_features)
+    return Implementation(cpu.update, cpu.update_from_features, cpu.update_from_store)
 
 
 def _triton() -> Implementation:
@@ -300,28 +304,31 @@ def pool_stats_update_from_features(
     check_tracker(tracker)
     check_ids(sample_ids, stamp.device)
     head, teacher = Head(features, weight, bias), None
-    rows = len(stamp) if by_id else len(sample_ids)
+    count = len(stamp) if by_id else len(sample_ids)
     narrow = features.dtype in HALVES and weight.dtype == torch.float32
     dtype = weight.dtype if narrow else features.dtype
-    check_head("", head, (rows, num_classes_of(state)), dtype, stamp.device, activation, by_id)
+    check_head("", head, (count, num_classes_of(state)), dtype, stamp.device, activation, by_id)
     if targets is not None:
         check_targets(targets, len(sample_ids), stamp.device, activation)
     if "teacher_discrepancy" in state:
         if teacher_features is None or teacher_weight is None:
             raise ValueError("teacher_discrepancy needs teacher_features and teacher_weight")
         teacher = Head(teacher_features, teacher_weight, teacher_bias)
-        check_head("teacher_", teacher, (rows, len(weight)), dtype, stamp.device, activation, by_id)
+        check_head(
+            "teacher_", teacher, (count, len(weight)), dtype, stamp.device, activation, by_id
+        )
     others = (None, None, None) if teacher is None else teacher
     chosen = _chosen(backend, weight, sample_ids, features, bias, *others, targets)
     if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
-        here = all(h is None or h.features.device.type == "cpu" for h in (head, teacher))
-        if chosen == "cpu" and here:
-            cpu = BACKENDS.load("cpu")
-            cpu.update_from_features(sample_ids, head, teacher, tracker, targets, by_id=by_id)
+        here = all(h is None or h.features.device == stamp.device for h in (head, teacher))
+        read = BACKENDS.load(chosen).update_from_store if chosen is not None and here else None
+        if read is not None:
+            read(sample_ids, head, teacher, tracker, targets, by_id)
             return
-        for part, ids, *heads in _gathered(sample_ids, head, teacher, by_id, stamp.device):
+        for part, batch in _gathered(sample_ids, head, teacher, by_id, stamp.device):
             wanted = None if targets is None else targets[part]
-            pool_stats_update_from_features(ids, *heads, *tracker, targets=wanted, backend=backend)
+            state_of: dict[str, Any] = tracker._asdict()
+            pool_stats_update_from_features(**batch, **state_of, targets=wanted, backend=backend)
     elif chosen is None:
         torch.ops.dynal_fast.pool_stats_update_from_features(
             sample_ids, *head, *others, *_flat(tracker), targets
@@ -335,26 +342,24 @@ GATHERED_ELEMENTS = 1 << 22
 
 def _gathered(
     sample_ids: Tensor, head: Head, teacher: Head | None, by_id: bool, device: torch.device
-) -> Iterator[list[Any]]:
-    """Yield slices of the batch, and the arguments of their updates without rows by id.
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Yield parts of a batch: which rows, and the arguments that give their features in order.
 
     For kernels that read neither rows by id nor features of another dtype than the weights.
     """
-    width = max(h.features.shape[1] for h in (head, teacher) if h is not None)
-    step = max(1, GATHERED_ELEMENTS // width)
+    heads = {"": head} if teacher is None else {"": head, "teacher_": teacher}
+    step = max(1, GATHERED_ELEMENTS // max(each.features.shape[1] for each in heads.values()))
     for first in range(0, len(sample_ids), step):
         part = slice(first, first + step)
         ids = sample_ids[part]
-        arguments: list[Any] = [part, ids]
-        for features, weight, bias in (head, teacher or Head(None, None, None)):  # type: ignore[arg-type]
-            if features is None:
-                arguments += [None, None, None]
-                continue
+        arguments: dict[str, Any] = {"sample_ids": ids}
+        for prefix, (features, weight, bias) in heads.items():
             rows = features[part]
             if by_id:  # ids of no sample are told apart by the update
                 rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
-            arguments += [rows.to(device, weight.dtype), weight, bias]
-        yield arguments
+            arguments[f"{prefix}features"] = rows.to(device, weight.dtype)
+            arguments[f"{prefix}weight"], arguments[f"{prefix}bias"] = weight, bias
+        yield part, arguments
 
 
 def _chosen(backend: str | None, batch: Tensor, *others: Tensor | None) -> str | None:

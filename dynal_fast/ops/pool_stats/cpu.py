@@ -46,8 +46,18 @@ def update_from_features(
     teacher: Head | None,
     tracker: Tracker,
     targets: Tensor | None = None,
-    *,
-    by_id: bool = False,
+) -> None:
+    """Fold a batch of features into the state through a linear head."""
+    update_from_store(sample_ids, head, teacher, tracker, targets, by_id=False)
+
+
+def update_from_store(
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    tracker: Tracker,
+    targets: Tensor | None,
+    by_id: bool,
 ) -> None:
     """Fold a batch of features into the state through a linear head.
 

@@ -1,0 +1,95 @@
+"""kmeans_plusplus on Triton kernels against the direct race: on a GPU, or interpreted."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.triton_device import DEVICE, INTERPRETED, RUNS
+
+pytest.importorskip("triton", reason="triton is not installed")
+if not RUNS:
+    pytest.skip(
+        "no GPU; tests/test_interpreter.py runs this under TRITON_INTERPRET=1",
+        allow_module_level=True,
+    )
+
+from dynal_fast import OuterProducts, kmeans_plusplus
+from dynal_fast.ops.farthest_first import triton as distances
+from dynal_fast.ops.kmeans_plusplus import lazy
+from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
+
+CASES = small_cases()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks so small that small pools need several heads and fronts."""
+    monkeypatch.setattr(lazy, "HEAD", 12)
+    monkeypatch.setattr(lazy, "FRONT", 33)
+
+
+def draw(pool, k, labeled, seed=2, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return kmeans_plusplus(pool, k, labeled, generator=generator, **options)
+
+
+def assert_equals_the_direct_race(pool, k, labeled=None, **options):
+    pool = torch.as_tensor(pool)
+    want = draw(pool, k, labeled, backend="reference", **options)
+    outside = isinstance(labeled, np.ndarray) and labeled.ndim == 2
+    there = torch.as_tensor(labeled).to(DEVICE) if outside else labeled
+    got = draw(pool.to(DEVICE), k, there, backend="triton", **options)
+    assert got.indices.device.type == DEVICE
+    assert torch.equal(got.indices.cpu(), want.indices)
+    assert torch.equal(got.distances.cpu(), want.distances)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes the interpreter many minutes")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_direct_race(name, metric):
+    pool, labeled = CASES[name]
+    if metric == "cosine" and (pool == 0).all(axis=1).any():
+        pool, labeled = pool + 1, None if labeled is None else labeled + 1
+    assert_equals_the_direct_race(pool, len(pool), labeled, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("pool", "k", "labeled", "options"),
+    [
+        (clustered(70, 9), 25, None, {}),
+        (clustered(60, 9), 20, clustered(5, 9, seed=1), {"start": 3}),
+        (gaussian(50, 65), 18, [3, 8], {}),
+        (lattice(40, 3), 40, None, {}),
+        (bootstrap(40, 6).astype(np.float16), 40, None, {}),
+        (gaussian(40, 7).astype(np.float64), 15, None, {"metric": "cosine"}),
+        (np.full((30, 3), 0.1, np.float32), 30, None, {}),
+        (gaussian(1, 4), 1, None, {}),
+        (np.float32(1e-22) * gaussian(30, 5), 12, None, {}),
+    ],
+    ids=lambda value: None,
+)
+def test_pools(pool, k, labeled, options):
+    assert_equals_the_direct_race(pool, k, labeled, **options)
+
+
+def test_more_pairs_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(distances, "PAIRS", 16)
+    assert_equals_the_direct_race(gaussian(60, 6), 24)
+    assert_equals_the_direct_race(lattice(50, 3), 50)
+
+
+def test_values_that_the_device_leaves_open(monkeypatch):
+    """Midpoints between float32 numbers: 4097^2 and its like, of rows without a common grain."""
+    pool = gaussian(20, 2)
+    pool[:12] = [[4097 + 2 * i, 2.0**-60] for i in range(12)]
+    assert_equals_the_direct_race(pool, 20)
+
+
+def test_outer_products_are_refused():
+    with pytest.raises(ValueError, match="must be a matrix on this backend, got OuterProducts"):
+        kmeans_plusplus(
+            OuterProducts(torch.ones(3, 2, device=DEVICE), torch.ones(3, 2, device=DEVICE)),
+            1,
+            backend="triton",
+        )
