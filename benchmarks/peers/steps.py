@@ -205,7 +205,12 @@ def small_text(step: Step, size: Size, ours: bool, sources: Path) -> Select:
 
 
 STEPS = (
-    Step("scikit-activeml `CoreSet`", Size(50_000, 512, 1000, 1000), scikit_activeml),
+    Step(
+        "scikit-activeml `CoreSet`",
+        Size(50_000, 512, 1000, 1000),
+        scikit_activeml,
+        tried=(10, 30),
+    ),
     Step("small-text `GreedyCoreset`", Size(5452, 768, 100, 20), small_text),
     Step(
         "google/active-learning",
@@ -226,7 +231,7 @@ STEPS = (
         "deep-active-learning",
         ("query_strategies/kcenter_greedy.py", "KCenterGreedy", ("query",)),
         "ej0cl6/deep-active-learning, deepAL+",
-        tried=(20, 60),
+        tried=(10, 30),
     ),
     Step(
         "JordanAsh/badge",
@@ -244,7 +249,7 @@ STEPS = (
         "distil",
         ("distil/active_learning_strategies/core_set.py", "CoreSet", ("furthest_first",)),
         "DISTIL",
-        tried=(20, 60),
+        tried=(10, 30),
     ),
     Step(
         "DeepCore",
@@ -253,7 +258,7 @@ STEPS = (
         "DeepCore",
         ("deepcore/methods/kcentergreedy.py", "", ("k_center_greedy",)),
         "DeepCore",
-        tried=(20, 60),
+        tried=(10, 30),
     ),
     Step(
         "ALiPy",
