@@ -110,7 +110,8 @@ class Strategy:
         torch.manual_seed(0)
         clf = Classifier()
         self.dataset, self.n_drop = dataset, n_drop
-        self.net = SimpleNamespace(clf=clf, params={"test_args": {"batch_size": 1000, "generator": torch.Generator()}})
+        test_args = {"batch_size": 1000, "generator": torch.Generator()}
+        self.net = SimpleNamespace(clf=clf, params={"test_args": test_args})
 
     def get_embeddings(self, data):
         with torch.no_grad():
