@@ -123,6 +123,7 @@ def defined(history, teacher, earlier):
         "absolute_increase": np.linalg.norm(np.diff(p, axis=0), axis=-1).sum(axis=0),
         "mean_std": p.std(axis=0).mean(axis=-1),
         "bald": (entropies(p.mean(axis=0)) - entropies(p).mean(axis=0)).sum(axis=-1),
+        "predictive_entropy": entropies(p.mean(axis=0)).sum(axis=-1),
         "cod": np.linalg.norm(p[-1] - before, axis=-1),
         "emaod": np.linalg.norm(p[-1] - q, axis=-1),
         "entropy": entropies(p[-1]).sum(axis=-1),
