@@ -13,6 +13,7 @@ from dynal_fast.ops.kmeans_plusplus.triton_race import race, walk
 from dynal_fast.ops.launch import launch
 
 WALKERS = 32  # rows that a program walks at once
+RACERS = 256  # rows of a head in a warp: eight a thread, as float64 times take two registers each
 
 
 class TritonRaceKernels(TritonKernels, RaceKernels[TritonPoints]):
@@ -85,6 +86,8 @@ class TritonRaceKernels(TritonKernels, RaceKernels[TritonPoints]):
     def race(
         self, x: TritonPoints, rows: Tensor, outside: float, fired: Fired, clocks: Clocks
     ) -> int:
+        options = self.block_options(len(rows))
+        options["num_warps"] = max(4, options["BT"] // RACERS)
         end = torch.tensor([outside], dtype=torch.float64, device=rows.device)
 
         def pick(block: Tensor, state: Tensor) -> None:
@@ -104,7 +107,7 @@ class TritonRaceKernels(TritonKernels, RaceKernels[TritonPoints]):
                 state,
                 state[1:],
                 enable_fp_fusion=False,
-                **self.block_options(len(rows)),
+                **options,
             )
 
         return self.on_block(x, rows, pick)
