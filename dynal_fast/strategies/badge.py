@@ -73,7 +73,8 @@ def badge(
     Parameters
     ----------
     embeddings, probabilities
-        ``(n, d)`` and ``(n, C)``, of the candidates.
+        ``(n, d)`` and ``(n, C)``, of the candidates. Those on a GPU are copied to the CPU, which
+        draws.
     budget
         Samples to pick, 0 to n.
     generator, progress, backend
@@ -91,14 +92,18 @@ def badge(
     >>> badge(embeddings, probabilities, 1).indices
     tensor([2])
     """
-    points = gradient_embeddings(embeddings, probabilities)
+    points = gradient_embeddings(*map(_on_host, (embeddings, probabilities)))
     start = None
     if len(points):
-        squares = [squared_norms(factor) for factor in (points.left, points.right)]
-        start = int((squares[0] * squares[1].to(squares[0].device)).argmax())
+        start = int((squared_norms(points.left) * squared_norms(points.right)).argmax())
     return kmeans_plusplus(
         points, budget, start=start, generator=generator, progress=progress, backend=backend
     )
+
+
+def _on_host(values: Any) -> Any:
+    """Outer products are drawn from on the CPU, wherever the model is."""
+    return values.cpu() if isinstance(values, Tensor) else values
 
 
 def squared_norms(rows: Any, block: int = 1024) -> Tensor:
@@ -106,7 +111,7 @@ def squared_norms(rows: Any, block: int = 1024) -> Tensor:
     norms = [torch.empty(0, dtype=torch.float64)]
     for start in range(0, len(rows), block):
         part = torch.as_tensor(rows[start : start + block])
-        norms.append(part.to(torch.float64).square().sum(1).to("cpu"))
+        norms.append(part.to(torch.float64).square().sum(1))
     return torch.cat(norms)
 
 
@@ -126,8 +131,8 @@ def outputs(context: SelectionContext) -> tuple[Tensor, Tensor]:
                 )
             batch = embedding()
             if row == 0:
-                features = batch.new_empty(count, batch.shape[1])
-                probabilities = logits.new_empty(count, logits.shape[1], dtype=torch.float32)
+                features = torch.empty(count, batch.shape[1], dtype=batch.dtype)
+                probabilities = torch.empty(count, logits.shape[1])
             features[row : row + len(batch)] = batch
             probabilities[row : row + len(batch)] = logits.float().softmax(1)
             row += len(batch)
