@@ -1,4 +1,4 @@
-"""Put the emulated kernels in the place of ``dynal_fast._C`` before any test is collected."""
+"""Puts the emulated kernels in the place of ``dynal_fast._C`` before any test is collected."""
 
 import sys
 import tempfile
@@ -7,10 +7,13 @@ from pathlib import Path
 import dynal_fast
 from tests.arm import emulated
 
-_folder = tempfile.TemporaryDirectory()
-_module = emulated.extension(emulated.Server(emulated.build(Path(_folder.name))))
-sys.modules["dynal_fast._C"] = dynal_fast._C = _module
+
+def pytest_configure(config):
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    module = emulated.extension(emulated.Server(emulated.build(Path(folder.name))))
+    sys.modules["dynal_fast._C"] = dynal_fast._C = module
 
 
-def pytest_report_header() -> str:
+def pytest_report_header():
     return f"kernels: of Arm, by {emulated.COMPILER}, run by {emulated.EMULATOR}"
