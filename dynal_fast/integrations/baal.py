@@ -84,6 +84,11 @@ class MonteCarlo:
     def __init__(self, wrapper: Any, stats: PoolStats) -> None:
         if not isinstance(stats, PoolStats):
             raise TypeError(f"stats must be a PoolStats, got {type(stats).__name__}")
+        if stats.activation != "softmax":
+            raise ValueError(
+                "stats must have activation='softmax', as baal's models tell one class from "
+                f"others, got {stats.activation!r}"
+            )
         self.wrapper = wrapper
         self.stats = stats
 
@@ -112,7 +117,7 @@ class MonteCarlo:
             with self.stats.observe(number, iterations, partial=True):
                 start = 0
                 batches = self.wrapper.predict_on_dataset_generator(pool, 1, **kwargs)
-                for batch in batches or ():
+                for batch in batches:
                     logits = _logits_of(batch)
                     self.stats.update(ids[start : start + len(logits)], logits)
                     start += len(logits)
@@ -280,7 +285,12 @@ def _logits_of(batch: Any) -> np.ndarray:
         )
     outputs = outputs[:, :, 0]
     bounded = outputs.size and outputs.min() >= 0 and outputs.max() <= 1
-    if bounded and np.allclose(outputs.sum(axis=1), 1):  # as baal tells probabilities from logits
+    near = (
+        1e-2 if outputs.dtype == np.float16 else 1e-5
+    )  # of a sum of rounded numbers
+    if bounded and np.allclose(outputs.sum(axis=1, dtype=np.float64), 1, atol=near):
+        # So baal, too, tells probabilities from logits.
+        outputs = outputs.astype(np.float32)
         outputs = np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny))
     return np.ascontiguousarray(outputs)
 

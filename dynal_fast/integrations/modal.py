@@ -126,7 +126,7 @@ class TrackedScore:
             The unlabeled pool.
         n_instances : int
             How many to pick.
-        ids : (n,) distinct integers, optional
+        ids : (n,) distinct integers or a mask of the tracker's samples, optional
             Which sample of the tracker each sample of ``X`` is; by default those that were not
             dropped, in order.
 
@@ -145,6 +145,8 @@ class TrackedScore:
         """
         samples = X.shape[0] if hasattr(X, "shape") else len(X)
         known = self.stats.remaining().cpu() if ids is None else torch.as_tensor(np.asarray(ids))
+        if known.dtype == torch.bool:
+            known = known.nonzero().flatten()
         if known.shape != (samples,):
             whose = "stats has not dropped" if ids is None else "ids names"
             raise ValueError(

@@ -46,7 +46,7 @@ class PoolObserver:
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
         self.mc_passes, self.partial = mc_passes, partial
         self.epoch = 0
-        self._broken = False  # an exception ended a pass: some samples have it, others not
+        self._broken = False  # an exception ended a pass, so only some samples have its outputs
         self._restored = False
         self._attached = False
         self._pool: NumberedLoader | None = None
@@ -62,8 +62,16 @@ class PoolObserver:
         bool
             Whether the training goes on from a checkpoint that lacks the pass of its last epoch.
         """
-        if not self._restored and epochs_done < self.epoch:
-            self.epoch, self._broken = 0, False  # another training
+        if self._broken:
+            warnings.warn(
+                "an exception ended a pass over the pool, so only some samples have its outputs: "
+                "the statistics begin anew",
+                stacklevel=2,
+            )
+            self.stats.begin_cycle()
+            self.epoch, self._broken = 0, False
+        elif not self._restored and epochs_done < self.epoch:
+            self.epoch = 0  # another training
         if epochs_done > 0 and self.epoch == 0 and not self._restored:
             warnings.warn(
                 f"the training goes on after epoch {epochs_done} from a checkpoint without pool "

@@ -81,6 +81,7 @@ class SharedPool:
 
     def __init__(self, stats: PoolStats, partial: bool, processes: Processes) -> None:
         self.stats, self.partial, self.processes = stats, partial, processes
+        self.activation = stats.activation  # which `observe_pool` compares with model and labels
         self.num_passes = 0
         self._seen: list[Tensor] = []
 

@@ -92,6 +92,7 @@ class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
         ValueError, TypeError
             Of the library for arguments that do not fit, and of `dynal_fast.farthest_first`.
         """
+        _check_no_mask(candidates)
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True, check_X_dict={}
         )
@@ -200,6 +201,7 @@ class TrackedScore(SingleAnnotatorPoolQueryStrategy):
         TypeError
             ``stats`` is not a `PoolStats`.
         """
+        _check_no_mask(candidates)
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True
         )
@@ -228,3 +230,10 @@ def _at_most(batch_size: int, candidates: int) -> int:
             stacklevel=3,
         )
     return min(batch_size, candidates)
+
+
+def _check_no_mask(candidates: Any) -> None:
+    if np.asarray(candidates).dtype.kind == "b":
+        raise ValueError(
+            "candidates must be positions or features, got a mask: pass np.flatnonzero(candidates)"
+        )

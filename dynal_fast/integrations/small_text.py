@@ -109,6 +109,8 @@ class FarthestFirst(EmbeddingBasedQueryStrategy):
         labeled = np.asarray(indices_labeled, dtype=np.int64)
         if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
             embeddings = dataset  # the representation of PoolBasedActiveLearner.query
+        if isinstance(embeddings, torch.Tensor):
+            embeddings = embeddings.detach().cpu()
         if embeddings is None or len(unlabeled) == n:
             options = {"pbar": pbar, "embed_kwargs": embed_kwargs or {}}
             picks: np.ndarray = super().query(

@@ -149,7 +149,8 @@ class PoolStatsCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Observe the pool, with ``every_n_steps``."""
         steps = self._every_n_steps
-        if steps and (state.global_step % steps == 0 or state.global_step >= state.max_steps):
+        last = state.global_step >= state.max_steps or control.should_training_stop
+        if steps and (state.global_step % steps == 0 or last):
             self._observe(args, state, -(-state.global_step // steps), parts)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
@@ -268,6 +269,10 @@ class Collate:
     id_column: str | None
 
     def __call__(self, samples: list[Any]) -> Any:
+        first = samples[0]
+        if self.id_column is not None and self.id_column not in first:
+            columns = ", ".join(map(str, first)) if isinstance(first, Mapping) else "no columns"
+            raise ValueError(f"the pool has no id_column {self.id_column!r}; it has {columns}")
         left_out = {self.id_column}
         left_out.update(name for name in LABELS if any(_is_unknown(s, name) for s in samples))
         batch = self.collate([self._features(sample, left_out) for sample in samples])

@@ -122,6 +122,8 @@ class Desk:
         tasks = tasks_json(self.catalogue, self.classes, request, samples)
         is_new = self._content(TASKS) != tasks
         if not set(request.missing) <= self._listed():
+            if (self.folder / TO_LABEL).exists():  # a person may have saved it meanwhile
+                self.offered = self._learn(self.folder / TO_LABEL)
             content = self._request_table(request, [*samples, *self._unasked()])
             write_atomically(self.folder / TO_LABEL, content)
             is_new = True

@@ -77,10 +77,13 @@ class AskingOracle:
         Raises
         ------
         ValueError
-            A name is no class, or a sample has another label already; no label is taken then.
+            An id is none of a sample, a name is no class, or a sample has another label already; no
+            label is taken then.
         """
         told = self._labels.clone()
         for i, name in zip(torch.as_tensor(ids).tolist(), labels, strict=True):
+            if not 0 <= i < len(told):
+                raise ValueError(f"ids must be in 0 .. {len(told) - 1}, got {i}")
             if name not in self.classes:
                 raise ValueError(f"labels must be among {shown(list(self.classes))}, got {name!r}")
             label = self.classes.index(name)
@@ -131,7 +134,10 @@ class AskingOracle:
         if not len(known):
             known = torch.randperm(len(self), generator=generator)[:size]
         if len(known) != size:
-            raise ValueError(f"initial must be the {len(known)} labeled samples, got {size}")
+            raise ValueError(
+                f"initial must be the {len(known)} labeled samples, got {size}: where a run goes "
+                "on, tell the oracle those that it began with, AskingOracle(..., initial=ids)"
+            )
         return known
 
     def digest(self) -> str:

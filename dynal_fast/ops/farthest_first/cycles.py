@@ -18,7 +18,7 @@ from dynal_fast.ops.farthest_first.host import host_by_default
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
-from dynal_fast.ops.farthest_first.watch import Watch, copied, same
+from dynal_fast.ops.farthest_first.watch import Watch, as_saved, copied, same_bits
 
 
 class FarthestFirst:
@@ -147,8 +147,8 @@ class FarthestFirst:
         Parameters
         ----------
         samples : (m,) integers or (n,) booleans
-            Pool indices or a mask. They still count in the radius only as far as they are labeled
-            later: it is that of the samples that may be picked.
+            Pool indices or a mask. The radius counts only samples that may be picked, so these are
+            left out of it. They may be labeled later.
         """
         indices = as_pool_indices(samples, self._rows.size, "samples")
         self._known = self._known.exclude(indices)
@@ -250,7 +250,7 @@ class FarthestFirst:
         -------
         dict
             ``covered`` (m,) and ``excluded`` int64 tensors of pool indices; ``outside``, a list of
-            arrays (m, d): embeddings of labeled samples outside the pool; ``watched``: a few rows
+            tensors (m, d): embeddings of labeled samples outside the pool; ``watched``: a few rows
             of the pool, to recognize it.
         """
         free, covered = self._known.free, self._known.covered
@@ -259,8 +259,8 @@ class FarthestFirst:
         return {
             "covered": covered.clone(),
             "excluded": excluded.nonzero().squeeze(1),
-            "outside": [rows.array for rows in self._known.outside],
-            "watched": self._watch.rows,
+            "outside": [as_saved(rows.array) for rows in self._known.outside],
+            "watched": as_saved(self._watch.rows),
         }
 
     @host_by_default
@@ -273,14 +273,14 @@ class FarthestFirst:
             The state is that of another pool, or does not fit this one.
         """
         self._watch.check()
-        if not same(state["watched"], self._watch.rows):
+        if not same_bits(state["watched"], as_saved(self._watch.rows)):
             raise ValueError(
                 "state must be that of the same pool, got one of a pool with other rows: make a "
                 "new FarthestFirst with labeled="
             )
         known, n = self._nothing(), self._rows.size
         for array in state["outside"]:
-            outside, _ = as_labeled(array, self._rows)
+            outside, _ = as_labeled(array.to(self._rows.device), self._rows)
             known = known.cover(outside, None)
         known = known.cover(None, as_pool_indices(state["covered"], n, "covered"))
         self._known = known.exclude(as_pool_indices(state["excluded"], n, "excluded"))

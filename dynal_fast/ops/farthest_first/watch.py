@@ -47,8 +47,22 @@ def copied(array: Array) -> Array:
     return np.array(array)
 
 
+def as_saved(array: Array) -> torch.Tensor:
+    """A copy as a tensor on the CPU, which `torch.load` takes without trusting the file."""
+    if isinstance(array, torch.Tensor):
+        return array.cpu().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two arrays have the same type, shape and values."""
     if type(one) is not type(other) or one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool((one == other).all())
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same type, shape and bits; torch compares few integer types."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
