@@ -13,7 +13,7 @@ import pytest
 
 from dynal_fast import files
 from dynal_fast.bench import suites, worker
-from dynal_fast.bench.cases import StatisticsCase, TraversalCase, as_record
+from dynal_fast.bench.cases import GradientCase, StatisticsCase, TraversalCase, as_record
 from dynal_fast.bench.command import MAKE_MINUTES, add_bench, plans_for, recorded_command, run
 from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.picture import draw
@@ -84,6 +84,7 @@ def test_sizes_are_those_given(given, sizes):
     assert [case for case, _ in plans_for(parsed(*given))] == [
         TraversalCase("clustered", n, d, k, labeled=labeled),
         StatisticsCase(n, classes, 10),
+        GradientCase(n, classes, d, k),
     ]
 
 

@@ -143,6 +143,7 @@ def test_what_makes_no_committee_is_refused():
     diverging = experiment(training=Training(epochs=1, batch_size=16))
     diverging.build_model = lambda: build_model("mlp", (8,), 3)
     state = diverging._start()
+    state.targets = diverging.data.oracle.label(state.labeled)
     broken = diverging.build_model()
     with torch.no_grad():
         broken[1].weight.fill_(torch.nan)

@@ -41,7 +41,8 @@ def test_every_strategy_runs_and_repeats_itself(name):
 
 def test_every_strategy_of_a_seed_starts_alike():
     """Observing, also with a model that has dropout, must not change how the model is trained."""
-    results = [experiment(name).run() for name in NAMES]
+    alike = [name for name in NAMES if "loss_prediction" not in get_strategy(name).needs]
+    results = [experiment(name).run() for name in alike]
     assert len({tuple(result.initial) for result in results}) == 1
     assert len({result.accuracies[0] for result in results}) == 1
     assert len({result.cycles[0].train_loss for result in results}) == 1

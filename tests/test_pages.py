@@ -92,7 +92,7 @@ def test_the_tables_of_a_record():
     assert f"### {TRAVERSAL.title()}\n" in tables["farthest-first"]
     assert "| BLAS loop | 2 s |  | 10 | 3 MB | exact |  |" in tables["farthest-first"]
     assert tables["pool-statistics"] == ""
-    assert "../benchmarks/results/record.png" in tables["growth"]
+    assert "../benchmarks/results/record.svg" in tables["growth"]
     assert "| one cycle | dynal_fast | 1.25 s |" in tables["end-to-end"]
 
 

@@ -43,6 +43,7 @@ class DropoutSplit:
     UntraceableError
         It cannot be cut, or nothing would be saved.
 
+    >>> import torch
     >>> from dynal_fast.pool.forward import model_call
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.Linear(3, 2)).eval()
     >>> model[1].training = True

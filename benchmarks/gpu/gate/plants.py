@@ -20,10 +20,12 @@ def planted(function: str) -> Iterator[None]:
 
     launch = triton.launch
 
-    def spoiling(kernel: Any, grid: Any, ids: Tensor, source: Any, *rest: Any, **options: Any):
+    def spoiling(
+        kernel: Any, grid: Any, ids: Tensor, targets: Any, source: Any, *rest: Any, **options: Any
+    ) -> None:
         if kernel.fn.__name__ == function:
             source = source._replace(rows=swizzled(source.rows))
-        launch(kernel, grid, ids, source, *rest, **options)
+        launch(kernel, grid, ids, targets, source, *rest, **options)
 
     with mock.patch.object(triton, "launch", spoiling):
         yield

@@ -352,7 +352,9 @@ def _gathered(
     for first in range(0, len(sample_ids), step):
         part = slice(first, first + step)
         ids = sample_ids[part]
-        arguments: dict[str, Any] = {"sample_ids": ids}
+        arguments: dict[str, Any] = dict.fromkeys(("features", "weight", "bias"))
+        arguments |= {f"teacher_{name}": None for name in arguments}
+        arguments["sample_ids"] = ids
         for prefix, (features, weight, bias) in heads.items():
             rows = features[part]
             if by_id:  # ids of no sample are told apart by the update
