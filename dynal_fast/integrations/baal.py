@@ -285,9 +285,7 @@ def _logits_of(batch: Any) -> np.ndarray:
         )
     outputs = outputs[:, :, 0]
     bounded = outputs.size and outputs.min() >= 0 and outputs.max() <= 1
-    near = (
-        1e-2 if outputs.dtype == np.float16 else 1e-5
-    )  # of a sum of rounded numbers
+    near = 1e-2 if outputs.dtype == np.float16 else 1e-5  # of a sum of rounded numbers
     if bounded and np.allclose(outputs.sum(axis=1, dtype=np.float64), 1, atol=near):
         # So baal, too, tells probabilities from logits.
         outputs = outputs.astype(np.float32)
