@@ -532,3 +532,11 @@ def test_the_output_must_not_lie_among_the_images(tmp_path):
     with pytest.raises(ValueError, match=r"the output must not be in data_root, .*photos, whose"):
         run_grid(asking_config(options), tmp_path / "photos" / "run")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["unlabeled"]
+
+
+@pytest.mark.parametrize("outside", [-1, 2])
+def test_an_id_of_no_sample_is_given_no_label(outside):
+    oracle = AskingOracle(torch.tensor([0, -1]), ["a", "b"])
+    with pytest.raises(ValueError, match=rf"ids must be in 0 \.\. 1, got {outside}"):
+        oracle.give([outside], ["b"])
+    assert oracle.missing(torch.arange(2)).tolist() == [1]

@@ -297,3 +297,17 @@ def test_a_pair_of_labeled_samples_is_taken_by_the_functions(backend):
     assert_same(
         farthest_first(pool, 2, tuple(outside[:2].tolist())), expected(pool, 2, outside[:2])
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16, np.dtype(">f4")], ids=str)
+def test_a_state_saved_of_an_array_loads_without_trust(dtype, tmp_path):
+    pool = np.arange(60).reshape(20, 3).astype(dtype)
+    selection = FarthestFirst(pool, labeled=pool[:2] + np.array(1, dtype=dtype))
+    first = selection.pick(4)
+    torch.save(selection.state_dict(), tmp_path / "state.pt")
+    other = FarthestFirst(pool)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other.covered, first.indices)
+    assert torch.equal(other.pick(3).indices, selection.pick(3).indices)
+    with pytest.raises(ValueError, match="state must be that of the same pool"):
+        FarthestFirst(pool[::-1]).load_state_dict(selection.state_dict())

@@ -15,7 +15,13 @@ from scipy.special import softmax
 from torch.utils.data import Subset
 
 from dynal_fast import PoolObservationError, PoolStats, farthest_first
-from dynal_fast.integrations.baal import FarthestFirst, MonteCarlo, TrackedScore, pool_ids
+from dynal_fast.integrations.baal import (
+    FarthestFirst,
+    MonteCarlo,
+    TrackedScore,
+    _logits_of,
+    pool_ids,
+)
 
 N, D, C = 30, 6, 4
 
@@ -227,3 +233,15 @@ def test_outputs_that_cannot_be_tracked_are_named(dataset, outputs, error, messa
 
     with pytest.raises(error, match=message):
         MonteCarlo(Wrapper(), PoolStats(N, C, track=("bald",)))(dataset.pool, iterations=2)
+
+
+def test_probabilities_in_half_precision_are_probabilities_in_every_batch():
+    outputs = softmax(np.random.default_rng(0).normal(size=(500, 7)), axis=1).astype(np.float16)
+    for rows in np.array_split(outputs, 250):
+        logits = _logits_of(rows[:, :, None])
+        np.testing.assert_allclose(np.exp(logits), rows, rtol=1e-3)
+
+
+def test_a_tracker_of_sigmoids_is_refused(wrapper):
+    with pytest.raises(ValueError, match="stats must have activation='softmax'"):
+        MonteCarlo(wrapper, PoolStats(4, 3, track=("bald",), activation="sigmoid"))

@@ -201,3 +201,12 @@ def test_inside_the_librarys_wrapper(X):
             for strategy in (FarthestFirst(random_state=0), CoreSet(random_state=0))
         ]
     np.testing.assert_array_equal(*picks)
+
+
+def test_a_mask_is_no_list_of_candidates(X, stats):
+    y = np.full(len(X), np.nan)
+    for strategy in (FarthestFirst(), TrackedScore(stats, "margin")):
+        with pytest.raises(
+            ValueError, match="candidates must be positions or features, got a mask"
+        ):
+            strategy.query(X, y, candidates=np.arange(len(X)) > 2)
