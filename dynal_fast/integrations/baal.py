@@ -13,8 +13,9 @@ from dynal_fast.integrations.tracked import check_tracks, scores_of
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.pool import PoolStats
 from dynal_fast.pool.top import top_k
+from dynal_fast.strategies.badge import badge
 
-__all__ = ["FarthestFirst", "MonteCarlo", "TrackedScore", "pool_ids"]
+__all__ = ["Badge", "FarthestFirst", "MonteCarlo", "TrackedScore", "pool_ids"]
 
 
 def pool_ids(pool: Any, **kwargs: Any) -> np.ndarray:
@@ -273,6 +274,73 @@ class FarthestFirst(EPIG):  # the kind of heuristic that the loop hands the labe
         rest = np.ones(len(pool), dtype=bool)
         rest[picks] = False
         return np.concatenate([picks, rest.nonzero()[0]]), scores
+
+
+class Badge(AbstractHeuristic):
+    """BADGE (Ash et al. 2020): D² sampling over gradient embeddings, which are never formed.
+
+    ``get_probabilities`` is a function of the pool that returns a pair: embeddings ``(n, d)``, the
+    inputs of the model's last layer, and class probabilities ``(n, C)``.
+
+    Parameters
+    ----------
+    num_samples : int
+        How many samples are picked: the loop's ``query_size``. A smaller pool is picked whole.
+    generator : torch.Generator, optional
+        Draws; torch's global one by default.
+
+    Examples
+    --------
+    >>> embeddings, probabilities = np.array([[1.0], [5.0], [2.0]]), np.full((3, 2), 0.5)
+    >>> Badge(num_samples=1).get_ranks((embeddings, probabilities))[0]
+    array([1, 0, 2])
+    """
+
+    def __init__(self, num_samples: int, generator: torch.Generator | None = None) -> None:
+        super().__init__(reverse=True)
+        self.num_samples = num_samples
+        self.generator = generator
+
+    def compute_score(self, predictions: Any, target_predictions: Any = None) -> np.ndarray:
+        """Return the scores of `get_ranks`."""
+        return self.get_ranks(predictions)[1]
+
+    def get_ranks(
+        self, predictions: Any, target_predictions: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the picks in order, then all others, and the scores.
+
+        Parameters
+        ----------
+        predictions : pair of (n, d) and (n, C) floats
+            Embeddings and class probabilities of the pool.
+        target_predictions
+            Not looked at.
+
+        Returns
+        -------
+        ranks : (n,) integers
+            Positions in the pool.
+        scores : (n,) float32
+            1 for the picks, 0 for the others.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `dynal_fast.badge`.
+        """
+        if not isinstance(predictions, (tuple, list)) or len(predictions) != 2:
+            raise ValueError(
+                "predictions must be a pair, embeddings (n, d) and probabilities (n, C), got "
+                f"{type(predictions).__name__}"
+            )
+        embeddings, probabilities = map(_matrix, predictions)
+        k = min(self.num_samples, len(embeddings))
+        drawn = badge(embeddings, probabilities, k, generator=self.generator, progress=False)
+        picks = drawn.indices.numpy()
+        scores = np.zeros(len(embeddings), dtype=np.float32)
+        scores[picks] = 1
+        return np.concatenate([picks, (scores == 0).nonzero()[0]]), scores
 
 
 def _logits_of(batch: Any) -> np.ndarray:

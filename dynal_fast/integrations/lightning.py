@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dynal_fast.integrations.observer import PoolObserver, Teacher
+from dynal_fast.integrations.training_batches import TrainingObserver, logits_in, part_of
 from dynal_fast.pool import PoolImages, PoolStats
 from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.sizes import are_texts
@@ -75,6 +76,16 @@ class PoolStatsCallback(Callback):
         set are not known: ``batch_size=None``, several workers that share an ``IterableDataset``.
     mc_passes, partial
         As in `observe_pool`.
+    train
+        Observe the training batches as they go by instead of a pool, without a second forward pass:
+        ``stats`` has a row for each sample of the training set, and ``ids`` says where a batch has
+        its samples'. Logits are what the module returned when ``training_step`` called it, or
+        ``training_step`` returns them, ``{"loss": loss, "logits": logits}``. Of several calls in a
+        step, and of several rows of a sample in an epoch, the first counts.
+    targets
+        With ``train``: where a batch has its classes, a key or a position; or the classes of all
+        samples by id. By default the key ``labels``, ``label``, ``targets``, ``target`` or ``y``,
+        or position 1. Of rows ``(batch, classes)``, such as one-hot ones, the largest is taken.
     name
         Tells the callbacks of one trainer apart in its checkpoints, where there are several.
 
@@ -113,7 +124,7 @@ class PoolStatsCallback(Callback):
     def __init__(
         self,
         stats: PoolStats,
-        pool_dataloader: Any,
+        pool_dataloader: Any = None,
         get_logits: Forward | None = None,
         every_n_epochs: int = 1,
         teacher: Teacher | None = None,
@@ -121,11 +132,28 @@ class PoolStatsCallback(Callback):
         ids: str | int | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        train: bool = False,
+        targets: Any = None,
         name: str = "",
     ) -> None:
         super().__init__()
-        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._observer: PoolObserver
+        self._training: TrainingObserver | None = None
         self._loader, self._ids, self._name = pool_dataloader, ids, name
+        if train:
+            given = [pool_dataloader, get_logits, teacher, mc_passes or None, partial or None]
+            if ids is None or any(value is not None for value in given):
+                raise ValueError(
+                    "with train=True give ids=, where a training batch has its samples' ids, and "
+                    "no pool_dataloader, get_logits, teacher, mc_passes or partial"
+                )
+            self._observer = self._training = TrainingObserver(stats, every_n_epochs, targets)
+            self._hook: Any = None
+            self._logits: Any = None
+            return
+        if targets is not None:
+            raise ValueError("targets are of training batches: pass train=True")
+        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
         has_ids = ids is not None or isinstance(pool_dataloader, PoolImages)
         self._forward = get_logits or (model_call() if has_ids else first_part_call())
         if not has_ids:
@@ -158,7 +186,10 @@ class PoolStatsCallback(Callback):
         A checkpoint that was saved between the last batch of an epoch and its end lacks the pass of
         that epoch, which is made up for here.
         """
-        if self._observer.begin(trainer.current_epoch, trainer.optimizers):
+        lacks_pass = self._observer.begin(trainer.current_epoch, trainer.optimizers)
+        if self._training is not None:
+            self._hook = pl_module.register_forward_hook(self._keep_logits)
+        elif lacks_pass:
             self._observe(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -169,7 +200,55 @@ class PoolStatsCallback(Callback):
         PoolObservationError
             Of the tracker: bad rows, or samples that were not seen.
         """
-        self._observe(trainer, pl_module, trainer.current_epoch + 1)
+        if self._training is not None:
+            self._training.end_epoch()
+        else:
+            self._observe(trainer, pl_module, trainer.current_epoch + 1)
+
+    # Training batches
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin the pass of an epoch, with ``train``."""
+        if self._training is not None:
+            self._training.begin_epoch(trainer.current_epoch + 1, num_epochs_of(trainer))
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget the outputs of the batch before."""
+        self._logits = None
+
+    def _keep_logits(self, module: Any, inputs: Any, output: Any) -> None:
+        training = self._training
+        wanted = training is not None and training.observing and module.training
+        if wanted and self._logits is None:  # of several calls the first
+            self._logits = logits_in(output, self.stats.num_classes)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Fold in the outputs that ``training_step`` computed, with ``train``.
+
+        Raises
+        ------
+        ValueError
+            There are none, or no ids or targets.
+        """
+        if self._training is None or not self._training.observing:
+            return
+        returned = outputs.get("logits") if isinstance(outputs, Mapping) else None
+        logits, self._logits = self._logits if returned is None else returned, None
+        if logits is None:
+            raise ValueError(
+                "training_step gave no logits (batch, "
+                f"{self.stats.num_classes}): it must call the module itself, as self(inputs), or "
+                'return {"loss": loss, "logits": logits}'
+            )
+        self._training.saw(part_of(batch, self._ids, "ids"), logits, batch)
+        if trainer.is_last_batch:  # before a validation that saves a checkpoint
+            self._training.end_epoch()
+
+    # A pass over the pool
 
     def _observe(self, trainer: Any, pl_module: Any, epoch: int) -> None:
         precision = trainer.precision_plugin
@@ -201,11 +280,17 @@ class PoolStatsCallback(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Detach the teacher and end the workers."""
-        self._observer.end()
+        self._end()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Detach the teacher and end the workers."""
+        self._end()
+
+    def _end(self) -> None:
         self._observer.end()
+        if self._training is not None and self._hook is not None:
+            self._hook.remove()
+            self._hook = self._logits = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: plain tensors, numbers and names."""

@@ -13,8 +13,9 @@ from modAL.models.base import BaseCommittee
 from dynal_fast.integrations.tracked import check_tracks, scores_of
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
+from dynal_fast.strategies.badge import badge as draw
 
-__all__ = ["TrackedScore", "farthest_first"]
+__all__ = ["TrackedScore", "badge", "farthest_first"]
 
 Picks = tuple[np.ndarray, np.ndarray]
 
@@ -77,6 +78,64 @@ def farthest_first(
         )
     traversal = traversals.farthest_first(X, n_instances, labeled, metric=metric)
     return traversal.indices.cpu().numpy(), traversal.distances.cpu().numpy()
+
+
+def badge(
+    classifier: Any,
+    X: Any,
+    n_instances: int = 1,
+    *,
+    embeddings: Any = None,
+    generator: torch.Generator | None = None,
+) -> Picks:
+    """Pick samples of ``X`` by BADGE (Ash et al. 2020): D² sampling over gradient embeddings.
+
+    Parameters
+    ----------
+    classifier : ActiveLearner, Committee or another of modAL's models
+        Its ``predict_proba`` gives the class probabilities.
+    X : of n samples
+        The unlabeled pool.
+    n_instances : int
+        How many to pick.
+    embeddings : (n, d) floats, optional
+        The inputs of the classifier's last layer; by default ``X``, with ``on_transformed=True``
+        the outputs of the learner's pipeline before its last step.
+    generator : torch.Generator, optional
+        Draws; torch's global one by default.
+
+    Returns
+    -------
+    indices : (n_instances,) integers
+        Positions in ``X``, in pick order; the first has the largest gradient.
+    metrics : (n_instances,) float32
+        Each pick's distance to the nearest earlier one, between gradients; ``inf`` for the first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dynal_fast.badge`.
+
+    Examples
+    --------
+    >>> from modAL.models import ActiveLearner
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X_training = np.array([[0.0], [1.0], [4.0], [5.0]])
+    >>> learner = ActiveLearner(GaussianNB(), badge, X_training, [0, 0, 1, 1])
+    >>> learner.query(np.array([[0.5], [2.5], [9.0]]), n_instances=1)[0]
+    array([1])
+    """
+    probabilities = np.asarray(classifier.predict_proba(X))
+    if embeddings is None:
+        embeddings = classifier.transform_without_estimating(X) if classifier.on_transformed else X
+    embeddings = _dense(embeddings, "X")
+    if not 0 <= n_instances <= len(probabilities):
+        raise ValueError(
+            f"n_instances must be between 0 and the {len(probabilities)} samples of X, got "
+            f"{n_instances}"
+        )
+    drawn = draw(embeddings, probabilities, n_instances, generator=generator, progress=False)
+    return drawn.indices.numpy(), drawn.distances.numpy()
 
 
 class TrackedScore:

@@ -90,13 +90,17 @@ class SharedPool:
         return self.stats.observes(epoch, num_epochs)
 
     def update(
-        self, sample_ids: Tensor, logits: Tensor, teacher_logits: Tensor | None = None
+        self,
+        sample_ids: Tensor,
+        logits: Tensor,
+        teacher_logits: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> None:
         """Do what `PoolStats.update` does; logits are moved to the statistics' device."""
         device = self.stats.device
         if teacher_logits is not None:
             teacher_logits = teacher_logits.to(device, logits.dtype)
-        self.stats.update(sample_ids, logits.to(device), teacher_logits)
+        self.stats.update(sample_ids, logits.to(device), teacher_logits, targets)
         if self.processes.size > 1:
             self._seen.append(sample_ids.long().cpu())
 
@@ -125,9 +129,10 @@ class SharedPool:
         if wrong is not None:
             found = wrong.non_finite, wrong.duplicate, wrong.unknown, wrong.num_unknown
         shares, problems = zip(*self.processes.all((mine.unique(), found)), strict=True)
+        given = _each_once(shares)
         for tensor in self.stats.state_dict().values():
             if tensor.shape[:1] == (self.stats.num_samples,) and len(tensor):
-                _exchange(tensor, shares, self.processes.rank)
+                _exchange(tensor, given, self.processes.rank)
         all_seen, times = torch.cat(shares).unique(return_counts=True)
         remaining = self.stats.remaining().cpu()
         unseen = remaining[~torch.isin(remaining, all_seen)] if not self.partial else remaining[:0]
@@ -139,6 +144,19 @@ class SharedPool:
         num_unknown = sum(problem[3] for problem in told)
         if len(non_finite) or len(twice) or len(unseen) or num_unknown:
             raise PoolObservationError(non_finite, twice, unseen, unknown, num_unknown)
+
+
+def _each_once(shares: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the shares without what an earlier one holds, so that all end with the same rows.
+
+    >>> _each_once((torch.tensor([0, 1]), torch.tensor([1, 2])))
+    (tensor([0, 1]), tensor([2]))
+    """
+    before, kept = torch.zeros(0, dtype=torch.int64), []
+    for share in shares:
+        kept.append(share[~torch.isin(share, before)])
+        before = torch.cat([before, kept[-1]])
+    return tuple(kept)
 
 
 def _exchange(tensor: Tensor, shares: tuple[Tensor, ...], rank: int) -> None:

@@ -5,8 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from skactiveml.base import SingleAnnotatorPoolQueryStrategy
-from skactiveml.utils import MISSING_LABEL, is_labeled
+from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
+from skactiveml.utils import (
+    MISSING_LABEL,
+    check_equal_missing_label,
+    check_scalar,
+    check_type,
+    is_labeled,
+)
+from sklearn import clone
 
 from dynal_fast.integrations.tracked import (
     check_samples,
@@ -16,8 +23,9 @@ from dynal_fast.integrations.tracked import (
 )
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
+from dynal_fast.strategies.badge import badge, gradient_embeddings
 
-__all__ = ["FarthestFirst", "TrackedScore"]
+__all__ = ["Badge", "FarthestFirst", "TrackedScore"]
 
 
 class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
@@ -120,6 +128,139 @@ class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
             query_indices[number], free[pick], distances = pick, False, after
         utilities[np.isinf(utilities)] = 0
         return query_indices, utilities
+
+
+class Badge(SingleAnnotatorPoolQueryStrategy):
+    """BADGE (Ash et al. 2020) in place of ``pool.Badge``, without its samples × classes × d array.
+
+    D² sampling over the gradients of the last layer. The first pick is the candidate with the
+    largest gradient, as in the authors' code.
+
+    Parameters
+    ----------
+    clf_embedding_flag_name : str, dict or None
+        As of ``pool.Badge``: a flag of ``clf.predict_proba`` for embeddings beside probabilities.
+        Without one, and if ``predict_proba`` returns no pair, features are the embeddings.
+    missing_label : scalar, str, nan or None
+        What stands in ``y`` for a label that is not known.
+    random_state : int, numpy.random.RandomState or None
+        Seeds the draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skactiveml.classifier import SklearnClassifier
+    >>> X = np.array([[0.0], [1.0], [4.0], [5.0], [0.5], [2.5], [9.0]])
+    >>> y = np.array([0, 0, 1, 1, np.nan, np.nan, np.nan])
+    >>> clf = SklearnClassifier(GaussianNB(), classes=[0, 1])
+    >>> Badge(random_state=0).query(X, y, clf)
+    array([5])
+    """
+
+    def __init__(
+        self,
+        clf_embedding_flag_name: Any = None,
+        missing_label: Any = MISSING_LABEL,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(missing_label=missing_label, random_state=random_state)
+        self.clf_embedding_flag_name = clf_embedding_flag_name
+
+    def query(
+        self,
+        X: Any,
+        y: Any,
+        clf: Any,
+        fit_clf: bool = True,
+        sample_weight: Any = None,
+        candidates: Any = None,
+        batch_size: int = 1,
+        return_utilities: bool = False,
+    ) -> Any:
+        """Return the samples to label, in pick order.
+
+        Parameters
+        ----------
+        X, y, candidates, batch_size
+            As in `FarthestFirst.query`.
+        clf : skactiveml.base.SkactivemlClassifier
+            Gives the class probabilities.
+        fit_clf : bool
+            Fit a clone of ``clf`` on the labeled samples first, with ``sample_weight``.
+        return_utilities : bool
+            Return utilities, too, a (batch, n) array that is not made otherwise.
+
+        Returns
+        -------
+        query_indices : (batch,) integers
+            Positions in ``X``, or in ``candidates`` if those are features.
+        utilities : (batch, n) or (batch, m) floats, if asked for
+            The probabilities with which each pick is drawn: 1 at the first. NaN for labeled and
+            picked samples and for those that are no candidates.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Of the library for arguments that do not fit, and of `dynal_fast.badge`.
+        """
+        _check_no_mask(candidates)
+        X, y, candidates, batch_size, return_utilities = self._validate_data(
+            X, y, candidates, batch_size, return_utilities, reset=True
+        )
+        check_type(clf, "clf", SkactivemlClassifier)
+        check_equal_missing_label(clf.missing_label, self.missing_label_)
+        check_scalar(fit_clf, "fit_clf", bool)
+        flag = self.clf_embedding_flag_name
+        if flag is not None:
+            check_type(flag, "clf_embedding_flag_name", dict, str)
+        options = {flag: True} if isinstance(flag, str) else flag or {}
+        if fit_clf:
+            weights = [] if sample_weight is None else [sample_weight]
+            clf = clone(clf).fit(X, y, *weights)
+        X_cand, mapping = self._transform_candidates(candidates, X, y)
+        samples = len(X_cand) if mapping is None else len(X)
+        free = np.arange(samples) if mapping is None else np.unique(mapping % samples)
+        if mapping is not None:
+            free = free[~is_labeled(y, self.missing_label_)[free]]
+            X_cand = X[free]
+        batch_size = _at_most(batch_size, len(free))
+        if not batch_size:
+            picks = np.empty(0, dtype=np.int64)
+            return (picks, np.empty((0, samples))) if return_utilities else picks
+        got = clf.predict_proba(X_cand, **options)
+        probabilities, embeddings = got if isinstance(got, tuple) else (got, X_cand)
+        probabilities = np.asarray(probabilities)
+        generator = generator_from(self.random_state_)
+        drawn = badge(embeddings, probabilities, batch_size, generator=generator, progress=False)
+        chosen = drawn.indices.numpy()
+        if not return_utilities:
+            return free[chosen]
+        utilities = np.full((batch_size, samples), np.nan)
+        utilities[:, free] = _probabilities_of(
+            gradient_embeddings(embeddings, probabilities), chosen
+        )
+        for number, pick in enumerate(free[chosen][:-1], start=1):
+            utilities[number:, pick] = np.nan
+        return free[chosen], utilities
+
+
+def _probabilities_of(points: Any, picks: np.ndarray) -> np.ndarray:
+    """Return with what probability each pick of D² sampling is drawn, float64 (picks, n)."""
+    left = np.asarray(points.left, dtype=np.float64)
+    right = np.asarray(points.right, dtype=np.float64)
+    norms = (left**2).sum(1) * (right**2).sum(1)
+    drawn = np.zeros((len(picks), len(left)))
+    drawn[0, picks[0]] = 1
+    nearest = np.full(len(left), np.inf)
+    for number, last in enumerate(picks[:-1], start=1):
+        products = (left @ left[last]) * (right @ right[last])
+        nearest = np.minimum(nearest, np.maximum(norms + norms[last] - 2 * products, 0))
+        nearest[picks[:number]] = 0
+        rates = nearest if nearest.any() else np.ones(len(left))
+        rates[picks[:number]] = 0
+        drawn[number] = rates / rates.sum()
+    return drawn
 
 
 class TrackedScore(SingleAnnotatorPoolQueryStrategy):

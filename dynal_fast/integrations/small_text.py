@@ -10,13 +10,95 @@ from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrate
 from dynal_fast.integrations.tracked import check_samples, check_tracks
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
+from dynal_fast.strategies.badge import badge
 
-__all__ = ["FarthestFirst", "TrackedScore"]
+__all__ = ["Badge", "FarthestFirst", "TrackedScore"]
 
 DISTANCE_METRICS = ("cosine", "euclidean")
 
 
-class FarthestFirst(EmbeddingBasedQueryStrategy):
+class OfEmbeddings(EmbeddingBasedQueryStrategy):
+    """A strategy on embeddings, whose rows are those of the data set."""
+
+    def query(
+        self,
+        clf: Any,
+        dataset: Any,
+        indices_unlabeled: Any,
+        indices_labeled: Any,
+        y: Any,
+        n: int = 10,
+        pbar: str | None = "tqdm",
+        embeddings: Any = None,
+        embed_kwargs: Any = None,
+    ) -> np.ndarray:
+        """Return the ``n`` samples to label, in pick order.
+
+        Parameters
+        ----------
+        clf
+            The classifier, whose ``embed`` is called where no embeddings are given.
+        dataset
+            The data set.
+        indices_unlabeled, indices_labeled : (u,) and (m,) integers
+            Positions in ``dataset``. None of them may be labeled yet.
+        y
+            Labels, single or multi-label, which do not matter here.
+        n : int
+            How many to pick.
+        pbar, embed_kwargs
+            For ``clf.embed``.
+        embeddings : (len(dataset), d) floats, optional
+            One row for each sample of ``dataset``, in its order. If some samples of it are neither
+            unlabeled nor labeled there may be (u + m, d) instead, unlabeled ones first.
+
+        Returns
+        -------
+        (n,) integers
+            Positions in ``dataset``, in pick order; all of ``indices_unlabeled`` as they are if
+            ``n`` is their number.
+
+        Raises
+        ------
+        EmptyPoolException, PoolExhaustedException
+            There are no unlabeled samples, or fewer than ``n``.
+        ValueError
+            ``embeddings`` have another number of rows, or the selection refuses them.
+
+        Notes
+        -----
+        small-text 1.4 takes row i of given embeddings for the i-th of the unlabeled samples,
+        followed by the labeled ones, even where each sample of the data set has a row. It then
+        measures the wrong samples, unless the unlabeled ones come first there.
+        """
+        self._validate_query_input(indices_unlabeled, n)
+        unlabeled = np.asarray(indices_unlabeled, dtype=np.int64)
+        labeled = np.asarray(indices_labeled, dtype=np.int64)
+        if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
+            embeddings = dataset  # the representation of PoolBasedActiveLearner.query
+        if isinstance(embeddings, torch.Tensor):
+            embeddings = embeddings.detach().cpu()
+        if embeddings is None or len(unlabeled) == n:
+            options = {"pbar": pbar, "embed_kwargs": embed_kwargs or {}}
+            picks: np.ndarray = super().query(
+                clf, dataset, unlabeled, labeled, y, n=n, embeddings=embeddings, **options
+            )
+            return picks
+        used = len(unlabeled) + len(labeled)
+        if len(embeddings) == len(dataset):
+            return self.sample(clf, dataset, unlabeled, labeled, y, n, embeddings)
+        if len(embeddings) == used:
+            rows = np.arange(used)
+            parts = rows[: len(unlabeled)], rows[len(unlabeled) :]
+            used_samples = dataset[np.concatenate([unlabeled, labeled])]
+            return unlabeled[self.sample(clf, used_samples, *parts, y, n, embeddings)]
+        raise ValueError(
+            f"embeddings must have a row for each of the {len(dataset)} samples of the data set, "
+            f"or for each of the {used} unlabeled and labeled ones, got {len(embeddings)}"
+        )
+
+
+class FarthestFirst(OfEmbeddings):
     """Farthest-first traversal (greedy k-center), in place of ``GreedyCoreset``.
 
     Each pick is the unlabeled sample that is farthest from the labeled ones and the picks before
@@ -53,82 +135,6 @@ class FarthestFirst(EmbeddingBasedQueryStrategy):
         self.distance_metric = distance_metric
         self.normalize = normalize
 
-    def query(
-        self,
-        clf: Any,
-        dataset: Any,
-        indices_unlabeled: Any,
-        indices_labeled: Any,
-        y: Any,
-        n: int = 10,
-        pbar: str | None = "tqdm",
-        embeddings: Any = None,
-        embed_kwargs: Any = None,
-    ) -> np.ndarray:
-        """Return the ``n`` samples to label, the farthest first.
-
-        Parameters
-        ----------
-        clf
-            The classifier, whose ``embed`` is called where no embeddings are given.
-        dataset
-            The data set.
-        indices_unlabeled, indices_labeled : (u,) and (m,) integers
-            Positions in ``dataset``. None of them may be labeled yet.
-        y
-            Labels, single or multi-label, which do not matter here.
-        n : int
-            How many to pick.
-        pbar, embed_kwargs
-            For ``clf.embed``.
-        embeddings : (len(dataset), d) floats, optional
-            One row for each sample of ``dataset``, in its order. If some samples of it are neither
-            unlabeled nor labeled there may be (u + m, d) instead, unlabeled ones first.
-
-        Returns
-        -------
-        (n,) integers
-            Positions in ``dataset``, in pick order; all of ``indices_unlabeled`` as they are if
-            ``n`` is their number.
-
-        Raises
-        ------
-        EmptyPoolException, PoolExhaustedException
-            There are no unlabeled samples, or fewer than ``n``.
-        ValueError
-            ``embeddings`` have another number of rows, or `dynal_fast.farthest_first` refuses them.
-
-        Notes
-        -----
-        small-text 1.4 takes row i of given embeddings for the i-th of the unlabeled samples,
-        followed by the labeled ones, even where each sample of the data set has a row. It then
-        measures the wrong samples, unless the unlabeled ones come first there.
-        """
-        self._validate_query_input(indices_unlabeled, n)
-        unlabeled = np.asarray(indices_unlabeled, dtype=np.int64)
-        labeled = np.asarray(indices_labeled, dtype=np.int64)
-        if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
-            embeddings = dataset  # the representation of PoolBasedActiveLearner.query
-        if isinstance(embeddings, torch.Tensor):
-            embeddings = embeddings.detach().cpu()
-        if embeddings is None or len(unlabeled) == n:
-            options = {"pbar": pbar, "embed_kwargs": embed_kwargs or {}}
-            picks: np.ndarray = super().query(
-                clf, dataset, unlabeled, labeled, y, n=n, embeddings=embeddings, **options
-            )
-            return picks
-        used = len(unlabeled) + len(labeled)
-        if len(embeddings) == len(dataset):
-            return self.sample(clf, dataset, unlabeled, labeled, y, n, embeddings)
-        if len(embeddings) == used:
-            rows = np.arange(used)
-            parts = rows[: len(unlabeled)], rows[len(unlabeled) :]
-            return unlabeled[self.sample(clf, dataset, *parts, y, n, embeddings)]
-        raise ValueError(
-            f"embeddings must have a row for each of the {len(dataset)} samples of the data set, "
-            f"or for each of the {used} unlabeled and labeled ones, got {len(embeddings)}"
-        )
-
     def sample(
         self,
         clf: Any,
@@ -154,6 +160,57 @@ class FarthestFirst(EmbeddingBasedQueryStrategy):
 
     def __str__(self) -> str:
         return f"FarthestFirst(distance_metric={self.distance_metric}, normalize={self.normalize})"
+
+
+class Badge(OfEmbeddings):
+    """BADGE (Ash et al. 2020): D² sampling over gradient embeddings, which are never formed.
+
+    Class probabilities come from ``clf.embed`` with the embeddings, or from ``clf.predict_proba``.
+    The first pick has the largest gradient.
+
+    Parameters
+    ----------
+    generator : torch.Generator, optional
+        Draws; torch's global one by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from types import SimpleNamespace
+    >>> texts = np.array(["a", "b", "c"])
+    >>> clf = SimpleNamespace(predict_proba=lambda texts: np.full((len(texts), 2), 0.5))
+    >>> unlabeled, labeled, embeddings = np.array([0, 2]), np.array([1]), np.eye(3)[[0, 1, 1]] * 2
+    >>> embeddings[2] *= 3
+    >>> Badge().query(clf, texts, unlabeled, labeled, [0], n=1, embeddings=embeddings)
+    array([2])
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def sample(
+        self,
+        clf: Any,
+        dataset: Any,
+        indices_unlabeled: Any,
+        indices_labeled: Any,
+        y: Any,
+        n: int,
+        embeddings: Any,
+        embeddings_proba: Any = None,
+    ) -> np.ndarray:
+        """Return the ``n`` rows of ``embeddings`` to label, of those in ``indices_unlabeled``."""
+        if embeddings_proba is None:
+            probabilities = clf.predict_proba(dataset[indices_unlabeled])
+        else:
+            probabilities = np.asarray(embeddings_proba)[indices_unlabeled]
+        rows = np.asarray(embeddings)[indices_unlabeled]
+        picks = badge(rows, probabilities, n, generator=self.generator, progress=False)
+        chosen: np.ndarray = np.asarray(indices_unlabeled)[picks.indices.numpy()]
+        return chosen
+
+    def __str__(self) -> str:
+        return "Badge()"
 
 
 class TrackedScore(QueryStrategy):

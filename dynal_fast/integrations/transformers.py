@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dynal_fast.files import atomic_file
 from dynal_fast.integrations.observer import PoolObserver, Teacher, positive
+from dynal_fast.integrations.training_batches import TrainingObserver, logits_in
 from dynal_fast.pool import PoolStats
 from dynal_fast.pool.forward import Forward
 
@@ -73,6 +74,15 @@ class PoolStatsCallback(TrainerCallback):
         ``model(**batch).logits``.
     mc_passes, partial
         As in `observe_pool`.
+    train
+        Observe the training batches as they go by instead of a pool, without a second forward pass:
+        ``stats`` has a row for each sample of the training set, and ``id_column`` names the column
+        with their ids, which the batches must keep (``remove_unused_columns=False``) and which does
+        not reach the model. Of several rows of a sample in an epoch the first counts.
+    targets
+        With ``train``: the key of a batch's classes, or the classes of all samples by id (needed
+        where the Trainer keeps labels from the model, as label smoothing does). By default
+        ``labels`` or ``label``. Of rows ``(batch, classes)`` the largest is taken.
     resume_from
         The checkpoint folder, where training resumes from one that is not in ``output_dir``.
         ``False`` to resume from a checkpoint without statistics, which then begin there.
@@ -86,7 +96,7 @@ class PoolStatsCallback(TrainerCallback):
     def __init__(
         self,
         stats: PoolStats,
-        pool_dataset: Any,
+        pool_dataset: Any = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
         id_column: str | None = None,
         *,
@@ -96,6 +106,8 @@ class PoolStatsCallback(TrainerCallback):
         get_logits: Forward | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        train: bool = False,
+        targets: Any = None,
         resume_from: str | Path | bool | None = None,
     ) -> None:
         if every_n_steps is not None:
@@ -104,12 +116,29 @@ class PoolStatsCallback(TrainerCallback):
                 raise ValueError("give every_n_epochs or every_n_steps, got both")
         if resume_from is True:
             raise ValueError("resume_from must be a checkpoint folder or False, got True")
-        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._observer: PoolObserver
+        self._training: TrainingObserver | None = None
+        self._hooks: list[Any] = []
+        if train:
+            given = [pool_dataset, data_collator, every_n_steps, teacher, get_logits]
+            given += [mc_passes or None, partial or None]
+            if id_column is None or any(value is not None for value in given):
+                raise ValueError(
+                    "with train=True give id_column=, the training batches' samples' ids, and no "
+                    "pool_dataset, data_collator, every_n_steps, teacher, get_logits, mc_passes or "
+                    "partial"
+                )
+            self._observer = self._training = TrainingObserver(stats, every_n_epochs, targets)
+        elif targets is not None:
+            raise ValueError("targets are of training batches: pass train=True")
+        else:
+            self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
         self._pool, self._collator, self._id_column = pool_dataset, data_collator, id_column
         self._every_n_steps = every_n_steps
         self._forward = get_logits or logits_without_labels
         self._resume_from = resume_from
         self._loader: DataLoader[Any] | None = None
+        self._batch: tuple[Any, dict[str, Any]] | None = None
         if id_column is None:
             self._observer.numbered(DataLoader(as_dataset(pool_dataset)))  # raises here, not later
 
@@ -143,8 +172,57 @@ class PoolStatsCallback(TrainerCallback):
         optimizer = parts.get("optimizer")
         optimizer = getattr(optimizer, "optimizer", optimizer)  # inside Accelerate's
         done = self._epochs_done(state)
-        if self._observer.begin(done, [] if optimizer is None else [optimizer]):
+        lacks_pass = self._observer.begin(done, [] if optimizer is None else [optimizer])
+        if self._training is not None:
+            self._remove_hooks()
+            model: nn.Module = parts["model"]
+            self._hooks = [
+                model.register_forward_pre_hook(self._take_ids, with_kwargs=True),
+                model.register_forward_hook(self._keep_logits),
+            ]
+        elif lacks_pass:
             self._observe(args, state, done, parts)
+
+    # Training batches
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Begin the pass of an epoch, with ``train``."""
+        if self._training is not None:
+            self._training.begin_epoch(int(state.epoch or 0) + 1, self._num_epochs(state))
+
+    def _take_ids(
+        self, model: nn.Module, inputs: Any, batch: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Take the ids out of a batch before it reaches the model."""
+        assert self._id_column is not None
+        rest = dict(batch)
+        ids = rest.pop(self._id_column, None)
+        self._batch = None
+        if self._training is not None and self._training.observing and model.training:
+            if ids is None:
+                raise ValueError(
+                    f"the training batches have no id_column {self._id_column!r}, but "
+                    f"{', '.join(batch)}: give TrainingArguments remove_unused_columns=False, and "
+                    "a collator that keeps it"
+                )
+            self._batch = ids, rest
+        return None if ids is None else (inputs, rest)
+
+    def _keep_logits(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        if self._training is None or self._batch is None:
+            return
+        (ids, batch), self._batch = self._batch, None
+        logits = logits_in(output, self.stats.num_classes)
+        if logits is None:
+            raise ValueError(f"the model gave no logits (batch, {self.stats.num_classes})")
+        self._training.saw(ids, logits, batch)
+
+    def _remove_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._batch = [], None
+
+    # Passes over the pool
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Observe the pool, with ``every_n_steps``."""
@@ -161,11 +239,14 @@ class PoolStatsCallback(TrainerCallback):
         PoolObservationError
             Of the tracker: bad rows, or samples that were not seen.
         """
-        if not self._every_n_steps and state.epoch:
+        if self._training is not None:
+            self._training.end_epoch()
+        elif not self._every_n_steps and state.epoch:
             self._observe(args, state, self._epoch_of(state), parts)
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Write the statistics into the checkpoint that was just saved."""
+        saved = self._observer.state_dict()  # which several processes make together
         if not args.should_save:
             return
         folder = _checkpoint_of(args.output_dir, state)
@@ -173,11 +254,12 @@ class PoolStatsCallback(TrainerCallback):
             warnings.warn(f"no pool statistics are saved: there is no {folder}", stacklevel=2)
             return
         with atomic_file(folder / FILE) as file:
-            torch.save(self._observer.state_dict(), file)
+            torch.save(saved, file)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Detach the teacher and end the workers."""
         self._observer.end()
+        self._remove_hooks()
         self._loader = None
 
     # Inside

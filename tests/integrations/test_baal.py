@@ -14,8 +14,9 @@ from baal.modelwrapper import ModelWrapper, TrainingArgs
 from scipy.special import softmax
 from torch.utils.data import Subset
 
-from dynal_fast import PoolObservationError, PoolStats, farthest_first
+from dynal_fast import PoolObservationError, PoolStats, badge, farthest_first
 from dynal_fast.integrations.baal import (
+    Badge,
     FarthestFirst,
     MonteCarlo,
     TrackedScore,
@@ -245,3 +246,23 @@ def test_probabilities_in_half_precision_are_probabilities_in_every_batch():
 def test_a_tracker_of_sigmoids_is_refused(wrapper):
     with pytest.raises(ValueError, match="stats must have activation='softmax'"):
         MonteCarlo(wrapper, PoolStats(4, 3, track=("bald",), activation="sigmoid"))
+
+
+def test_badge_labels_what_is_drawn(dataset):
+    def predict(pool, **options):
+        inputs = torch.stack([pool[i][0] for i in range(len(pool))])
+        return inputs.numpy(), inputs[:, :C].softmax(1).numpy()
+
+    want = badge(*predict(dataset.pool), 5, generator=torch.Generator().manual_seed(6))
+    ids = pool_ids(dataset.pool)[want.indices.numpy()]
+    heuristic = Badge(5, torch.Generator().manual_seed(6))
+    ranks, scores = heuristic.get_ranks(predict(dataset.pool))
+    assert ranks[:5].tolist() == want.indices.tolist()
+    assert sorted(ranks) == list(range(len(dataset.pool)))
+    assert scores.sum() == 5
+    heuristic = Badge(5, torch.Generator().manual_seed(6))
+    before = dataset.labelled.copy()
+    assert ActiveLearningLoop(dataset, predict, heuristic, 5).step()
+    assert sorted(np.flatnonzero(dataset.labelled != before)) == sorted(ids)
+    with pytest.raises(ValueError, match="predictions must be a pair"):
+        heuristic.get_ranks(np.zeros((3, 2)))

@@ -18,8 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dynal_fast import PoolStats
+from dynal_fast import badge as definition_of_badge
 from dynal_fast import farthest_first as definition
-from dynal_fast.integrations.modal import TrackedScore, farthest_first
+from dynal_fast.integrations.modal import TrackedScore, badge, farthest_first
 
 N, M, D = 50, 6, 4
 
@@ -178,3 +179,23 @@ def test_a_pool_that_is_not_the_trackers_is_refused(pool, taught, stats):
         learner.query(pool, n_instances=2, ids=[1, 2, 3])
     with pytest.raises(ValueError, match="'cod' is not tracked"):
         TrackedScore(stats, "cod")
+
+
+def test_badge_draws_from_the_gradients(pool, taught):
+    steps = make_pipeline(StandardScaler(), LogisticRegression())
+    strategy = partial(badge, generator=torch.Generator().manual_seed(4))
+    learner = ActiveLearner(steps, strategy, *taught, on_transformed=True)
+    indices, _ = learner.query(pool, n_instances=6)
+    want = definition_of_badge(
+        steps[:-1].transform(pool),
+        steps.predict_proba(pool),
+        6,
+        generator=torch.Generator().manual_seed(4),
+    )
+    assert indices.tolist() == want.indices.tolist()
+    committee = Committee([ActiveLearner(LogisticRegression(), badge, *taught) for _ in range(2)])
+    picks, metrics = badge(committee, pool, 3, embeddings=pool**2)
+    assert len(set(picks)) == 3
+    assert np.isinf(metrics[0])
+    with pytest.raises(ValueError, match="n_instances must be between 0 and the 50"):
+        badge(committee, pool, N + 1)

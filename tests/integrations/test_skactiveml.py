@@ -8,12 +8,15 @@ import torch
 
 pytest.importorskip("skactiveml", reason="scikit-activeml is not installed")
 
+from skactiveml.classifier import SklearnClassifier
 from skactiveml.exceptions import MappingError
+from skactiveml.pool import Badge as TheirBadge
 from skactiveml.pool import CoreSet, SubSamplingWrapper
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
-from dynal_fast import PoolStats, farthest_first
-from dynal_fast.integrations.skactiveml import FarthestFirst, TrackedScore
+from dynal_fast import PoolStats, badge, farthest_first
+from dynal_fast.integrations.skactiveml import Badge, FarthestFirst, TrackedScore
 
 N = 120
 
@@ -210,3 +213,59 @@ def test_a_mask_is_no_list_of_candidates(X, stats):
             ValueError, match="candidates must be positions or features, got a mask"
         ):
             strategy.query(X, y, candidates=np.arange(len(X)) > 2)
+
+
+@pytest.mark.parametrize("kind", ["all", "indices", "features"])
+def test_badge_draws_among_the_candidates(X, kind):
+    y = labels(12)
+    y[np.flatnonzero(~np.isnan(y))[:6]] = 0
+    clf = SklearnClassifier(LogisticRegression(), classes=[0, 1, 2])
+    unlabeled = np.isnan(y).nonzero()[0]
+    chosen = {"all": None, "indices": unlabeled[::-2], "features": X[unlabeled[:20]]}[kind]
+    rows = {"all": unlabeled, "indices": np.sort(unlabeled[::-2]), "features": np.arange(20)}[kind]
+    features = X[unlabeled[:20]] if kind == "features" else X[rows]
+    got, utilities = Badge(random_state=3).query(
+        X, y, clf, candidates=chosen, batch_size=5, return_utilities=True
+    )
+    assert np.array_equal(
+        got, Badge(random_state=3).query(X, y, clf, candidates=chosen, batch_size=5)
+    )
+    probabilities = clone(clf).fit(X, y).predict_proba(features)
+    q = probabilities - np.eye(3)[probabilities.argmax(1)]
+    gradients = (q[:, :, None] * features[:, None]).reshape(len(features), -1)
+    assert got[0] == rows[(gradients**2).sum(1).argmax()]
+    assert set(got) <= set(rows)
+    assert len(set(got)) == 5
+    known = np.searchsorted(rows, got)
+    nearest = ((gradients[:, None] - gradients[known[:4]]) ** 2).sum(2).min(1)
+    want = nearest / nearest.sum()
+    free = ~np.isin(rows, got[:4])
+    np.testing.assert_allclose(utilities[4, rows[free]], want[free], rtol=1e-9, atol=1e-12)
+    assert np.isnan(utilities[4, got[:4]]).all()
+    assert utilities.shape == (5, 20 if kind == "features" else N)
+    with pytest.warns(UserWarning, match="is taken instead"):
+        assert len(Badge().query(X, y, clf, candidates=unlabeled[:3], batch_size=5)) == 3
+    theirs = TheirBadge(random_state=3).query(X, y, clf, candidates=chosen, batch_size=5)
+    assert len(theirs) == len(got)
+
+
+def test_badge_takes_the_embeddings_of_the_classifier(X):
+    class Embeds(SklearnClassifier):
+        def predict_proba(self, X, embeds=False):
+            proba = super().predict_proba(X)
+            return (proba, X[:, :4] ** 2) if embeds else proba
+
+    y = labels(12)
+    y[np.flatnonzero(~np.isnan(y))[:6]] = 0
+    clf = Embeds(LogisticRegression(), classes=[0, 1]).fit(X, y)
+    got = Badge("embeds", random_state=1).query(X, y, clf, fit_clf=False, batch_size=4)
+    unlabeled = np.isnan(y).nonzero()[0]
+    seed = int(np.random.RandomState(1).randint(2**31 - 1))
+    drawn = badge(
+        X[unlabeled, :4] ** 2,
+        clf.predict_proba(X[unlabeled]),
+        4,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    assert got[0] == unlabeled[drawn.indices[0]]
+    assert len(set(got)) == 4

@@ -18,8 +18,8 @@ from small_text import (
     SubsamplingQueryStrategy,
 )
 
-from dynal_fast import PoolStats, farthest_first
-from dynal_fast.integrations.small_text import FarthestFirst, TrackedScore
+from dynal_fast import PoolStats, badge, farthest_first
+from dynal_fast.integrations.small_text import Badge, FarthestFirst, TrackedScore
 
 N, D = 60, 8
 LABELED = np.array([40, 3, 17, 59])
@@ -206,3 +206,31 @@ def test_in_an_active_learner(embeddings, stats, way):
         np.testing.assert_array_equal(picks, wanted)
         learner.update(picks % 2)
         labeled = np.concatenate([labeled, picks])
+
+
+@pytest.mark.parametrize("given", [None, "data set", "used"])
+def test_badge_draws_from_gradients_of_the_unlabeled(embeddings, dataset, given):
+    class Classifier(Embedder):
+        def embed(self, dataset, return_proba=False, pbar="tqdm"):
+            rows = super().embed(dataset)
+            return (rows, self.predict_proba(dataset)) if return_proba else rows
+
+        def predict_proba(self, dataset):
+            logits = self.embeddings[dataset.x[:, 0].astype(int), :3]
+            return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    clf, unlabeled = Classifier(embeddings), UNLABELED[:40]
+    rows = {
+        "data set": embeddings,
+        "used": embeddings[np.concatenate([unlabeled, LABELED])],
+        None: None,
+    }[given]
+    generator = torch.Generator().manual_seed(2)
+    picks = Badge(generator).query(clf, dataset, unlabeled, LABELED, Y, n=7, embeddings=rows)
+    want = badge(
+        embeddings[unlabeled],
+        clf.predict_proba(dataset[unlabeled]),
+        7,
+        generator=torch.Generator().manual_seed(2),
+    )
+    assert picks.tolist() == unlabeled[want.indices.numpy()].tolist()
