@@ -167,10 +167,14 @@ def alipy(step: Step, size: Size, ours: bool, sources: Path) -> Select:
     methods = {name: code[name] for name in step.where[2] if name in code}
     strategy = type("QueryInstanceCoresetGreedy", (), methods)()
     strategy.X = strategy.features = X
-    strategy.train_idx, strategy.already_selected = np.arange(size.n), []
-    strategy.metric, strategy.min_distances = "euclidean", None
+    strategy.train_idx, strategy.metric = np.arange(size.n), "euclidean"
     unlabeled = np.delete(np.arange(size.n), labeled)
-    return lambda k: strategy.select(labeled, unlabeled, k)
+
+    def select(k: int) -> Any:
+        strategy.already_selected, strategy.min_distances = [], None  # else it goes on from before
+        return strategy.select(labeled, unlabeled, k)
+
+    return select
 
 
 def deep_al(step: Step, size: Size, ours: bool, sources: Path) -> Select:

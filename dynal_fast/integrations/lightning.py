@@ -207,16 +207,16 @@ class PoolStatsCallback(Callback):
 
     # Training batches
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin the pass of an epoch, with ``train``."""
-        if self._training is not None:
-            self._training.begin_epoch(trainer.current_epoch + 1, num_epochs_of(trainer))
-
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Forget the outputs of the batch before."""
+        """Begin the pass of an epoch at its first batch, with ``train``.
+
+        A training that resumes within an epoch does not tell that the epoch starts.
+        """
         self._logits = None
+        if self._training is not None and not self._training.observing:
+            self._training.begin_epoch(trainer.current_epoch + 1, num_epochs_of(trainer))
 
     def _keep_logits(self, module: Any, inputs: Any, output: Any) -> None:
         training = self._training

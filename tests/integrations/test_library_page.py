@@ -68,6 +68,11 @@ def test_examples_run(library, stand_ins):
         from sklearn.neighbors import KNeighborsClassifier
 
         stand_ins["estimator"] = KNeighborsClassifier(1)
+    if library == "scikit-activeml":
+        from skactiveml.classifier import SklearnClassifier
+        from sklearn.naive_bayes import GaussianNB
+
+        stand_ins["clf"] = SklearnClassifier(GaussianNB(), classes=[0, 1])
     for block in SECTIONS[library]:
         exec(block, stand_ins)
         if library == "baal":

@@ -243,7 +243,7 @@ def test_badge_draws_among_the_candidates(X, kind):
     np.testing.assert_allclose(utilities[4, rows[free]], want[free], rtol=1e-9, atol=1e-12)
     assert np.isnan(utilities[4, got[:4]]).all()
     assert utilities.shape == (5, 20 if kind == "features" else N)
-    with pytest.warns(UserWarning, match="is taken instead"):
+    with pytest.warns(UserWarning, match="batch_size=3"):
         assert len(Badge().query(X, y, clf, candidates=unlabeled[:3], batch_size=5)) == 3
     theirs = TheirBadge(random_state=3).query(X, y, clf, candidates=chosen, batch_size=5)
     assert len(theirs) == len(got)

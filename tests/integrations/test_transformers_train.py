@@ -133,8 +133,6 @@ def test_interrupted_and_resumed_is_one_training(tmp_path, step):
     assert torch.equal(
         stats.training_dynamics().forgetting_events, whole.training_dynamics().forgetting_events
     )
-    # the statistics of the killed training go on, too
-    assert first.stats.state_dict()
 
 
 def test_what_is_wrong_is_named(tmp_path):
