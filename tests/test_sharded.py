@@ -6,7 +6,7 @@ import torch
 
 from dynal_fast import OuterProducts, farthest_first
 from dynal_fast.collective.in_memory import run_ranks
-from dynal_fast.ops.farthest_first import cpu, routing
+from dynal_fast.ops.farthest_first import backends, routing
 from dynal_fast.ops.farthest_first.sharded import part, traversal
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
 from tests.gloo_ranks import GlooRanks
@@ -37,10 +37,10 @@ def small_blocks(monkeypatch):
     """Blocks so small that small pools need many rounds, fronts and clusters."""
     monkeypatch.setattr(traversal, "GATHERED", 5)
     monkeypatch.setattr(traversal, "KEPT_BYTES", 0)
-    monkeypatch.setattr(traversal, "MOST_GROWTH", 2)
+    monkeypatch.setattr(traversal, "MOST_HEADS", 2)
     monkeypatch.setattr(part, "SMALL_FRONT", 9)
     monkeypatch.setattr(part.Picks, "BLOCK", 7)
-    monkeypatch.setattr(cpu, "head_rows", lambda columns: 3)
+    monkeypatch.setattr(backends, "head_rows", lambda columns: 3)
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}
     for name, value in sizes.items():
         monkeypatch.setattr(routing, name, value)

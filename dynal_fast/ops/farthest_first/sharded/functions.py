@@ -9,6 +9,7 @@ from dynal_fast.collective import Collective
 from dynal_fast.ops.farthest_first.contract import Traversal
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_traversal
+from dynal_fast.ops.farthest_first.sharded.checkpoint import Checkpoint
 from dynal_fast.ops.farthest_first.sharded.labeled import union_of
 from dynal_fast.ops.farthest_first.sharded.open import as_request, open_pool, open_traversal
 from dynal_fast.ops.farthest_first.sharded.traversal import AfterRound
@@ -26,6 +27,7 @@ def farthest_first_of_shards(
     progress: bool | None = None,
     backend: str | None = None,
     after_round: AfterRound | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Traversal:
     """`farthest_first` of the ``shards`` of all ranks, in the order of the ranks."""
     with collective.session():
@@ -35,11 +37,15 @@ def farthest_first_of_shards(
         shown = progress if collective.rank == 0 else False
         with Progress(count, shown, "farthest-first", "pick") as bar:
             traversal = open_traversal(collective, pool, known)
+            if checkpoint is not None:
+                checkpoint.load(collective, traversal)
 
             def reached(state: Any) -> None:
                 bar.reach(min(len(state.numbers), count))
                 if after_round is not None:
                     after_round(state)
+                if checkpoint is not None:
+                    checkpoint.after_round(collective, state)
 
             answer = traversal.pick(count, first, reached)
         return as_traversal(answer, metric)

@@ -75,13 +75,19 @@ class Part(Generic[P]):
         self.sets.append(own)
         self.renew()
 
-    def bound_by_picks(self) -> None:
-        """Bound every candidate by the picks so far."""
-        for _, points in self.picks.blocks:
-            centers = torch.arange(points.rows.size, dtype=torch.int32, device=self.device)
-            groups = Groups.one(self.candidates, centers)
-            self.kernels.bound(self.points, points, groups, self.bound)
+    def bound_by_first(self) -> None:
+        """Bound every candidate by the first pick."""
+        _, points = self.picks.blocks[0]
+        first = torch.zeros(1, dtype=torch.int32, device=self.device)
+        groups = Groups.one(self.candidates, first)
+        self.kernels.bound(self.points, points, groups, self.bound)
         self.renew()
+
+    def lower(self, rows: slice, bounds: Tensor) -> None:
+        """Take in upper bounds that were found before; negative ones say nothing."""
+        bounds = bounds.to(self.device)
+        bounds[bounds < 0] = math.inf
+        self.bound[rows] = torch.minimum(self.bound[rows], bounds)
 
     @property
     def size(self) -> int:
