@@ -1,7 +1,10 @@
 """A rank that dies, stops, fails or is interrupted ends all ranks soon, with its number."""
 
+import contextlib
+import ctypes
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -62,6 +65,62 @@ def test_a_fault_of_one_rank_ends_all(fault, own, others):
             assert ranks.result(BAD_RANK).startswith(own)
         if fault == "SIGSTOP":
             os.kill(ranks.processes[BAD_RANK].pid, signal.SIGKILL)
+
+
+SPACE, LINK = "dynal-fast-test", "dynal-fast"
+HERE, THERE, PORT = "10.213.57.1", "10.213.57.2", 29_613
+
+
+def move_apart(rank):
+    """Run rank 1 in a network namespace, which one link joins with this one."""
+    if rank == 1:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(f"/run/netns/{SPACE}") as space:
+            assert libc.setns(space.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
+    os.environ["GLOO_SOCKET_IFNAME"] = f"{LINK}{rank}"
+
+
+@pytest.fixture
+def two_networks():
+    commands = [
+        f"netns add {SPACE}",
+        f"link add {LINK}0 type veth peer name {LINK}1 netns {SPACE}",
+        f"addr add {HERE}/24 dev {LINK}0",
+        f"link set {LINK}0 up",
+        f"-n {SPACE} addr add {THERE}/24 dev {LINK}1",
+        f"-n {SPACE} link set {LINK}1 up",
+        f"-n {SPACE} link set lo up",
+    ]
+    try:
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespace can be made here: {done.stderr.strip()}")
+        yield
+    except FileNotFoundError:
+        pytest.skip("the command ip is missing")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            subprocess.run(["ip", "netns", "del", SPACE], capture_output=True)
+
+
+def test_a_rank_that_is_cut_off(two_networks):
+    with GlooRanks(2, prepare=move_apart, address=f"tcp://{HERE}:{PORT}") as ranks:
+        ranks.begin(cut_off_in_the_fourth_round, ranks=2)
+        assert "rank 1 gave no sign of life" in ranks.result(0, timeout=40)
+        assert "rank 1 cannot reach the store" in ranks.result(1, timeout=40)
+        for process in ranks.processes:
+            process.kill()  # torch would wait for the store
+
+
+def cut_off_in_the_fourth_round(group):
+    ranks = OfProcessGroup(group, patience=PATIENCE)
+
+    def after_round(state):
+        if state.rounds == 4 and ranks.rank == 0:
+            subprocess.run(["ip", "link", "set", f"{LINK}0", "down"], check=True)
+
+    farthest_first_of_shards(ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round)
 
 
 def test_a_rank_that_computes_for_long_is_not_lost():

@@ -93,7 +93,7 @@ def add_select(commands: Any) -> None:
     )
     select.add_argument(
         "--checkpoint-every",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="SECONDS",
         help="time between two checkpoints (default: 60)",
@@ -108,6 +108,17 @@ def _seed(text: str) -> int:
     if not -(2**63) <= seed < 2**64:
         raise argparse.ArgumentTypeError(f"must be an integer from -2^63 to 2^64 - 1, got {text}")
     return seed
+
+
+def _seconds(text: str) -> float:
+    """Return a time that is not negative."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, got {text}")
+    return seconds
 
 
 def _select(arguments: argparse.Namespace) -> None:
