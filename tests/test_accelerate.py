@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations
 from dynal_fast import Accelerator, EMATeacher, PoolStats, embedding_store, observe_pool
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
 from dynal_fast.models import build_model
+from dynal_fast.pool import accelerator as accelerator_module
+from dynal_fast.pool import in_parts
 from dynal_fast.pool import twin as twin_module
 
 N, CLASSES = 22, 4
@@ -210,6 +212,19 @@ def logits(model, accelerate="off", batches=None, **options):
     options = {"epoch": 1, "num_epochs": 1, "progress": False, **options}
     observe_pool(model, batches or pool(), tracker, accelerate=accelerate, **options)
     return tracker.passes[-1]
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    compiled = []
+
+    def backend(graph_module, example_inputs):
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    monkeypatch.setattr(twin_module, "BACKEND", backend)
+    yield compiled
+    torch._dynamo.reset()
 
 
 def near(ours, theirs):
@@ -496,7 +511,7 @@ def test_a_twin_is_kept_with_its_model_and_freed_with_it(monkeypatch):
     for _ in range(3):
         logits(model, "fold")
     assert len(made_twins) == 1
-    kept = weakref.ref(twin_module._KEPT[model][("fold", None, False)]._twin)
+    kept = weakref.ref(accelerator_module._KEPT[model][("fold", None, False)]._twin)
     del model
     gc.collect()
     assert kept() is None
@@ -512,20 +527,55 @@ def test_an_accelerator_serves_the_next_cycles_model():
         assert accelerator._twin is first
 
 
+class GreyImages(nn.Module):
+    """LeNet's first layers: weights and images of one channel, whose layout is ambiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 5, 3)
+        self.head = nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        x = functional.max_pool2d(self.one(x.mean(1, keepdim=True)).relu(), 2)
+        return self.head(self.two(x).relu().mean((2, 3)))
+
+
+def test_images_of_one_channel_are_channels_last_from_the_first_convolution_on():
+    model, accelerator = made(GreyImages), Accelerator("fold")
+    assert near(logits(model, accelerator), logits(model))
+    layers = accelerator._twin.module.get_submodule("model")
+    made_by = layers.one(torch.zeros(2, 1, 6, 6))
+    assert not made_by.is_contiguous()
+    assert made_by.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("mode", ["fold", "compile"])
+def test_large_batches_run_in_parts(mode, monkeypatch, compilations):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 8 * 8 * 6 * 6 * 4)  # 8 samples of "grouped"
+    model, accelerator = made("grouped"), Accelerator(mode)
+    store, embeddings = embedding_store(model, N), embedding_store(model, N)
+    for _ in range(2):
+        bare = logits(model, batches=pool(15), embeddings=embeddings)
+        assert near(logits(model, accelerator, pool(15), embeddings=store), bare)
+        assert near(store, embeddings)
+        assert accelerator.used == mode
+        assert accelerator._twin._part == 8
+        shaken(model)
+    assert len(compilations) == (mode == "compile")  # the 7 other samples are not compiled
+
+
+def test_batches_whose_samples_mix_run_as_a_whole(monkeypatch):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 1000)
+    model, accelerator = (
+        made("twice"),
+        Accelerator("fold"),
+    )  # a norm over the batch's own statistics
+    for _ in range(2):
+        assert near(logits(model, accelerator, pool(11)), logits(model, batches=pool(11)))
+        assert (accelerator.used, accelerator._twin.in_parts) == ("fold", False)
+
+
 # Compiled: torch.compile with a backend that compiles nothing, and counts.
-
-
-@pytest.fixture
-def compilations(monkeypatch):
-    compiled = []
-
-    def backend(graph_module, example_inputs):
-        compiled.append(graph_module)
-        return graph_module.forward
-
-    monkeypatch.setattr(twin_module, "BACKEND", backend)
-    yield compiled
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("name", ["grouped", "transformer"])
@@ -568,10 +618,10 @@ def test_auto_compiles_when_the_passes_to_come_pay_for_it(monkeypatch, compilati
     accelerator = Accelerator("auto")
     logits(model, accelerator)
     assert (accelerator.used, compilations) == ("fold", [])
-    monkeypatch.setattr(twin_module, "WORTH_COUNTING", 8)
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 8)
     logits(model, accelerator)  # four batches of one pass
     assert accelerator._counted is None
-    monkeypatch.setattr(twin_module, "SPEED", {"cpu": 1e3, "cuda": 1e3})
+    monkeypatch.setattr(accelerator_module, "SPEED", {"cpu": 1e3, "cuda": 1e3})
     logits(model, accelerator, num_epochs=1)
     assert accelerator.used == "fold"
     logits(model, accelerator, num_epochs=9)  # nine passes

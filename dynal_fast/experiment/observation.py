@@ -19,9 +19,9 @@ from dynal_fast.pool import (
     embedding_store,
     observe_pool,
 )
+from dynal_fast.pool.accelerator import Accelerator
 from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
 from dynal_fast.pool.store import DTYPES
-from dynal_fast.pool.twin import Accelerator
 
 OBSERVATION_BATCH = 512
 

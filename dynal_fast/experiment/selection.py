@@ -15,7 +15,7 @@ from dynal_fast.experiment.runs import Request
 from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.experiment.training import Trainer, predict
 from dynal_fast.pool import PoolStats
-from dynal_fast.pool.twin import Accelerator
+from dynal_fast.pool.accelerator import Accelerator
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.strategy import SelectionContext
 
