@@ -633,6 +633,36 @@ def test_auto_compiles_when_the_passes_to_come_pay_for_it(monkeypatch, compilati
     assert Accelerator("auto", passes=9).passes == 9
 
 
+@pytest.mark.parametrize(
+    ("seconds", "used"),
+    [
+        ({"compile": 1.0, "fold": 2.0, "off": 3.0}, "compile"),
+        ({"compile": 1.0, "fold": 0.95, "off": 0.95}, "compile"),  # no gain to speak of
+        ({"compile": 2.0, "fold": 1.0, "off": 3.0}, "fold"),
+        ({"compile": 2.0, "fold": 1.5, "off": 1.0}, "off"),
+        ({"fold": 2.0, "off": 1.0}, "off"),
+    ],
+)
+def test_auto_takes_a_simpler_way_where_it_is_faster(seconds, used, monkeypatch, compilations):
+    clock = iter([*seconds.values(), *[None] * 9])
+    monkeypatch.setattr(accelerator_module, "_seconds", lambda run: run() and next(clock))
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 4)
+    if "compile" in seconds:
+        monkeypatch.setattr(accelerator_module, "SPEED", {"cpu": 1.0, "cuda": 1.0})
+    model, accelerator = made("grouped"), Accelerator("auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):  # the clock is read in the first pass
+            assert near(logits(model, accelerator), logits(model))
+            assert (accelerator.used, accelerator.settled) == (used, used)
+            assert accelerator.reason or used != "off"
+            shaken(model)
+    resumed = Accelerator("auto")
+    resumed.repeat(accelerator.settled)
+    assert near(logits(model, resumed), logits(model))
+    assert resumed.used == used
+
+
 def test_auto_says_nothing_where_there_is_nothing_to_fold():
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES))
     accelerator = Accelerator("auto")

@@ -1,6 +1,7 @@
 """`Accelerator`: a pass at a lower price, by a twin of the model that is made for inference."""
 
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from dynal_fast.pool.containers import tensors_in
 from dynal_fast.pool.forward import Forward
 from dynal_fast.pool.module_tensors import ModuleTensors
 from dynal_fast.pool.trace import UntraceableError
@@ -18,8 +20,11 @@ from dynal_fast.pool.twin import NOTHING, Bare, Outputs, Twin, difference, made_
 Mode = Literal["off", "fold", "compile", "auto"]
 MODES = get_args(Mode)
 PAYS_FROM = 300  # seconds of forward passes to come, for half a minute of compiling
+WORTH_CHANGING = 1.0  # seconds that another way would take less
+SLOWER = "it was slower on this machine"
 FEW = 64  # samples that are compared
 WORTH_COUNTING = 50  # batches
+CLOCKED = 2  # runs of a batch
 SPEED = {"cpu": 3e10, "cuda": 1e13}  # floating-point operations a second, of a CPU's thread
 
 
@@ -57,6 +62,9 @@ class Accelerator:
         Why that is less than ``mode``; empty if it is not.
     error : float
         The difference of the first batch of the last pass, as a share of its largest logit.
+    settled : str or None
+        What ``"auto"`` found to pay by the clock, for all passes to come; None if it looked at none
+        yet, as the passes were too few.
 
     Raises
     ------
@@ -88,6 +96,7 @@ class Accelerator:
         self._refused: tuple[weakref.ref[nn.Module], Any, str] | None = None
         self._counted: tuple[Any, int] | None = None
         self._told: set[str] = set()
+        self.settled: str | None = None
         self._teacher: Accelerator | None = None
 
     def of_teacher(self) -> "Accelerator":
@@ -95,6 +104,14 @@ class Accelerator:
         if self._teacher is None:
             self._teacher = Accelerator(self.mode, passes=self.passes)
         return self._teacher
+
+    def repeat(self, used: str | None) -> None:
+        """Let ``"auto"`` go on as an earlier part of the same run did, as ``used`` said; no clock.
+
+        None leaves it to decide.
+        """
+        if used:
+            self.settled = next((way for way in ("compile", "fold") if way in used), "off")
 
     def runner(self, bare: Bare, batches: int | None, passes: int) -> Callable[..., Outputs]:
         """Return what runs the batches of one pass.
@@ -107,6 +124,9 @@ class Accelerator:
             return bare
         if batches == 1:
             self.reason = "the pass is a single batch"
+            return bare
+        if self.mode == "auto" and self.settled == "off":
+            self.reason = SLOWER
             return bare
         passes = self.passes or passes
         twin: Twin | None = None
@@ -142,7 +162,8 @@ class Accelerator:
                 raise UntraceableError(f"its forward changes {changed}")
             compiles = self.mode == "compile"
             if self.mode == "auto":
-                compiles = self._compiled() or self._pays(bare, inputs, batches)
+                known = self.settled == "compile" or self._compiled()
+                compiles = known or (not self.settled and self._pays(bare, inputs, batches))
             twin, fresh = self._twin, False
             if twin is None or not twin.fits(bare, inputs, compiles):
                 twin, fresh = Twin(bare, inputs, compiles, self._tell), True
@@ -162,6 +183,11 @@ class Accelerator:
             if self.reason != NOTHING or self.mode != "auto":
                 self._tell(f"{type(model).__name__} runs as it is: {self.reason}")
             return None
+        if self.mode == "auto" and not self.settled and batches >= WORTH_COUNTING:
+            self.settled = _fastest(twin, bare, inputs, batches)
+            if self.settled == "off":
+                self._twin, self.reason = None, SLOWER
+                return None
         self._twin = twin
         self.used, self.reason = ("compile", "") if twin.compiled else ("fold", twin.reason)
         return twin
@@ -223,6 +249,36 @@ class Accelerator:
             while frame.f_back is not None and _is_ours(frame):
                 level, frame = level + 1, frame.f_back
             warnings.warn(f"accelerate={self.mode!r}: {what}", stacklevel=level)
+
+
+def _fastest(twin: Twin, bare: Bare, inputs: Any, batches: int) -> str:
+    """Time a batch in each way: what the twin is made for stays unless a simpler way is faster."""
+    ids = torch.empty(tensors_in(inputs)[0].shape[:1])
+    chosen = "compile" if twin.compiled else "fold"
+    seconds = {chosen: _seconds(lambda: twin(bare, ids, inputs))}
+    if twin.compiled:
+        twin.compiled = False
+        seconds["fold"] = _seconds(lambda: twin(bare, ids, inputs))
+        twin.compiled = True
+    seconds["off"] = _seconds(lambda: bare(ids, inputs))
+    fastest = min(seconds, key=seconds.__getitem__)
+    gain = seconds[chosen] - seconds[fastest]
+    if gain <= 0.1 * seconds[chosen] or gain * batches <= WORTH_CHANGING:
+        return chosen
+    twin.compiled, twin.reason = fastest == "compile", SLOWER
+    return fastest
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    """Return the least seconds of a few runs."""
+    taken = []
+    for _ in range(CLOCKED):
+        start = time.perf_counter()
+        answer = run()
+        if any(tensor.is_cuda for tensor in tensors_in(answer)):
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def _is_ours(frame: FrameType) -> bool:
