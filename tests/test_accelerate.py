@@ -100,6 +100,19 @@ class OwnBuffers(nn.Module):
         return (x + self.offset.abs()) * self.scale * self.table
 
 
+class Views(nn.Module):
+    """Flat views of images, which channels-last ones do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.head = nn.Linear(5 * 36, CLASSES)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().view(x.size(0), 5, -1)
+        return self.head(x.view(-1, 5 * 36))
+
+
 class Sequences(nn.Module):
     """Convolutions over time and a linear layer, each before a norm."""
 
@@ -150,6 +163,7 @@ MODELS = {
     "tied": Tied,
     "transformer": Transformer,
     "twice": Twice,
+    "views": Views,
 }
 
 
@@ -699,6 +713,23 @@ def test_other_modes_are_refused(mode):
 def test_an_accelerator_refuses_other_modes():
     with pytest.raises(ValueError, match=r"accelerate must be one of .*, got 'fast'"):
         Accelerator("fast")
+
+
+def test_the_loop_embeds_through_a_twin():
+    runs = [
+        ActiveLearningExperiment(
+            load_data("digits"),
+            "cnn",
+            "farthest_first",
+            protocol=Protocol(initial=30, budget=12, cycles=1),
+            training=Training(epochs=1),
+            accelerate=mode,
+        ).run()
+        for mode in ("off", "fold")
+    ]
+    assert [cycle.selected for cycle in runs[0].cycles] == [c.selected for c in runs[1].cycles]
+    used = [[cycle.accelerated for cycle in run.cycles] for run in runs]
+    assert used == [[None, None], ["fold, off", None]]  # the labeled samples are a single batch
 
 
 @pytest.mark.parametrize("mode", ["off", "fold"])

@@ -60,6 +60,7 @@ class PoolObserver:
         self.embeds = embeds
         self.embeddings: Tensor | None = None
         self.accelerator = Accelerator("off")
+        self.embedder = Accelerator("off")  # of passes for embeddings alone
         self.used: list[str] = []
         self._embedded = torch.zeros(len(samples), dtype=torch.bool)
         parsed = parsed_schedules(schedules)

@@ -220,6 +220,7 @@ class RunSetup:
         observer.accelerator = Accelerator(
             self.accelerate, passes=max(1, passes * self.protocol.selections)
         )
+        observer.embedder = Accelerator(self.accelerate)
         return observer
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:
