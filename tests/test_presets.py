@@ -218,6 +218,7 @@ def test_what_each_paper_says_beyond_sizes():
         assert augmentation == (0 if data == "caltech101" else 4, True)
         for choice in ("augmentation are those of the authors' code", "read as the softmax output"):
             assert choice in PRESETS[f"tod/{data}"].chosen_here
+        assert "as in tod-code, has no such loss" in PRESETS[f"tod/{data}"].chosen_here
         pretrained = "trained on ImageNet" in PRESETS[f"tod-code/{data}"].chosen_here
         assert pretrained == (data == "caltech101")
     for name in ("cifar10", "cifar100", "inflated-cifar100"):
