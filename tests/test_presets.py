@@ -58,6 +58,9 @@ VARIANTS = {
         for data in ("svhn", "caltech101")
     },
     "tod/cityscapes-task": ("cod farthest_first random", "drn-d-22", "none"),
+    "tod/cityscapes-mc-dropout": ("bald mc_dropout_vote_entropy", "drn-d-22-dropout", "none"),
+    "tod/cityscapes-committee": ("query_by_committee_kl query_by_committee", "drn-d-22", "none"),
+    "tod/cityscapes-vaal": ("vaal", "drn-d-22", "none"),
     **{f"tod/{data}-cyclic": ("random", "resnet18", "cyclic") for data in ("cifar10", "cifar100")},
     **{
         f"tod/{data}-mc-dropout": ("bald", "resnet18-dropout", "none")

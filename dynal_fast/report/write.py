@@ -14,6 +14,7 @@ from dynal_fast.report.compression import compression
 from dynal_fast.report.differences import BASELINE, of_methods, write_differences
 from dynal_fast.report.html import missing, page
 from dynal_fast.report.of_differences import differences_section
+from dynal_fast.report.of_gradients import gradients_section
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
     accuracy_tables,
@@ -40,6 +41,7 @@ CONTENTS = (
     ("highest-losses", "Highest losses"),
     ("scores", "Scores"),
     ("trajectories", "Trajectories"),
+    ("gradients", "Gradients"),
     ("selections", "Selections"),
     ("cost", "Time and memory"),
     ("settings", "Settings"),
@@ -77,6 +79,7 @@ def write_report(runs: Iterable[str | Path], folder: str | Path, baseline: str =
         read = [read_recorded(run) for run in method.runs]
         recordings[method.name] = [recorded for recorded in read if recorded is not None]
     tested = [method for method in every if method.experiment.grid.evaluated]
+    gradients = gradients_section(recordings, looks)
     differences = of_methods(tested, baseline)
     recordable = [method for method in querying if not method.experiment.grid.asked]
     metric = experiments[0].grid.metric
@@ -87,6 +90,7 @@ def write_report(runs: Iterable[str | Path], folder: str | Path, baseline: str =
         *([classes(tested)] if tested else []),
         *([compression(compressing)] if compressing else []),
         *(recorded_sections(recordable, recordings, looks) if recordable else []),
+        *([gradients] if gradients is not None else []),
         selection_reports(every),
         costs(every, looks),
         settings(experiments),

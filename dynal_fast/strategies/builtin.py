@@ -141,6 +141,7 @@ register_strategy(
     "vaal",
     vaal.vaal(),
     description="least like the labeled to a variational autoencoder's adversary (Sinha et al.)",
+    options=vaal.OPTIONS,
 )
 register_strategy(
     "sraal",
