@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dynal_fast.integrations.numbered import NumberedLoader
-from dynal_fast.integrations.process_group import Processes, SharedPool, buffers_of_the_first
+from dynal_fast.integrations.process_group import Processes, SharedPool, whole_state
 from dynal_fast.integrations.random_states import random_states_kept
 from dynal_fast.pool import EMATeacher, PoolImages, PoolObservationError, PoolStats, observe_pool
 from dynal_fast.pool.batches import checked_where, id_batches
 from dynal_fast.pool.forward import Forward
+from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 from dynal_fast.pool.top import integer
 
 Teacher = nn.Module | EMATeacher
@@ -143,13 +144,17 @@ class PoolObserver:
         if not self.wants(epoch, num_epochs):
             self.epoch = max(epoch, self.epoch)
             return False
-        processes = Processes.current()
+        processes = Processes.of(self.stats)
         pool = SharedPool(self.stats, self.partial, processes)
         generators = _generators(loader)
         averaged = self.teacher.model if isinstance(self.teacher, EMATeacher) else self.teacher
         self._broken = True
         try:
-            with random_states_kept(*generators), buffers_of_the_first(processes, model, averaged):
+            with (
+                random_states_kept(*generators),
+                processes.ranks.session(),
+                buffers_of_the_first(processes.ranks, model, averaged),
+            ):
                 batches = self._batches(loader, ids, processes, place)
                 observe_pool(
                     model,
@@ -185,9 +190,10 @@ class PoolObserver:
             return Batches(loader, checked_where(ids, loader), processes, place)
         if self._pool is None:
             self._pool = self.numbered(loader)
-        wanted = torch.zeros(self.stats.num_samples, dtype=torch.bool)
+        wanted, own = torch.zeros(2, self.stats.num_samples, dtype=torch.bool)
         wanted[self.stats.remaining().cpu()] = True
-        self._pool.prepare(wanted)
+        own[self.stats.owned().cpu()] = True
+        self._pool.prepare(wanted, None if self.stats.shard.is_whole else own)
         return Batches(self._pool, None, Processes(), place)
 
     def numbered(self, loader: Any) -> NumberedLoader:
@@ -197,15 +203,18 @@ class PoolObserver:
                 f"the pool must come from a torch DataLoader, got {type(loader).__name__}; "
                 "of other iterables say where a batch has its samples' ids, with ids="
             )
-        return NumberedLoader(loader, self.stats.num_samples, Processes.current())
+        return NumberedLoader(loader, self.stats.num_samples, Processes.of(self.stats))
 
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics, the last epoch that they know of, and the teacher's state."""
+        """Return the statistics, the last epoch that they know of, and the teacher's state.
+
+        Of statistics with a group only the first rank's state is whole; all must call this.
+        """
         state: dict[str, Any] = {
             "epoch": self.epoch,
-            "stats": {} if self._broken else self.stats.state_dict(),
+            "stats": {} if self._broken else whole_state(self.stats),
         }
         if isinstance(self.teacher, EMATeacher):
             state["teacher"] = self.teacher.state_dict()
