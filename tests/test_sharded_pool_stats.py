@@ -380,8 +380,7 @@ def looped(group, track=("label_dispersion", "cod")):
     pool = TensorDataset(torch.arange(N), inputs)
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, C))
     if group is not None:
-        model = nn.parallel.DistributedDataParallel(model, process_group=group)
-        model.module[1].running_mean += torch.distributed.get_rank(group)  # of other batches
+        model[1].running_mean += torch.distributed.get_rank(group)  # as of other batches
     stats = PoolStats(N, C, track, group=group)
     loader = DataLoader(pool, batch_size=4, sampler=PoolShardSampler(stats))
     for _ in range(2):
