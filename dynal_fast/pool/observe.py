@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dynal_fast.evaluating import evaluating
+from dynal_fast.pool.accelerator import Accelerator, accelerator_of
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, model_call
@@ -23,7 +24,7 @@ from dynal_fast.pool.sharded.shard import Shard
 from dynal_fast.pool.store import checked_store, write_rows
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
-from dynal_fast.pool.twin import Accelerator, Bare, accelerator_of
+from dynal_fast.pool.twin import Bare
 
 __all__ = ["PoolImages", "Tracker", "observe_pool"]
 
