@@ -12,12 +12,12 @@ from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.determinism import derived_seed
 from dynal_fast.experiment.image_ensembles import committee_images, mc_dropout_images
 from dynal_fast.experiment.models import embed_samples
-from dynal_fast.experiment.observation import OBSERVATION_BATCH, mc_dropout_stats
+from dynal_fast.experiment.observation import OBSERVATION_BATCH, PoolObserver, mc_dropout_stats
 from dynal_fast.experiment.runs import Request
 from dynal_fast.experiment.state import RunSetup, RunState
 from dynal_fast.experiment.training import Trainer, predict
 from dynal_fast.pool import PoolStats
-from dynal_fast.pool.twin import Accelerator
+from dynal_fast.pool.accelerator import Accelerator
 from dynal_fast.strategies.committee import committee_stats
 from dynal_fast.strategies.strategy import SelectionContext
 
@@ -57,7 +57,13 @@ def selection_context(
         observed = state.observer.embedded(ids)
         if observed is not None:
             return observed
-        return embed_samples(model, batches(ids), len(ids), device, setup.head)
+        loader = data.samples.loader(ids, setup.batch)
+        if setup.accelerate == "off" or not isinstance(state.observer, PoolObserver):
+            return embed_samples(model, loader, len(ids), device, setup.head)
+        embedder = state.observer.embedder
+        features = embed_samples(model, loader, len(ids), device, setup.head, embedder)
+        state.observer.used.append(embedder.used)
+        return features
 
     def mc_dropout(track: tuple[str, ...]) -> Any:
         if data.segments:
