@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dynal_fast.integrations.numbered import NumberedLoader
-from dynal_fast.integrations.process_group import Processes, SharedPool, buffers_of_the_first
+from dynal_fast.integrations.process_group import Processes, SharedPool, whole_state
 from dynal_fast.integrations.random_states import random_states_kept
 from dynal_fast.pool import (
     Accelerator,
@@ -22,6 +22,7 @@ from dynal_fast.pool import (
 from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.batches import checked_where, id_batches
 from dynal_fast.pool.forward import Forward
+from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 from dynal_fast.pool.top import integer
 
 Teacher = nn.Module | EMATeacher
@@ -170,13 +171,17 @@ class PoolObserver:
             return False
         if self._counts:
             self.accelerator.passes = self._passes(epoch, num_epochs)
-        processes = Processes.current()
+        processes = Processes.of(self.stats)
         pool = SharedPool(self.stats, self.partial, processes)
         generators = _generators(loader)
         averaged = self.teacher.model if isinstance(self.teacher, EMATeacher) else self.teacher
         self._broken = True
         try:
-            with random_states_kept(*generators), buffers_of_the_first(processes, model, averaged):
+            with (
+                random_states_kept(*generators),
+                processes.ranks.session(),
+                buffers_of_the_first(processes.ranks, model, averaged),
+            ):
                 batches = self._batches(loader, ids, processes, place)
                 observe_pool(
                     model,
@@ -213,9 +218,10 @@ class PoolObserver:
             return Batches(loader, checked_where(ids, loader), processes, place)
         if self._pool is None:
             self._pool = self.numbered(loader)
-        wanted = torch.zeros(self.stats.num_samples, dtype=torch.bool)
+        wanted, own = torch.zeros(2, self.stats.num_samples, dtype=torch.bool)
         wanted[self.stats.remaining().cpu()] = True
-        self._pool.prepare(wanted)
+        own[self.stats.owned().cpu()] = True
+        self._pool.prepare(wanted, None if self.stats.shard.is_whole else own)
         return Batches(self._pool, None, Processes(), place)
 
     def numbered(self, loader: Any) -> NumberedLoader:
@@ -225,15 +231,18 @@ class PoolObserver:
                 f"the pool must come from a torch DataLoader, got {type(loader).__name__}; "
                 "of other iterables say where a batch has its samples' ids, with ids="
             )
-        return NumberedLoader(loader, self.stats.num_samples, Processes.current())
+        return NumberedLoader(loader, self.stats.num_samples, Processes.of(self.stats))
 
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics, the last epoch that they know of, and the teacher's state."""
+        """Return the statistics, the last epoch that they know of, and the teacher's state.
+
+        Of statistics with a group only the first rank's state is whole; all must call this.
+        """
         state: dict[str, Any] = {
             "epoch": self.epoch,
-            "stats": {} if self._broken else self.stats.state_dict(),
+            "stats": {} if self._broken else whole_state(self.stats),
             "accelerated": self.accelerator.settled,
         }
         if isinstance(self.teacher, EMATeacher):

@@ -178,6 +178,7 @@ class PoolStatsCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Write the statistics into the checkpoint that was just saved."""
+        saved = self._observer.state_dict()  # in which all processes may have a part
         if not args.should_save:
             return
         folder = _checkpoint_of(args.output_dir, state)
@@ -185,7 +186,7 @@ class PoolStatsCallback(TrainerCallback):
             warnings.warn(f"no pool statistics are saved: there is no {folder}", stacklevel=2)
             return
         with atomic_file(folder / FILE) as file:
-            torch.save(self._observer.state_dict(), file)
+            torch.save(saved, file)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Detach the teacher and end the workers."""

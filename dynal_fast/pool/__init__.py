@@ -8,6 +8,7 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.observe import observe_pool
 from dynal_fast.pool.pool_stats import PoolStats
 from dynal_fast.pool.schedule import Epochs, EveryEpoch, FromEpoch, LastEpochs, Schedule
+from dynal_fast.pool.shard_sampler import PoolShardSampler
 from dynal_fast.pool.store import embedding_store
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Normalize",
     "PoolImages",
     "PoolObservationError",
+    "PoolShardSampler",
     "PoolStats",
     "Schedule",
     "embedding_store",
