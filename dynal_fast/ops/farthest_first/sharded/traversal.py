@@ -118,7 +118,7 @@ class ShardedTraversal(Generic[P]):
         self.take(keys, sent, first, torch.full((1,), -math.inf), values)
         if not self.covered:
             for part in self.parts:
-                part.bound_by_first()
+                part.bound_by_picks()
         self.covered = True
         return None
 
