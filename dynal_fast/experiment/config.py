@@ -229,8 +229,8 @@ class RunConfig:
     )
     model: str = option(
         "cnn",
-        "the model: linear, mlp, cnn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 for "
-        "pixels (default of texts: linear)",
+        "the model: linear, mlp, cnn, cnn-bn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 "
+        "for pixels (default of texts: linear)",
     )
     strategies: list[str] = option(
         ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"
@@ -285,7 +285,6 @@ class RunConfig:
         texts = self.data == "texts"
         _require(bool(self.embeddings) == texts, "embeddings", "given with texts", self.embeddings)
         _require(bool(self.data_root) or not texts, "data_root", "given with texts", "")
-        _require(self.scale == 1 or not texts, "scale", "1 with texts", self.scale)
         if self.oracle == "data":
             for name in ("classes", "labels", "holdout"):
                 given = getattr(self, name)

@@ -121,7 +121,7 @@ def _loaded(config: RunConfig) -> ExperimentData:
     device = checked_device(config.device)
     if config.data == "texts":
         root = Path(config.data_root).expanduser()
-        texts = read_embedded_texts(root, config.embeddings, split=True)
+        texts = read_embedded_texts(root, config.embeddings, split=True, share=config.scale)
         return experiment_data(texts, torch.from_numpy(texts.labels), device)
     cache, share = config.data_cache, config.scale
     return load_data(config.data, config.data_root, device, cache, share, config.image_size)

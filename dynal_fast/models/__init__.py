@@ -1,4 +1,4 @@
-"""Models by name, the papers' and two small ones, and the embedding of any model."""
+"""Models by name, the papers' and small ones, and the embedding of any model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +10,13 @@ from dynal_fast.models.drn import DRND22
 from dynal_fast.models.embed import embed
 from dynal_fast.models.lenet import LeNet
 from dynal_fast.models.resnet import ResNet18
-from dynal_fast.models.small import cnn, linear, linear_head, mlp
+from dynal_fast.models.small import cnn, cnn_bn, linear, linear_head, mlp
 from dynal_fast.models.vgg import VGG16
 from dynal_fast.penultimate import penultimate
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": cnn,
+    "cnn-bn": cnn_bn,
     "drn-d-22": DRND22,
     "lenet": LeNet,
     "linear": linear,
@@ -27,6 +28,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
 # The smallest side of an image, of which pooling leaves one pixel. mlp and linear take any input.
 SMALLEST_SIDE = {
     "cnn": 2,
+    "cnn-bn": 1,
     "drn-d-22": 8,
     "lenet": 4,
     "resnet18": 1,

@@ -703,7 +703,7 @@ unknown'
         other._state = self._state.subset(ids)
         return other
 
-    def merge(self, other: "PoolStats") -> "PoolStats":
+    def merge(self, other: "PoolStats", follows: bool = False) -> "PoolStats":
         """Add what another tracker of the same pool observed, as if it had followed here.
 
         The two may have observed the same samples or different ones. Moments are combined by the
@@ -712,13 +712,20 @@ unknown'
             M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b)
 
         Counts of labels add. Of values that describe one output (``cod``, ``emaod``, entropy, ...),
-        the other's are taken where it has them. ``absolute_increase`` lacks the step between the
-        two. A sample that is dropped in one is dropped.
+        the other's are taken where it has them. A sample that is dropped in one is dropped.
+
+        What cannot be right is refused: ``absolute_increase`` of samples that both observed, as the
+        step between the two is in neither; and what depends on the order, where the trackers took
+        turns: they had as many passes, of the same epochs, and a sample was last seen in different
+        ones, as in data-parallel training with samples that are dealt out anew for each epoch. For
+        that, give the tracker a ``group``.
 
         Parameters
         ----------
         other
             A tracker made with the same arguments; it is left as it is.
+        follows
+            All of the other's observations came after those here, even if it looks otherwise.
 
         Returns
         -------
@@ -728,7 +735,8 @@ unknown'
         Raises
         ------
         ValueError
-            The sizes, tracked names, schedules, output dtypes, activations or devices differ.
+            The sizes, tracked names, schedules, output dtypes, activations or devices differ, or a
+            statistic of samples that both observed cannot be put together. Nothing was changed.
         RuntimeError
             A pass is open in one of the two.
 
@@ -748,6 +756,7 @@ unknown'
             mine, theirs = getattr(self, attribute), getattr(other, attribute)
             if mine != theirs:
                 raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
+        self._state.check_merge(other._state, follows)
         self._state.merge(other._state)
         return self
 
@@ -771,8 +780,9 @@ unknown'
         dict of str to Tensor
             The tensors of `dynal_fast.ops.pool_stats` by their names, with ``.1``, ``.2`` ... where
             a second schedule has its own; ``stamp``; ``passes``, the number of passes;
-            ``label_passes``; ``schedules``, the bytes of their description; ``unknown_end`` if
-            this cycle had a pass without ``num_epochs``; and ``activation``, the bytes of its name,
+            ``label_passes``; ``schedules``, the bytes of their description; ``epochs``, the first
+            and the last one that this cycle observed; ``unknown_end`` if
+            it had a pass without ``num_epochs``; and ``activation``, the bytes of its name,
             if that is not ``"softmax"``.
 
         Raises
