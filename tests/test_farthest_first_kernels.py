@@ -34,7 +34,7 @@ def build(request):
         else:
             native.set_isa(request.param)
             kernels = CpuKernels(x, metric)
-        return kernels, kernels.points(x, "pool"), kernels.points(y, "labeled")
+        return kernels, *(kernels.scaled(kernels.points(rows, "pool"), 0) for rows in (x, y))
 
     yield make
     native.set_isa(usual)
@@ -245,8 +245,8 @@ def test_calls_stop_after_their_share_and_go_on(monkeypatch, primitive, n, m, d)
 
     def run(work: int) -> tuple[torch.Tensor, int]:
         kernels, native = counting(monkeypatch, work, pool)
-        x = kernels.points(as_rows(pool, "pool"), "pool")
-        y = kernels.points(as_rows(labeled, "labeled"), "labeled")
+        x = kernels.scaled(kernels.points(as_rows(pool, "pool"), "pool"), 0)
+        y = kernels.scaled(kernels.points(as_rows(labeled, "labeled"), "labeled"), 0)
         if primitive == "distances":
             return torch.stack(kernels.distances(x, groups.rows, y, groups.centers)), native.calls
         bound, exact = torch.full((2, n), torch.inf)
@@ -271,7 +271,7 @@ def test_calls_count_what_is_decided_exactly(monkeypatch):
 
     def run(work: int) -> tuple[list[int], int]:
         kernels, native = counting(monkeypatch, work, pool)
-        x = kernels.points(as_rows(pool, "pool"), "pool")
+        x = kernels.scaled(kernels.points(as_rows(pool, "pool"), "pool"), 0)
         exact = torch.full((rows,), torch.inf)
         picks, values = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
         head = torch.arange(rows, dtype=torch.int32)

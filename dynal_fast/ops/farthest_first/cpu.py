@@ -15,6 +15,7 @@ from dynal_fast.ops.farthest_first.mapped import is_mapped_file
 from dynal_fast.ops.farthest_first.reference_kernels import products_of
 from dynal_fast.threads import kernel_threads
 
+MEASURED = 2**19  # rows at once, at most
 SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
@@ -84,7 +85,7 @@ class CpuKernels(Kernels[Points]):
         none = torch.empty(0, dtype=torch.float64)
         native = self._points(Points(rows, none, none, none, 0.0))
         measured, largest = torch.empty(rows.size, dtype=torch.float64), 0.0
-        step = max(1, WORK // 64 // rows.columns)
+        step = max(1, min(MEASURED, WORK // 64 // rows.columns))
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
             measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
@@ -106,13 +107,19 @@ class CpuKernels(Kernels[Points]):
         if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
             norms, scales = torch.full((rows.size,), 0.5), 1 / (2 * measured).sqrt()
             return Points(rows, norms, scales, none, largest)
-        return Points(rows, measured.float(), none, measured, largest)
+        return Points(rows, torch.empty(0), none, measured, largest)
 
     def scaled(self, points: Points, exponent: int) -> Points:
-        if self.metric == "euclidean" and points.exponent != exponent:
-            norms = (points.squares * 4.0**exponent).float()
-            return points._replace(norms=norms, exponent=exponent)
-        return points
+        if self.metric == "cosine" or (len(points.norms) and points.exponent == exponent):
+            return points
+        measured = points if len(points.squares) else self.points(points.rows, "pool")
+        norms = torch.empty(points.rows.size)
+        for part, squares in zip(
+            norms.split(MEASURED), measured.squares.split(MEASURED), strict=True
+        ):
+            part[:] = squares * 4.0**exponent
+        none = torch.empty(0, dtype=torch.float64)  # the squares take twice the room of the norms
+        return points._replace(norms=norms, squares=none, exponent=exponent)
 
     def distances(
         self, x: Points, rows: Tensor, y: Points, centers: Tensor

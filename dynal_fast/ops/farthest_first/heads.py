@@ -73,8 +73,8 @@ class HeadTraversal(Generic[P]):
         self.values = torch.empty(0, device=device)
         self.count = 0
         self.highest, self.width = Highest(self.candidates), self.head
-        # probed: how many of the picks were in `clustered` when each row met the nearest of them.
-        self.probed = torch.zeros_like(self.applied)
+        # How many of the picks were in `clustered` when each row met the nearest of them: (n,).
+        self.probed: Tensor | None = None
         self.clustered: Centers[P] | None = None
         # Rows exact for all sets and for `settled` picks, and the highest key of the other rows.
         self.inner, self.settled, self.beyond = self.candidates[:0], 0, NOTHING
@@ -82,7 +82,8 @@ class HeadTraversal(Generic[P]):
     def copy(self) -> "HeadTraversal[P]":
         """A copy of all that changes."""
         other = copy.copy(self)
-        for name in ("bound", "exact", "applied", "probed"):
+        other.probed = None if self.probed is None else self.probed.clone()
+        for name in ("bound", "exact", "applied"):
             setattr(other, name, getattr(self, name).clone())
         other.highest = self.highest.copy()
         other.sets = [centers.copy() for centers in self.sets]
@@ -276,8 +277,8 @@ class HeadTraversal(Generic[P]):
         """
         many = max(MANY, self.count // 8)
         applied = self.applied[rows]
-        lacking = self.count - torch.maximum(applied, self.probed[rows])
-        self.probe_picks(rows[lacking >= many], many)
+        met = applied if self.probed is None else torch.maximum(applied, self.probed[rows])
+        self.probe_picks(rows[self.count - met >= many], many)
         few = (applied < self.count) & (applied > self.count - many)
         first, order = torch.sort(applied[few])
         self.apply_picks(rows[few][order], first)
@@ -295,6 +296,8 @@ class HeadTraversal(Generic[P]):
             picks = self.picks[: self.count]
             clustered = self.clustered = Centers(self.kernels, pool, pool, picks, many=1)
         clustered.route(rows, self.bound)
+        if self.probed is None:
+            self.probed = torch.zeros_like(self.applied)
         self.probed[rows] = clustered.size
 
     def apply_picks(self, stale: Tensor, first: Tensor) -> None:

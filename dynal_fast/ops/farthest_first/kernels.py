@@ -17,9 +17,9 @@ class Points(NamedTuple):
     """Embeddings whose values were checked, and what the filter needs to know of each row."""
 
     rows: Rows  # (n, d)
-    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it
+    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it; of `scaled`
     scales: Tensor  # (n,) float64: the filter multiplies rows by them; empty: it does not
-    squares: Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
+    squares: Tensor  # (n,) float64: the squared norms at exponent 0; may be empty of `scaled`
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
     left_exponent: int = 0  # of outer products: the filter's scale of the first factors
