@@ -63,9 +63,6 @@ class Allocations:
     def at_once(self, candidates):
         return False
 
-    def prefetch(self, x, rows):
-        pass
-
     def distances(self, x, rows, y, centers):
         return tuple(torch.empty(2, len(rows), len(centers)).uniform_())
 

@@ -71,6 +71,7 @@ class CpuKernels(Kernels[Points]):
             self._expect(rows, GUESSED)
 
     def prefetch(self, x: Points, rows: Tensor) -> None:
+        """Start to read ``rows`` (R,) int32 where they lie in a file: they are needed next."""
         if any(x.rows is known for known in self.in_files):
             matrix = self._matrix(x.rows)
             self.native.prefetch(matrix, x.rows.columns, rows.data_ptr(), len(rows))
@@ -158,6 +159,7 @@ class CpuKernels(Kernels[Points]):
         **arrays: Tensor | None,
     ) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
+        self.prefetch(x, groups.rows)
         pairs = {
             "space": self._space(x.exponent),
             "x": self._points(x),

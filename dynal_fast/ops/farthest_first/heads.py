@@ -185,7 +185,6 @@ class HeadTraversal(Generic[P]):
         if alone:
             others = self.candidates[self.candidates != row]
             for chunk in others.split(routing.CHUNK):
-                self.kernels.prefetch(pool, chunk)
                 self.kernels.bound(pool, pool, Groups.one(chunk, pick), self.bound)
 
     def take(self, rows: Tensor, values: Tensor | float) -> None:
@@ -305,7 +304,6 @@ class HeadTraversal(Generic[P]):
         if len(stale) == 0:
             return
         oldest, pool = int(first[0]), self.points[0]
-        self.kernels.prefetch(pool, stale)
         groups = Groups.one(stale, self.picks[oldest : self.count])
         self.kernels.refresh(pool, pool, groups, first - oldest, self.bound, self.exact)
         self.bound[stale] = torch.minimum(self.bound[stale], self.exact[stale])

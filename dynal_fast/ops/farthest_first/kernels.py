@@ -137,10 +137,6 @@ class Kernels(Protocol[P]):
         end. Returns how many there are.
         """
 
-    def prefetch(self, x: P, rows: Tensor) -> None:
-        """Start to read ``rows`` (R,) int32 where they lie in a file: they are needed next."""
-        return
-
     def at_once(self, candidates: int) -> bool:
         """Whether `rounds` is the way to pick from so few candidates."""
         return False

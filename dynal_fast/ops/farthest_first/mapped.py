@@ -10,9 +10,10 @@ SMALLEST = 2**26  # bytes: of less, all is read soon
 
 def is_mapped_file(rows: Rows) -> bool:
     """Whether rows lie in a mapped file and are worth reading ahead."""
-    if abs(rows.row_bytes) * rows.size < SMALLEST or rows.device.type != "cpu":
+    row, column = abs(rows.row_bytes), abs(rows.column_bytes)
+    if row * rows.size < SMALLEST or rows.device.type != "cpu" or not MAPS.exists():
         return False
-    if not MAPS.exists():
+    if row < column * rows.columns:  # a row lies all over the file
         return False
     for line in MAPS.read_text().splitlines():
         span, _, _, _, inode = line.split(maxsplit=5)[:5]

@@ -90,7 +90,6 @@ class Centers(Generic[P]):
 
     def probe(self, rows: Tensor, bound: Tensor, probes: int) -> None:
         """Bound ``rows`` by the members of their ``probes`` nearest clusters."""
-        self.kernels.prefetch(self.pool, rows)
         if self.clusters == 1:
             self.kernels.bound(self.pool, self.points, Groups.one(rows, self.members), bound)
             return
@@ -120,7 +119,6 @@ class Centers(Generic[P]):
 
     def reaching(self, rows: Tensor, bound: Tensor) -> Groups:
         """Group ``rows`` with the clusters that may have members within their ``bound``."""
-        self.kernels.prefetch(self.pool, rows)
         if self.clusters == 1:
             return Groups.one(rows, self.members)
         lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
