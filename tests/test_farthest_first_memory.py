@@ -1,4 +1,4 @@
-"""What a traversal takes beside its pool: so many bytes a row, whatever the picks and labels."""
+"""Many rows: what a traversal takes for each of them, and more of them than 32 bits count."""
 
 import json
 import subprocess
@@ -6,6 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+
+from dynal_fast import farthest_first
+from dynal_fast.ops.farthest_first import contract
+from dynal_fast.ops.farthest_first.sharded.part import global_keys, of_keys
+from tests.cases.farthest_first import clustered, lattice
 
 ROWS = 1_500_000
 BLOCKS = 40e6  # bytes whose number does not depend on the rows
@@ -24,3 +30,32 @@ def test_at_most_32_bytes_a_row(tmp_path, labeled):
     took = json.loads(ended.stdout)
     own = took["peak_anonymous"] - took["anonymous_before"]
     assert own <= 32 * ROWS + BLOCKS
+
+
+@pytest.mark.parametrize("labeled", ["nothing", "samples", "indices"])
+@pytest.mark.parametrize("make", [clustered, lattice])
+def test_more_rows_than_one_matrix_holds(make, labeled, monkeypatch):
+    pool, outside = make(500, 6), make(40, 6, seed=1)
+    known = {"nothing": None, "samples": outside, "indices": np.arange(3, 400, 7)}[labeled]
+    want = farthest_first(pool, 90, known)
+    for most in (20, 99, 250):
+        monkeypatch.setattr(contract, "MOST_ROWS", most)
+        got = farthest_first(pool, 90, known)
+        assert torch.equal(got.indices, want.indices)
+        assert torch.equal(got.distances, want.distances)
+        assert got.radius == want.radius
+
+
+def test_two_to_the_31_rows():
+    pool = np.broadcast_to(np.zeros((1, 2), np.float16), (2**31 + 5, 2))
+    parts = contract.in_matrices(pool)
+    assert [len(part) for part in parts] == [2**31 - 1, 6]
+    assert [contract.as_rows(part, "pool").size for part in parts] == [2**31 - 1, 6]
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 samples here"):
+        contract.as_rows(pool, "pool")
+    rows = torch.tensor([0, 2**31 - 1, 2**31, 2**32 - 1])
+    values = torch.tensor([1.0, 2.0, 2.0, 2.0])
+    keys = global_keys(values, rows)
+    assert keys.argsort(descending=True).tolist() == [1, 2, 3, 0]
+    assert torch.equal(of_keys(keys)[1], rows)
+    assert torch.equal(of_keys(keys)[0], values)
