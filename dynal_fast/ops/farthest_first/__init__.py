@@ -65,8 +65,8 @@ def farthest_first(
         Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
         GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
         converted as a whole, but for lists and for small DataFrames of columns that lie apart. Up
-        to 2^32 samples. Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer products of two
-        vectors each, which are never formed; Euclidean metric only.
+        to 2^32 samples. Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer
+        products of two vectors each, which are never formed; Euclidean metric only.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
     labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
