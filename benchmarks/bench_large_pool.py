@@ -4,7 +4,7 @@
 
 The folder needs 7 GB; without one these are skipped. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks the
 pools. A machine with less memory than the pool shows how often it is read: on a larger one, run it
-in a control group.
+in a control group (docs/guide/large-pools.md).
 """
 
 import json

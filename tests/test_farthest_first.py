@@ -52,7 +52,8 @@ def tiny_blocks(monkeypatch):
         monkeypatch.setattr(heads, name, value)
     for name, value in {"NARROWER": 2, "SAMPLED": 5, "CHUNK": 9}.items():
         monkeypatch.setattr(highest, name, value)
-    monkeypatch.setattr(cpu, "HEAD_VALUES", 0)
+    for name in ("HEAD_VALUES", "SMALL"):
+        monkeypatch.setattr(cpu, name, 0)
     for name, value in {
         "CLUSTERED_FROM": 4,
         "PROBES": 1,
@@ -61,6 +62,17 @@ def tiny_blocks(monkeypatch):
         "CHUNK": 50,
     }.items():
         monkeypatch.setattr(routing, name, value)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("name", CASES)
+def test_rounds_in_one_call_equal_reference(name, size, monkeypatch):
+    monkeypatch.setattr(cpu, "SMALL_HEAD", size)
+    monkeypatch.setattr(cpu, "ROUNDS", 3)
+    pool, labeled = CASES[name]
+    for k in (len(pool) // 2, len(pool)):
+        got = farthest_first(pool, k, labeled)
+        assert_equal(got, expected(pool, k, labeled), "euclidean")
 
 
 @pytest.fixture(params=_extension.load().supported_isas())

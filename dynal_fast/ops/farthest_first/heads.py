@@ -24,7 +24,7 @@ from torch import Tensor
 from dynal_fast.ops.farthest_first import routing
 from dynal_fast.ops.farthest_first.contract import Answer, Reached, Rows
 from dynal_fast.ops.farthest_first.highest import NOTHING, Highest, keys
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
+from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, P, on_one_scale
 from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 
 HEAD = 1024  # rows in a head by default
@@ -163,8 +163,10 @@ class HeadTraversal(Generic[P]):
             left = None if k else math.inf
         if start is not None and k:
             self.force(start)
+        single = all(centers.clusters == 1 for centers in self.sets)
+        at_once = single and self.kernels.at_once(len(self.candidates))
         while left is None:
-            left = self.round()
+            left = self.rounds() if at_once else self.round()
             reached(self.count - begin)
         picks = self.picks[begin:].to(torch.int64)
         return Answer(picks, self.values[begin:].clone(), left, self.exponent or 0)
@@ -192,6 +194,15 @@ class HeadTraversal(Generic[P]):
         self.bound[rows] = self.exact[rows] = -math.inf
         self.count += len(rows)
         self.available -= len(rows)
+
+    def rounds(self) -> float | None:
+        """Do some rounds of `advance` and `pick_inside` in one call."""
+        clusters = [Cluster(each.points, each.members, each.stage) for each in self.sets]
+        state = (self.candidates, self.bound, self.exact, self.applied, self.picks, self.values)
+        count, left = self.kernels.rounds(self.points[0], clusters, Known(*state), self.count)
+        self.available -= count - self.count
+        self.count, self.inner = count, self.candidates[:0]
+        return left
 
     def round(self) -> float | None:
         """Take the picks of a head, or make the next one."""

@@ -4,7 +4,7 @@ The exact algorithms (`heads`, `routing`, `nearest`) are written once over these
 tensors lie on the pool's device; row numbers are int32. ``reference.py`` defines *decision values*.
 """
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,25 @@ class Groups(NamedTuple):
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
 
 
+class Cluster(NamedTuple, Generic[P]):
+    """Labeled samples that are one cluster."""
+
+    points: P
+    members: Tensor  # (m,) int32: rows of points
+    stage: Tensor  # (n,) int8: EXACT (routing.py) for rows that were compared with all of them
+
+
+class Known(NamedTuple):
+    """What a traversal knows of the rows of its pool (`heads.HeadTraversal`), and its picks."""
+
+    candidates: Tensor
+    bound: Tensor
+    exact: Tensor
+    applied: Tensor
+    picks: Tensor  # with room for those to come
+    values: Tensor
+
+
 class Kernels(Protocol[P]):
     """The primitives of one device for one metric."""
 
@@ -117,3 +136,16 @@ class Kernels(Protocol[P]):
         fill ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, up to their
         end. Returns how many there are.
         """
+
+    def at_once(self, candidates: int) -> bool:
+        """Whether `rounds` is the way to pick from so few candidates."""
+        return False
+
+    def rounds(
+        self, x: P, clusters: list[Cluster[P]], known: Known, count: int
+    ) -> tuple[int, float | None]:
+        """Go on from ``count`` picks as `HeadTraversal` does, some rounds in one call.
+
+        Returns the number of picks, and the largest value left once all of them are made.
+        """
+        raise AssertionError("nothing is picked at once on this device")
