@@ -1,5 +1,6 @@
 """Many rows: what a traversal takes for each of them, and more of them than 32 bits count."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.sharded.part import global_keys, of_keys
 from tests.cases.farthest_first import clustered, lattice
 
-ROWS = 400_000, 1_200_000
+ROWS = 300_000, 900_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -40,8 +41,10 @@ def test_more_rows_than_one_matrix_holds(make, labeled, monkeypatch):
     known = {"nothing": None, "samples": outside, "indices": np.arange(3, 400, 7)}[labeled]
     want = farthest_first(pool, 90, known)
     for most in (20, 99, 250):
-        monkeypatch.setattr(contract, "MOST_ROWS", most)
-        got = farthest_first(pool, 90, known)
+        cut = functools.partial(contract.in_matrices, most=most)
+        with monkeypatch.context() as patch:
+            patch.setattr(contract, "in_matrices", cut)
+            got = farthest_first(pool, 90, known)
         assert torch.equal(got.indices, want.indices)
         assert torch.equal(got.distances, want.distances)
         assert got.radius == want.radius

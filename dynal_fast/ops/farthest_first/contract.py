@@ -109,11 +109,11 @@ Reached = Callable[[int], None]
 MOST_ROWS = 2**31 - 1  # of one matrix: kernels take 32 bits for row numbers
 
 
-def in_matrices(pool: Any) -> list[Any]:
-    """Views of a pool, one behind the other, that have at most ``MOST_ROWS`` rows each."""
-    if getattr(pool, "ndim", 0) != 2 or len(pool) <= MOST_ROWS:
+def in_matrices(pool: Any, most: int = MOST_ROWS) -> list[Any]:
+    """Views of a pool, one behind the other, that have at most ``most`` rows each."""
+    if getattr(pool, "ndim", 0) != 2 or len(pool) <= most:
         return [pool]
-    return [pool[begin : begin + MOST_ROWS] for begin in range(0, len(pool), MOST_ROWS)]
+    return [pool[begin : begin + most] for begin in range(0, len(pool), most)]
 
 
 def as_rows(value: Any, name: str) -> Rows:
