@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dynal_fast._deprecated import renamed_argument
+from dynal_fast.collective import as_collective
 from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
@@ -19,6 +20,7 @@ from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
+from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
@@ -45,6 +47,7 @@ def farthest_first(
     generator: torch.Generator | None = None,
     progress: bool | None = None,
     backend: str | None = None,
+    group: Any = None,
 ) -> Traversal:
     """Pick ``k`` pool samples, each the farthest from the labeled and the already picked ones.
 
@@ -82,6 +85,13 @@ def farthest_first(
         Show a progress bar on stderr; by default only on a terminal.
     backend : {"cpu", "triton", "reference"}, optional
         The implementation; by default the fastest one for the pool's device.
+    group : torch.distributed.ProcessGroup, optional
+        The processes that hold the pool together, such as ``torch.distributed.group.WORLD``; each
+        of them calls this function. ``pool`` is then this rank's shard, which may be empty; the
+        pool is the shards behind each other, in the order of the ranks. Indices (those returned,
+        ``start`` and ``labeled``) count through all of it. What is labeled is all that any rank
+        passes: each may pass the whole set, or its part; a mask has an entry for each row of the
+        shard. The result is the same on every rank, and that of one process.
 
     Returns
     -------
@@ -99,6 +109,10 @@ def farthest_first(
         the row, and the fix.
     ImportError
         The pool is on a CUDA device, and Triton is missing or too old.
+    RankError
+        With ``group``, on every rank that is left: a rank died, was interrupted, failed, or gave no
+        sign of life for half a minute. The message names it. Errors of data and arguments are
+        raised on all ranks alike, and name the rank that has them.
 
     Examples
     --------
@@ -109,6 +123,18 @@ def farthest_first(
     >>> farthest_first(pool, 2, labeled=torch.tensor([3])).indices
     tensor([0, 2])
     """
+    if group is not None:
+        return farthest_first_of_shards(
+            as_collective(group),
+            [pool],
+            k,
+            labeled,
+            metric=metric,
+            start=start,
+            generator=generator,
+            progress=progress,
+            backend=backend,
+        )
     if torch.compiler.is_compiling() and isinstance(pool, torch.Tensor) and backend is None:
         operands = (pool.detach(), k, labeled, metric, start)
         return Traversal(*torch.ops.dynal_fast.farthest_first(*operands))
