@@ -40,6 +40,14 @@ class Collective(Protocol):
     def rows(self, own: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """The rows of all ranks, by rank: uint8 (rows, bytes); ``counts`` says how many of each."""
 
+    def exchange(
+        self, parts: Sequence[torch.Tensor], counts: Sequence[int]
+    ) -> Sequence[torch.Tensor]:
+        """What each rank has for this one: uint8 (rows, bytes), of which ``counts`` says how many.
+
+        ``parts`` is what this one has for each.
+        """
+
     def everyones(self, value: Any) -> list[Any]:
         """The ``value`` of each rank, by rank; small objects that can be pickled."""
 
@@ -67,6 +75,11 @@ class Alone:
 
     def rows(self, own: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         return own
+
+    def exchange(
+        self, parts: Sequence[torch.Tensor], counts: Sequence[int]
+    ) -> Sequence[torch.Tensor]:
+        return parts
 
     def everyones(self, value: Any) -> list[Any]:
         return [value]

@@ -119,5 +119,13 @@ class InMemory:
         self.received += sum(part.nbytes for part in parts) - own.nbytes
         return torch.cat(parts)
 
+    def exchange(
+        self, parts: Sequence[torch.Tensor], counts: Sequence[int]
+    ) -> Sequence[torch.Tensor]:
+        found = [theirs[self.rank] for theirs in self._meeting.exchange(self.rank, list(parts))]
+        assert [len(part) for part in found] == list(counts), "what was said is what is sent"
+        self.received += sum(part.nbytes for part in found) - parts[self.rank].nbytes
+        return found
+
     def everyones(self, value: Any) -> list[Any]:
         return list(self._meeting.exchange(self.rank, value))

@@ -101,6 +101,20 @@ class OfProcessGroup:
         self.received += sum(part.nbytes for part in parts) - parts[self.rank].nbytes
         return torch.cat(parts).cpu()
 
+    def exchange(self, parts: Sequence[Tensor], counts: Sequence[int]) -> Sequence[Tensor]:
+        sent = torch.cat(list(parts)).to(self.device)
+        found = torch.empty(sum(counts), sent.shape[1], dtype=torch.uint8, device=self.device)
+        sizes = [len(part) for part in parts]
+        self._wait(
+            lambda: [
+                dist.all_to_all_single(
+                    found, sent, list(counts), sizes, group=self.group, async_op=True
+                )
+            ]
+        )
+        self.received += found.nbytes - counts[self.rank] * sent.shape[1]
+        return found.cpu().split(list(counts))
+
     def everyones(self, value: Any) -> list[Any]:
         own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)[:, None]
         sent = self.rows(own, sizes := [size for (size,) in self.counts([len(own)])])

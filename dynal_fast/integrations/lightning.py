@@ -7,11 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dynal_fast.integrations.observer import PoolObserver, Teacher
-from dynal_fast.pool import PoolImages, PoolStats
+from dynal_fast.pool import Accelerator, PoolImages, PoolStats
+from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.sizes import are_texts
 
@@ -75,6 +77,9 @@ class PoolStatsCallback(Callback):
         set are not known: ``batch_size=None``, several workers that share an ``IterableDataset``.
     mc_passes, partial
         As in `observe_pool`.
+    accelerate
+        As in `observe_pool`; ``"auto"`` knows how many passes the training has. What the last pass
+        used is ``callback.accelerator.used``, and a training that resumes uses the same.
     name
         Tells the callbacks of one trainer apart in its checkpoints, where there are several.
 
@@ -121,10 +126,13 @@ class PoolStatsCallback(Callback):
         ids: str | int | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        accelerate: Mode | Accelerator = "off",
         name: str = "",
     ) -> None:
         super().__init__()
-        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._observer = PoolObserver(
+            stats, every_n_epochs, teacher, mc_passes, partial, accelerate
+        )
         self._loader, self._ids, self._name = pool_dataloader, ids, name
         has_ids = ids is not None or isinstance(pool_dataloader, PoolImages)
         self._forward = get_logits or (model_call() if has_ids else first_part_call())
@@ -135,6 +143,11 @@ class PoolStatsCallback(Callback):
     def stats(self) -> PoolStats:
         """The statistics."""
         return self._observer.stats
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What ran the passes; its ``used`` says how."""
+        return self._observer.accelerator
 
     @property
     def state_key(self) -> str:
@@ -193,6 +206,8 @@ class PoolStatsCallback(Callback):
                 num_epochs_of(trainer),
                 forward,
                 place,
+                # A twin's graph holds no context, so autocast has to be around all of the pass.
+                amp=None if self.accelerator.mode == "off" else mixed_precision_of(precision),
                 device=trainer.strategy.root_device,
                 progress=None if shows_progress else False,
             )
@@ -229,6 +244,12 @@ def num_epochs_of(trainer: Any) -> int | None:
         return None
     names = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
     return None if names & {"EarlyStopping", "Timer"} else trainer.max_epochs
+
+
+def mixed_precision_of(plugin: Any) -> torch.dtype | None:
+    """Return the dtype to which a precision plugin autocasts, None if it does not."""
+    named = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+    return named.get(getattr(plugin, "precision", ""))
 
 
 def first_part_call() -> Forward:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dynal_fast.files import atomic_file
 from dynal_fast.integrations.observer import PoolObserver, Teacher, positive
-from dynal_fast.pool import PoolStats
+from dynal_fast.pool import Accelerator, PoolStats
+from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.forward import Forward
 
 try:
@@ -73,6 +74,9 @@ class PoolStatsCallback(TrainerCallback):
         ``model(**batch).logits``.
     mc_passes, partial
         As in `observe_pool`.
+    accelerate
+        As in `observe_pool`; ``"auto"`` knows how many passes the training has. What the last pass
+        used is ``callback.accelerator.used``, and a training that resumes uses the same.
     resume_from
         The checkpoint folder, where training resumes from one that is not in ``output_dir``.
         ``False`` to resume from a checkpoint without statistics, which then begin there.
@@ -96,6 +100,7 @@ class PoolStatsCallback(TrainerCallback):
         get_logits: Forward | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        accelerate: Mode | Accelerator = "off",
         resume_from: str | Path | bool | None = None,
     ) -> None:
         if every_n_steps is not None:
@@ -104,7 +109,9 @@ class PoolStatsCallback(TrainerCallback):
                 raise ValueError("give every_n_epochs or every_n_steps, got both")
         if resume_from is True:
             raise ValueError("resume_from must be a checkpoint folder or False, got True")
-        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._observer = PoolObserver(
+            stats, every_n_epochs, teacher, mc_passes, partial, accelerate
+        )
         self._pool, self._collator, self._id_column = pool_dataset, data_collator, id_column
         self._every_n_steps = every_n_steps
         self._forward = get_logits or logits_without_labels
@@ -117,6 +124,11 @@ class PoolStatsCallback(TrainerCallback):
     def stats(self) -> PoolStats:
         """The statistics."""
         return self._observer.stats
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What ran the passes; its ``used`` says how."""
+        return self._observer.accelerator
 
     # Events of the Trainer
 
@@ -166,6 +178,7 @@ class PoolStatsCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Write the statistics into the checkpoint that was just saved."""
+        saved = self._observer.state_dict()  # in which all processes may have a part
         if not args.should_save:
             return
         folder = _checkpoint_of(args.output_dir, state)
@@ -173,7 +186,7 @@ class PoolStatsCallback(TrainerCallback):
             warnings.warn(f"no pool statistics are saved: there is no {folder}", stacklevel=2)
             return
         with atomic_file(folder / FILE) as file:
-            torch.save(self._observer.state_dict(), file)
+            torch.save(saved, file)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Detach the teacher and end the workers."""

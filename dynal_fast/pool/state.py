@@ -1,6 +1,6 @@
 """`PoolState`: the tensors behind `PoolStats`; how they are dropped, merged, saved, restored."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 
 import torch
@@ -151,16 +151,16 @@ class PoolState:
                 _indexable(tensor).index_fill_(0, ids, STATE[name].fresh)
             stamp.index_fill_(0, ids, DROPPED)
 
-    def subset(self, ids: Tensor) -> "PoolState":
-        """Return a copy of the samples ``ids``, in their order."""
+    def subset(self, take: Callable[[Tensor], Tensor]) -> "PoolState":
+        """Return a copy of some samples: ``take`` gives their rows of a tensor."""
         other = copy(self)
         other.pass_stamp = self.pass_stamp.clone()
         other._label_passes = list(self._label_passes)
         other.tensors = [
-            {name: _indexable(tensor)[ids].view(tensor.dtype) for name, tensor in tensors.items()}
+            {name: take(_indexable(tensor)).view(tensor.dtype) for name, tensor in tensors.items()}
             for tensors in self.tensors
         ]
-        other.guards = [(stamp[ids], unknown_ids.clone()) for stamp, unknown_ids in self.guards]
+        other.guards = [(take(stamp), unknown_ids.clone()) for stamp, unknown_ids in self.guards]
         return other
 
     def check_merge(self, later: "PoolState", follows: bool, begin: int = 0) -> None:
@@ -234,8 +234,8 @@ class PoolState:
             saved.update({key_of(name, k): tensor for name, tensor in named.items()})
         return saved
 
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned, or change nothing.
+    def check_saved(self, saved: Mapping[str, Tensor]) -> None:
+        """Check what `load_state_dict` is given.
 
         Raises
         ------
@@ -246,6 +246,9 @@ class PoolState:
             A value is not a tensor.
         """
         check_saved(saved, self.state_dict(), self._parts)
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned and `check_saved` took."""
         replaced: dict[tuple[int, str], Tensor] = {}
         for k, tensors in enumerate(self.tensors):
             counts = saved.get(key_of("label_counts", k))
