@@ -119,10 +119,11 @@ void bind_farthest_first(py::module_& parent) {
       arg("values"), arg("limit"), arg("work"), arg("threads"), Release());
 
   py::class_<Cluster>(m, "Cluster")
-      .def(py::init([](const Points& points, uintptr_t members, int64_t count, uintptr_t stage) {
-             return Cluster{points, at<const int32_t>(members), count, at<int8_t>(stage)};
+      .def(py::init([](const Points& points, uintptr_t members, int64_t count, uintptr_t stage,
+                       int8_t exact) {
+             return Cluster{points, at<const int32_t>(members), count, at<int8_t>(stage), exact};
            }),
-           py::kw_only(), arg("points"), arg("members"), arg("count"), arg("stage"));
+           py::kw_only(), arg("points"), arg("members"), arg("count"), arg("stage"), arg("exact"));
 
   m.def(
       "rounds",

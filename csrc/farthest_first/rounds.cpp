@@ -100,8 +100,8 @@ class Rounds {
   void apply(const Cluster& cluster) {
     rows_.clear();
     for (const int32_t row : head_) {
-      if (cluster.stage[row] != kExact) rows_.push_back(row);
-      cluster.stage[row] = kExact;
+      if (cluster.stage[row] != cluster.exact) rows_.push_back(row);
+      cluster.stage[row] = cluster.exact;
     }
     refresh(cluster.points, cluster.members, cluster.count, nullptr);
   }

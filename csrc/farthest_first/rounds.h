@@ -9,14 +9,13 @@
 namespace dynal {
 namespace farthest_first {
 
-constexpr int8_t kExact = 2;  // EXACT of routing.py
-
 // Labeled samples that are one cluster: rows `members` of `points`.
 struct Cluster {
   Points points;
   const int32_t* members;  // (count,)
   int64_t count;
-  int8_t* stage;  // (rows of x,): kExact where a row was compared with all of them
+  int8_t* stage;  // (rows of x,): `exact` where a row was compared with all of them
+  int8_t exact;
 };
 
 // What `HeadTraversal` knows of the rows of x, and its picks.

@@ -13,6 +13,7 @@ from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, Points
 from dynal_fast.ops.farthest_first.mapped import is_mapped_file
 from dynal_fast.ops.farthest_first.reference_kernels import products_of
+from dynal_fast.ops.farthest_first.routing import EXACT
 from dynal_fast.threads import kernel_threads
 
 MEASURED = 2**19  # rows at once, at most
@@ -207,6 +208,7 @@ class CpuKernels(Kernels[Points]):
                     members=members.data_ptr(),
                     count=len(members),
                     stage=stage.data_ptr(),
+                    exact=EXACT,
                 )
                 for points, members, stage in clusters
             ],

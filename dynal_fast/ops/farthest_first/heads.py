@@ -294,7 +294,8 @@ class HeadTraversal(Generic[P]):
         if clustered is None or self.count - clustered.size > many // 2:
             picks = self.picks[: self.count]
             clustered = self.clustered = Centers(self.kernels, pool, pool, picks, many=1)
-        clustered.route(rows, self.bound)
+        for chunk in rows.split(clustered.chunk):
+            clustered.probe(chunk, self.bound, min(routing.PROBES, clustered.clusters))
         if self.probed is None:
             self.probed = torch.zeros_like(self.applied)
         self.probed[rows] = clustered.size
