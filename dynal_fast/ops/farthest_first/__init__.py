@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dynal_fast._deprecated import renamed_argument
-from dynal_fast.collective import as_collective
+from dynal_fast.collective import Alone, as_collective
 from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
@@ -67,9 +67,9 @@ def farthest_first(
     pool : (n, d) floats, integers or booleans, or OuterProducts
         Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
         GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
-        converted as a whole, but for lists and for small DataFrames of columns that lie apart.
-        Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer products of two
-        vectors each, which are never formed; Euclidean metric only.
+        converted as a whole, but for lists and for small DataFrames of columns that lie apart. Up
+        to 2^32 samples. Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer
+        products of two vectors each, which are never formed; Euclidean metric only.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
     labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
@@ -126,10 +126,11 @@ def farthest_first(
     >>> farthest_first(pool, 2, labeled=torch.tensor([3])).indices
     tensor([0, 2])
     """
-    if group is not None:
+    shards = contract.in_matrices(pool)
+    if group is not None or len(shards) > 1:
         return farthest_first_of_shards(
-            as_collective(group),
-            [pool],
+            Alone() if group is None else as_collective(group),
+            shards,
             k,
             labeled,
             metric=metric,

@@ -20,7 +20,7 @@ SMALL_FRONT = 2**14  # but at least so many
 
 
 def global_keys(values: Tensor, rows: Tensor) -> Tensor:
-    """Int64 keys in the order of picks, as ``heads.keys``, of global row numbers up to 2^32."""
+    """Int64 keys in the order of picks, as ``highest.keys``, of global row numbers up to 2^32."""
     return (values.view(torch.int32).to(torch.int64) << 32) + (MOST_ROWS - 1 - rows)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective
-from dynal_fast.ops.farthest_first import heads
+from dynal_fast.ops.farthest_first import highest
 from dynal_fast.ops.farthest_first.contract import Answer, Rows
 from dynal_fast.ops.farthest_first.kernels import Kernels, P
 from dynal_fast.ops.farthest_first.routing import Centers
@@ -235,9 +235,9 @@ class ShardedTraversal(Generic[P]):
         points = self.kernels.points(as_matrix(sent, self.like), "rows")
         points = self.kernels.scaled(points, self.exponent)
         value, number = of_keys(torch.tensor([max(outside, 0)]))
-        # The same key in the order of `heads.keys`, by position instead of global number.
+        # The same key in the order of `highest.keys`, by position instead of global number.
         position = torch.searchsorted(numbers, number)
-        limit = int(heads.keys(value, position)) if outside >= 0 else outside
+        limit = int(highest.keys(value, position)) if outside >= 0 else outside
         exact = exact.to(device)
         picks = torch.empty(min(room, len(keys)), dtype=torch.int32, device=device)
         values = torch.empty(len(picks), device=device)
