@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations
 from dynal_fast import Accelerator, EMATeacher, PoolStats, embedding_store, observe_pool
 from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
 from dynal_fast.models import build_model
+from dynal_fast.pool import accelerator as accelerator_module
+from dynal_fast.pool import in_parts
 from dynal_fast.pool import twin as twin_module
 
 N, CLASSES = 22, 4
@@ -98,6 +100,19 @@ class OwnBuffers(nn.Module):
         return (x + self.offset.abs()) * self.scale * self.table
 
 
+class Views(nn.Module):
+    """Flat views of images, which channels-last ones do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.head = nn.Linear(5 * 36, CLASSES)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().view(x.size(0), 5, -1)
+        return self.head(x.view(-1, 5 * 36))
+
+
 class Sequences(nn.Module):
     """Convolutions over time and a linear layer, each before a norm."""
 
@@ -148,6 +163,7 @@ MODELS = {
     "tied": Tied,
     "transformer": Transformer,
     "twice": Twice,
+    "views": Views,
 }
 
 
@@ -210,6 +226,19 @@ def logits(model, accelerate="off", batches=None, **options):
     options = {"epoch": 1, "num_epochs": 1, "progress": False, **options}
     observe_pool(model, batches or pool(), tracker, accelerate=accelerate, **options)
     return tracker.passes[-1]
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    compiled = []
+
+    def backend(graph_module, example_inputs):
+        compiled.append(graph_module)
+        return graph_module.forward
+
+    monkeypatch.setattr(twin_module, "BACKEND", backend)
+    yield compiled
+    torch._dynamo.reset()
 
 
 def near(ours, theirs):
@@ -496,7 +525,7 @@ def test_a_twin_is_kept_with_its_model_and_freed_with_it(monkeypatch):
     for _ in range(3):
         logits(model, "fold")
     assert len(made_twins) == 1
-    kept = weakref.ref(twin_module._KEPT[model][("fold", None, False)]._twin)
+    kept = weakref.ref(accelerator_module._KEPT[model][("fold", None, False)]._twin)
     del model
     gc.collect()
     assert kept() is None
@@ -512,20 +541,55 @@ def test_an_accelerator_serves_the_next_cycles_model():
         assert accelerator._twin is first
 
 
+class GreyImages(nn.Module):
+    """LeNet's first layers: weights and images of one channel, whose layout is ambiguous."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 5, 3)
+        self.head = nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        x = functional.max_pool2d(self.one(x.mean(1, keepdim=True)).relu(), 2)
+        return self.head(self.two(x).relu().mean((2, 3)))
+
+
+def test_images_of_one_channel_are_channels_last_from_the_first_convolution_on():
+    model, accelerator = made(GreyImages), Accelerator("fold")
+    assert near(logits(model, accelerator), logits(model))
+    layers = accelerator._twin.module.get_submodule("model")
+    made_by = layers.one(torch.zeros(2, 1, 6, 6))
+    assert not made_by.is_contiguous()
+    assert made_by.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("mode", ["fold", "compile"])
+def test_large_batches_run_in_parts(mode, monkeypatch, compilations):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 8 * 8 * 6 * 6 * 4)  # 8 samples of "grouped"
+    model, accelerator = made("grouped"), Accelerator(mode)
+    store, embeddings = embedding_store(model, N), embedding_store(model, N)
+    for _ in range(2):
+        bare = logits(model, batches=pool(15), embeddings=embeddings)
+        assert near(logits(model, accelerator, pool(15), embeddings=store), bare)
+        assert near(store, embeddings)
+        assert accelerator.used == mode
+        assert accelerator._twin._part == 8
+        shaken(model)
+    assert len(compilations) == (mode == "compile")  # the 7 other samples are not compiled
+
+
+def test_batches_whose_samples_mix_run_as_a_whole(monkeypatch):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 1000)
+    model, accelerator = (
+        made("twice"),
+        Accelerator("fold"),
+    )  # a norm over the batch's own statistics
+    for _ in range(2):
+        assert near(logits(model, accelerator, pool(11)), logits(model, batches=pool(11)))
+        assert (accelerator.used, accelerator._twin.in_parts) == ("fold", False)
+
+
 # Compiled: torch.compile with a backend that compiles nothing, and counts.
-
-
-@pytest.fixture
-def compilations(monkeypatch):
-    compiled = []
-
-    def backend(graph_module, example_inputs):
-        compiled.append(graph_module)
-        return graph_module.forward
-
-    monkeypatch.setattr(twin_module, "BACKEND", backend)
-    yield compiled
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("name", ["grouped", "transformer"])
@@ -568,10 +632,10 @@ def test_auto_compiles_when_the_passes_to_come_pay_for_it(monkeypatch, compilati
     accelerator = Accelerator("auto")
     logits(model, accelerator)
     assert (accelerator.used, compilations) == ("fold", [])
-    monkeypatch.setattr(twin_module, "WORTH_COUNTING", 8)
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 8)
     logits(model, accelerator)  # four batches of one pass
     assert accelerator._counted is None
-    monkeypatch.setattr(twin_module, "SPEED", {"cpu": 1e3, "cuda": 1e3})
+    monkeypatch.setattr(accelerator_module, "SPEED", {"cpu": 1e3, "cuda": 1e3})
     logits(model, accelerator, num_epochs=1)
     assert accelerator.used == "fold"
     logits(model, accelerator, num_epochs=9)  # nine passes
@@ -581,6 +645,36 @@ def test_auto_compiles_when_the_passes_to_come_pay_for_it(monkeypatch, compilati
     assert near(logits(model, accelerator), logits(model))
     assert accelerator.used == "compile"  # stays
     assert Accelerator("auto", passes=9).passes == 9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "used"),
+    [
+        ({"compile": 1.0, "fold": 2.0, "off": 3.0}, "compile"),
+        ({"compile": 1.0, "fold": 0.95, "off": 0.95}, "compile"),  # no gain to speak of
+        ({"compile": 2.0, "fold": 1.0, "off": 3.0}, "fold"),
+        ({"compile": 2.0, "fold": 1.5, "off": 1.0}, "off"),
+        ({"fold": 2.0, "off": 1.0}, "off"),
+    ],
+)
+def test_auto_takes_a_simpler_way_where_it_is_faster(seconds, used, monkeypatch, compilations):
+    clock = iter([*seconds.values(), *[None] * 9])
+    monkeypatch.setattr(accelerator_module, "_seconds", lambda run: run() and next(clock))
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 4)
+    if "compile" in seconds:
+        monkeypatch.setattr(accelerator_module, "SPEED", {"cpu": 1.0, "cuda": 1.0})
+    model, accelerator = made("grouped"), Accelerator("auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):  # the clock is read in the first pass
+            assert near(logits(model, accelerator), logits(model))
+            assert (accelerator.used, accelerator.settled) == (used, used)
+            assert accelerator.reason or used != "off"
+            shaken(model)
+    resumed = Accelerator("auto")
+    resumed.repeat(accelerator.settled)
+    assert near(logits(model, resumed), logits(model))
+    assert resumed.used == used
 
 
 def test_auto_says_nothing_where_there_is_nothing_to_fold():
@@ -619,6 +713,23 @@ def test_other_modes_are_refused(mode):
 def test_an_accelerator_refuses_other_modes():
     with pytest.raises(ValueError, match=r"accelerate must be one of .*, got 'fast'"):
         Accelerator("fast")
+
+
+def test_the_loop_embeds_through_a_twin():
+    runs = [
+        ActiveLearningExperiment(
+            load_data("digits"),
+            "cnn",
+            "farthest_first",
+            protocol=Protocol(initial=30, budget=12, cycles=1),
+            training=Training(epochs=1),
+            accelerate=mode,
+        ).run()
+        for mode in ("off", "fold")
+    ]
+    assert [cycle.selected for cycle in runs[0].cycles] == [c.selected for c in runs[1].cycles]
+    used = [[cycle.accelerated for cycle in run.cycles] for run in runs]
+    assert used == [[None, None], ["fold, off", None]]  # the labeled samples are a single batch
 
 
 @pytest.mark.parametrize("mode", ["off", "fold"])

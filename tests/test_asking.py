@@ -479,6 +479,19 @@ def test_texts_that_are_all_labeled_are_an_ordinary_experiment(tmp_path):
     assert config.model == "linear"
 
 
+def test_a_scaled_preset_keeps_a_share_of_the_texts(tmp_path):
+    options = write_texts(tmp_path, texts=60, labeled=60)
+    config = RunConfig.from_mapping(
+        {k: v for k, v in options.items() if k in ("data", "data_root", "embeddings")}
+        | {"preset": "from-1000/texts-linear", "scale": 0.5, "strategies": ["random"]}
+        | {"seeds": [0], "reference": False, "training": {"epochs": 2}}
+        | {"protocol": {"initial": 6, "budget": 3, "cycles": 1}}
+    )
+    grid = run_grid(config, tmp_path / "run")
+    assert (grid.samples, grid.test_samples) == (27, 6)
+    assert "27 training samples, 0.5 of all" in grid.protocol_note
+
+
 def test_an_oracle_of_ones_own_asks_in_python(tmp_path):
     data = blobs()
     labels = torch.full((150,), -1)

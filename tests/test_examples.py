@@ -123,6 +123,11 @@ def test_embed_texts_tells_texts_apart(tmp_path):
     assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + 0.2
 
 
+def test_data_parallel_loop_learns():
+    accuracies = example("data_parallel_loop")(cycles=2, epochs=10)
+    assert accuracies[-1] > accuracies[0] > 0.3
+
+
 def test_frozen_backbone_learns(tmp_path):
     accuracies = example("frozen_backbone")(cycles=2)
     assert len(accuracies) == 2

@@ -21,6 +21,7 @@ FOUNDATIONS = [
     "_extension",
     "_triton",
     "_version",
+    "collective",
     "evaluating",
     "files",
     "info",

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from dynal_fast import Accelerator, PoolStats, observe_pool
 from dynal_fast.models import build_model
-from dynal_fast.pool import mc_passes, mc_split
+from dynal_fast.pool import in_parts, mc_passes, mc_split
 from dynal_fast.pool.forward import model_call
 from dynal_fast.pool.mc_split import DropoutSplit
 from dynal_fast.pool.trace import UntraceableError
@@ -189,3 +189,45 @@ def test_random_functions_are_found_by_name():
     with pytest.raises(UntraceableError, match="its graph shows no dropout"):
         DropoutSplit(nn.Linear(6, 2).eval(), model_call(), torch.ones(2, 6), folds=False)
     assert mc_split.DRAWS
+
+
+class Spatial(nn.Module):
+    """Dropout of single activations of an image, between convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+        self.drop, self.two = nn.Dropout(0.3), nn.Conv2d(6, 5, 3)
+        self.head = nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        x = self.drop(self.norm(self.one(x)).relu())
+        return self.head(self.drop(self.two(x)).relu().mean((2, 3)))
+
+
+def test_a_folded_image_is_dropped_in_the_order_of_the_model():
+    torch.manual_seed(0)
+    model, accelerator = Spatial(), Accelerator("fold")
+    whole, state = passes(model)
+    ours, other = passes(model, accelerator)
+    assert (accelerator.used, accelerator.reason) == ("fold", "")
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_what_comes_before_the_dropout_runs_in_parts(monkeypatch):
+    model = made("cnn")
+    whole, state = passes(model, Accelerator("fold"))
+    monkeypatch.setattr(in_parts, "PART_BYTES", 12000)
+    taken = []
+    plain = mc_split.parts_of
+    monkeypatch.setattr(mc_split, "parts_of", lambda *of: taken.append(of[1]) or plain(*of))
+    ours, other = passes(model, Accelerator("fold"))
+    assert 1 < taken[0] < 5
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)
+    taken.clear()
+    passes(model)  # not folded: bit by bit those of whole passes
+    assert not taken

@@ -36,7 +36,7 @@ def test_what_was_saved_is_taken_back():
     for name, tensor in stats.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=0, equal_nan=True)
     stats.load_state_dict(stats.state_dict())  # its own memory
-    merged = observed().merge(observed(3, seed=2))
+    merged = PoolStats(N, C, tuple(SCORES), schedules=SCHEDULES).merge(observed(3, seed=2))
     other.load_state_dict(saved(merged))
     torch.testing.assert_close(other.score("bald"), merged.score("bald"), equal_nan=True)
 

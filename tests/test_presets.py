@@ -58,6 +58,9 @@ VARIANTS = {
         for data in ("svhn", "caltech101")
     },
     "tod/cityscapes-task": ("cod farthest_first random", "drn-d-22", "none"),
+    "tod/cityscapes-mc-dropout": ("bald mc_dropout_vote_entropy", "drn-d-22-dropout", "none"),
+    "tod/cityscapes-committee": ("query_by_committee_kl query_by_committee", "drn-d-22", "none"),
+    "tod/cityscapes-vaal": ("vaal", "drn-d-22", "none"),
     **{f"tod/{data}-cyclic": ("random", "resnet18", "cyclic") for data in ("cifar10", "cifar100")},
     **{
         f"tod/{data}-mc-dropout": ("bald", "resnet18-dropout", "none")
@@ -68,14 +71,77 @@ VARIANTS = {
         for data in ("cifar10", "cifar100", "svhn", "caltech101")
     },
 }
+# Prediction stability's protocol on other data: what differs from the preset with this prefix.
+FROM_1000 = {
+    "mnist-mlp": {"", "-continue", "-interval-1", "-interval-5"},
+    "mnist-cnn": {"", "-continue", "-interval-1", "-interval-5"},
+    "texts-linear": {"", "-continue", "-interval-1", "-interval-5", "-epochs-20"},
+    "texts-mlp": {"", "-continue", "-interval-1", "-interval-5"},
+}
 
 
 def config(name, **more):
-    return RunConfig.from_mapping({"preset": name, **more})
+    files = {"data_root": "table.csv", "embeddings": "e.npy"} if "/texts-" in name else {}
+    return RunConfig.from_mapping({"preset": name, **files, **more})
 
 
 def test_every_preset_is_in_one_of_the_tables():
-    assert PRESETS.keys() == PAPERS.keys() | VARIANTS.keys()
+    from_1000 = {f"from-1000/{data}{more}" for data, every in FROM_1000.items() for more in every}
+    assert PRESETS.keys() == PAPERS.keys() | VARIANTS.keys() | from_1000
+
+
+@pytest.mark.parametrize("data", FROM_1000)
+def test_from_1000_balanced_labels_as_prediction_stability_begins(data):
+    paper, given = config("prediction-stability/cifar10"), config(f"from-1000/{data}")
+    protocol, training = given.protocol, given.training
+    assert (
+        (protocol.initial, protocol.balanced)
+        == (1000, True)
+        == (
+            paper.protocol.initial,
+            paper.protocol.balanced,
+        )
+    )
+    assert protocol.budget == (500 if given.data == "texts" else paper.protocol.budget)
+    assert protocol.labeled_counts()[-1] == 5000
+    assert len(given.seeds) == 5
+    for name in ("optimizer", "momentum", "weight_decay", "batch_size", "gamma"):
+        assert getattr(training, name) == getattr(paper.training, name)
+    share = training.epochs / paper.training.epochs
+    assert training.milestones == [round(share * drop) for drop in paper.training.milestones]
+    interval = paper.schedules["prediction_stability"]["interval"]
+    assert given.schedules.keys() == paper.schedules.keys()
+    for schedule in given.schedules.values():
+        assert schedule == {"last": 5, "interval": round(share * interval)}
+    asked = {
+        "random", "entropy", "margin", "label_dispersion", "prediction_stability", "cod",
+        "tod_code", "farthest_first", "badge", "prediction_stability+farthest_first",
+    }  # fmt: skip
+    assert asked <= set(given.strategies)
+    assert ("bald" in given.strategies) == (given.model != "linear")
+
+
+@pytest.mark.parametrize(
+    "name", [f"{data}{more}" for data, every in FROM_1000.items() for more in every if more]
+)
+def test_a_variant_from_1000_labels_differs_in_what_its_name_says(name):
+    data = next(data for data in FROM_1000 if name.startswith(data))
+    given, main = config(f"from-1000/{name}"), config(f"from-1000/{data}")
+    what = name.removeprefix(f"{data}-")
+    assert "random" in given.strategies  # to compare with
+    assert set(given.strategies) <= set(main.strategies)
+    changed = dataclasses.replace(given, strategies=main.strategies, preset=main.preset)
+    if what == "continue":
+        protocol = dataclasses.replace(main.protocol, retrain="continue")
+        main = dataclasses.replace(main, protocol=protocol)
+    elif what == "epochs-20":
+        training = dataclasses.replace(main.training, epochs=20, milestones=[10, 15])
+        main = dataclasses.replace(main, training=training)
+    else:
+        interval = int(what.removeprefix("interval-"))
+        schedules = {name: {"last": 5, "interval": interval} for name in main.schedules}
+        main = dataclasses.replace(main, schedules=schedules)
+    assert changed == main
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -155,6 +221,7 @@ def test_what_each_paper_says_beyond_sizes():
         assert augmentation == (0 if data == "caltech101" else 4, True)
         for choice in ("augmentation are those of the authors' code", "read as the softmax output"):
             assert choice in PRESETS[f"tod/{data}"].chosen_here
+        assert "as in tod-code, has no such loss" in PRESETS[f"tod/{data}"].chosen_here
         pretrained = "trained on ImageNet" in PRESETS[f"tod-code/{data}"].chosen_here
         assert pretrained == (data == "caltech101")
     for name in ("cifar10", "cifar100", "inflated-cifar100"):

@@ -522,3 +522,61 @@ def test_one_entry_in_the_table_adds_a_score(monkeypatch):
     with stats.observe(1, 2):  # EveryEpoch, not the last alone
         stats.update([0, 1], torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
     assert stats.select("lowest_top", 1).tolist() == [0]
+
+
+def dealt_out(track, epochs, known=True, **options):
+    """Two trackers of a training whose samples are dealt out anew in each epoch, and one of all."""
+    history = torch.randn(epochs, 8, C, generator=torch.Generator().manual_seed(1))
+    whole, *parts = (PoolStats(8, C, track, **options) for _ in range(3))
+    for epoch, logits in enumerate(history, start=1):
+        shuffled = torch.randperm(8, generator=torch.Generator().manual_seed(epoch))
+        ids = [torch.arange(8), *shuffled.chunk(2)]
+        for stats, own in zip((whole, *parts), ids, strict=True):
+            if stats.observes(epoch, epochs if known else None):
+                with stats.observe(epoch, epochs if known else None, partial=True):
+                    targets = own % C if options.get("training_dynamics") else None
+                    stats.update(own, logits[own], targets=targets)
+    return whole, *parts
+
+
+def test_merging_what_was_dealt_out_anew_is_right_or_refused():
+    whole, one, other = dealt_out(("bald", "label_dispersion", "mean_std", "margin"), 5)
+    one.merge(other)
+    for name in whole.track:
+        torch.testing.assert_close(one.score(name), whole.score(name), msg=name)
+    refused = {
+        ("absolute_increase",): "cannot add up absolute_increase of 6 samples",
+        ("entropy",): "cannot order the statistics of the last output",
+        ("cod",): "cannot order the statistics of the last output",
+    }
+    for track, message in refused.items():
+        _, one, other = dealt_out(track, 5, known=False)
+        before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+        with pytest.raises(ValueError, match=message):
+            one.merge(other)
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor.nan_to_num(7), before[name].nan_to_num(7))
+        read = PoolStats(8, C, track)
+        read.load_state_dict(other.state_dict())
+        with pytest.raises(ValueError, match=message):
+            one.merge(read)
+    _, one, other = dealt_out((), 5, training_dynamics=True)
+    with pytest.raises(ValueError, match=r"order the training dynamics .* say follows=True"):
+        one.merge(other)
+    assert one.merge(other, follows=True).training_dynamics().observations.tolist() == [5] * 8
+
+
+def test_cod_of_a_merge_compares_with_the_output_before():
+    """The second tracker saw its samples once, in the second cycle, and the first one before."""
+    first, second = torch.randn(2, 4, C, generator=torch.Generator().manual_seed(0))
+    one, other = PoolStats(4, C, ("cod",)), PoolStats(4, C, ("cod",))
+    with one.observe(1, 1):
+        one.update(torch.arange(4), first)
+    for stats in (one, other):
+        stats.begin_cycle()
+    with other.observe(1, 1, partial=True):
+        other.update(torch.arange(2), second[:2])
+    with one.observe(1, 1, partial=True):
+        one.update(torch.arange(2, 4), second[2:])
+    want = (second.softmax(1) - first.softmax(1)).norm(dim=1)
+    torch.testing.assert_close(one.merge(other).score("cod"), want)

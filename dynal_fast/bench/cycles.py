@@ -86,7 +86,9 @@ class _Cycle:
 
         def embed() -> tuple[Tensor, Tensor]:
             of_pool = store if store is not None else embed_samples(model, pool, self.n, here)
-            return of_pool, embed_samples(model, train, self.labeled, here)
+            embedder = Accelerator("fold") if self.ours else None
+            of_train = embed_samples(model, train, self.labeled, here, accelerator=embedder)
+            return of_pool, of_train
 
         features = self._timed("embed", embed)
         if self.ours:

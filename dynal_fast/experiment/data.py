@@ -220,23 +220,41 @@ def load_data(
     FileNotFoundError
         A file is missing.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1, got {share}")
     options: dict[str, Any] = {"cache_dir": cache} if cache else {}
     if image_size:
         options["image_size"] = tuple(image_size)
     images = load(name, root or None, **options)
-    if share < 1:
-        order = torch.randperm(len(images.train_images), generator=torch.Generator().manual_seed(0))
-        kept = order[: round(share * len(order))].sort().values.numpy()
-        if not len(kept):
-            raise ValueError(f"share must keep an image of the {len(order)}, got {share}")
+    every = np.arange(len(images.train_images))
+    kept = kept_share(every, share)
+    if len(kept) < len(every):
         images = dataclasses.replace(
             images,
             train_images=_subset(images.train_images, kept),
             train_labels=_subset(images.train_labels, kept),
         )
     return ExperimentData.from_images(images, device)
+
+
+def kept_share(ids: np.ndarray, share: float) -> np.ndarray:
+    """Return so large a share of ``ids``, always the same random ones, in their order.
+
+    Raises
+    ------
+    ValueError
+        ``share`` is not in (0, 1] or leaves none.
+
+    >>> kept_share(np.arange(100), 0.05).shape
+    (5,)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    if share == 1:
+        return ids
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))
+    kept = order[: round(share * len(ids))].sort().values.numpy()
+    if not len(kept):
+        raise ValueError(f"share must keep a sample of the {len(ids)}, got {share}")
+    return ids[kept]
 
 
 def _subset(stack: np.ndarray | LazyStack, ids: np.ndarray) -> np.ndarray | LazyStack:

@@ -32,7 +32,9 @@ def departures(configuration: Mapping[str, Any], samples: int | None = None) -> 
     if scale != 1:
         counted = f"{samples:,} training samples, " if samples is not None else "training samples: "
         found += [f"scale {scale:g}", f"{counted}{scale:g} of all"]
-    whole = asdict(RunConfig.from_mapping({"preset": name}))
+    files = {"data_root": "DIR", "embeddings": "FILE"}  # texts have no others
+    needed = files if PRESETS[name].values["data"] == "texts" else {}
+    whole = asdict(RunConfig.from_mapping({"preset": name, **needed}))
     repeats = len(configuration.get("seeds", whole["seeds"]))
     if repeats != len(whole["seeds"]):
         found.append(f"repeats {repeats} instead of {len(whole['seeds'])}")

@@ -19,9 +19,9 @@ from dynal_fast.pool import (
     embedding_store,
     observe_pool,
 )
+from dynal_fast.pool.accelerator import Accelerator
 from dynal_fast.pool.scores import ALIASES, SCORES, scores_named
 from dynal_fast.pool.store import DTYPES
-from dynal_fast.pool.twin import Accelerator
 
 OBSERVATION_BATCH = 512
 
@@ -60,6 +60,7 @@ class PoolObserver:
         self.embeds = embeds
         self.embeddings: Tensor | None = None
         self.accelerator = Accelerator("off")
+        self.embedder = Accelerator("off")  # of passes for embeddings alone
         self.used: list[str] = []
         self._embedded = torch.zeros(len(samples), dtype=torch.bool)
         parsed = parsed_schedules(schedules)

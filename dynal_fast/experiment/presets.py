@@ -1,6 +1,7 @@
 """The papers' protocols by name, as configurations; and how they shrink for a laptop.
 
-``papers/`` has a TOML file for each paper. A table of it is a preset: its keys are those of a
+``papers/`` has a TOML file for each paper, and ``from-1000`` for the start that prediction
+stability has, on data that a CPU trains. A table of it is a preset: its keys are those of a
 configuration, with ``source``, where the paper says so, and ``chosen_here``, what the paper leaves
 open. ``base`` names a preset above in the file, whose keys hold where the table has none of its
 own. ``{name}`` in the two texts is replaced by that entry of the table ``texts``.
@@ -13,7 +14,7 @@ from typing import Any
 
 from dynal_fast.experiment.tables import merge_tables, parse_toml
 
-PAPERS = ("label-dispersion", "prediction-stability", "tod", "tod-code", "long-tail")
+PAPERS = ("label-dispersion", "prediction-stability", "from-1000", "tod", "tod-code", "long-tail")
 
 # Of a scaled training: statistics over epochs need some epochs, batch normalisation some samples,
 # and 20 steps leave ResNet-18 at chance where 400 do not.

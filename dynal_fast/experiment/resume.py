@@ -11,6 +11,7 @@ from torch import Tensor
 from dynal_fast.experiment.analysis import recorded_cycles
 from dynal_fast.experiment.checkpoint import Checkpoint, check_layout, first_difference, prefixed
 from dynal_fast.experiment.determinism import machine
+from dynal_fast.experiment.observation import PoolObserver
 from dynal_fast.experiment.reading import check_cycles
 from dynal_fast.experiment.runs import CycleResult, CycleTiming, Request, RunResult
 from dynal_fast.experiment.state import RunSetup, RunState
@@ -102,6 +103,9 @@ def restore(setup: RunSetup, state: RunState) -> None:
         raise ValueError(f"{path} cannot be resumed: {error}") from error
     state.labeled, state.request = labeled, facts.request
     state.cycles, state.timings = facts.cycles, facts.timings
+    if isinstance(state.observer, PoolObserver):  # "auto" goes on with what it chose
+        used = [cycle.accelerated for cycle in facts.cycles if cycle.accelerated]
+        state.observer.accelerator.repeat(used[-1] if used else None)
     _follow_machine(setup, state, facts)
 
 

@@ -30,8 +30,8 @@ from dynal_fast.experiment.semi_supervised import Objective, TwoHeads
 from dynal_fast.experiment.tables import canonical_json
 from dynal_fast.models import SEGMENTATION
 from dynal_fast.models.loss_prediction import LossPredicting
+from dynal_fast.pool.accelerator import Accelerator, Mode
 from dynal_fast.pool.mc_dropout import dropout_layers
-from dynal_fast.pool.twin import Accelerator, Mode
 from dynal_fast.strategies.registry import Select, Strategy, as_strategy, check_selects_from
 
 EVALUATION_BATCH = 512
@@ -220,6 +220,7 @@ class RunSetup:
         observer.accelerator = Accelerator(
             self.accelerate, passes=max(1, passes * self.protocol.selections)
         )
+        observer.embedder = Accelerator(self.accelerate)
         return observer
 
     def _drawn(self, data: ExperimentData) -> tuple[ExperimentData, Tensor]:

@@ -13,12 +13,16 @@ from dynal_fast.data.partly_labeled import NO_LABEL, PartlyLabeled
 from dynal_fast.data.texts import read_texts
 from dynal_fast.embeddings.load import load_embeddings
 from dynal_fast.experiment.asking.oracle import AskingOracle
-from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.data import ExperimentData, kept_share
 from dynal_fast.experiment.samples import SampleSet
 
 
 def read_embedded_texts(
-    path: Path, embeddings: str, classes: Sequence[str] = (), split: bool = False
+    path: Path,
+    embeddings: str,
+    classes: Sequence[str] = (),
+    split: bool = False,
+    share: float = 1.0,
 ) -> PartlyLabeled:
     """Return the texts at ``path`` with the rows of ``embeddings``, in the order of the texts.
 
@@ -32,6 +36,8 @@ def read_embedded_texts(
         The names of the classes; by default those of the labels.
     split
         Every text must have a label; where none is held out, a fixed tenth of each class is.
+    share
+        Below 1 keeps that share of the texts that are not held out, always the same random ones.
 
     Raises
     ------
@@ -68,6 +74,7 @@ def read_embedded_texts(
     pool, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if not len(pool):
         raise ValueError(f"{path} must hold texts to train on, and all of them are to test on")
+    pool = kept_share(pool, share)
     whole = texts.catalogue
     catalogue = Catalogue(
         whole.root,

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from dynal_fast.integrations.observer import PoolObserver, Teacher
 from dynal_fast.integrations.training_batches import TrainingObserver, logits_in, part_of
-from dynal_fast.pool import PoolImages, PoolStats
+from dynal_fast.pool import Accelerator, PoolImages, PoolStats
+from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.sizes import are_texts
 
@@ -76,6 +78,9 @@ class PoolStatsCallback(Callback):
         set are not known: ``batch_size=None``, several workers that share an ``IterableDataset``.
     mc_passes, partial
         As in `observe_pool`.
+    accelerate
+        As in `observe_pool`; ``"auto"`` knows how many passes the training has. What the last pass
+        used is ``callback.accelerator.used``, and a training that resumes uses the same.
     train
         Observe the training batches as they go by instead of a pool, without a second forward pass:
         ``stats`` has a row for each sample of the training set, and ``ids`` says where a batch has
@@ -132,6 +137,7 @@ class PoolStatsCallback(Callback):
         ids: str | int | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        accelerate: Mode | Accelerator = "off",
         train: bool = False,
         targets: Any = None,
         name: str = "",
@@ -142,10 +148,11 @@ class PoolStatsCallback(Callback):
         self._loader, self._ids, self._name = pool_dataloader, ids, name
         if train:
             given = [pool_dataloader, get_logits, teacher, mc_passes or None, partial or None]
+            given += [None if accelerate == "off" else accelerate]
             if ids is None or any(value is not None for value in given):
                 raise ValueError(
                     "with train=True give ids=, where a training batch has its samples' ids, and "
-                    "no pool_dataloader, get_logits, teacher, mc_passes or partial"
+                    "no pool_dataloader, get_logits, teacher, mc_passes, partial or accelerate"
                 )
             self._observer = self._training = TrainingObserver(stats, every_n_epochs, targets)
             self._hook: Any = None
@@ -153,7 +160,9 @@ class PoolStatsCallback(Callback):
             return
         if targets is not None:
             raise ValueError("targets are of training batches: pass train=True")
-        self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+        self._observer = PoolObserver(
+            stats, every_n_epochs, teacher, mc_passes, partial, accelerate
+        )
         has_ids = ids is not None or isinstance(pool_dataloader, PoolImages)
         self._forward = get_logits or (model_call() if has_ids else first_part_call())
         if not has_ids:
@@ -163,6 +172,11 @@ class PoolStatsCallback(Callback):
     def stats(self) -> PoolStats:
         """The statistics."""
         return self._observer.stats
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What ran the passes; its ``used`` says how."""
+        return self._observer.accelerator
 
     @property
     def state_key(self) -> str:
@@ -272,6 +286,8 @@ class PoolStatsCallback(Callback):
                 num_epochs_of(trainer),
                 forward,
                 place,
+                # A twin's graph holds no context, so autocast has to be around all of the pass.
+                amp=None if self.accelerator.mode == "off" else mixed_precision_of(precision),
                 device=trainer.strategy.root_device,
                 progress=None if shows_progress else False,
             )
@@ -314,6 +330,12 @@ def num_epochs_of(trainer: Any) -> int | None:
         return None
     names = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}
     return None if names & {"EarlyStopping", "Timer"} else trainer.max_epochs
+
+
+def mixed_precision_of(plugin: Any) -> torch.dtype | None:
+    """Return the dtype to which a precision plugin autocasts, None if it does not."""
+    named = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+    return named.get(getattr(plugin, "precision", ""))
 
 
 def first_part_call() -> Forward:

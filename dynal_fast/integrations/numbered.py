@@ -75,12 +75,15 @@ class NumberedLoader:
             **options,
         )
 
-    def prepare(self, wanted: Tensor) -> None:
-        """Say which positions the passes yield from now on: bool ``(samples,)`` on the CPU."""
+    def prepare(self, wanted: Tensor, own: Tensor | None = None) -> None:
+        """Say which positions the passes yield from now on: bool ``(samples,)`` on the CPU.
+
+        ``own`` are those among them that this process had best take, where that matters.
+        """
         if isinstance(self._loader.dataset, IterableDataset):
             self._stream.wanted = wanted.tolist()
         else:
-            self._batches.prepare(wanted.tolist())
+            self._batches.prepare(wanted.tolist(), None if own is None else own.tolist())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         return iter(self._loader)
@@ -148,8 +151,11 @@ class SharedBatches:
         self._processes = processes
         self._batches: list[list[int]] = []
 
-    def prepare(self, wanted: list[bool]) -> None:
+    def prepare(self, wanted: list[bool], own: list[bool] | None = None) -> None:
         """Make the batches of the next passes; every process must call this."""
+        if own is not None and self._is_plain() and _takes_all(self._of_loader.sampler):
+            self._batches = self._chosen(own)
+            return
         batches = self._chosen(wanted)
         if not self._is_plain() or not _takes_all(self._of_loader.sampler):
             batches = self._processes.of_the_first(batches)  # a sampler may draw other ones here

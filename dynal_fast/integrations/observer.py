@@ -9,11 +9,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dynal_fast.integrations.numbered import NumberedLoader
-from dynal_fast.integrations.process_group import Processes, SharedPool, buffers_of_the_first
+from dynal_fast.integrations.process_group import Processes, SharedPool, whole_state
 from dynal_fast.integrations.random_states import random_states_kept
-from dynal_fast.pool import EMATeacher, PoolImages, PoolObservationError, PoolStats, observe_pool
+from dynal_fast.pool import (
+    Accelerator,
+    EMATeacher,
+    PoolImages,
+    PoolObservationError,
+    PoolStats,
+    observe_pool,
+)
+from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.batches import checked_where, id_batches
 from dynal_fast.pool.forward import Forward
+from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 from dynal_fast.pool.top import integer
 
 Teacher = nn.Module | EMATeacher
@@ -35,6 +44,7 @@ class PoolObserver:
         teacher: Teacher | None,
         mc_passes: int,
         partial: bool,
+        accelerate: Mode | Accelerator = "off",
     ) -> None:
         if not isinstance(stats, PoolStats):
             raise TypeError(f"stats must be a PoolStats, got {type(stats).__name__}")
@@ -45,6 +55,10 @@ class PoolObserver:
         self.stats, self.teacher = stats, teacher
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
         self.mc_passes, self.partial = mc_passes, partial
+        self._counts = not isinstance(accelerate, Accelerator)
+        self.accelerator = (
+            accelerate if isinstance(accelerate, Accelerator) else Accelerator(accelerate)
+        )
         self.epoch = 0
         self._broken = False  # an exception ended a pass, so only some samples have its outputs
         self._restored = False
@@ -113,6 +127,18 @@ class PoolObserver:
         due = epoch % self.every_n_epochs == 0 or epoch == num_epochs
         return epoch > self.epoch and due and self.stats.observes(epoch, num_epochs)
 
+    def _passes(self, epoch: int, num_epochs: int | None) -> int:
+        """Return how many passes a training has, those behind it included.
+
+        So one that is resumed decides as the one that was cut off.
+        """
+        if num_epochs is None:
+            return 1
+        due = [e for e in range(1, num_epochs + 1) if e % self.every_n_epochs == 0]
+        passes = sum(self.stats.observes(e, num_epochs) for e in {*due, num_epochs})
+        self.stats.observes(epoch, num_epochs)  # the tracker remembers which it was asked last
+        return max(1, passes)
+
     def observe(
         self,
         model: nn.Module,
@@ -143,13 +169,19 @@ class PoolObserver:
         if not self.wants(epoch, num_epochs):
             self.epoch = max(epoch, self.epoch)
             return False
-        processes = Processes.current()
+        if self._counts:
+            self.accelerator.passes = self._passes(epoch, num_epochs)
+        processes = Processes.of(self.stats)
         pool = SharedPool(self.stats, self.partial, processes)
         generators = _generators(loader)
         averaged = self.teacher.model if isinstance(self.teacher, EMATeacher) else self.teacher
         self._broken = True
         try:
-            with random_states_kept(*generators), buffers_of_the_first(processes, model, averaged):
+            with (
+                random_states_kept(*generators),
+                processes.ranks.session(),
+                buffers_of_the_first(processes.ranks, model, averaged),
+            ):
                 batches = self._batches(loader, ids, processes, place)
                 observe_pool(
                     model,
@@ -160,6 +192,7 @@ class PoolObserver:
                     teacher=self.teacher,
                     forward=forward,
                     mc_passes=self.mc_passes,
+                    accelerate=self.accelerator,
                     partial=self.partial or processes.size > 1,
                     amp=amp,
                     device=device,
@@ -185,9 +218,10 @@ class PoolObserver:
             return Batches(loader, checked_where(ids, loader), processes, place)
         if self._pool is None:
             self._pool = self.numbered(loader)
-        wanted = torch.zeros(self.stats.num_samples, dtype=torch.bool)
+        wanted, own = torch.zeros(2, self.stats.num_samples, dtype=torch.bool)
         wanted[self.stats.remaining().cpu()] = True
-        self._pool.prepare(wanted)
+        own[self.stats.owned().cpu()] = True
+        self._pool.prepare(wanted, None if self.stats.shard.is_whole else own)
         return Batches(self._pool, None, Processes(), place)
 
     def numbered(self, loader: Any) -> NumberedLoader:
@@ -197,15 +231,19 @@ class PoolObserver:
                 f"the pool must come from a torch DataLoader, got {type(loader).__name__}; "
                 "of other iterables say where a batch has its samples' ids, with ids="
             )
-        return NumberedLoader(loader, self.stats.num_samples, Processes.current())
+        return NumberedLoader(loader, self.stats.num_samples, Processes.of(self.stats))
 
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the statistics, the last epoch that they know of, and the teacher's state."""
+        """Return the statistics, the last epoch that they know of, and the teacher's state.
+
+        Of statistics with a group only the first rank's state is whole; all must call this.
+        """
         state: dict[str, Any] = {
             "epoch": self.epoch,
-            "stats": {} if self._broken else self.stats.state_dict(),
+            "stats": {} if self._broken else whole_state(self.stats),
+            "accelerated": self.accelerator.settled,
         }
         if isinstance(self.teacher, EMATeacher):
             state["teacher"] = self.teacher.state_dict()
@@ -219,6 +257,7 @@ class PoolObserver:
                 f"{state['epoch']}, and holds no statistics: resume from an earlier one"
             )
         self.stats.load_state_dict(state["stats"])
+        self.accelerator.repeat(state.get("accelerated"))  # those of version 0.2 lack it
         if isinstance(self.teacher, EMATeacher):
             if "teacher" not in state:
                 raise ValueError("this checkpoint has no EMA teacher, and the callback has one")

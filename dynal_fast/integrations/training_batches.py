@@ -1,7 +1,7 @@
 """Training batches observed as they go by: the outputs that training computes, once."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ class TrainingObserver(PoolObserver):
 
     def __init__(self, stats: PoolStats, every_n_epochs: int, targets: Any) -> None:
         super().__init__(stats, every_n_epochs, None, 0, True)
+        if not stats.shard.is_whole:
+            raise ValueError(
+                "with train=True stats must be whole in each process, which exchange what they "
+                "saw; got PoolStats with a group"
+            )
         self.needs_targets = any(name in TRAINING_SCORES for name in stats.track)
         if targets is not None and not isinstance(targets, (str, int)):
             if len(targets) != stats.num_samples:
@@ -41,13 +46,12 @@ class TrainingObserver(PoolObserver):
             targets = torch.as_tensor(targets)
         self._targets = targets
         self._number: tuple[int, int | None] | None = None  # of the epoch that lasts
-        self._pass: AbstractContextManager[None] | None = None
-        self._pool: Any = None
+        self._pool: SharedPool | None = None  # while a pass is open
 
     @property
     def observing(self) -> bool:
         """Whether an epoch that the statistics want lasts."""
-        return self._pass is not None
+        return self._pool is not None
 
     def begin_epoch(self, epoch: int, num_epochs: int | None) -> None:
         """Begin a pass, if the statistics want this epoch and have not got it."""
@@ -57,14 +61,15 @@ class TrainingObserver(PoolObserver):
             self._open_pass(epoch, num_epochs)
 
     def _open_pass(self, epoch: int, num_epochs: int | None) -> None:
-        self._pool = SharedPool(self.stats, True, Processes.current())
-        self._pass = self._pool.observe(epoch, num_epochs)
-        self._pass.__enter__()
+        pool = SharedPool(self.stats, True, Processes.current())
+        pool.begin(epoch, num_epochs)
+        self._pool = pool
 
     def saw(self, sample_ids: Any, logits: Tensor, batch: Any) -> None:
         """Fold in the outputs ``(batch, classes)`` of a batch's samples."""
         ids = torch.as_tensor(sample_ids)
         targets = self._targets_of(batch, ids) if self.needs_targets else None
+        assert self._pool is not None
         with torch.no_grad():
             self._pool.update(ids, logits.detach(), targets=targets)
 
@@ -93,30 +98,23 @@ class TrainingObserver(PoolObserver):
         self._close_pass()
 
     def _close_pass(self) -> None:
-        ended, self._pass, self._pool = self._pass, None, None
-        if ended is None:
+        pool, self._pool = self._pool, None
+        if pool is None:
             return
         try:
-            ended.__exit__(None, None, None)
+            pool.end()
         except PoolObservationError as error:
             if len(error.non_finite) or error.num_unknown:
                 raise  # all else are samples that a sampler repeats
 
     def interrupted(self) -> None:
-        """Close the pass of an epoch that an exception ended; what was seen stays."""
-        if self._pass is None:
+        """Close the pass of an epoch that an exception ended; what this process saw stays."""
+        if self._pool is None:
             return
-        self._number = None
-        if Processes.current().size == 1:
-            self._close_pass()
-            return
-        error = RuntimeError("the training was interrupted")
-        ended, self._pass, self._pool, self._broken = self._pass, None, None, True
-        try:
-            ended.__exit__(RuntimeError, error, None)  # the others cannot be waited for
-        except RuntimeError as raised:
-            if raised is not error:
-                raise
+        self._broken = self._pool.processes.size > 1  # the others cannot be waited for
+        self._pool = self._number = None
+        with suppress(PoolObservationError):  # the exception is what is told
+            self.stats.end_pass()
 
     def end(self) -> None:
         """Close what is open."""

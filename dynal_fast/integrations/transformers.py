@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from dynal_fast.files import atomic_file
 from dynal_fast.integrations.observer import PoolObserver, Teacher, positive
 from dynal_fast.integrations.training_batches import TrainingObserver, logits_in
-from dynal_fast.pool import PoolStats
+from dynal_fast.pool import Accelerator, PoolStats
+from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.forward import Forward
 
 try:
@@ -74,6 +75,9 @@ class PoolStatsCallback(TrainerCallback):
         ``model(**batch).logits``.
     mc_passes, partial
         As in `observe_pool`.
+    accelerate
+        As in `observe_pool`; ``"auto"`` knows how many passes the training has. What the last pass
+        used is ``callback.accelerator.used``, and a training that resumes uses the same.
     train
         Observe the training batches as they go by instead of a pool, without a second forward pass:
         ``stats`` has a row for each sample of the training set, and ``id_column`` names the column
@@ -106,6 +110,7 @@ class PoolStatsCallback(TrainerCallback):
         get_logits: Forward | None = None,
         mc_passes: int = 0,
         partial: bool = False,
+        accelerate: Mode | Accelerator = "off",
         train: bool = False,
         targets: Any = None,
         resume_from: str | Path | bool | None = None,
@@ -122,17 +127,20 @@ class PoolStatsCallback(TrainerCallback):
         if train:
             given = [pool_dataset, data_collator, every_n_steps, teacher, get_logits]
             given += [mc_passes or None, partial or None]
+            given += [None if accelerate == "off" else accelerate]
             if id_column is None or any(value is not None for value in given):
                 raise ValueError(
                     "with train=True give id_column=, the training batches' samples' ids, and no "
-                    "pool_dataset, data_collator, every_n_steps, teacher, get_logits, mc_passes or "
-                    "partial"
+                    "pool_dataset, data_collator, every_n_steps, teacher, get_logits, mc_passes, "
+                    "partial or accelerate"
                 )
             self._observer = self._training = TrainingObserver(stats, every_n_epochs, targets)
         elif targets is not None:
             raise ValueError("targets are of training batches: pass train=True")
         else:
-            self._observer = PoolObserver(stats, every_n_epochs, teacher, mc_passes, partial)
+            self._observer = PoolObserver(
+                stats, every_n_epochs, teacher, mc_passes, partial, accelerate
+            )
         self._pool, self._collator, self._id_column = pool_dataset, data_collator, id_column
         self._every_n_steps = every_n_steps
         self._forward = get_logits or logits_without_labels
@@ -146,6 +154,11 @@ class PoolStatsCallback(TrainerCallback):
     def stats(self) -> PoolStats:
         """The statistics."""
         return self._observer.stats
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What ran the passes; its ``used`` says how."""
+        return self._observer.accelerator
 
     # Events of the Trainer
 
@@ -246,7 +259,7 @@ class PoolStatsCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Write the statistics into the checkpoint that was just saved."""
-        saved = self._observer.state_dict()  # which several processes make together
+        saved = self._observer.state_dict()  # in which all processes may have a part
         if not args.should_save:
             return
         folder = _checkpoint_of(args.output_dir, state)

@@ -1,4 +1,4 @@
-"""Models by name, the papers' and two small ones, and the embedding of any model."""
+"""Models by name, the papers' and small ones, and the embedding of any model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,13 +10,15 @@ from dynal_fast.models.drn import DRND22
 from dynal_fast.models.embed import embed
 from dynal_fast.models.lenet import LeNet
 from dynal_fast.models.resnet import ResNet18
-from dynal_fast.models.small import cnn, linear, linear_head, mlp
+from dynal_fast.models.small import cnn, cnn_bn, linear, linear_head, mlp
 from dynal_fast.models.vgg import VGG16
 from dynal_fast.penultimate import penultimate
 
 MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": cnn,
+    "cnn-bn": cnn_bn,
     "drn-d-22": DRND22,
+    "drn-d-22-dropout": partial(DRND22, dropout=0.2),
     "lenet": LeNet,
     "linear": linear,
     "mlp": mlp,
@@ -27,14 +29,16 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
 # The smallest side of an image, of which pooling leaves one pixel. mlp and linear take any input.
 SMALLEST_SIDE = {
     "cnn": 2,
+    "cnn-bn": 1,
     "drn-d-22": 8,
+    "drn-d-22-dropout": 8,
     "lenet": 4,
     "resnet18": 1,
     "resnet18-dropout": 1,
     "vgg16": 32,
 }
 # Models with logits for every pixel, and the layer whose input is the embedding.
-SEGMENTATION = {"drn-d-22": "classifier"}
+SEGMENTATION = {"drn-d-22": "classifier", "drn-d-22-dropout": "classifier"}
 
 
 def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

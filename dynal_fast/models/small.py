@@ -1,4 +1,4 @@
-"""Small models, from no paper: a head on embeddings, and two for images of about 8×8."""
+"""Small models, from no paper: a head on embeddings, and others for small images."""
 
 import torch
 from torch import nn
@@ -59,6 +59,31 @@ def cnn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Dropout(0.25),
         nn.Linear(32 * (height // 2) * (width // 2), 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )
+
+
+def cnn_bn(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Two convolutions with batch normalisation, each halving the image, and 64 hidden units.
+
+    For images of about 28×28, where it costs about twice what :func:`mlp` does.
+
+    >>> cnn_bn((1, 28, 28), 10)(torch.zeros(3, 1, 28, 28)).shape
+    torch.Size([3, 10])
+    """
+    channels, height, width = input_shape
+    sides = -(-height // 4) * -(-width // 4)
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(16 * sides, 64),
         nn.ReLU(),
         nn.Linear(64, num_classes),
     )

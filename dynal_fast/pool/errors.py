@@ -1,8 +1,12 @@
 """`PoolObservationError`: what was wrong in a pass over the pool."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from dynal_fast.pool.top import first_ids
+
+MOST = 10  # ids in a message
 
 
 class PoolObservationError(ValueError):
@@ -24,6 +28,9 @@ class PoolObservationError(ValueError):
         int64: the first few ids that were out of range or of dropped samples.
     num_unknown
         How many such rows there were.
+    ranks
+        Of statistics with a ``group``: by these names, the rank of each id, int64. It is the one
+        that gave the row, of an unseen sample the one that owns it. Empty without a group.
 
     Examples
     --------
@@ -47,7 +54,9 @@ class PoolObservationError(ValueError):
         num_unknown: int,
         logit_limit: float | None = None,
         num_targets: int | None = None,
+        ranks: Mapping[str, Tensor] | None = None,
     ) -> None:
+        self.ranks = dict(ranks or {})
         self.non_finite, self.duplicate, self.unseen = non_finite, duplicate, unseen
         self.unknown, self.num_unknown = unknown, num_unknown
         beyond = "" if logit_limit is None else (
@@ -56,17 +65,27 @@ class PoolObservationError(ValueError):
         if num_targets is not None:
             beyond += f" or a target of {num_targets} or more"
         problems = [
-            f"{len(ids)} samples {what}: {first_ids(ids)}"
-            for ids, what in (
-                (non_finite, f"with a non-finite logit{beyond}"),
-                (duplicate, "seen more than once"),
-                (unseen, "not seen (pass partial=True if that is meant)"),
+            f"{len(ids)} samples {what}: {self._named(name, ids)}"
+            for name, ids, what in (
+                ("non_finite", non_finite, f"with a non-finite logit{beyond}"),
+                ("duplicate", duplicate, "seen more than once"),
+                ("unseen", unseen, "not seen (pass partial=True if that is meant)"),
             )
             if len(ids)
         ]
         if num_unknown:
             problems.append(
                 f"{num_unknown} rows with an id that is out of range or was dropped: "
-                f"{', '.join(map(str, unknown.tolist()))}"
+                f"{self._named('unknown', unknown, most=len(unknown))}"
             )
         super().__init__("; ".join(problems))
+
+    def _named(self, name: str, ids: Tensor, most: int = MOST) -> str:
+        """Return the first ids as text, those of a rank together."""
+        if name not in self.ranks:
+            return first_ids(ids, most)
+        by: dict[int, list[str]] = {}
+        for i, rank in zip(ids[:most].tolist(), self.ranks[name].tolist(), strict=False):
+            by.setdefault(rank, []).append(str(i))
+        shown = ", ".join(f"{', '.join(own)} (rank {rank})" for rank, own in by.items())
+        return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"

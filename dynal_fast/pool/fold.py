@@ -94,6 +94,7 @@ def simplify(graph_module: fx.GraphModule) -> tuple[list[Folding], int]:
     _leave_out_idle(graph_module)
     foldings = _fold(graph_module)
     others = _pool_before_relu(graph_module) + _relu_in_place(graph_module)
+    _reshape(graph_module)
     graph_module.graph.lint()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
@@ -222,6 +223,14 @@ def _relu_in_place(graph_module: fx.GraphModule) -> int:
         graph_module.graph.erase_node(node)
         changed += 1
     return changed
+
+
+def _reshape(graph_module: fx.GraphModule) -> None:
+    """Let views be reshaped: channels-last images have no flat view."""
+    others = {"view": "reshape", "view_as": "reshape_as"}
+    for node in graph_module.graph.nodes:
+        if node.op == "call_method" and not any(isinstance(a, torch.dtype) for a in node.args):
+            node.target = others.get(str(node.target), node.target)
 
 
 def _is_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynal_fast.pool.accelerator import Accelerator
 from dynal_fast.pool.containers import map_tensors, tensors_in
 from dynal_fast.pool.forward import Forward, logits_of
 from dynal_fast.pool.mc_dropout import activate_dropout, random_states, switched_off
 from dynal_fast.pool.mc_split import DropoutSplit
 from dynal_fast.pool.trace import UntraceableError
-from dynal_fast.pool.twin import Accelerator, difference, tolerance_of
+from dynal_fast.pool.twin import difference, tolerance_of
 
 FEW = 32
 CACHE_BYTES = 160 << 20  # of a pool's activations before the first dropout
@@ -68,6 +69,8 @@ class MCPasses:
         """
         first = next(samples)
         self._prepare(*few(*first))
+        if self.split is not None:
+            self.split.fit_to(first[1])
         return put_back([first], samples)
 
     def kept_batches(self) -> Iterator[tuple[Tensor, Any]] | None:

@@ -7,12 +7,14 @@ that the passes are those of the whole model, bit for bit, where nothing is fold
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from dynal_fast.pool.containers import map_tensors, tensors_in
 from dynal_fast.pool.dropout_calls import FUNCTIONS
 from dynal_fast.pool.fold import refresh, simplify
 from dynal_fast.pool.forward import Forward, logits_of
+from dynal_fast.pool.in_parts import channels_last, images_last, part_size, parts_of
 from dynal_fast.pool.trace import (
     UntraceableError,
     inference_copy,
@@ -20,6 +22,7 @@ from dynal_fast.pool.trace import (
     structure,
     trace,
 )
+from dynal_fast.pool.twin import difference, tolerance_of
 
 DRAWS = ("bernoulli", "rand", "normal", "uniform", "multinomial", "exponential", "poisson")
 
@@ -66,6 +69,8 @@ class DropoutSplit:
             foldings, _ = simplify(whole)
             refresh(whole, foldings, model)
         self._before, self._after = _parts(whole)
+        self._images = folds and channels_last(self._before)
+        self._part: int | None = None  # samples
 
     def takes(self, inputs: Any) -> bool:
         """Return whether a batch is made like the first one."""
@@ -76,7 +81,34 @@ class DropoutSplit:
 
     def before(self, inputs: Any) -> tuple[Any, ...]:
         """Return what the second part needs of a batch."""
-        return self._before(tensors_in(inputs))
+        tensors = self._tensors(inputs)
+        if self._part is None or len({len(tensor) for tensor in tensors}) > 1:
+            values = self._before(tensors)
+        else:
+            parts = [self._before(part) for part in parts_of(tensors, self._part)]
+            values = tuple(torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+        # Dropout draws in the order of memory: channels-first, as in the model.
+        return map_tensors(Tensor.contiguous, values) if self._images else values
+
+    def fit_to(self, inputs: Any) -> None:
+        """Let batches like this one run in parts, if they are large and their samples do not mix.
+
+        Only where it folds: the logits of parts may differ by rounding.
+        """
+        tensors = self._tensors(inputs)
+        size = part_size(self._before, tensors) if self.folds else None
+        if size is None or size == 1:
+            return
+        more, some = (self._before([t[:k] for t in tensors]) for k in (size, size // 2))
+        rows = all(isinstance(value, Tensor) and value.shape[:1] == (size,) for value in more)
+        allowed = tolerance_of(self.model)
+        pairs = zip(some, more, strict=True)
+        if rows and all(difference(a, b[: size // 2]) <= allowed for a, b in pairs):
+            self._part = size
+
+    def _tensors(self, inputs: Any) -> list[Tensor]:
+        tensors = tensors_in(inputs)
+        return images_last(tensors) if self._images else tensors
 
     def after(self, values: tuple[Any, ...], num_ids: int) -> Tensor:
         """Return the logits (batch, classes) of a pass, with new random numbers."""

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dynal_fast.evaluating import evaluating
+from dynal_fast.pool.accelerator import Accelerator, accelerator_of
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, model_call
@@ -17,10 +19,12 @@ from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.mc_dropout import without_fast_path
 from dynal_fast.pool.mc_passes import MCPasses, put_back
 from dynal_fast.pool.multi_label import check_labels, check_model
+from dynal_fast.pool.sharded.buffers import buffers_of_the_first
+from dynal_fast.pool.sharded.shard import Shard
 from dynal_fast.pool.store import checked_store, write_rows
 from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
-from dynal_fast.pool.twin import Accelerator, Bare, accelerator_of
+from dynal_fast.pool.twin import Bare
 
 __all__ = ["PoolImages", "Tracker", "observe_pool"]
 
@@ -71,6 +75,10 @@ def observe_pool(
     every submodule's training flag is restored, and so is torch's CPU random state (except with
     ``mc_passes``), so that observing does not change the training. If no tracked statistic observes
     the epoch, the pool is not read.
+
+    If ``stats`` has a ``group``, every rank calls this with its part of the pool, which may be
+    empty (`PoolShardSampler`), and the model has rank 0's buffers for the pass. The module inside a
+    ``DistributedDataParallel`` is run, as the wrapper would wait for ranks with more batches.
 
     On a CUDA device the next batch is copied, from pinned memory on a stream of its own, while the
     model computes; bad rows are reported by the tracker when the pass ends.
@@ -145,7 +153,8 @@ def observe_pool(
     -------
     bool
         Whether this epoch was observed. False also if the pool has no samples: nothing is recorded
-        then, and without ``partial`` the tracker reports its samples as unseen.
+        then, and without ``partial`` the tracker reports its samples as unseen. With a ``group``
+        it is the same on all ranks.
 
     Raises
     ------
@@ -180,6 +189,7 @@ def observe_pool(
     >>> stats.select("margin", 2).shape
     torch.Size([2])
     """
+    model = _inside(model)
     passes = _checked_passes(mc_passes)
     store = checked_store(embeddings, getattr(stats, "num_samples", None), passes)
     where = checked_where(ids, pool)
@@ -192,6 +202,8 @@ def observe_pool(
             f"{type(pool).__name__} is used up after one: pass a DataLoader or a list"
         )
     teacher_model = teacher.model if isinstance(teacher, EMATeacher) else teacher
+    teacher_model = None if teacher_model is None else _inside(teacher_model)
+    shard = _shard_of(stats)
     target = torch.empty(0, device=device or _device_of(model)).device
     if channels_last is None:
         channels_last = _is_channels_last(model)
@@ -202,6 +214,9 @@ def observe_pool(
     batches = _Batches(pool, stats, where, forward is None, target, channels_last, progress)
 
     with ExitStack() as stack:
+        if shard is not None:
+            stack.enter_context(shard.session())
+            stack.enter_context(buffers_of_the_first(shard.ranks, model, teacher_model))
         stack.enter_context(evaluating(model, teacher_model))
         if passes:
             stack.enter_context(without_fast_path())
@@ -227,14 +242,12 @@ def observe_pool(
         samples = batches.from_first_sample()
         if samples is None:
             return _nothing_observed(pool, stats, epoch, num_epochs, partial, 0, 0)
-        coming = _passes_to_come(stats, epoch, num_epochs)
-        run = accelerator.runner(
-            Bare(model, call, store is not None, head), batches.count(), coming
-        )
+        count = _passes_of_cycle(stats, epoch, num_epochs)
+        run = accelerator.runner(Bare(model, call, store is not None, head), batches.count(), count)
         run_teacher = None
         if teacher_model is not None:
             run_teacher = accelerator.of_teacher().runner(
-                Bare(teacher_model, call, False, None), batches.count(), coming
+                Bare(teacher_model, call, False, None), batches.count(), count
             )
         with stats.observe(epoch, num_epochs, partial=partial):
             for number, (sample_ids, inputs) in enumerate(samples):
@@ -299,13 +312,13 @@ def _update(
         stats.update(sample_ids, logits, teacher_logits)
 
 
-def _passes_to_come(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
-    """Return how many epochs of this cycle are still observed, this one included."""
+def _passes_of_cycle(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
+    """Return how many epochs of this cycle are observed, so that a resumed one counts the same."""
     if num_epochs is None:
         return 1
-    coming = sum(stats.observes(later, num_epochs) for later in range(epoch + 1, num_epochs + 1))
+    count = sum(stats.observes(each, num_epochs) for each in range(1, num_epochs + 1))
     stats.observes(epoch, num_epochs)  # the tracker remembers which epoch it was asked last
-    return 1 + coming
+    return count
 
 
 def _checked_passes(mc_passes: Any) -> int:
@@ -336,10 +349,23 @@ def _nothing_observed(
             f"the pool is used up: a {type(pool).__name__} gives its batches once; pass a new one "
             "to each call, or a DataLoader or a list"
         )
-    if not partial:
+    shared = _shard_of(stats) is not None
+    for _ in range(max(1, passes) if shared else 0 if partial else 1):
         with stats.observe(epoch, num_epochs, partial=partial):
             pass
-    return False
+    return shared
+
+
+def _inside(model: nn.Module) -> nn.Module:
+    """Return the module inside a wrapper for data-parallel training."""
+    module: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return module
+
+
+def _shard_of(stats: Tracker) -> Shard | None:
+    """Return what this rank owns of statistics that several keep, None if one keeps them."""
+    shard = getattr(stats, "shard", None)
+    return shard if isinstance(shard, Shard) and not shard.is_whole else None
 
 
 def _device_of(model: nn.Module) -> torch.device:

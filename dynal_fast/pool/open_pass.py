@@ -113,8 +113,14 @@ class OpenPass:
                 backend=self.backend,
             )
 
-    def check(self) -> None:
-        """Raise `PoolObservationError` if rows were bad or samples not seen.
+    def end(self) -> None:
+        """Raise `PoolObservationError` if rows were bad or samples not seen."""
+        error = self.found()
+        if error is not None:
+            raise error
+
+    def found(self) -> PoolObservationError | None:
+        """Return what rows were bad and samples not seen, None if all is well.
 
         This is the only point of a pass that waits for the device.
         """
@@ -124,11 +130,11 @@ class OpenPass:
         wrong &= stamp != DROPPED
         any_wrong, num_unknown = torch.stack([wrong.any().long(), unknown_ids[0]]).tolist()
         if not any_wrong and not num_unknown:
-            return
+            return None
         wrong_ids = wrong.nonzero().squeeze(1).cpu()
         stamps = stamp.cpu()[wrong_ids]
         seen = stamps >= current
-        raise PoolObservationError(
+        return PoolObservationError(
             wrong_ids[seen & (stamps & NON_FINITE > 0)],
             wrong_ids[seen & (stamps & DUPLICATE > 0)],
             wrong_ids[~seen],

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from dynal_fast._deprecated import renamed_argument
+from dynal_fast.collective import Alone, as_collective
 from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
 from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.scores import ALIASES, TRACKABLE, TRAINING_SCORES
+from dynal_fast.pool.sharded.saved_parts import KEY, own_rows
+from dynal_fast.pool.sharded.shard import Shard, on_all_ranks
+from dynal_fast.pool.sharded.sharded_pass import ShardedPass
+from dynal_fast.pool.sharded.top import top_k_of_ranks
 from dynal_fast.pool.state import PoolState
 from dynal_fast.pool.top import candidate_ids, first_ids, top_k
 from dynal_fast.pool.tracked import (
@@ -76,6 +81,10 @@ class PoolStats:
         Track all of ``TRAINING_SCORES``, too: 36 bytes per sample.
     backend
         ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"`` instead of the one for the device.
+    group
+        A process group of torch.distributed, whose ranks keep the statistics together: each holds
+        the rows of a range of the samples, N / ranks of them (`owned`), and what the methods return
+        is the same on all ranks, and what one process would return. See the notes.
 
     Raises
     ------
@@ -89,6 +98,15 @@ class PoolStats:
     -----
     The running mean is float32. After n observations of a sample, the standard deviation behind its
     prediction stability is off by at most n × 2^-25 (6e-6 after 200) beside float32's own 1e-6.
+
+    With a ``group``, all ranks make the tracker with the same arguments and call the same methods
+    in the same order, but for `update`, `update_from_features`, `owned`, `nbytes` and
+    `state_dict`, which talk to nobody: the ranks may have different numbers of batches. Give each
+    rank its own samples (`PoolShardSampler`). Rows of samples of other ranks are kept until the
+    pass ends, and then sent to their owners, so that this rank holds as many more logits. Errors
+    are the same on all ranks and name the rank. One that dies or is cut off ends the others within
+    half a minute with a ``RankError``, and what the body of `observe` raises on one rank ends the
+    pass on all.
 
     Examples
     --------
@@ -123,6 +141,7 @@ class PoolStats:
         activation: str = "softmax",
         training_dynamics: bool = False,
         backend: str | None = None,
+        group: Any = None,
     ) -> None:
         self.num_samples, self.num_classes = checked_sizes(num_samples, num_classes, activation)
         self.activation = activation
@@ -140,8 +159,9 @@ class PoolStats:
         self.schedules = checked_schedules(self.track, schedules or {})
         given = {ALIASES.get(name, name) for name in schedules or {}}
         self._given_schedules = {name: self.schedules[name] for name in given}
+        self.shard = Shard(self.num_samples, Alone() if group is None else as_collective(group))
         self._state = PoolState(
-            self.num_samples,
+            len(self.shard),
             self.num_classes,
             self.schedules,
             output_dtype,
@@ -197,13 +217,14 @@ class PoolStats:
         >>> stats.score("entropy")
         tensor([0.6931, 0.0012])
         """
-        self.begin_pass(epoch, num_epochs, partial)
-        try:
-            yield self
-        except BaseException:
-            self._open = None
-            raise
-        self.end_pass()
+        with self.shard.session():
+            self.begin_pass(epoch, num_epochs, partial)
+            try:
+                yield self
+            except BaseException:
+                self._open = None
+                raise
+            self.end_pass()
 
     def begin_pass(self, epoch: int, num_epochs: int | None = None, partial: bool = False) -> None:
         """Begin a pass over the pool, in which each sample is to be seen once.
@@ -258,14 +279,9 @@ unknown'
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
         replaced_before = self._state.replaced
         due = self._state.begin_pass(*checked_epoch(epoch, num_epochs))
-        self._open = OpenPass(
-            due,
-            self._state.passes,
-            partial,
-            self.num_classes,
-            self.device,
-            self.backend,
-        )
+        common = due, self._state.passes, partial, self.num_classes, self.device, self.backend
+        alone = self.shard.is_whole
+        self._open = OpenPass(*common) if alone else ShardedPass(*common, shard=self.shard)
         warning = replaced.warning(self.schedules, self._state.replaced)
         if warning and not replaced_before:
             warnings.warn(warning, stacklevel=2)
@@ -403,7 +419,8 @@ unknown'
         """
         ended = self._pass()
         self._open = None
-        ended.check()
+        with self.shard.session():
+            ended.end()
 
     def begin_cycle(self) -> None:
         """Forget the dynamics, for a model trained anew, but keep the outputs that ``cod`` needs.
@@ -465,13 +482,7 @@ unknown'
         >>> stats.score("least_confidence")
         tensor([   nan, 0.5000])
         """
-        name = self._tracked(name)
-        if name == "random":
-            return self._random(**options)
-        tensors, score = self._state.of(name), TRACKABLE[name]
-        function = score.function if self.activation == "softmax" else score.of_sigmoids
-        assert function is not None  # checked_track refuses the others
-        return function(*(tensors[tensor] for tensor in score.tensors), **options)
+        return self.shard.whole(self._own_scores(self._tracked(name), **options))
 
     @renamed_argument("b", "k")
     def select(
@@ -495,9 +506,11 @@ unknown'
         k
             How many.
         candidates
-            int (m,) ids or a bool (N,) mask; by default every sample that was not dropped.
+            int (m,) ids or a bool (N,) mask; by default every sample that was not dropped. With a
+            ``group``, each rank may give all of them or only those that it knows of.
         generator
-            For ties and ``"random"``; torch's global one by default.
+            For ties and ``"random"``; torch's global one by default. With a ``group``, what rank 0
+            draws counts.
         ties
             ``"random"``, or ``"first"`` for the lowest id.
 
@@ -530,26 +543,21 @@ unknown'
         score = self._tracked(name)
         if score == "random":
             options = {"generator": generator, **options}
-        if candidates is None:
-            ids = self.remaining()
-        else:
-            ids = candidate_ids(candidates, self.num_samples, self.device)
-            dropped = ids[self._state.dropped[ids]]
-            if len(dropped):
-                raise ValueError(f"{len(dropped)} candidates were dropped: {first_ids(dropped)}")
-        scores = self.score(score, **options)
-        without = ids[scores[ids].isnan()]
-        if len(without):
-            observed, refused = self._state.observed(score), self._state.refused(score)
-            schedule = self.schedules[score]
-            raise ValueError(missing.reason(name, without, observed, refused, schedule, self._last))
+        with self.shard.session():
+            own = self.shard.own(self._candidates(candidates))
+            scores = self._own_scores(score, **options)
+            without = own[scores[own].isnan()]
+            if any(self.shard.ranks.total([len(without)])):
+                raise self._without(name, score, without)
         if score in self.schedules:
             stopped = missing.stopped_early(score, self.schedules[score], self._last)
             if stopped:
                 warnings.warn(stopped, stacklevel=3)
         if score in TRACKABLE and TRACKABLE[score].selects == "lowest":
             scores = -scores
-        return top_k(scores, k, ids, generator, ties)
+        if self.shard.is_whole:
+            return top_k(scores, k, own, generator, ties)
+        return top_k_of_ranks(scores, k, own, generator, ties, self.shard.ranks)
 
     # Labeled samples
 
@@ -579,7 +587,8 @@ unknown'
         tensor([0.5000,    nan])
         """
         tensors = self._of_labeled()
-        return training_dynamics(tensors["training_count"], tensors["training"])
+        own = training_dynamics(tensors["training_count"], tensors["training"])
+        return TrainingDynamics(*map(self.shard.whole, own))
 
     def to_cleanlab(self) -> LabelsAndProbabilities:
         """Return labels and mean probabilities of the labeled samples, as cleanlab takes them.
@@ -613,9 +622,10 @@ unknown'
         for name in self.track:
             if name in TRACKABLE and "mean" in TRACKABLE[name].tensors:
                 mean = self._state.of(name)
-                return labels_and_probabilities(
+                own = labels_and_probabilities(
                     labeled["training_count"], labeled["training"], mean["count"], mean["mean"]
                 )
+                return self.shard.labels_and_probabilities(own)
         keeping = [name for name, score in TRACKABLE.items() if "mean" in score.tensors]
         raise ValueError(
             f"to_cleanlab needs the mean of the probabilities, which track={self.track} does not "
@@ -634,7 +644,19 @@ unknown'
         >>> stats.remaining()
         tensor([0, 2])
         """
-        return (~self._state.dropped).nonzero().squeeze(1)
+        return self.shard.whole(~self._state.dropped).nonzero().squeeze(1)
+
+    def owned(self) -> Tensor:
+        """Return which of the remaining samples this rank keeps, int64, ascending.
+
+        Without a ``group`` these are all of them.
+
+        Examples
+        --------
+        >>> PoolStats(3, 2, track=("margin",)).owned()
+        tensor([0, 1, 2])
+        """
+        return self.shard.begin + (~self._state.dropped).nonzero().squeeze(1)
 
     def drop(self, sample_ids: Any) -> None:
         """Take samples out of the pool for good, such as those that became labeled.
@@ -645,7 +667,8 @@ unknown'
         Parameters
         ----------
         sample_ids
-            int (m,) distinct ids, or a bool (N,) mask.
+            int (m,) distinct ids, or a bool (N,) mask. With a ``group``, each rank may give all of
+            them or only those that it knows of.
 
         Raises
         ------
@@ -664,7 +687,8 @@ unknown'
         tensor([nan, -0.])
         """
         self._check_between_passes("drop")
-        self._state.drop(candidate_ids(sample_ids, self.num_samples, self.device))
+        ids = self.shard.together(lambda: candidate_ids(sample_ids, self.num_samples, self.device))
+        self._state.drop(self.shard.own(ids))
 
     def subset(self, sample_ids: Any) -> "PoolStats":
         """Return a smaller tracker that holds a copy of these samples only.
@@ -694,16 +718,15 @@ unknown'
         2
         """
         self._check_between_passes("subset")
-        chosen = torch.as_tensor(sample_ids, device=self.device)
-        ids = candidate_ids(chosen, self.num_samples, self.device)
-        if chosen.dtype != torch.bool:
-            ids = chosen.long()  # in their order
-        other = copy(self)
-        other.num_samples = len(ids)
-        other._state = self._state.subset(ids)
+        with self.shard.session():
+            ids = self.shard.together(lambda: self._in_order(sample_ids))
+            other = copy(self)
+            other.num_samples = len(ids)
+            other.shard = Shard(len(ids), self.shard.ranks)
+            other._state = self._state.subset(self.shard.taker(ids, other.shard))
         return other
 
-    def merge(self, other: "PoolStats") -> "PoolStats":
+    def merge(self, other: "PoolStats", follows: bool = False) -> "PoolStats":
         """Add what another tracker of the same pool observed, as if it had followed here.
 
         The two may have observed the same samples or different ones. Moments are combined by the
@@ -712,13 +735,20 @@ unknown'
             M2 = M2_a + M2_b + |mean_b - mean_a|^2 n_a n_b / (n_a + n_b)
 
         Counts of labels add. Of values that describe one output (``cod``, ``emaod``, entropy, ...),
-        the other's are taken where it has them. ``absolute_increase`` lacks the step between the
-        two. A sample that is dropped in one is dropped.
+        the other's are taken where it has them. A sample that is dropped in one is dropped.
+
+        What cannot be right is refused: ``absolute_increase`` of samples that both observed, as the
+        step between the two is in neither; and what depends on the order, where the trackers took
+        turns: they had as many passes, of the same epochs, and a sample was last seen in different
+        ones, as in data-parallel training with samples that are dealt out anew for each epoch. For
+        that, give the tracker a ``group``.
 
         Parameters
         ----------
         other
             A tracker made with the same arguments; it is left as it is.
+        follows
+            All of the other's observations came after those here, even if it looks otherwise.
 
         Returns
         -------
@@ -728,7 +758,8 @@ unknown'
         Raises
         ------
         ValueError
-            The sizes, tracked names, schedules, output dtypes, activations or devices differ.
+            The sizes, tracked names, schedules, output dtypes, activations or devices differ, or a
+            statistic of samples that both observed cannot be put together. Nothing was changed.
         RuntimeError
             A pass is open in one of the two.
 
@@ -748,6 +779,10 @@ unknown'
             mine, theirs = getattr(self, attribute), getattr(other, attribute)
             if mine != theirs:
                 raise ValueError(f"merge needs the same {attribute}: {mine} here, {theirs} there")
+        if self.shard != other.shard:
+            raise ValueError(f"merge needs the same ranks: {self.shard} here, {other.shard} there")
+        begin = self.shard.begin
+        self.shard.together(lambda: self._state.check_merge(other._state, follows, begin))
         self._state.merge(other._state)
         return self
 
@@ -771,9 +806,11 @@ unknown'
         dict of str to Tensor
             The tensors of `dynal_fast.ops.pool_stats` by their names, with ``.1``, ``.2`` ... where
             a second schedule has its own; ``stamp``; ``passes``, the number of passes;
-            ``label_passes``; ``schedules``, the bytes of their description; ``unknown_end`` if
-            this cycle had a pass without ``num_epochs``; and ``activation``, the bytes of its name,
-            if that is not ``"softmax"``.
+            ``label_passes``; ``schedules``, the bytes of their description; ``epochs``, the first
+            and the last one that this cycle observed; ``unknown_end`` if
+            it had a pass without ``num_epochs``; with a ``group``, the rows of this rank, and
+            ``shard``, its first sample, the one after its last, and N; and ``activation``, the
+            bytes of its name, if that is not ``"softmax"``.
 
         Raises
         ------
@@ -786,15 +823,22 @@ unknown'
         ['label_passes', 'last_margin', 'passes', 'schedules', 'stamp']
         """
         self._check_between_passes("state_dict")
-        return self._state.state_dict()
+        state = self._state.state_dict()
+        if not self.shard.is_whole:
+            state[KEY] = torch.tensor([self.shard.begin, self.shard.end, self.num_samples])
+        return state
 
-    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_state_dict(
+        self, tensors: Mapping[str, Tensor] | Iterable[Mapping[str, Tensor]]
+    ) -> None:
         """Restore what `state_dict` returned into a tracker made with the same arguments.
 
         Parameters
         ----------
         tensors
-            What `state_dict` returned, on any device.
+            What `state_dict` returned, on any device. With or without a ``group`` also what it
+            returned on each rank of another, as a list in any order, of which a rank reads the rows
+            of its samples (``torch.load(path, mmap=True)`` leaves the others on the disk).
 
         Raises
         ------
@@ -816,7 +860,13 @@ unknown'
         tensor([-0.])
         """
         self._check_between_passes("load_state_dict")
-        self._state.load_state_dict(tensors)
+
+        def checked() -> Mapping[str, Tensor]:
+            own = own_rows(tensors, self.shard)
+            self._state.check_saved(own)
+            return own
+
+        self._state.load_state_dict(self.shard.together(checked))
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -835,10 +885,53 @@ unknown'
 
     # Inside
 
+    def _own_scores(self, name: str, **options: Any) -> Tensor:
+        """Return a score of this rank's samples."""
+        if name == "random":
+            return self._random(**options)
+        tensors, score = self._state.of(name), TRACKABLE[name]
+        function = score.function if self.activation == "softmax" else score.of_sigmoids
+        assert function is not None  # checked_track refuses the others
+        return function(*(tensors[tensor] for tensor in score.tensors), **options)
+
     def _random(self, generator: torch.Generator | None = None) -> Tensor:
         source = generator.device if generator is not None else torch.device("cpu")
-        scores = torch.rand(self.num_samples, generator=generator, device=source).to(self.device)
+        drawn = torch.rand(self.num_samples, generator=generator, device=source).to(self.device)
+        scores = self.shard.of_the_first(drawn)[self.shard.begin : self.shard.end]
         return scores.masked_fill(self._state.dropped, torch.nan)
+
+    def _candidates(self, candidates: Any) -> Tensor:
+        """Return the ids of candidates, none of which was dropped; all ranks must call this."""
+        if candidates is None:
+            return self.remaining()
+        ids = self.shard.together(lambda: candidate_ids(candidates, self.num_samples, self.device))
+        own = self.shard.own(ids)
+        dropped = torch.zeros_like(self._state.dropped)
+        dropped[own] = self._state.dropped[own]
+        gone = self.shard.whole(dropped).nonzero().squeeze(1)
+        if len(gone):
+            raise on_all_ranks(
+                ValueError(f"{len(gone)} candidates were dropped: {first_ids(gone)}")
+            )
+        return ids
+
+    def _in_order(self, sample_ids: Any) -> Tensor:
+        """Return ids, or those of a mask, checked, in their order."""
+        chosen = torch.as_tensor(sample_ids, device=self.device)
+        ids = candidate_ids(chosen, self.num_samples, self.device)
+        return ids if chosen.dtype == torch.bool else chosen.long()
+
+    def _without(self, name: str, score: str, without: Tensor) -> ValueError:
+        """Return an error for the samples without a score; all ranks must call this."""
+        lacks = torch.zeros(len(self.shard), dtype=torch.bool, device=self.device)
+        lacks[without] = True
+        lacking, observed, refused = map(
+            self.shard.whole, (lacks, self._state.observed(score), self._state.refused(score))
+        )
+        ids, schedule = lacking.nonzero().squeeze(1), self.schedules[score]
+        return on_all_ranks(
+            ValueError(missing.reason(name, ids, observed, refused, schedule, self._last))
+        )
 
     def _tracked(self, name: str) -> str:
         score = ALIASES.get(name, name)

@@ -21,7 +21,8 @@ COUNTERS = {
     "increase": "increase_count",
     "training": "training_count",
 }
-OPTIONAL = ("unknown_end", "activation", "latest_output")
+OPTIONAL = ("unknown_end", "epochs", "activation", "latest_output")
+FREE = {"unknown_end": ((), torch.bool), "epochs": ((2,), torch.int64)}  # their shapes and dtypes
 MAX_LABEL_PASSES = torch.iinfo(LABEL_DTYPES[-1]).max
 
 _ROUNDED = 1e-3  # tolerance for rounding
@@ -102,6 +103,9 @@ def check_saved(
     passes, label_passes = int(saved["passes"]), saved["label_passes"].tolist()
     if not 0 <= passes <= MAX_PASSES:
         raise ValueError(f"passes must be between 0 and {MAX_PASSES}, got {passes}")
+    first, last = saved.get("epochs", torch.ones(2)).tolist()
+    if not 1 <= first <= last:
+        raise ValueError(f"epochs must be the first and the last one, got {first} and {last}")
     if not all(0 <= n <= MAX_LABEL_PASSES for n in label_passes):
         raise ValueError(f"label_passes must not be negative or overflow, got {label_passes}")
     for k, schedules in enumerate(parts):
@@ -157,13 +161,13 @@ def _check_tensor(key: str, tensor: Tensor, mine: Mapping[str, Tensor]) -> None:
     check_addressable(key, tensor)
     if tensor.is_meta:
         raise ValueError(f"{key} must hold values, got a tensor on meta, which has none")
-    like = mine[key.replace("latest_output", "output")] if key != "unknown_end" else None
+    like = mine[key.replace("latest_output", "output")] if key not in FREE else None
     shape: tuple[int, ...]
     dtypes: tuple[torch.dtype, ...]
     if key in ("schedules", "activation"):
         shape, dtypes = tuple(tensor.shape[:1]), (torch.uint8,)
     elif like is None:
-        shape, dtypes = (), (torch.bool,)
+        shape, dtypes = FREE[key][0], (FREE[key][1],)
     else:
         labels = key.startswith("label_counts")
         shape, dtypes = tuple(like.shape), LABEL_DTYPES if labels else (like.dtype,)

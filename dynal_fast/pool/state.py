@@ -1,6 +1,6 @@
 """`PoolState`: the tensors behind `PoolStats`; how they are dropped, merged, saved, restored."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 
 import torch
@@ -9,7 +9,13 @@ from torch import Tensor
 from dynal_fast.ops.pool_stats import DROPPED, MAX_UNKNOWN_IDS, NON_FINITE, STAMP_STEP, STATE
 from dynal_fast.ops.pool_stats.contract import LABEL_DTYPES, OUTPUT_DTYPES, Tracker
 from dynal_fast.pool.allocate import full
-from dynal_fast.pool.merge import merge_states, replace_known, slices
+from dynal_fast.pool.merge import (
+    check_increase,
+    check_order,
+    merge_states,
+    replace_known,
+    slices,
+)
 from dynal_fast.pool.saved import COUNTERS, check_saved, key_of
 from dynal_fast.pool.schedule import Schedule, observes_once
 from dynal_fast.pool.scores import TRACKABLE
@@ -35,6 +41,8 @@ class PoolState:
         How many passes there were.
     unknown_end
         Whether a pass since the last `forget_dynamics` had ``num_epochs=None``.
+    epochs
+        The first and the last epoch of the passes since then, None before the first.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class PoolState:
         self.device = device
         self.passes = 0
         self.unknown_end = False
+        self.epochs: tuple[int, int] | None = None
         self.pass_stamp = torch.zeros(1, dtype=torch.int32, device=device)
         self._parts, names, self._home = plan(schedules)
         self._label_passes = [0] * len(names)
@@ -104,6 +113,7 @@ class PoolState:
         due, shared = [], []
         self.passes += 1
         self.unknown_end |= num_epochs is None
+        self.epochs = _hull(self.epochs, (epoch, epoch))
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
         for k, parts in enumerate(self._parts):
             observing = {p for p, s in parts.items() if observes(p, s, epoch, num_epochs)}
@@ -125,6 +135,7 @@ class PoolState:
         """Reset all tensors but those that are kept from cycle to cycle."""
         self._label_passes = [0] * len(self._label_passes)
         self.unknown_end = False
+        self.epochs = None
         for tensors in self.tensors:
             if "latest_output" in tensors:  # the next cycle compares with it
                 for rows in slices(len(tensors["output"])):
@@ -140,17 +151,30 @@ class PoolState:
                 _indexable(tensor).index_fill_(0, ids, STATE[name].fresh)
             stamp.index_fill_(0, ids, DROPPED)
 
-    def subset(self, ids: Tensor) -> "PoolState":
-        """Return a copy of the samples ``ids``, in their order."""
+    def subset(self, take: Callable[[Tensor], Tensor]) -> "PoolState":
+        """Return a copy of some samples: ``take`` gives their rows of a tensor."""
         other = copy(self)
         other.pass_stamp = self.pass_stamp.clone()
         other._label_passes = list(self._label_passes)
         other.tensors = [
-            {name: _indexable(tensor)[ids].view(tensor.dtype) for name, tensor in tensors.items()}
+            {name: take(_indexable(tensor)).view(tensor.dtype) for name, tensor in tensors.items()}
             for tensors in self.tensors
         ]
-        other.guards = [(stamp[ids], unknown_ids.clone()) for stamp, unknown_ids in self.guards]
+        other.guards = [(take(stamp), unknown_ids.clone()) for stamp, unknown_ids in self.guards]
         return other
+
+    def check_merge(self, later: "PoolState", follows: bool, begin: int = 0) -> None:
+        """Raise ``ValueError`` where `merge` would be wrong.
+
+        Two states that had as many passes, of epochs that do not follow on each other, are taken
+        to have shared them, unless ``follows``. ``begin`` is the id of the first sample.
+        """
+        parallel = self.passes == later.passes and not _follow(self.epochs, later.epochs)
+        for k, tensors in enumerate(self.tensors):
+            check_increase(tensors, later.tensors[k], begin)
+            if parallel and not follows:
+                stamps = self.guards[k][0], later.guards[k][0]
+                check_order(tensors, later.tensors[k], *stamps, begin)
 
     def merge(self, later: "PoolState") -> None:
         """Add the observations of another state of the same samples, as if they had followed."""
@@ -162,7 +186,10 @@ class PoolState:
                 self._keep_latest_output(k)
             self._label_passes[k] += later._label_passes[k]
             self._make_room_for_labels(k)
-            merge_states(tensors, later.tensors[k])
+            merge_states(tensors, later.tensors[k], observed=later.epochs is not None)
+            stamp, later_stamp = self.guards[k][0], later.guards[k][0]
+            torch.maximum(stamp, later_stamp, out=stamp)
+        self.epochs = _hull(self.epochs, later.epochs)
         self.drop(dropped.nonzero().squeeze(1))
 
     def nbytes(self) -> dict[str, int]:
@@ -198,6 +225,8 @@ class PoolState:
         }
         if self.unknown_end:
             saved["unknown_end"] = torch.tensor(True)
+        if self.epochs is not None:
+            saved["epochs"] = torch.tensor(self.epochs)
         if self.activation != "softmax":
             saved["activation"] = torch.tensor(list(self.activation.encode()), dtype=torch.uint8)
         for k, tensors in enumerate(self.tensors):
@@ -205,8 +234,8 @@ class PoolState:
             saved.update({key_of(name, k): tensor for name, tensor in named.items()})
         return saved
 
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned, or change nothing.
+    def check_saved(self, saved: Mapping[str, Tensor]) -> None:
+        """Check what `load_state_dict` is given.
 
         Raises
         ------
@@ -217,6 +246,9 @@ class PoolState:
             A value is not a tensor.
         """
         check_saved(saved, self.state_dict(), self._parts)
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned and `check_saved` took."""
         replaced: dict[tuple[int, str], Tensor] = {}
         for k, tensors in enumerate(self.tensors):
             counts = saved.get(key_of("label_counts", k))
@@ -237,6 +269,8 @@ class PoolState:
                     tensor.copy_(restored)  # in place: the memory is in huge pages
         self.passes = int(saved["passes"])
         self.unknown_end = bool(saved.get("unknown_end", False))
+        first, last = saved.get("epochs", torch.zeros(2, dtype=torch.int64)).tolist()
+        self.epochs = (first, last) if first else None
         self._label_passes = saved["label_passes"].tolist()
         for k, (stamp, _) in enumerate(self.guards):
             stamp.copy_(saved[key_of("stamp", k)])
@@ -275,6 +309,22 @@ def _share(sets: list[Tensors]) -> None:
         for tensors in [tensors for tensors in sets if name in tensors]:
             for other in sets:
                 other.setdefault(name, tensors[name])
+
+
+def _hull(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the first and the last epoch of both.
+
+    >>> _hull((2, 3), (5, 5)), _hull(None, (1, 1))
+    ((2, 5), (1, 1))
+    """
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _follow(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    """Return whether the epochs of ``other`` come after those of ``one``; True if unknown."""
+    return one is None or other is None or other[0] > one[1]
 
 
 def _indexable(tensor: Tensor) -> Tensor:

@@ -57,13 +57,7 @@ def top_k(
     >>> top_k(scores, 1, candidates=torch.tensor([0, 2])).tolist()
     [2]
     """
-    if scores.ndim != 1 or not scores.is_floating_point():
-        raise ValueError(
-            f"scores must be (N,) floating point, got {tuple(scores.shape)} {scores.dtype}"
-        )
-    if ties not in ("random", "first"):
-        raise ValueError(f"ties must be 'random' or 'first', got {ties!r}")
-    k = integer("k", k)
+    k = checked_top(scores, k, ties)
     pool = candidate_ids(candidates, len(scores), scores.device)
     if not 0 <= k <= len(pool):
         raise ValueError(f"k must be between 0 and the {len(pool)} candidates, got {k}")
@@ -78,10 +72,21 @@ def top_k(
     above = (values > threshold).nonzero().squeeze(1)
     tied = (values == threshold).nonzero().squeeze(1)
     if ties == "random":
-        above = above[_shuffled(len(above), generator, above.device)]
-        tied = tied[_shuffled(len(tied), generator, tied.device)]
+        above = above[shuffled(len(above), generator, above.device)]
+        tied = tied[shuffled(len(tied), generator, tied.device)]
     above = above[values[above].argsort(descending=True, stable=True)]
     return pool[torch.cat([above, tied[: k - len(above)]])]
+
+
+def checked_top(scores: Tensor, k: int, ties: str) -> int:
+    """Return ``k`` as an integer, once the arguments of `top_k` are checked."""
+    if scores.ndim != 1 or not scores.is_floating_point():
+        raise ValueError(
+            f"scores must be (N,) floating point, got {tuple(scores.shape)} {scores.dtype}"
+        )
+    if ties not in ("random", "first"):
+        raise ValueError(f"ties must be 'random' or 'first', got {ties!r}")
+    return integer("k", k)
 
 
 def top_b(
@@ -145,6 +150,7 @@ def first_ids(ids: Tensor, most: int = 10) -> str:
     return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
 
 
-def _shuffled(n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def shuffled(n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return the numbers below ``n`` in random order, drawn as `top_k` draws them."""
     source = generator.device if generator is not None else torch.device("cpu")
     return torch.randperm(n, generator=generator, device=source).to(device)

@@ -1,11 +1,7 @@
-"""`Accelerator`: a pass at a lower price, by a twin of the model that is made for inference."""
+"""A twin of a model: a copy that is made for inference, with the live model's weights."""
 
-import sys
-import warnings
-import weakref
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +10,7 @@ from dynal_fast.penultimate import penultimate, per_sample
 from dynal_fast.pool.containers import tensors_in
 from dynal_fast.pool.fold import Folding, has_images, refresh, simplify
 from dynal_fast.pool.forward import Forward, logits_of
+from dynal_fast.pool.in_parts import channels_last, images_last, part_size, parts_of
 from dynal_fast.pool.module_tensors import ModuleTensors
 from dynal_fast.pool.trace import (
     PREFIX,
@@ -25,16 +22,10 @@ from dynal_fast.pool.trace import (
     trace,
 )
 
-Mode = Literal["off", "fold", "compile", "auto"]
-MODES = get_args(Mode)
 BACKEND = "inductor"  # of torch.compile
 # The largest difference from the bare forward, as a share of its largest logit.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 TF32_TOLERANCE = 5e-3
-PAYS_FROM = 300  # seconds of forward passes to come, for half a minute of compiling
-FEW = 64  # samples that are compared
-WORTH_COUNTING = 50  # batches
-SPEED = {"cpu": 3e10, "cuda": 1e13}  # floating-point operations a second, of a CPU's thread
 
 Outputs = tuple[Tensor, Tensor | None]  # logits (batch, classes), embeddings (batch, d)
 
@@ -56,205 +47,6 @@ class Bare:
             return logits_of(output, self.model, len(sample_ids)), embedding()
 
 
-class Accelerator:
-    """Runs observed passes through a twin of the model; keep it from pass to pass.
-
-    The twin is a copy in which batch normalisation is folded into the convolution or the linear
-    layer before it, ReLU works in place and after max-pooling, images are channels-last, and which
-    may be compiled. Before each pass its weights are set, in place, to the live model's, so that
-    nothing is traced or compiled again; the live model is never changed. The first batch of every
-    pass goes through both, and the model's own output counts for it; if they differ by more than
-    1e-4 of the largest logit (float64 1e-10, float16 0.02, bfloat16 and its autocast 0.1, TF32
-    0.005), the pass goes on with the live model, and a warning says so.
-
-    A model that torch.fx cannot trace, whose forward changes its own buffers, that has forward
-    hooks, or that is wrapped or compiled already, runs as it is, or is compiled without folding.
-    A warning says so once.
-
-    Parameters
-    ----------
-    mode
-        ``"fold"`` as above, without compiling; ``"compile"`` also compiles, once, which takes from
-        seconds to a minute; ``"auto"`` compiles if the passes to come are expected to take more
-        than five minutes, by their number, the model's floating-point operations and the device;
-        ``"off"`` is the live model's own forward.
-    passes
-        How many passes there will be, for ``"auto"``; by default those that the tracker's schedules
-        say of the current cycle.
-
-    Attributes
-    ----------
-    used : str
-        What the last pass used: ``"off"``, ``"fold"`` or ``"compile"``.
-    reason : str
-        Why that is less than ``mode``; empty if it is not.
-    error : float
-        The difference of the first batch of the last pass, as a share of its largest logit.
-
-    Raises
-    ------
-    ValueError
-        ``mode`` is none of the four.
-
-    Examples
-    --------
-    >>> from dynal_fast import PoolStats, observe_pool
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-    >>> accelerator = Accelerator("fold")
-    >>> stats = PoolStats(4, 2, track=("margin",))
-    >>> pool = [(torch.tensor([i, i + 1]), torch.randn(2, 4)) for i in (0, 2)]
-    >>> observe_pool(model, pool, stats, epoch=1, num_epochs=1, accelerate=accelerator)
-    True
-    >>> accelerator.used, accelerator.error < 1e-4
-    ('fold', True)
-    """
-
-    def __init__(self, mode: Mode = "auto", *, passes: int | None = None) -> None:
-        if mode not in MODES:
-            raise ValueError(f"accelerate must be one of {', '.join(MODES)}, got {mode!r}")
-        self.mode = mode
-        self.passes = passes
-        self.used: str = "off"
-        self.reason = ""
-        self.error = 0.0
-        self._twin: Twin | None = None
-        self._refused: tuple[weakref.ref[nn.Module], Any, str] | None = None
-        self._counted: tuple[Any, int] | None = None
-        self._told: set[str] = set()
-        self._teacher: Accelerator | None = None
-
-    def of_teacher(self) -> "Accelerator":
-        """Return the accelerator of the teacher, which has a twin of its own."""
-        if self._teacher is None:
-            self._teacher = Accelerator(self.mode, passes=self.passes)
-        return self._teacher
-
-    def runner(self, bare: Bare, batches: int | None, passes: int) -> Callable[..., Outputs]:
-        """Return what runs the batches of one pass.
-
-        ``batches`` is how many the pass has, None if that is unknown; ``passes`` how many come,
-        this one included.
-        """
-        self.used, self.reason, self.error = "off", "", 0.0
-        if self.mode == "off":
-            return bare
-        if batches == 1:
-            self.reason = "the pass is a single batch"
-            return bare
-        passes = self.passes or passes
-        twin: Twin | None = None
-        first = True
-
-        def run(sample_ids: Tensor, inputs: Any) -> Outputs:
-            nonlocal twin, first
-            if first:
-                first = False
-                versions = _versions(bare.model)
-                outputs = bare(sample_ids, inputs)
-                changed = _changed(bare.model, versions)
-                twin = self._begin(bare, inputs, outputs, changed, (batches or 0) * passes)
-                return outputs
-            if twin is None:
-                return bare(sample_ids, inputs)
-            return twin(bare, sample_ids, inputs) or bare(sample_ids, inputs)
-
-        return run
-
-    def _begin(
-        self, bare: Bare, inputs: Any, outputs: Outputs, changed: str, batches: int
-    ) -> "Twin | None":
-        """Return the twin for this pass, checked on its first batch; None if there is none."""
-        model, layout = bare.model, ModuleTensors(bare.model).layout
-        if self._refused is not None:
-            whose, how, why = self._refused
-            if whose() is model and how == (layout, bare.head):
-                self.reason = why
-                return None
-        try:
-            if changed:
-                raise UntraceableError(f"its forward changes {changed}")
-            compiles = self.mode == "compile"
-            if self.mode == "auto":
-                compiles = self._compiled() or self._pays(bare, inputs, batches)
-            twin, fresh = self._twin, False
-            if twin is None or not twin.fits(bare, inputs, compiles):
-                twin, fresh = Twin(bare, inputs, compiles, self._tell), True
-            if not self._agrees(twin, bare, inputs, outputs) and not fresh:
-                # Something that is not a weight changed, such as a number that the graph holds.
-                twin = Twin(bare, inputs, compiles, self._tell)
-                self._agrees(twin, bare, inputs, outputs)
-            if not self.error <= twin.tolerance:
-                raise UntraceableError(
-                    f"its logits of the first batch are off by {self.error:.1e} of the largest, "
-                    f"and {twin.tolerance:.0e} is allowed"
-                )
-        except UntraceableError as error:
-            self._twin = None
-            self.reason = str(error)
-            self._refused = weakref.ref(model), (layout, bare.head), self.reason
-            if self.reason != NOTHING or self.mode != "auto":
-                self._tell(f"{type(model).__name__} runs as it is: {self.reason}")
-            return None
-        self._twin = twin
-        self.used, self.reason = ("compile", "") if twin.compiled else ("fold", twin.reason)
-        return twin
-
-    def _agrees(self, twin: "Twin", bare: Bare, inputs: Any, outputs: Outputs) -> bool:
-        """Set the twin's weights and compare its outputs of the first batch with the model's.
-
-        A twin that is not compiled is given some samples first, which are enough unless a model
-        mixes the samples of a batch.
-        """
-        twin.refresh(bare.model)
-        one = isinstance(inputs, Tensor) and len(inputs) == len(outputs[0]) > FEW
-        if one and not twin.compiled:
-            some = tuple(None if output is None else output[:FEW] for output in outputs)
-            if self._compared(twin, bare, inputs[:FEW], some):
-                return True
-        return self._compared(twin, bare, inputs, outputs)
-
-    def _compared(self, twin: "Twin", bare: Bare, inputs: Any, outputs: Any) -> bool:
-        ids = torch.empty(len(outputs[0]))
-        answered = twin.first(bare, ids, inputs)
-        self.error = max(
-            difference(ours, theirs)
-            for ours, theirs in zip(answered, outputs, strict=True)
-            if ours is not None and theirs is not None
-        )
-        return self.error <= twin.tolerance
-
-    def _pays(self, bare: Bare, inputs: Any, batches: int) -> bool:
-        """Return whether so many batches like this one are worth compiling for."""
-        if batches < WORTH_COUNTING:
-            return False
-        what = _made_of(bare)
-        if self._counted is None or self._counted[0] != what:
-            from torch.utils.flop_counter import FlopCounterMode
-
-            with FlopCounterMode(display=False) as counter:
-                bare.call(bare.model, inputs)
-            self._counted = what, counter.get_total_flops()
-        device = next((weight.device.type for weight in bare.model.parameters()), "cpu")
-        speed = SPEED["cpu"] * torch.get_num_threads() if device == "cpu" else SPEED["cuda"]
-        return self._counted[1] * batches / speed >= PAYS_FROM
-
-    def _compiled(self) -> bool:
-        return self._twin is not None and self._twin.compiled
-
-    def _tell(self, what: str) -> None:
-        """Warn of something once."""
-        if what not in self._told:
-            self._told.add(what)
-            level, frame = 1, sys._getframe()
-            while frame.f_back is not None and _is_ours(frame):
-                level, frame = level + 1, frame.f_back
-            warnings.warn(f"accelerate={self.mode!r}: {what}", stacklevel=level)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("dynal_fast.pool.")
-
-
 NOTHING = "there is nothing to fold"
 
 
@@ -267,7 +59,7 @@ class Twin:
         self.reason = ""
         self._tell = tell
         self._structure = structure(inputs)
-        self._made_of = _made_of(bare)
+        self._made_of = made_of(bare)
         self._wants_compiled = compiles
         self._foldings: list[Folding] = []
         self._graph: fx.GraphModule | None = None
@@ -286,12 +78,11 @@ class Twin:
             self._graph, self.module, idle = None, copied, False
         if idle and not compiles:
             raise UntraceableError(NOTHING)
-        self.images = has_images(self.module)
-        for layer in self.module.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
+        self.images = channels_last(self.module)
         self._run: Any = self.module
-        self._shapes: list[torch.Size] = []
+        self.mixes = False  # the samples of a batch, so that it cannot run in parts
+        self._fitted: list[torch.Size] = []
+        self._part: int | None = None  # samples
         self.compiled = compiles
         if compiles:
             on_gpu = any(weight.is_cuda for weight in self.module.parameters())
@@ -302,16 +93,29 @@ class Twin:
 
     def fits(self, bare: Bare, inputs: Any, compiles: bool) -> bool:
         """Return whether this twin can stand for a model, whose weights may have changed."""
-        same = self._structure == structure(inputs) and self._made_of == _made_of(bare)
+        same = self._structure == structure(inputs) and self._made_of == made_of(bare)
         return same and self._wants_compiled == compiles
 
     def refresh(self, model: nn.Module) -> None:
         """Set the weights to the model's, in place."""
         refresh(self.module, self._foldings, model, PREFIX if self._graph is not None else "")
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether the batches run in parts."""
+        return self._part is not None
+
+    def fit_to(self, inputs: Any) -> None:
+        """Take the first batch as the size of those that come: the one that is compiled."""
+        tensors = tensors_in(inputs)
+        shapes = [tensor.shape for tensor in tensors]
+        if shapes != self._fitted or (self.mixes and self.in_parts):
+            self._fitted, self._part = shapes, None
+            if self._graph is not None and not self.mixes:
+                self._part = part_size(self._graph, tensors)
+
     def first(self, bare: Bare, sample_ids: Tensor, inputs: Any) -> Outputs:
-        """Return the outputs of the first batch, whose shape is the one that is compiled."""
-        self._shapes = [tensor.shape for tensor in tensors_in(inputs)]
+        """Return the outputs of the first batch, or of some of its samples."""
         try:
             answer = self(bare, sample_ids, inputs)
         except Exception as error:  # of the compiler, or of a graph that holds for other inputs
@@ -321,7 +125,7 @@ class Twin:
                 raise UntraceableError(f"it cannot be compiled: {first_line(error)}") from error
             self.reason = f"it cannot be compiled: {first_line(error)}"
             self._tell(f"{type(bare.model).__name__} is folded only: {self.reason}")
-            self.compiled, self._run = False, self.module
+            self.compiled = False
             answer = self(bare, sample_ids, inputs)
         assert answer is not None
         return answer
@@ -333,71 +137,42 @@ class Twin:
                 return None
         except UntraceableError:
             return None
-        tensors = tensors_in(inputs)
-        # Of a smaller batch, as the last one may be, another size is not compiled.
-        whole = [t.shape[:1] for t in tensors] == [shape[:1] for shape in self._shapes]
-        run = self._run if whole else self.module
-        if self.compiled and tensors and tensors[0].is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()
+        tensors, n = tensors_in(inputs), len(sample_ids)
         if self._graph is None:
-            output = bare.call(run, inputs)
-            return logits_of(output, bare.model, len(sample_ids)), None
-        if self.images:
-            tensors = [
-                t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
-                for t in tensors
-            ]
-        output = run(tensors)
+            output = bare.call(self._runs(tensors), inputs)
+            return logits_of(output, bare.model, n), None
+        if self._part is None or any(len(tensor) != n for tensor in tensors):
+            return self._answer(bare, tensors, n)
+        parts = parts_of(tensors, self._part)
+        answers = [self._answer(bare, part, len(part[0])) for part in parts]
+        logits, embeddings = zip(*answers, strict=True)
+        return torch.cat(logits), torch.cat(embeddings) if bare.embeds else None
+
+    def _runs(self, tensors: list[Tensor]) -> Any:
+        """Return what runs inputs: of other sizes, as in the last batch, nothing is compiled."""
+        if not self.compiled:
+            return self.module
+        sizes = [shape[:1] if self._part is None else (self._part,) for shape in self._fitted]
+        if [tensor.shape[:1] for tensor in tensors] != sizes:
+            return self.module
+        if tensors and tensors[0].is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
+        return self._run
+
+    def _answer(self, bare: Bare, tensors: list[Tensor], n: int) -> Outputs:
+        output = self._runs(tensors)(images_last(tensors) if self.images else tensors)
         embedding = None
         if bare.embeds:
             output, embedding = output
             embedding = per_sample(embedding, bare.model)
-        return logits_of(output, bare.model, len(sample_ids)), embedding
+        return logits_of(output, bare.model, n), embedding
 
 
-def accelerator_of(
-    accelerate: "str | Accelerator", model: nn.Module, forward: Forward | None, mc: bool
-) -> Accelerator:
-    """Return the accelerator that the argument ``accelerate`` of `observe_pool` means.
-
-    Of a mode's name, the one that this model had in its earlier passes.
-    """
-    if isinstance(accelerate, Accelerator):
-        return accelerate
-    if not isinstance(accelerate, str) or accelerate not in MODES:
-        raise ValueError(
-            f"accelerate must be one of {', '.join(MODES)}, or an Accelerator, got {accelerate!r}"
-        )
-    if accelerate == "off":
-        return Accelerator("off")
-    kept = _KEPT.setdefault(model, {})
-    key = accelerate, getattr(forward, "__code__", forward), mc
-    if key not in kept:
-        kept[key] = Accelerator(accelerate)  # type: ignore[arg-type]
-    return kept[key]
-
-
-_KEPT: weakref.WeakKeyDictionary[nn.Module, dict[Any, Accelerator]] = weakref.WeakKeyDictionary()
-
-
-def _made_of(bare: Bare) -> Any:
+def made_of(bare: Bare) -> Any:
     """Return what a graph depends on beside the values of tensors."""
     code = getattr(bare.call, "__code__", None) or type(bare.call)
     parts = str(bare.model), type(bare.model), ModuleTensors(bare.model).layout
     return (*parts, code, bare.embeds, bare.head)
-
-
-def _versions(model: nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name: (id(tensor), 0 if tensor.is_inference() else tensor._version)
-        for name, tensor in ModuleTensors(model).items()
-    }
-
-
-def _changed(model: nn.Module, before: dict[str, tuple[int, int]]) -> str:
-    """Return the name of a tensor that a forward changed; empty if there is none."""
-    after = _versions(model)
-    return next((name for name in before if after.get(name) != before[name]), "")
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

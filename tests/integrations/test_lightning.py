@@ -158,6 +158,24 @@ def test_equals_a_plain_loop(precision, dtype, autocast):
     assert len(stats.select("margin", 5)) == 5
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_passes_run_through_a_twin(precision):
+    stats, weights = new_stats(), Weights()
+    callback = PoolStatsCallback(stats, pool_loader(), accelerate="fold")
+    fit(trainer(weights, callback, precision=precision), module())
+    assert (callback.accelerator.used, callback.accelerator.passes) == ("fold", 3)
+    mixed = precision == "bf16-mixed"
+    context = torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if mixed else None
+    other = plain(new_stats(), weights.epochs, 3, context)
+    for name in ("prediction_stability", "margin"):
+        ours, theirs = stats.score(name), other.score(name)
+        torch.testing.assert_close(ours, theirs, atol=0.05 if mixed else 1e-5, rtol=0)
+    resumed = PoolStatsCallback(new_stats(), pool_loader(), every_n_epochs=2, accelerate="auto")
+    resumed.load_state_dict({**callback.state_dict(), "accelerated": "compile"})
+    assert resumed.accelerator.settled == "compile"
+    assert resumed._observer._passes(2, 5) == 3  # the epochs 2, 4 and 5
+
+
 class Noisy(Dataset):
     """A pool whose loading draws from every generator."""
 

@@ -160,6 +160,15 @@ def test_equals_a_plain_loop(tmp_path, bf16):
         )
 
 
+def test_a_model_that_cannot_be_traced_runs_as_it_is(tmp_path):
+    stats, weights = new_stats(), Weights()
+    callback = PoolStatsCallback(stats, POOL, accelerate="auto")
+    with pytest.warns(UserWarning, match="BertForSequenceClassification runs as it is: torch.fx"):
+        trainer(tmp_path, weights, callback).train()
+    assert (callback.accelerator.used, callback.accelerator.passes) == ("off", 3)
+    assert_same(stats, plain(new_stats(), weights.epochs, 3))
+
+
 def test_training_is_bit_equal_with_and_without(tmp_path):
     runs = []
     for observed in (False, True):

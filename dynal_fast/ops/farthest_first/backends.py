@@ -1,7 +1,7 @@
 """The implementations of traversal and assignment, by name."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -52,12 +52,26 @@ class State(Protocol):
 Begin = Callable[[torch.Tensor | None], State]
 
 
+class Device(NamedTuple):
+    """The primitives of one device, for what puts them together otherwise than `heads` does."""
+
+    kernels: Callable[[Rows, str], Kernels[Any]]  # for the rows of a pool and a metric
+    head: Callable[[Rows], int]  # rows in a head of a pool
+
+
 class Implementation(NamedTuple):
     """What every backend does, with arguments that were checked but for the values of the rows."""
 
     # Looks at every row of a pool once, for a metric.
     open: Callable[[Rows, str], Begin]
     assign: Callable[[AssignmentProblem, Reached], AssignmentAnswer]
+    primitives: Device | None = None  # None: it has no primitives
+
+    def device(self) -> Device:
+        """The primitives of this backend; ValueError where it has none."""
+        if self.primitives is None:
+            raise ValueError('backend must be one that works in parts, got "reference"')
+        return self.primitives
 
 
 def choose(backend: str | None, device: torch.device) -> Implementation:
@@ -86,7 +100,7 @@ def exact(
     def assign(problem: AssignmentProblem, reached: Reached) -> AssignmentAnswer:
         return Nearest(problem, kernels(problem.pool, problem.metric)).run(reached)
 
-    return Implementation(open_pool, assign)
+    return Implementation(open_pool, assign, Device(kernels, head))
 
 
 def _cpu() -> Implementation:

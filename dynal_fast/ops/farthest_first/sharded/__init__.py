@@ -1,0 +1,1 @@
+"""One traversal over many ranks, each of which holds a shard of the pool."""

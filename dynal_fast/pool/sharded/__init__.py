@@ -1,0 +1,1 @@
+"""Pool statistics that several ranks keep together, each of a range of the samples."""

@@ -1,0 +1,99 @@
+"""The k highest scores of all ranks: the tops of each, merged."""
+
+import torch
+from torch import Tensor
+
+from dynal_fast.collective import Collective, agreed
+from dynal_fast.pool.sharded.shard import as_bytes, from_bytes, on_all_ranks
+from dynal_fast.pool.top import candidate_ids, checked_top, first_ids, shuffled
+
+
+def top_k_of_ranks(
+    scores: Tensor,
+    k: int,
+    candidates: Tensor | None,
+    generator: torch.Generator | None,
+    ties: str,
+    ranks: Collective,
+) -> Tensor:
+    """Return what `top_k` returns of the scores of all ranks, one behind the other.
+
+    Each rank gives the scores and candidates of its own samples, counted from its first. Ranks tell
+    each other their k highest; of ties, so many as are taken. Random ties are those that rank 0
+    draws, as one process would; the generators of the others move on as far.
+
+    Returns
+    -------
+    Tensor
+        int64 (k,), the same on every rank: numbers of samples in the order of the ranks.
+    """
+    with ranks.session():
+        begins = [0]
+        for (size,) in ranks.counts([len(scores)]):
+            begins.append(begins[-1] + size)
+        begin = begins[ranks.rank]
+
+        def checked() -> tuple[int, Tensor]:
+            number = checked_top(scores, k, ties)
+            return number, candidate_ids(candidates, len(scores), scores.device)
+
+        k, pool = agreed(ranks, checked)
+        values = scores.detach()[pool]
+        bad = begin + pool[values.isnan()]
+        counts = ranks.counts([len(pool), len(bad)])
+        available = sum(own for own, _ in counts)
+        if not 0 <= k <= available:
+            raise on_all_ranks(
+                ValueError(f"k must be between 0 and the {available} candidates, got {k}")
+            )
+        if any(nan for _, nan in counts):
+            all_bad = _gathered(ranks, bad, [nan for _, nan in counts])
+            raise on_all_ranks(
+                ValueError(f"{len(all_bad)} candidates score NaN: {first_ids(all_bad)}")
+            )
+        if k == 0:
+            return pool[:0]
+        return _merged(values, begin + pool, k, generator, ties, [own for own, _ in counts], ranks)
+
+
+def _merged(
+    values: Tensor,
+    ids: Tensor,
+    k: int,
+    generator: torch.Generator | None,
+    ties: str,
+    sizes: list[int],
+    ranks: Collective,
+) -> Tensor:
+    most = [min(k, size) for size in sizes]
+    own = values.topk(most[ranks.rank]).indices.sort().values
+    highest = _gathered(ranks, values[own], most)
+    numbers = _gathered(ranks, ids[own], most)
+    threshold = highest.topk(k).values[-1]
+    over = highest > threshold  # all of them are among the highest of their rank
+    above, of_above = numbers[over], highest[over]
+    tied = ids[values == threshold]
+    counts = [count for (count,) in ranks.counts([len(tied)])]
+    wanted = torch.arange(k - len(above))
+    if ties == "random":
+        drawn = shuffled(len(above), generator, torch.device("cpu"))
+        wanted = shuffled(sum(counts), generator, torch.device("cpu"))[: k - len(above)]
+        firsts = torch.cat([drawn, wanted])
+        sent = [len(firsts) if rank == 0 else 0 for rank in range(ranks.size)]
+        firsts = _gathered(ranks, firsts if ranks.rank == 0 else firsts[:0], sent)
+        drawn, wanted = firsts.split([len(above), k - len(above)])
+        drawn = drawn.to(above.device)
+        above, of_above = above[drawn], of_above[drawn]
+    above = above[of_above.argsort(descending=True, stable=True)]
+    ends = torch.tensor(counts).cumsum(0)
+    owners = torch.bucketize(wanted, ends, right=True)
+    places = wanted[owners == ranks.rank] - (ends[ranks.rank] - counts[ranks.rank])
+    parts = owners.bincount(minlength=ranks.size).tolist()
+    found = _gathered(ranks, tied[places.to(tied.device)], parts)
+    taken = torch.empty_like(found)
+    taken[owners.argsort(stable=True).to(found.device)] = found
+    return torch.cat([above, taken])
+
+
+def _gathered(ranks: Collective, own: Tensor, counts: list[int]) -> Tensor:
+    return from_bytes(ranks.rows(as_bytes(own), counts), own)
