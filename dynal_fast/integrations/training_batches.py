@@ -46,12 +46,12 @@ class TrainingObserver(PoolObserver):
             targets = torch.as_tensor(targets)
         self._targets = targets
         self._number: tuple[int, int | None] | None = None  # of the epoch that lasts
-        self._pool: SharedPool | None = None  # while a pass is open
+        self._shared: SharedPool | None = None  # while a pass is open
 
     @property
     def observing(self) -> bool:
         """Whether an epoch that the statistics want lasts."""
-        return self._pool is not None
+        return self._shared is not None
 
     def begin_epoch(self, epoch: int, num_epochs: int | None) -> None:
         """Begin a pass, if the statistics want this epoch and have not got it."""
@@ -63,15 +63,15 @@ class TrainingObserver(PoolObserver):
     def _open_pass(self, epoch: int, num_epochs: int | None) -> None:
         pool = SharedPool(self.stats, True, Processes.current())
         pool.begin(epoch, num_epochs)
-        self._pool = pool
+        self._shared = pool
 
     def saw(self, sample_ids: Any, logits: Tensor, batch: Any) -> None:
         """Fold in the outputs ``(batch, classes)`` of a batch's samples."""
         ids = torch.as_tensor(sample_ids)
         targets = self._targets_of(batch, ids) if self.needs_targets else None
-        assert self._pool is not None
+        assert self._shared is not None
         with torch.no_grad():
-            self._pool.update(ids, logits.detach(), targets=targets)
+            self._shared.update(ids, logits.detach(), targets=targets)
 
     def _targets_of(self, batch: Any, ids: Tensor) -> Tensor:
         where = self._targets
@@ -98,7 +98,7 @@ class TrainingObserver(PoolObserver):
         self._close_pass()
 
     def _close_pass(self) -> None:
-        pool, self._pool = self._pool, None
+        pool, self._shared = self._shared, None
         if pool is None:
             return
         try:
@@ -109,10 +109,10 @@ class TrainingObserver(PoolObserver):
 
     def interrupted(self) -> None:
         """Close the pass of an epoch that an exception ended; what this process saw stays."""
-        if self._pool is None:
+        if self._shared is None:
             return
-        self._broken = self._pool.processes.size > 1  # the others cannot be waited for
-        self._pool = self._number = None
+        self._broken = self._shared.processes.size > 1  # the others cannot be waited for
+        self._shared = self._number = None
         with suppress(PoolObservationError):  # the exception is what is told
             self.stats.end_pass()
 
