@@ -20,7 +20,10 @@ from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
-from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
+from dynal_fast.ops.farthest_first.sharded.functions import (
+    compress_shards,
+    farthest_first_of_shards,
+)
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
@@ -164,6 +167,7 @@ def farthest_first_compress(
     generator: torch.Generator | None = None,
     progress: bool | None = None,
     backend: str | None = None,
+    group: Any = None,
 ) -> torch.Tensor:
     """Compress a labeled set to at most ``k`` samples, stratified by class: FF-Comp.
 
@@ -182,8 +186,9 @@ def farthest_first_compress(
         The class of each sample.
     k : int
         The size to compress to, at least the number of classes and at most n.
-    metric, generator, progress, backend
-        As for :func:`farthest_first`.
+    metric, generator, progress, backend, group
+        As for :func:`farthest_first`. With a ``group``, ``labels`` are those of this rank's shard,
+        the indices count through all shards, and the generator of rank 0 draws.
 
     Returns
     -------
@@ -205,6 +210,17 @@ def farthest_first_compress(
     >>> sorted(labels[kept].tolist())
     [0, 0, 1, 1]
     """
+    if group is not None:
+        return compress_shards(
+            as_collective(group),
+            embeddings,
+            labels,
+            k,
+            metric=metric,
+            generator=generator,
+            progress=progress,
+            backend=backend,
+        )
     rows = contract.as_rows(embeddings, "embeddings")
     contract.check_metric(metric, rows)
     classes = contract.as_classes(labels, rows.size)

@@ -191,6 +191,20 @@ class Part(Generic[P]):
         self.exact[rows] = self.bound[rows] = exact
         self.applied[rows] = self.picks.count
 
+    def bound_by_first(self) -> None:
+        """Bound every candidate by the first pick alone."""
+        _, points = self.picks.blocks[0]
+        first = torch.zeros(1, dtype=torch.int32, device=self.device)
+        for chunk in self.candidates.split(CHUNK):
+            self.kernels.bound(self.points, points, Groups.one(chunk, first), self.bound)
+        self.renew()
+
+    def lower(self, rows: slice, bounds: Tensor) -> None:
+        """Take in upper bounds that were found before; negative ones say nothing."""
+        bounds = bounds.to(self.device)
+        bounds[bounds < 0] = math.inf
+        self.bound[rows] = torch.minimum(self.bound[rows], bounds)
+
 
 class Picks(Generic[P]):
     """The embeddings of the picks, which every rank holds, in blocks."""
