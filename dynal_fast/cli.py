@@ -71,7 +71,7 @@ a config file (TOML; YAML has the same keys):
 
 Every cycle is checkpointed: after an interruption run the same command again, and it goes on to the
 same results. They are in the output folder: results.json and results.csv (the same on every
-repeat), timings.json, learning_curves.svg.
+repeat), timings.json, learning_curves.svg, differences.csv (from random, with their intervals).
 
 With --oracle ask a run ends when it needs labels, and says where to put them; the same command goes
 on when they are there. Exit status 3: it waits for labels still, and nothing was changed.
@@ -333,6 +333,7 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _show(grid: "GridResult", folder: Path) -> None:
     from dynal_fast.experiment.chance import chance_note
     from dynal_fast.report.curves import draw_learning_curves
+    from dynal_fast.report.differences import differences_table, of_grid, write_differences
     from dynal_fast.report.table import accuracy_table, cost_table, loss_table, timings_of
     from dynal_fast.table import as_text
 
@@ -346,6 +347,10 @@ def _show(grid: "GridResult", folder: Path) -> None:
     picture = draw_learning_curves(grid, folder)
     print(f"Test {grid.metric} (%) by number of labeled samples; * is the best")
     print(as_text(accuracy_table(grid)))
+    differences = of_grid(grid)
+    if write_differences(differences, folder):
+        table = differences_table(differences, grid.metric)
+        print(f"\n{table.label}\n{as_text(table)}")
     if grid.protocol_note:
         print(f"\n{grid.protocol_note}")
     for note in (grid.steps_note, chance_note(grid)):

@@ -10,16 +10,21 @@ from datetime import timedelta
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PATIENCE = 2.0  # seconds until a rank counts as lost, of ranks that are to be lost
 
 
 class GlooRanks:
     """``size`` processes, each a rank of one process group."""
 
-    def __init__(self, size: int, *, prepare: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        prepare: Callable[[int], None] | None = None,
+        address: str | None = None,
+    ) -> None:
         CONTEXT.set_forkserver_preload(["torch.distributed", "dynal_fast.ops.farthest_first"])
         self.folder = tempfile.TemporaryDirectory()
-        address = os.path.join(self.folder.name, "store")
+        address = address or f"file://{os.path.join(self.folder.name, 'store')}"
         self.pipes, self.processes = [], []
         for rank in range(size):
             own, other = CONTEXT.Pipe()
@@ -73,7 +78,7 @@ def _serve(pipe: Any, rank: int, size: int, address: str, prepare: Any) -> None:
         prepare(rank)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{address}",
+        init_method=address,
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=60),

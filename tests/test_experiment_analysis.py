@@ -5,11 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dynal_fast.experiment import ActiveLearningExperiment
 from dynal_fast.experiment.analysis import recorded
+from dynal_fast.experiment.checkpoint import Checkpoint
+from dynal_fast.experiment.gradients import gradient_norms
+from dynal_fast.experiment.grid import run_grid
+from dynal_fast.report.write import write_report
 from dynal_fast.strategies.registry import Strategy
-from tests.cases.experiment import PROTOCOL, TRAINING, blobs
+from tests.cases.experiment import PROTOCOL, TRAINING, blobs, grid_config
+from tests.report_pages import sections_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,3 +106,43 @@ def test_candidates_alone_are_ranked_and_every_pick_has_a_score(tmp_path, name):
         picked = torch.isin(arrays["ids"], arrays["picks"])
         assert int(picked.sum()) == PROTOCOL.budget
         assert scores[picked].isfinite().all()
+
+
+def test_gradient_norms_are_those_of_the_whole_jacobian():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)
+    )
+    inputs = torch.randn(5, 4)
+    model(inputs)  # moves the batch statistics off their start
+    found = gradient_norms(model, inputs)
+    assert model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    model.eval()
+    for row, one in enumerate(inputs):
+        expected = 0.0
+        for output in model(one[None]).softmax(1)[0]:
+            gradients = torch.autograd.grad(output, [*model.parameters()], retain_graph=True)
+            expected += sum(float(part.double().square().sum()) for part in gradients)
+        assert found[row].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_norms_of_gradients_are_recorded_and_shown(tmp_path):
+    run_grid(grid_config(analysis=True, reference=False), tmp_path / "run", data=blobs())
+    arrays = recorded(tmp_path / "run" / "cod" / "seed-0")
+    assert [*arrays] == [0, 1]
+    for of_cycle in arrays.values():
+        ids = of_cycle["gradient_ids"]
+        assert len(ids) == len(of_cycle["gradient_norms"]) == 32
+        assert (ids[0], ids[-1]) == (0, 149)  # labeled and unlabeled alike
+    page = write_report([tmp_path / "run"], tmp_path / "report").read_text()
+    section = sections_of(page)["gradients"]
+    every = torch.cat([
+        recorded(tmp_path / "run" / "cod" / f"seed-{seed}")[1]["gradient_norms"] for seed in (0, 1)
+    ])  # fmt: skip
+    assert f"<td>{every.double().mean():.4g}</td>" in section
+    damaged = {**arrays[0], "gradient_norms": -arrays[0]["gradient_norms"]}
+    path = tmp_path / "run" / "cod" / "seed-0" / "analysis-0.safetensors"
+    Checkpoint(damaged, {"cycle": 0}).save(path)
+    with pytest.raises(ValueError, match="gradient_norms must be finite, at least 0"):
+        recorded(path.parent)

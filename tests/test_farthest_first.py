@@ -14,7 +14,7 @@ from dynal_fast import (
     farthest_first_compress,
     verify_traversal,
 )
-from dynal_fast.ops.farthest_first import cpu, heads, reference, routing
+from dynal_fast.ops.farthest_first import cpu, heads, highest, reference, routing
 from tests.cases.farthest_first import clustered, expected, gaussian, lattice, small_cases
 
 CASES = small_cases()
@@ -48,9 +48,12 @@ def test_backend_equals_reference(name, backend, metric):
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Blocks so small that small pools need many heads, fronts, clusters and chunks."""
-    for name, value in {"HEAD": 7, "FRONT": 23}.items():
+    for name, value in {"HEAD": 7, "FRONT": 2, "MANY": 3}.items():
         monkeypatch.setattr(heads, name, value)
-    monkeypatch.setattr(cpu, "HEAD_VALUES", 0)
+    for name, value in {"NARROWER": 2, "SAMPLED": 5, "CHUNK": 9}.items():
+        monkeypatch.setattr(highest, name, value)
+    for name in ("HEAD_VALUES", "SMALL"):
+        monkeypatch.setattr(cpu, name, 0)
     for name, value in {
         "CLUSTERED_FROM": 4,
         "PROBES": 1,
@@ -59,6 +62,17 @@ def tiny_blocks(monkeypatch):
         "CHUNK": 50,
     }.items():
         monkeypatch.setattr(routing, name, value)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("name", CASES)
+def test_rounds_in_one_call_equal_reference(name, size, monkeypatch):
+    monkeypatch.setattr(cpu, "SMALL_HEAD", size)
+    monkeypatch.setattr(cpu, "ROUNDS", 3)
+    pool, labeled = CASES[name]
+    for k in (len(pool) // 2, len(pool)):
+        got = farthest_first(pool, k, labeled)
+        assert_equal(got, expected(pool, k, labeled), "euclidean")
 
 
 @pytest.fixture(params=_extension.load().supported_isas())

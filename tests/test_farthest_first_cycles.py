@@ -18,7 +18,7 @@ BACKENDS = ["cpu", "reference", "reference-heads"]
 @pytest.fixture
 def tiny_blocks(monkeypatch):
     """Blocks so small that small pools need many heads, fronts, clusters and chunks."""
-    for name, value in {"HEAD": 7, "FRONT": 23}.items():
+    for name, value in {"HEAD": 7, "FRONT": 2, "MANY": 3}.items():
         monkeypatch.setattr(heads, name, value)
     monkeypatch.setattr(cpu, "HEAD_VALUES", 0)
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dynal_fast import _extension
-from dynal_fast.ops.farthest_first import cpu, heads, reference
+from dynal_fast.ops.farthest_first import cpu, highest, reference
 from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
@@ -34,7 +34,7 @@ def build(request):
         else:
             native.set_isa(request.param)
             kernels = CpuKernels(x, metric)
-        return kernels, kernels.points(x, "pool"), kernels.points(y, "labeled")
+        return kernels, *(kernels.scaled(kernels.points(rows, "pool"), 0) for rows in (x, y))
 
     yield make
     native.set_isa(usual)
@@ -120,10 +120,10 @@ def test_traverse_stops_where_a_row_outside_comes_first(build, name, metric):
         pool, len(head), minimum, metric=metric, excluded=np.arange(1, n, 2)
     )
     for stop in sorted({0, len(head) // 2, len(head)}):
-        outside = heads.NOTHING
+        outside = highest.NOTHING
         if stop < len(head):  # the key of the pick at which to stop
             outside = int(
-                heads.keys(torch.tensor([decisions[stop]]), torch.tensor([int(want[stop])]))[0]
+                highest.keys(torch.tensor([decisions[stop]]), torch.tensor([int(want[stop])]))[0]
             )
         exact = torch.from_numpy(minimum.copy())
         picks = torch.full((len(head) + 3,), -7, dtype=torch.int32)
@@ -245,8 +245,8 @@ def test_calls_stop_after_their_share_and_go_on(monkeypatch, primitive, n, m, d)
 
     def run(work: int) -> tuple[torch.Tensor, int]:
         kernels, native = counting(monkeypatch, work, pool)
-        x = kernels.points(as_rows(pool, "pool"), "pool")
-        y = kernels.points(as_rows(labeled, "labeled"), "labeled")
+        x = kernels.scaled(kernels.points(as_rows(pool, "pool"), "pool"), 0)
+        y = kernels.scaled(kernels.points(as_rows(labeled, "labeled"), "labeled"), 0)
         if primitive == "distances":
             return torch.stack(kernels.distances(x, groups.rows, y, groups.centers)), native.calls
         bound, exact = torch.full((2, n), torch.inf)
@@ -271,11 +271,11 @@ def test_calls_count_what_is_decided_exactly(monkeypatch):
 
     def run(work: int) -> tuple[list[int], int]:
         kernels, native = counting(monkeypatch, work, pool)
-        x = kernels.points(as_rows(pool, "pool"), "pool")
+        x = kernels.scaled(kernels.points(as_rows(pool, "pool"), "pool"), 0)
         exact = torch.full((rows,), torch.inf)
         picks, values = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
         head = torch.arange(rows, dtype=torch.int32)
-        count = kernels.traverse(x, head, heads.NOTHING, exact, picks, values)
+        count = kernels.traverse(x, head, highest.NOTHING, exact, picks, values)
         return picks[:count].tolist(), native.calls
 
     assert run(2**40) == (list(range(rows)), 1)

@@ -16,7 +16,7 @@ if not RUNS:
     )
 
 from dynal_fast import FarthestFirst, assign_to_picks, farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first import contract, heads, reference, routing, triton
+from dynal_fast.ops.farthest_first import contract, heads, highest, reference, routing, triton
 from dynal_fast.ops.farthest_first.kernels import Groups
 from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
@@ -304,7 +304,7 @@ def test_primitives_equal_the_definition(name, metric):
     assert minimum[1::3].isinf().all()
 
     head = rows[::2] if len(rows) > 3 else rows
-    want, outside = exact.amin(0), int(heads.keys(exact.amin(0), rows.cpu()).median())
+    want, outside = exact.amin(0), int(highest.keys(exact.amin(0), rows.cpu()).median())
     arguments = []
     for where in ("cpu", DEVICE):
         picks = torch.zeros(len(head), dtype=torch.int32, device=where)

@@ -191,6 +191,31 @@ def test_random_functions_are_found_by_name():
     assert mc_split.DRAWS
 
 
+class Spatial(nn.Module):
+    """Dropout of single activations of an image, between convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+        self.drop, self.two = nn.Dropout(0.3), nn.Conv2d(6, 5, 3)
+        self.head = nn.Linear(5, CLASSES)
+
+    def forward(self, x):
+        x = self.drop(self.norm(self.one(x)).relu())
+        return self.head(self.drop(self.two(x)).relu().mean((2, 3)))
+
+
+def test_a_folded_image_is_dropped_in_the_order_of_the_model():
+    torch.manual_seed(0)
+    model, accelerator = Spatial(), Accelerator("fold")
+    whole, state = passes(model)
+    ours, other = passes(model, accelerator)
+    assert (accelerator.used, accelerator.reason) == ("fold", "")
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_what_comes_before_the_dropout_runs_in_parts(monkeypatch):
     model = made("cnn")
     whole, state = passes(model, Accelerator("fold"))

@@ -278,7 +278,9 @@ def test_labels_are_told_to_declared_oracles_only():
     "name",
     ["coreset", "emaod", "mc_dropout_vote_entropy", "query_by_committee", "query_by_committee_kl",
      "query_by_snapshots", "coreset+farthest_first",
-     "margin+farthest_first", "farthest_first_stratified", "oracle", "tod_code"],
+     "margin+farthest_first", "farthest_first_stratified", "oracle", "tod_code",
+     "prediction_stability_times_margin", "prediction_stability_rank_entropy",
+     "farthest_first_mc_dropout"],
 )  # fmt: skip
 def test_each_runs_and_repeats_itself(name):
     def run():

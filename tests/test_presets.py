@@ -58,6 +58,9 @@ VARIANTS = {
         for data in ("svhn", "caltech101")
     },
     "tod/cityscapes-task": ("cod farthest_first random", "drn-d-22", "none"),
+    "tod/cityscapes-mc-dropout": ("bald mc_dropout_vote_entropy", "drn-d-22-dropout", "none"),
+    "tod/cityscapes-committee": ("query_by_committee_kl query_by_committee", "drn-d-22", "none"),
+    "tod/cityscapes-vaal": ("vaal", "drn-d-22", "none"),
     **{f"tod/{data}-cyclic": ("random", "resnet18", "cyclic") for data in ("cifar10", "cifar100")},
     **{
         f"tod/{data}-mc-dropout": ("bald", "resnet18-dropout", "none")
@@ -218,6 +221,7 @@ def test_what_each_paper_says_beyond_sizes():
         assert augmentation == (0 if data == "caltech101" else 4, True)
         for choice in ("augmentation are those of the authors' code", "read as the softmax output"):
             assert choice in PRESETS[f"tod/{data}"].chosen_here
+        assert "as in tod-code, has no such loss" in PRESETS[f"tod/{data}"].chosen_here
         pretrained = "trained on ImageNet" in PRESETS[f"tod-code/{data}"].chosen_here
         assert pretrained == (data == "caltech101")
     for name in ("cifar10", "cifar100", "inflated-cifar100"):

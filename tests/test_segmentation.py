@@ -1,10 +1,12 @@
 """Segmentation in the loop, on a Cityscapes tree that the test writes."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import rel_entr, xlogy
 from torch import nn
 from torch.nn import functional
 
@@ -17,7 +19,9 @@ from dynal_fast.experiment import (
     load_data,
     run_grid,
 )
+from dynal_fast.experiment.image_ensembles import ensemble_scores
 from dynal_fast.experiment.segmentation import (
+    ENSEMBLE_SCORES,
     IMAGE_SCORES,
     VOID,
     ImageObserver,
@@ -27,6 +31,7 @@ from dynal_fast.experiment.segmentation import (
 )
 from dynal_fast.experiment.training import evaluate
 from dynal_fast.strategies.registry import SelectionContext, get_strategy
+from dynal_fast.strategies.vaal import VAALSettings, random_crops, tiles, vaal
 from tests.cases.street_scenes import HEIGHT, WIDTH, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -196,6 +201,86 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_results(data, tmp_path):
     assert experiment(data, "cod", directory=tmp_path).run() == whole
 
 
+def with_dropout():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.5), nn.Conv2d(8, 19, 1)
+    )
+
+
+def test_scores_over_several_outputs_are_means_over_pixels():
+    logits = 3 * torch.randn(4, 2, 5, 3, 4, generator=torch.Generator().manual_seed(3))
+    batches = [(torch.tensor([i]), torch.tensor([i])) for i in (1, 0)]
+    scores = ensemble_scores(
+        lambda rows: (output[rows] for output in logits), batches, 3, [*ENSEMBLE_SCORES]
+    )
+    p = np.stack([softmax(output.double().numpy()) for output in logits])
+    votes = np.stack([(p.argmax(2) == c).mean(0) for c in range(5)], axis=1)
+
+    def entropy(q):
+        return -xlogy(q, q).sum(1)
+
+    consensus = entropy(p.mean(0))
+    information = consensus - np.mean([entropy(member) for member in p], axis=0)
+    divergence = np.mean([rel_entr(member, p.mean(0)).sum(1) for member in p], axis=0)
+    np.testing.assert_allclose(information, divergence, rtol=1e-6)
+    definition = {
+        "bald": information,
+        "consensus_kl": divergence,
+        "predictive_entropy": consensus,
+        "vote_entropy": entropy(votes),
+    }
+    for name, pixels in definition.items():
+        found = scores.score(name)
+        np.testing.assert_allclose(found[:2], pixels.mean((1, 2)), rtol=1e-4, atol=1e-6)
+        assert found[2].isnan()
+    with pytest.raises(ValueError, match="at least one, got none"):
+        ensemble_scores(lambda rows: [], batches, 3, ["bald"])
+
+
+@pytest.mark.parametrize(
+    "name", ["bald", "mc_dropout_vote_entropy", "query_by_committee", "query_by_committee_kl"]
+)
+def test_passes_and_committees_select_images(data, name):
+    options = {"model": with_dropout, "protocol": Protocol(4, budget=2, cycles=1)}
+    first = experiment(data, name, **options).run()
+    assert first.labeled == [4, 6]
+    assert experiment(data, name, **options).run() == first
+
+
+def test_vaal_learns_crops_of_images(data):
+    settings = VAALSettings(width=4, batch_size=4)
+    strategy = dataclasses.replace(get_strategy("vaal"), select=vaal(settings))
+    strategy = strategy.with_options({"crop": 8, "latent": 3})
+    shapes = []
+
+    def recorded(images, side):
+        crops = random_crops(images, side)
+        shapes.append(tuple(crops.shape[1:]))
+        return crops
+
+    one = {"protocol": Protocol(4, budget=2, cycles=1), "training": Training(epochs=1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dynal_fast.strategies.vaal.random_crops", recorded)
+        first = experiment(data, strategy, **one).run()
+    assert set(shapes) == {(3, 8, 8)}
+    assert first == experiment(data, strategy, **one).run()
+    whole = experiment(data, strategy.with_options({"crop": 0}), **one).run()
+    assert whole.labeled == [4, 6]
+
+
+def test_tiles_cover_an_image_and_crops_are_inside_it():
+    image = torch.arange(63.0).reshape(1, 1, 7, 9)
+    parts = [*tiles(image, 4)]
+    assert {tuple(part.shape[2:]) for part in parts} == {(4, 4)}
+    assert len(torch.cat([part.flatten() for part in parts]).unique()) == 63
+    crops = random_crops(image.expand(50, 1, 7, 9), 4)
+    assert crops.shape == (50, 1, 4, 4)
+    corners = crops[:, 0, 0, 0]
+    assert set((corners // 9).tolist()) == {0, 1, 2, 3}
+    assert set((corners % 9).tolist()) == {0, 1, 2, 3, 4, 5}
+    assert torch.equal(crops[:, 0, 3, 3], corners + 30)
+
+
 def test_training_learns_the_scenes(data):
     trained = experiment(
         data,
@@ -245,8 +330,14 @@ REFUSED = {
     "flips": ({"training": Training(horizontal_flip=True)}, "horizontal_flip needs one label"),
     "inflated": ({"protocol": Protocol(4, pool_factor=2.0)}, "pool_factor needs one label"),
     "tod-code": ({"training": Training(unsupervised="tod-code")}, "tod-code needs one label"),
-    "classifier": ({"model": "lenet"}, "model must be one of drn-d-22 to label pixels"),
+    "classifier": (
+        {"model": "lenet"},
+        "model must be one of drn-d-22, drn-d-22-dropout to label pixels",
+    ),
     "oracle": ({"strategy": "oracle"}, "strategy 'oracle' needs one label"),
+    "mc dropout": ({"strategy": "mean_std"}, "strategy 'mean_std' needs one label"),
+    "committee": ({"strategy": "query_by_committee+farthest_first"}, "needs one label"),
+    "no dropout": ({"strategy": "bald"}, "needs dropout"),
     "dispersion": (
         {"strategy": "label_dispersion"},
         "segmentation has the scores cod, .* not 'label_dispersion'",

@@ -101,8 +101,13 @@ def seeded(build, seed):
         return build()
 
 
-def objective(variant, model, previous, weight=0.05, alpha=0.999):
-    training = Training(unsupervised=variant, unsupervised_weight=weight, ema_alpha=alpha)
+def objective(variant, model, previous, weight=0.05, alpha=0.999, confidence=0.95):
+    training = Training(
+        unsupervised=variant,
+        unsupervised_weight=weight,
+        ema_alpha=alpha,
+        confidence=confidence,
+    )
     made = Objective(training, previous)
     made.begin_cycle(model, previous)
     return made
@@ -166,7 +171,23 @@ def test_the_ema_baseline_takes_the_models_batch_statistics(batches):
     assert not torch.equal(model[1].running_mean, torch.zeros(6))
 
 
-@pytest.mark.parametrize("variant", ["ema", "cyclic"])
+def test_pseudo_labels_are_those_the_last_model_is_confident_of(batches):
+    inputs, targets, unlabeled = batches
+    model, previous = seeded(net, 1).eval(), seeded(net, 2).eval()
+    logits, seen = numpy_logits(model, unlabeled), softmax(numpy_logits(previous, unlabeled))
+    threshold = float(np.median(seen.max(1)))
+    followed = objective("pseudo-labels", model, previous, weight=0.5, confidence=threshold)
+    sure = seen.max(1) >= threshold
+    assert sure.sum() == len(sure) / 2
+    each = -np.log(softmax(logits)[np.arange(len(seen)), seen.argmax(1)])
+    expected = equation_8(numpy_logits(model, inputs), targets.numpy()) + 0.5 * np.mean(each * sure)
+    assert followed.loss(*batches).item() == pytest.approx(expected, rel=1e-5)
+    followed.begin_cycle(model, previous, first=True)  # an untrained model is sure of nothing
+    task = equation_8(numpy_logits(model, inputs), targets.numpy())
+    assert followed.loss(*batches).item() == pytest.approx(task, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["ema", "cyclic", "pseudo-labels"])
 def test_gradients_reach_the_model_and_not_the_baseline(batches, variant):
     model, previous = net(), net()
     followed = objective(variant, model, previous)
@@ -266,7 +287,7 @@ def test_the_coded_variant_needs_two_heads():
 
 
 def run(variant, directory=None, retrain="scratch", data=None, **training):
-    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **training}
+    settings = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "confidence": 0.4, **training}
     return ActiveLearningExperiment(
         data or blobs(),
         "mlp",
@@ -277,7 +298,7 @@ def run(variant, directory=None, retrain="scratch", data=None, **training):
     )
 
 
-@pytest.mark.parametrize("variant", ["ema", "cyclic", "tod-code"])
+@pytest.mark.parametrize("variant", ["ema", "cyclic", "tod-code", "pseudo-labels"])
 def test_every_variant_runs_repeats_itself_and_differs_from_the_task_alone(variant):
     first = run(variant).run()
     assert first == run(variant).run()
@@ -286,7 +307,7 @@ def test_every_variant_runs_repeats_itself_and_differs_from_the_task_alone(varia
 
 
 @pytest.mark.parametrize("retrain", ["scratch", "continue"])
-@pytest.mark.parametrize("variant", ["ema", "cyclic", "tod-code"])
+@pytest.mark.parametrize("variant", ["ema", "cyclic", "tod-code", "pseudo-labels"])
 def test_a_run_that_is_interrupted_ends_as_one_that_is_not(tmp_path, variant, retrain):
     whole = run(variant, retrain=retrain).run()
     interrupted = run(variant, tmp_path, retrain=retrain)

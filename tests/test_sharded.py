@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import OuterProducts, farthest_first
+from dynal_fast import OuterProducts, farthest_first, farthest_first_compress
 from dynal_fast.collective.in_memory import run_ranks
-from dynal_fast.ops.farthest_first import cpu, routing
+from dynal_fast.ops.farthest_first import backends, routing
 from dynal_fast.ops.farthest_first.sharded import part, traversal
+from dynal_fast.strategies.hybrid import stratified_farthest_first
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
 from tests.gloo_ranks import GlooRanks
 
@@ -37,10 +38,10 @@ def small_blocks(monkeypatch):
     """Blocks so small that small pools need many rounds, fronts and clusters."""
     monkeypatch.setattr(traversal, "GATHERED", 5)
     monkeypatch.setattr(traversal, "KEPT_BYTES", 0)
-    monkeypatch.setattr(traversal, "MOST_GROWTH", 2)
+    monkeypatch.setattr(traversal, "MOST_HEADS", 2)
     monkeypatch.setattr(part, "SMALL_FRONT", 9)
     monkeypatch.setattr(part.Picks, "BLOCK", 7)
-    monkeypatch.setattr(cpu, "head_rows", lambda columns: 3)
+    monkeypatch.setattr(backends, "head_rows", lambda columns: 3)
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}
     for name, value in sizes.items():
         monkeypatch.setattr(routing, name, value)
@@ -150,6 +151,51 @@ def test_a_random_start_is_that_of_one_process():
 
         for got in run_ranks(4, pick):
             check_same(got, want)
+
+
+def test_compression_is_that_of_one_process():
+    embeddings = clustered(120, 6)
+    labels = np.random.default_rng(1).integers(5, size=120)
+    labels[:40], labels[7] = 3, 9  # a rank of one class, and a class of one sample
+    for k in (6, 30, 120):
+        generator = torch.Generator().manual_seed(k)
+        want = farthest_first_compress(embeddings, labels, k, generator=generator)
+
+        def keep(group, k=k):
+            own = slice(40 * group.rank, 40 * group.rank + 40)
+            generator = torch.Generator().manual_seed(k)
+            return farthest_first_compress(
+                embeddings[own], labels[own], k, generator=generator, group=group
+            )
+
+        for got in run_ranks(3, keep):
+            assert torch.equal(got, want)
+
+    def keep_too_few(group):
+        with pytest.raises(ValueError, match="k must be at least the number of classes"):
+            farthest_first_compress(
+                embeddings[:40], [0, 1, 2, 3, 4, 5] * 6 + [0] * 4, 5, group=group
+            )
+
+    run_ranks(2, keep_too_few)
+
+
+def test_stratified_picks_are_those_of_one_process():
+    pool, labeled = clustered(90, 6), clustered(30, 6, seed=3)
+    rng = np.random.default_rng(0)
+    predicted, labels = torch.from_numpy(rng.integers(4, size=90)), torch.arange(30) % 3
+    predicted[:30] = 2
+    want = stratified_farthest_first(pool, predicted, 41, labeled, labels)
+
+    def pick(group):
+        own = slice(30 * group.rank, 30 * group.rank + 30)
+        known = slice(0, None) if group.rank == 1 else slice(0, 0)  # one rank knows what is labeled
+        return stratified_farthest_first(
+            pool[own], predicted[own], 41, labeled[known], labels[known], group=group
+        )
+
+    for got in run_ranks(3, pick):
+        assert torch.equal(got, want)
 
 
 def with_one(pool, row, value):

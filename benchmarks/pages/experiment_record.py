@@ -20,7 +20,7 @@ from torch import Tensor
 from dynal_fast.bench.record import commit, read_record, write_record
 from dynal_fast.experiment.analysis import recorded
 from dynal_fast.experiment.config import RunConfig
-from dynal_fast.experiment.data import load_data
+from dynal_fast.experiment.grid import load_configured
 from dynal_fast.experiment.oracle import Oracle
 from dynal_fast.experiment.results import GridResult
 from dynal_fast.experiment.runs import RunResult
@@ -201,10 +201,14 @@ def effective_classes(labels: Tensor) -> float:
 def command_of(configuration: dict[str, Any], name: str) -> tuple[str, str]:
     """Return the command that runs a configuration, and the config file that it names, or ''.
 
-    Folders of the machine are left out: ``DIR`` stands for the data set's.
+    Paths of the machine are left out: ``DIR`` stands for the folder of the data set, and of a file
+    its name is kept.
 
     >>> command_of(RunConfig(seeds=[0]).to_mapping(), "a")
     ('dynal-fast run -o runs/a --seeds 0', '')
+    >>> texts = RunConfig(data="texts", data_root="/a/b.csv", embeddings="/a/b.npy", model="mlp")
+    >>> command_of(texts.to_mapping(), "b")[0]
+    'dynal-fast run -o runs/b --data texts --data-root b.csv --embeddings b.npy --model mlp'
     """
     default = RunConfig().to_mapping()
     words = ["dynal-fast", "run", "-o", f"runs/{name}"]
@@ -226,8 +230,11 @@ def command_of(configuration: dict[str, Any], name: str) -> tuple[str, str]:
                 words.append(f"--{'' if value else 'no-'}{option}")
             elif isinstance(value, list):
                 words += [f"--{option}", *map(str, value)]
+            elif key in ("data_root", "data_cache", "embeddings"):
+                path = Path(value)
+                words += [f"--{option}", path.name if path.suffix else "DIR"]
             else:
-                words += [f"--{option}", "DIR" if key.startswith("data_") else str(value)]
+                words += [f"--{option}", str(value)]
     for strategy, options in configuration.get("options", {}).items():
         for name, value in options.items():
             words += ["--option", f"{strategy}.{name}={value}"]
@@ -242,7 +249,7 @@ def main() -> None:
     parser.add_argument("--commit", help="the code that ran, if it is not the code that runs now")
     arguments = parser.parse_args()
     config = GridResult.load(arguments.folder).configuration
-    oracle = load_data(config["data"], config["data_root"], share=config["scale"]).oracle
+    oracle = load_configured(RunConfig.from_mapping(config)).oracle
     record = make_record(arguments.folder, arguments.name, oracle)
     if arguments.commit:
         record.commit = arguments.commit

@@ -1,4 +1,4 @@
-// A team of threads that flushes denormal numbers to zero, and scratch memory for it.
+// Teams of threads, and scratch memory for them.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,22 @@ class FlushDenormals {
 #endif
 };
 
-// Calls work(thread, team) in each thread of a team of at most `threads`.
+// Calls call(work, part) for each part from 0 on, in this thread and in others that are free. Who
+// waits sleeps. Parts must not wait for each other, as one thread may run several of them.
+void run_parts(int parts, void (*call)(const void* work, int part), const void* work);
+
+// Calls work(part) likewise.
+template <class Work>
+void in_parts(int parts, const Work& work) {
+  if (parts <= 1) {
+    work(0);
+    return;
+  }
+  run_parts(parts, [](const void* w, int part) { (*static_cast<const Work*>(w))(part); }, &work);
+}
+
+// Calls work(thread, team), with denormal numbers flushed to zero, in each thread of a team of at
+// most `threads`.
 template <class Work>
 void with_team(int threads, const Work& work) {
 #ifdef _OPENMP

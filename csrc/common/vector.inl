@@ -14,6 +14,8 @@ namespace dynal {
 namespace DYNAL_ISA {
 namespace {
 
+#define DYNAL_INLINE inline __attribute__((always_inline))
+
 constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;    // of 32 bits
 constexpr int kDoubles = DYNAL_VECTOR_BYTES / 8;  // and of 64
 constexpr int64_t kHalfL1Floats = 4096;           // half of a small L1 cache
@@ -21,6 +23,8 @@ constexpr int64_t kHalfL1Floats = 4096;           // half of a small L1 cache
 typedef float vf __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef double vd __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef float vf_half __attribute__((vector_size(DYNAL_VECTOR_BYTES / 2)));
+typedef float quad __attribute__((vector_size(16)));
+typedef float quad_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 typedef float vf_unaligned __attribute__((vector_size(DYNAL_VECTOR_BYTES), aligned(4), may_alias));
 typedef int32_t vi_unaligned
@@ -48,6 +52,11 @@ typedef uint32_t vu __attribute__((vector_size(DYNAL_VECTOR_BYTES)));
 #define DYNAL_LANE(i) (i)
 #define DYNAL_ZIP_LOW(i) ((i) / 2 + (i) % 2 * kLanes)
 #define DYNAL_ZIP_HIGH(i) (((i) + kLanes) / 2 + (i) % 2 * kLanes)
+// The same within each quad of lanes.
+#define DYNAL_ZIP_LOW_2(i) ((i) / 4 * 4 + (i) % 4 / 2 + (i) % 2 * kLanes)
+#define DYNAL_ZIP_HIGH_2(i) (DYNAL_ZIP_LOW_2(i) + 2)
+#define DYNAL_JOIN_LOW(i) ((i) / 4 * 4 + (i) % 2 + (i) % 4 / 2 * kLanes)
+#define DYNAL_JOIN_HIGH(i) (DYNAL_JOIN_LOW(i) + 2)
 #define DYNAL_SWAP_8(i) ((i) ^ 8)
 #define DYNAL_SWAP_4(i) ((i) ^ 4)
 #define DYNAL_SWAP_2(i) ((i) ^ 2)
@@ -102,11 +111,27 @@ inline vf load_n(const float* p, int64_t n) {
 #endif
 }
 
+// In pieces with AVX2, whose masked stores some CPUs take dozens of steps for.
 inline void store_n(float* p, vf x, int64_t n) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
 #elif defined(__AVX2__)
-  _mm256_maskstore_ps(p, (__m256i)(kLaneIndex < splat((int32_t)n)), x);
+  if (n >= kLanes) {
+    store(p, x);
+    return;
+  }
+  __m128 left = _mm256_castps256_ps128(x);
+  if (n & 4) {
+    _mm_storeu_ps(p, left);
+    left = _mm256_extractf128_ps(x, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), left);
+    left = _mm_movehl_ps(left, left);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, left);
 #else
   for (int64_t i = 0; i < n; ++i) p[i] = x[i];
 #endif
@@ -159,15 +184,118 @@ inline void store_n(uint16_t* p, vf x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = half[i];
 }
 
-// Rows become columns: zipping row i with row i + kLanes / 2, log2(kLanes) times.
-inline void transpose(vf rows[kLanes]) {
-  vf zipped[kLanes];
-  for (int step = kLanes; step > 1; step /= 2) {
-    for (int i = 0; i < kLanes / 2; ++i) {
-      zipped[2 * i] = DYNAL_SHUFFLE(rows[i], rows[i + kLanes / 2], DYNAL_ZIP_LOW);
-      zipped[2 * i + 1] = DYNAL_SHUFFLE(rows[i], rows[i + kLanes / 2], DYNAL_ZIP_HIGH);
-    }
-    for (int i = 0; i < kLanes; ++i) rows[i] = zipped[i];
+// The first n <= 4 of four floats at p; the others load as 0 and are not stored.
+inline quad load_quad(const float* p, int64_t n) {
+  if (n == 4) return *reinterpret_cast<const quad_unaligned*>(p);
+#if defined(__AVX2__)
+  return _mm_maskload_ps(p, _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)));
+#else
+  quad x = {};
+  for (int64_t i = 0; i < n; ++i) x[i] = p[i];
+  return x;
+#endif
+}
+
+inline void store_quad(float* p, quad x, int64_t n) {
+  if (n == 4) {
+    *reinterpret_cast<quad_unaligned*>(p) = x;
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) p[i] = x[i];
+}
+
+inline quad load_quad(const uint16_t* p, int64_t n) {
+  uint16_t h[4] = {};
+  if (n == 4) {
+    __builtin_memcpy(h, p, 8);
+  } else {
+    for (int64_t i = 0; i < n; ++i) h[i] = p[i];
+  }
+#if defined(__F16C__)
+  return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(h)));
+#else
+  vh wide;
+  __builtin_memcpy(&wide, h, 8);
+  return half_to_float(wide);
+#endif
+}
+
+inline void store_quad(uint16_t* p, quad x, int64_t n) {
+  uint16_t h[4];
+#if defined(__F16C__)
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(h), _mm_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#else
+  const vh wide = float_to_half(x);
+  __builtin_memcpy(h, &wide, 8);
+#endif
+  if (n == 4) {
+    __builtin_memcpy(p, h, 8);
+  } else {
+    for (int64_t i = 0; i < n; ++i) p[i] = h[i];
+  }
+}
+
+// One vector of the quads part(0), part(1), ...
+template <class Part>
+inline vf join_quads(Part part) {
+#if defined(__AVX512F__)
+  vf x = _mm512_castps128_ps512(part(0));
+  x = _mm512_maskz_insertf32x4(0xffff, x, part(1), 1);
+  x = _mm512_maskz_insertf32x4(0xffff, x, part(2), 2);
+  return _mm512_maskz_insertf32x4(0xffff, x, part(3), 3);
+#elif defined(__AVX2__)
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(part(0)), part(1), 1);
+#else
+  return part(0);
+#endif
+}
+
+// The inverse: part(i, quad i).
+template <class Part>
+inline void part_quads(vf x, Part part) {
+#if defined(__AVX512F__)
+  part(0, _mm512_maskz_extractf32x4_ps(0xf, x, 0));
+  part(1, _mm512_maskz_extractf32x4_ps(0xf, x, 1));
+  part(2, _mm512_maskz_extractf32x4_ps(0xf, x, 2));
+  part(3, _mm512_maskz_extractf32x4_ps(0xf, x, 3));
+#elif defined(__AVX2__)
+  part(0, _mm256_castps256_ps128(x));
+  part(1, _mm256_extractf128_ps(x, 1));
+#else
+  part(0, x);
+#endif
+}
+
+// Transposes each of the kLanes / 4 blocks of 4 x 4.
+inline void transpose_quads(vf x[4]) {
+  const vf low = DYNAL_SHUFFLE(x[0], x[1], DYNAL_ZIP_LOW_2);
+  const vf high = DYNAL_SHUFFLE(x[0], x[1], DYNAL_ZIP_HIGH_2);
+  const vf low_2 = DYNAL_SHUFFLE(x[2], x[3], DYNAL_ZIP_LOW_2);
+  const vf high_2 = DYNAL_SHUFFLE(x[2], x[3], DYNAL_ZIP_HIGH_2);
+  x[0] = DYNAL_SHUFFLE(low, low_2, DYNAL_JOIN_LOW);
+  x[1] = DYNAL_SHUFFLE(low, low_2, DYNAL_JOIN_HIGH);
+  x[2] = DYNAL_SHUFFLE(high, high_2, DYNAL_JOIN_LOW);
+  x[3] = DYNAL_SHUFFLE(high, high_2, DYNAL_JOIN_HIGH);
+}
+
+// Four columns of kLanes rows: lane s of columns[j] is row(s)[j], for j < n <= 4.
+template <class Row>
+DYNAL_INLINE void load_columns(Row row, int64_t n, vf columns[4]) {
+  for (int j = 0; j < 4; ++j) {
+    columns[j] = join_quads([&](int i) { return load_quad(row(4 * i + j), n); });
+  }
+  transpose_quads(columns);
+}
+
+// The inverse, for the rows s that `wanted` has bit s of.
+template <class Row>
+DYNAL_INLINE void store_columns(Row row, int64_t n, const vf columns[4], uint32_t wanted) {
+  vf x[4] = {columns[0], columns[1], columns[2], columns[3]};
+  transpose_quads(x);
+  for (int j = 0; j < 4; ++j) {
+    part_quads(x[j], [&](int i, quad part) {
+      if (wanted >> (4 * i + j) & 1) store_quad(row(4 * i + j), part, n);
+    });
   }
 }
 

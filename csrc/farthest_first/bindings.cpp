@@ -1,11 +1,16 @@
 // Bindings of farthest_first.h: arrays are addresses.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "../common/address.h"
 #include "farthest_first.h"
+#include "reading.h"
+#include "rounds.h"
 
 namespace py = pybind11;
 using namespace dynal::farthest_first;
@@ -112,4 +117,40 @@ void bind_farthest_first(py::module_& parent) {
       },
       arg("space"), arg("x"), arg("head"), arg("count"), arg("outside"), arg("exact"), arg("picks"),
       arg("values"), arg("limit"), arg("work"), arg("threads"), Release());
+
+  py::class_<Cluster>(m, "Cluster")
+      .def(py::init([](const Points& points, uintptr_t members, int64_t count, uintptr_t stage,
+                       int8_t exact) {
+             return Cluster{points, at<const int32_t>(members), count, at<int8_t>(stage), exact};
+           }),
+           py::kw_only(), arg("points"), arg("members"), arg("count"), arg("stage"), arg("exact"));
+
+  m.def(
+      "rounds",
+      [](const Space& space, const Points& x, const std::vector<Cluster>& clusters,
+         uintptr_t candidates, int64_t candidate_count, uintptr_t bound, uintptr_t exact,
+         uintptr_t applied, uintptr_t picks, uintptr_t values, int64_t count, int64_t limit,
+         int64_t head, int64_t most, int threads) {
+        const Known known{
+            at<const int32_t>(candidates), candidate_count,    at<float>(bound), at<float>(exact),
+            at<int32_t>(applied),          at<int32_t>(picks), at<float>(values)};
+        const Ended ended = rounds(space, x, clusters, known, count, limit, head, most, threads);
+        return std::make_tuple(ended.count, ended.left, ended.done);
+      },
+      arg("space"), arg("x"), arg("clusters"), arg("candidates"), arg("candidate_count"),
+      arg("bound"), arg("exact"), arg("applied"), arg("picks"), arg("values"), arg("count"),
+      arg("limit"), arg("head"), arg("most"), arg("threads"), Release());
+
+  m.def(
+      "expect",
+      [](const Matrix& matrix, int64_t columns, int64_t rows, int order) {
+        expect(matrix, columns, rows, static_cast<Order>(order));
+      },
+      arg("matrix"), arg("columns"), arg("rows"), arg("order"), Release());
+  m.def(
+      "prefetch",
+      [](const Matrix& matrix, int64_t columns, uintptr_t rows, int64_t count) {
+        prefetch(matrix, columns, at<const int32_t>(rows), count);
+      },
+      arg("matrix"), arg("columns"), arg("rows"), arg("count"), Release());
 }

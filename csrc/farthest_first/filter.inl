@@ -85,10 +85,14 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
   if (row_block > short_block) row_block = short_block < kTileRows ? kTileRows : short_block;
   const Units units{groups, row_block, center_block};
   int64_t total = 0, next = share.unit, done = 0;
-  for (int64_t g = 0; g < groups.count; ++g) total += units.count(g);
-#pragma omp parallel num_threads(threads)
-  {
-    const Scratch& scratch = work.scratches[thread_number()];
+  int64_t comparisons = 0;
+  for (int64_t g = 0; g < groups.count; ++g) {
+    total += units.count(g);
+    comparisons +=
+        (groups.row_ends[g] - units.begin_row(g)) * (groups.center_ends[g] - units.begin_center(g));
+  }
+  in_parts(threads_for(comparisons * space.columns, threads), [&](int part) {
+    const Scratch& scratch = work.scratches[part];
     int64_t group = 0, before = 0;
     while (__atomic_load_n(&done, __ATOMIC_RELAXED) < share.work) {
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
@@ -118,7 +122,7 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
       __atomic_fetch_add(&done, *scratch.work, __ATOMIC_RELAXED);
       *scratch.work = 0;
     }
-  }
+  });
   return next < total ? next : kDone;
 }
 

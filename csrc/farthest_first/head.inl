@@ -73,16 +73,18 @@ struct HeadProducts {
     pack_rows(space, x, packed_rows, found, scratch);
     *scratch.work += kTileRows * padded * space.columns;
     const int64_t panels = padded / kPanel;
-#pragma omp parallel for num_threads(work.threads) schedule(static)
-    for (int64_t p = 0; p < panels; ++p) {
-      float tile[kTileRows * kPanel];
-      multiply_panel<2>(space, scratch.rows, memory.packed.centers + p * kPanel * space.columns,
-                        tile, kPanel);
-      for (int64_t i = 0; i < kTileRows && i < found; ++i) {
-        __builtin_memcpy(dots + slot_of[next[i]] * padded + p * kPanel, tile + i * kPanel,
-                         kPanel * sizeof(float));
+    const int parts = threads_for(kTileRows * padded * space.columns, work.threads);
+    in_parts(parts, [&](int part) {
+      for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
+        float tile[kTileRows * kPanel];
+        multiply_panel<2>(space, scratch.rows, memory.packed.centers + p * kPanel * space.columns,
+                          tile, kPanel);
+        for (int64_t i = 0; i < kTileRows && i < found; ++i) {
+          __builtin_memcpy(dots + slot_of[next[i]] * padded + p * kPanel, tile + i * kPanel,
+                           kPanel * sizeof(float));
+        }
       }
-    }
+    });
   }
 };
 

@@ -46,17 +46,17 @@ Measure measure_row(const Space& space, const T* values) {
 
 void measure(const Space& space, const Points& points, int64_t begin, int64_t end,
              Measure* measures, const Scratch* scratches, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    const Scratch& scratch = scratches[thread_number()];
-#pragma omp for schedule(static)
-    for (int64_t row = begin; row < end; ++row) {
+  const int parts = threads_for((end - begin) * space.columns, threads);
+  in_parts(parts, [&](int part) {
+    const Scratch& scratch = scratches[part];
+    const int64_t last = begin + (end - begin) * (part + 1) / parts;
+    for (int64_t row = begin + (end - begin) * part / parts; row < last; ++row) {
       measures[row - begin] =
           is_wide(points)
               ? measure_row(space, exact_row<double>(points, space.columns, row, scratch.x))
               : measure_row(space, exact_row<float>(points, space.columns, row, scratch.x));
     }
-  }
+  });
 }
 
 }  // namespace

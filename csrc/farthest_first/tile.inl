@@ -2,11 +2,8 @@
 // and multiplied in register tiles.
 #pragma once
 
+#include "../common/team.h"
 #include "rows.inl"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace dynal {
 namespace farthest_first {
@@ -20,12 +17,10 @@ constexpr int kTileRows = 6;  // 12 + 2 + 1 of 16 registers
 #endif
 constexpr int kPanel = 2 * kLanes;  // centers per register tile
 
-inline int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
+// Threads that `work` multiplications are worth, at most `threads`: to wake one takes some 10 us.
+inline int threads_for(int64_t work, int threads) {
+  const int64_t worth = 1 + work / (int64_t{1} << 20);
+  return worth < threads ? static_cast<int>(worth) : threads;
 }
 
 template <typename T>

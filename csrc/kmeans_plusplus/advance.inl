@@ -62,11 +62,12 @@ int64_t advance(const Space& space, const Points& x, const Stale& stale, const F
     while (count < stale.count && stale.first[count] < start + size) ++count;
     if (count == 0) continue;
     pack_centers(space, x, here.rows, size, packed);
-#pragma omp parallel num_threads(work.threads)
-    {
-      const Scratch& scratch = work.scratches[thread_number()];
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t row = 0; row < count; row += kTileRows) {
+    int64_t next = 0;
+    in_parts(threads_for(count * size * space.columns, work.threads), [&](int part) {
+      const Scratch& scratch = work.scratches[part];
+      for (;;) {
+        const int64_t row = __atomic_fetch_add(&next, kTileRows, __ATOMIC_RELAXED);
+        if (row >= count) break;
         const int64_t rows = count - row < kTileRows ? count - row : kTileRows;
         const int64_t first = stale.first[row] > start ? stale.first[row] - start : 0;
         const int64_t begin = first / kPanel * kPanel;
@@ -80,7 +81,7 @@ int64_t advance(const Space& space, const Points& x, const Stale& stale, const F
                       clocks, scratch);
         }
       }
-    }
+    });
     for (int t = 0; t < work.threads; ++t) {
       done += *work.scratches[t].work;
       *work.scratches[t].work = 0;

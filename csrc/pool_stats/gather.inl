@@ -59,10 +59,11 @@ struct Gather {
   const Batch& batch;
   const uint8_t* status;
   int64_t row, end;
+  int64_t ahead;  // the first row whose values are not prefetched yet
 
-  // At most two arrays per class are prefetched; few updates read more. Rows of a tile are short
-  // and prefetched here, longer ones during the softmax and the update.
-  void prefetch_state(Samples& samples) const {
+  // At most two arrays per class are prefetched; few updates read more. Long rows are prefetched
+  // during the softmax and the update.
+  void find_rows(Samples& samples) const {
     const char* arrays[2] = {};
     Rows* const rows[2] = {&samples.early, &samples.late};
     int found = 0;
@@ -76,44 +77,74 @@ struct Gather {
     find(state.previous_output, state.output_bytes);
     find(state.logit_mean, 4);
     for (int i = 0; i < 2; ++i) {
-      const int64_t row_bytes = state.classes * rows[i]->item_bytes;
+      const int64_t bytes = rows[i]->item_bytes;
       for (int s = 0; s < samples.count; ++s) {
-        rows[i]->row[s] = arrays[i] ? arrays[i] + samples.id[s] * row_bytes : samples.source.row[s];
-        if (Layout::kTile && arrays[i]) prefetch_bytes(rows[i]->row[s], row_bytes);
+        rows[i]->row[s] = arrays[i] ? arrays[i] + samples.start[s] * bytes : samples.source.row[s];
       }
     }
   }
 
+  // Prefetches the values of a sample: those of a few bytes, and the rows of a tile.
+  void prefetch(int64_t id, int64_t samples) const {
+    const auto fetch = [&](const void* array, int64_t bytes) {
+      if (array) prefetch_bytes(static_cast<const char*>(array) + id * bytes, samples * bytes);
+    };
+    fetch(state.count, 4);
+    fetch(state.m2, 4);
+    fetch(state.entropy_sum, 4);
+    fetch(state.last_entropy, 4);
+    fetch(state.last_top, 4);
+    fetch(state.last_margin, 4);
+    if (batch.targets) {
+      fetch(state.training, sizeof(TrainingRow));
+      fetch(state.training_count, 4);
+    }
+    if (!Layout::kTile) return;
+    fetch(state.mean, 4 * state.classes);
+    fetch(state.label_counts, state.label_bytes * state.classes);
+    fetch(state.output, state.output_bytes * state.classes);
+    fetch(state.previous_output, state.output_bytes * state.classes);
+    fetch(state.logit_mean, 4 * state.classes);
+  }
+
+  // Keeps the prefetches some turns ahead of the rows. Samples in order need one prefetch a line.
+  void prefetch_ahead() {
+    const int64_t stop = row + kAheadRows < end ? row + kAheadRows : end;
+    while (ahead < stop) {
+      const int64_t first = id_at(batch, ahead);
+      int64_t n = 1;
+      if (status[ahead] == claimed) {
+        while (n < kLanes && ahead + n < stop && id_at(batch, ahead + n) == first + n &&
+               status[ahead + n] == claimed) {
+          ++n;
+        }
+        prefetch(first, n);
+      }
+      ahead += n;
+    }
+  }
+
   void next(Samples& samples, int64_t most) {
-    samples.count = 0;
-    samples.consecutive = true;
-    for (; row < end && samples.count < most; ++row) {
-      if (status[row] != claimed) continue;
-      const int s = samples.count++;
-      samples.row[s] = row;
-      samples.id[s] = id_at(batch, row);
-      samples.source.row[s] = row_of(batch.logits, batch.dtype, row, state.classes);
-      samples.consecutive &= samples.id[s] == samples.id[0] + s;
+    int n = 0;
+    for (; row < end && n < most; ++row) {
+      if (status[row] == claimed) samples.row[n++] = row;
     }
-    samples.consecutive &= samples.count == kLanes;
+    samples.count = n;
     samples.source.item_bytes = item_bytes(batch.dtype);
-    if (!samples.count) return;
-    prefetch_state(samples);
-    const void* const values[] = {state.count,        state.m2,       state.entropy_sum,
-                                  state.last_entropy, state.last_top, state.last_margin};
-    const int step = samples.consecutive ? kLanes : 1;
-    for (const void* value : values) {
-      if (!value) continue;
-      for (int s = 0; s < samples.count; s += step) {
-        __builtin_prefetch(static_cast<const char*>(value) + samples.id[s] * 4, 1);
-      }
+    if (!n) return;
+    prefetch_ahead();
+    const char* const logits = static_cast<const char*>(batch.logits);
+    const int64_t row_bytes = state.classes * samples.source.item_bytes;
+    bool consecutive = n == kLanes;
+    for (int s = 0; s < n; ++s) {
+      const int64_t id = id_at(batch, samples.row[s]);
+      samples.id[s] = id;
+      samples.start[s] = id * state.classes;
+      samples.source.row[s] = logits + samples.row[s] * row_bytes;
+      consecutive &= id == samples.id[0] + s;
     }
-    if (batch.targets && state.training) {
-      for (int s = 0; s < samples.count; ++s) {
-        __builtin_prefetch(state.training + samples.id[s], 1);
-        __builtin_prefetch(state.training_count + samples.id[s], 1);
-      }
-    }
+    samples.consecutive = consecutive;
+    if (!Layout::kTile) find_rows(samples);
   }
 };
 
@@ -133,6 +164,7 @@ inline void take_logits(Samples& samples, Dtype dtype, int64_t classes, float* c
   }
   for (int s = samples.count; s < kLanes; ++s) {
     samples.id[s] = samples.id[0];
+    samples.start[s] = samples.start[0];
     samples.x[s] = samples.x[0];
     samples.shift[s] = samples.shift[0];
   }

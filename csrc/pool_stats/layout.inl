@@ -21,6 +21,7 @@ using namespace dynal::DYNAL_ISA;
 
 constexpr int64_t kTileClasses = 2 * kLanes;  // the most classes of a tile
 constexpr int64_t kLineBytes = 64;
+constexpr int64_t kAheadRows = 24;  // how far ahead scattered values are prefetched
 
 inline int64_t padded(int64_t classes) { return round_up(classes, kLanes); }
 
@@ -42,11 +43,13 @@ struct Samples {
   bool consecutive;     // kLanes samples whose ids follow each other
   int64_t row[kLanes];  // in the batch
   int64_t id[kLanes];
-  Rows source;                                      // logits as given
-  const float* x[kLanes];                           // logits in float32, minus shift
+  int64_t start[kLanes];   // of the sample's row in a state array (samples, classes)
+  Rows source;             // logits as given
+  const float* x[kLanes];  // logits in float32, minus shift
   alignas(DYNAL_VECTOR_BYTES) float shift[kLanes];  // float64: the maximum; else 0
   bool finite[kLanes];
-  bool all_finite;
+  uint32_t updated;  // bit s: sample s is finite
+  bool all_finite;   // kLanes of them
   // Rows of the state that the update reads. `early` is prefetched during the turn before this one:
   // half of each row during the softmax and half during the update, because a core has a limited
   // number of loads in flight. `late` is prefetched while the largest logits are found.
@@ -77,17 +80,13 @@ struct TileLayout {
   template <class T, class F>
   vf update(T* array, F f) const {
     vf total = {};
-    for (int64_t c = 0; c < classes; c += kLanes) {
-      const int64_t n = classes - c < kLanes ? classes - c : kLanes;
-      vf rows[kLanes];
-      for (int s = 0; s < kLanes; ++s) rows[s] = load_n(array + samples.id[s] * classes + c, n);
-      transpose(rows);
-      for (int64_t j = 0; j < n; ++j) rows[j] = f(rows[j], (c + j) * kLanes, 0, total);
-      transpose(rows);
-      for (int s = 0; s < samples.count; ++s) {
-        if (samples.finite[s]) store_n(array + samples.id[s] * classes + c, rows[s], n);
-      }
-    }
+    in_quads([&](int64_t c, int64_t n) __attribute__((always_inline)) {
+      vf columns[4];
+      const auto row = [&](int s) { return array + samples.start[s] + c; };
+      load_columns(row, n, columns);
+      for (int64_t j = 0; j < n; ++j) columns[j] = f(columns[j], (c + j) * kLanes, 0, total);
+      store_columns(row, n, columns, samples.updated);
+    });
     return total;
   }
 
@@ -95,14 +94,20 @@ struct TileLayout {
   template <class T, class F>
   vf sum(const T* array, F f) const {
     vf total = {};
-    for (int64_t c = 0; c < classes; c += kLanes) {
-      const int64_t n = classes - c < kLanes ? classes - c : kLanes;
-      vf rows[kLanes];
-      for (int s = 0; s < kLanes; ++s) rows[s] = load_n(array + samples.id[s] * classes + c, n);
-      transpose(rows);
-      for (int64_t j = 0; j < n; ++j) f(rows[j], (c + j) * kLanes, 0, total);
-    }
+    in_quads([&](int64_t c, int64_t n) __attribute__((always_inline)) {
+      vf columns[4];
+      load_columns([&](int s) { return array + samples.start[s] + c; }, n, columns);
+      for (int64_t j = 0; j < n; ++j) f(columns[j], (c + j) * kLanes, 0, total);
+    });
     return total;
+  }
+
+  // Calls f(c, n) for n classes from c on: four, and the rest.
+  template <class F>
+  DYNAL_INLINE void in_quads(F f) const {
+    int64_t c = 0;
+    for (; c + 4 <= classes; c += 4) f(c, 4);
+    if (c < classes) f(c, classes - c);
   }
 
   // The same over the exponentials: f(offset, s, total).
@@ -137,7 +142,7 @@ struct RowLayout {
     for (int s = 0; s < samples.count; ++s) {
       totals[s] = vf{};
       if (!samples.finite[s]) continue;
-      T* row = array + samples.id[s] * classes;
+      T* row = array + samples.start[s];
       const Rows& early = samples.next->early;
       const int64_t offset = position(s, 0), half = classes * early.item_bytes / 2;
       const char* second_half = early.row[s] + half;
@@ -158,7 +163,7 @@ struct RowLayout {
     vf totals[kLanes];
     for (int s = 0; s < samples.count; ++s) {
       totals[s] = vf{};
-      const T* row = array + samples.id[s] * classes;
+      const T* row = array + samples.start[s];
       for (int64_t c = 0; c < classes; c += kLanes) {
         const int64_t n = classes - c < kLanes ? classes - c : kLanes;
         f(load_n(row + c, n), position(s, c), s, totals[s]);

@@ -123,13 +123,11 @@ inline void finish(const Layout& layout, const TopTwo& top, Sums sums, Output& o
 
 // Stores the logits (classes, kLanes) of a tile.
 inline void transpose_logits(const TileLayout& layout, float* tile) {
-  for (int64_t c = 0; c < layout.classes; c += kLanes) {
-    const int64_t n = layout.classes - c < kLanes ? layout.classes - c : kLanes;
-    vf rows[kLanes];
-    for (int s = 0; s < kLanes; ++s) rows[s] = load_n(layout.samples.x[s] + c, n);
-    transpose(rows);
-    for (int64_t j = 0; j < n; ++j) store(tile + (c + j) * kLanes, rows[j]);
-  }
+  layout.in_quads([&](int64_t c, int64_t n) __attribute__((always_inline)) {
+    vf columns[4];
+    load_columns([&](int s) { return layout.samples.x[s] + c; }, n, columns);
+    for (int64_t j = 0; j < n; ++j) store(tile + (c + j) * kLanes, columns[j]);
+  });
 }
 
 inline void softmax(const TileLayout& layout, float* tile, Output& out) {

@@ -66,9 +66,9 @@ inline vf welford_update(const Layout& layout, int32_t* count, float* mean, floa
 }
 
 template <class T>
-inline void count_labels(const Samples& samples, T* counts, int64_t classes, const int32_t* label) {
+inline void count_labels(const Samples& samples, T* counts, const int32_t* label) {
   for (int s = 0; s < samples.count; ++s) {
-    if (samples.finite[s]) ++counts[samples.id[s] * classes + label[s]];
+    if (samples.finite[s]) ++counts[samples.start[s] + label[s]];
   }
 }
 
@@ -113,6 +113,37 @@ inline vf beyond_limit(const Layout& layout, const Scratch& scratch) {
   });
 }
 
+// True where a target is no class.
+inline vi beyond_classes(const Samples& samples, const int64_t* targets, int64_t classes) {
+  alignas(DYNAL_VECTOR_BYTES) int32_t beyond[kLanes] = {};
+  for (int s = 0; s < samples.count; ++s) beyond[s] = targets[samples.row[s]] >= classes;
+  return load(beyond);
+}
+
+// Notes which samples are finite, and flags the others.
+inline void take_finite(const State& state, Samples& samples, vi bad) {
+  if (samples.count == kLanes && !any(bad)) {
+    for (int s = 0; s < kLanes; ++s) samples.finite[s] = true;
+    samples.updated = (uint32_t)((1ull << kLanes) - 1);
+    samples.all_finite = true;
+    return;
+  }
+  samples.all_finite = false;
+  samples.updated = 0;
+  for (int s = 0; s < kLanes; ++s) {
+    samples.finite[s] = s < samples.count && !bad[s];
+    samples.updated |= (uint32_t)samples.finite[s] << s;
+    if (s < samples.count && bad[s]) state.stamp[samples.id[s]] |= kNonFinite;
+  }
+}
+
+inline void prefetch_counts(const State& state, const Samples& samples, const int32_t* label) {
+  for (int s = 0; s < samples.count; ++s) {
+    const int64_t cell = samples.start[s] + label[s];
+    __builtin_prefetch(static_cast<char*>(state.label_counts) + cell * state.label_bytes, 1);
+  }
+}
+
 template <Activation activation, class Layout>
 inline void activate(const Layout& layout, float* tile, Output& out) {
   if constexpr (activation == Activation::softmax) {
@@ -128,26 +159,19 @@ inline void update_samples(const State& state, const int64_t* targets, Samples& 
   const int64_t classes = state.classes;
   const Layout layout = {samples, classes};
   Output out, teacher_out;
+  vi teacher_bad = {};
   if (teacher) {
     teacher_out.e = scratch.teacher_e;
     activate<activation>(Layout{*teacher, classes}, scratch.tile, teacher_out);
+    teacher_bad = load(teacher_out.bad);
   }
   out.e = scratch.e;
   activate<activation>(layout, scratch.tile, out);
   const vf beyond = state.logit_count ? beyond_limit(layout, scratch) : vf{};
-  samples.all_finite = true;
-  for (int s = 0; s < samples.count; ++s) {
-    samples.finite[s] = !out.bad[s] && !(teacher && teacher_out.bad[s]) && !beyond[s] &&
-                        !(targets && targets[samples.row[s]] >= classes);
-    if (!samples.finite[s]) {
-      samples.all_finite = false;
-      state.stamp[samples.id[s]] |= kNonFinite;
-    } else if (state.label_counts) {
-      __builtin_prefetch(static_cast<char*>(state.label_counts) +
-                             (samples.id[s] * classes + out.label[s]) * state.label_bytes,
-                         1);
-    }
-  }
+  vi bad = load(out.bad) | (beyond != 0.0f) | teacher_bad;
+  if (targets) bad |= beyond_classes(samples, targets, classes);
+  take_finite(state, samples, bad);
+  if (!Layout::kTile && state.label_counts) prefetch_counts(state, samples, out.label);
 
   if (state.count) {
     float* growth = state.class_m2 ? scratch.growth : nullptr;
@@ -198,14 +222,14 @@ inline void update_samples(const State& state, const int64_t* targets, Samples& 
   if (state.last_top) assign(samples, state.last_top, out.top);
   if (state.last_margin) assign(samples, state.last_margin, out.margin);
   if constexpr (activation == Activation::softmax) {
-    if (targets && state.training) training_update(layout, state, targets, out);
+    if (targets && state.training) training_update(layout, state, targets, scratch.tile, out);
   }
   if (state.label_bytes == 1) {
-    count_labels(samples, static_cast<uint8_t*>(state.label_counts), classes, out.label);
+    count_labels(samples, static_cast<uint8_t*>(state.label_counts), out.label);
   } else if (state.label_bytes == 2) {
-    count_labels(samples, static_cast<uint16_t*>(state.label_counts), classes, out.label);
+    count_labels(samples, static_cast<uint16_t*>(state.label_counts), out.label);
   } else if (state.label_bytes == 4) {
-    count_labels(samples, static_cast<int32_t*>(state.label_counts), classes, out.label);
+    count_labels(samples, static_cast<int32_t*>(state.label_counts), out.label);
   }
 }
 
@@ -214,7 +238,7 @@ inline void update_in(const State& state, const Batch& batch, const uint8_t* sta
                       int64_t end, const Scratch& scratch) {
   const int64_t classes = state.classes, most = samples_at_once(classes);
   const bool with_teacher = state.teacher_discrepancy;
-  Gather<Layout> gather = {state, batch, status, begin, end};
+  Gather<Layout> gather = {state, batch, status, begin, end, begin};
   Samples samples[2] = {}, teacher;
   Samples *now = &samples[0], *next = &samples[1];
   for (gather.next(*now, most); now->count;) {

@@ -25,6 +25,10 @@ examples:
   dynal-fast select parts/ -k 100 -o picks.csv
   dynal-fast select 'parts/*.parquet' -k 100 --labeled picks.csv -o more.csv
 
+  # four processes, each with a share of the files; a state to go on from
+  torchrun --nproc-per-node 4 -m dynal_fast select 'features/*.npy' -k 10000 -o picks.npy \\
+      --checkpoint state/
+
 formats, by content and not by name:
   .npy .pt .pth .safetensors     memory-mapped: one file may be larger than memory
   .npz                           read whole
@@ -80,6 +84,20 @@ def add_select(commands: Any) -> None:
     first = select.add_mutually_exclusive_group()
     first.add_argument("--start", type=int, help="row number of the first pick")
     first.add_argument("--seed", type=_seed, help="seed of a random first pick")
+    select.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="a folder, the same for all ranks, in which the state is kept: the same command goes "
+        "on there after it was ended, with any number of ranks",
+    )
+    select.add_argument(
+        "--checkpoint-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two checkpoints (default: 60)",
+    )
     select.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     select.set_defaults(command=_select)
 
@@ -92,6 +110,17 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _seconds(text: str) -> float:
+    """Return a time that is not negative."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, got {text}")
+    return seconds
+
+
 def _select(arguments: argparse.Namespace) -> None:
     try:
         _select_and_write(arguments)
@@ -102,16 +131,28 @@ def _select(arguments: argparse.Namespace) -> None:
 
 
 def _select_and_write(arguments: argparse.Namespace) -> None:
+    from dynal_fast.collective import agreed
+    from dynal_fast.embeddings.many_ranks import together
+
+    with together() as ranks:
+        agreed(ranks, lambda: _check_output(arguments) if ranks.rank == 0 else None)
+        if ranks.size > 1 or arguments.checkpoint is not None:
+            from dynal_fast.embeddings.many_ranks import select_shards
+
+            traversal, pool = select_shards(arguments, ranks)
+        else:
+            traversal, pool = _select_in_memory(arguments)
+        agreed(ranks, lambda: _write(arguments, traversal, pool) if ranks.rank == 0 else None)
+
+
+def _select_in_memory(arguments: argparse.Namespace) -> tuple[Any, Any]:
     import torch
 
     from dynal_fast.embeddings.labeled import load_labeled
-    from dynal_fast.embeddings.load import find_files, load_embeddings
-    from dynal_fast.embeddings.picks import write_picks
+    from dynal_fast.embeddings.load import load_embeddings
     from dynal_fast.embeddings.source import Wanted
     from dynal_fast.ops.farthest_first import farthest_first
 
-    files, _ = find_files(arguments.features)
-    _check_output(arguments, files)
     pool = load_embeddings(
         arguments.features, key=arguments.key, columns=arguments.columns, header=arguments.header
     )
@@ -131,6 +172,13 @@ def _select_and_write(arguments: argparse.Namespace) -> None:
         generator=generator,
         progress=False if arguments.quiet else None,
     )
+    return traversal, pool
+
+
+def _write(arguments: argparse.Namespace, traversal: Any, pool: Any) -> None:
+    """Write the picks and say where."""
+    from dynal_fast.embeddings.picks import write_picks
+
     written = write_picks(
         arguments.output, traversal.indices.tolist(), traversal.distances.tolist(), pool
     )
@@ -148,12 +196,13 @@ def _select_and_write(arguments: argparse.Namespace) -> None:
         print(f"Not read: {shown}")
 
 
-def _check_output(arguments: argparse.Namespace, files: list[Path]) -> None:
+def _check_output(arguments: argparse.Namespace) -> None:
     """Refuse, before any work, an output that cannot be written or would replace an input."""
     from dynal_fast.embeddings.load import find_files
     from dynal_fast.embeddings.picks import places
     from dynal_fast.files import regular_target
 
+    files, _ = find_files(arguments.features)
     inputs = list(files)
     if arguments.labeled is not None:
         inputs += find_files(arguments.labeled)[0]

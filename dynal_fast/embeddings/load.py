@@ -105,6 +105,16 @@ def load_embeddings(
 
 def load_arrays(paths: Paths, wanted: Wanted) -> Embeddings:
     """Load arrays of any shape, put together along their first axis."""
+    sources, others = open_sources(paths, wanted)
+    first = sources[0]
+    sizes = tuple(source.shape[0] if source.shape else 1 for source in sources)
+    array = first.read() if len(sources) == 1 else _joined(sources, sum(sizes))
+    left_out = tuple(dict.fromkeys(name for source in sources for name in source.left_out))
+    return Embeddings(array, tuple(source.path for source in sources), sizes, left_out + others)
+
+
+def open_sources(paths: Paths, wanted: Wanted) -> tuple[list[Source], tuple[str, ...]]:
+    """Open files that fit together, in order, and read no numbers; also name what is left out."""
     files, others = find_files(paths)
     sources = [reader_of(file)(file, wanted) for file in files]
     first = sources[0]
@@ -116,10 +126,7 @@ def load_arrays(paths: Paths, wanted: Wanted) -> Embeddings:
             )
     if len(sources) > 1 and not first.shape:
         raise FileError(f"{first.path} holds a single number")
-    sizes = tuple(source.shape[0] if source.shape else 1 for source in sources)
-    array = first.read() if len(sources) == 1 else _joined(sources, sum(sizes))
-    left_out = tuple(dict.fromkeys(name for source in sources for name in source.left_out))
-    return Embeddings(array, tuple(files), sizes, left_out + others)
+    return sources, others
 
 
 def find_files(paths: Paths) -> tuple[list[Path], tuple[str, ...]]:

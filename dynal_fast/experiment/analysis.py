@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dynal_fast.experiment.checkpoint import Checkpoint
 from dynal_fast.experiment.data import ExperimentData
+from dynal_fast.experiment.gradients import gradient_norms
 from dynal_fast.experiment.selection import ranked_scores
 from dynal_fast.experiment.training import predict
 from dynal_fast.plain import Count, checked
@@ -21,6 +22,7 @@ from dynal_fast.strategies.strategy import SelectionContext
 ANALYSIS = "analysis-{cycle}.safetensors"
 FOLLOWED = 256
 BATCH = 512
+GRADIENTS = 32  # samples, each with a backward pass for every class
 
 
 class AnalysisRecorder:
@@ -43,14 +45,17 @@ class AnalysisRecorder:
     ``followed_ids``, ``trajectories``
         int64 ``(followed,)`` and float32 ``(epochs, followed)``: the probability of the true class
         after each epoch, of evenly spread samples (Fig. 1 of prediction stability).
+    ``gradient_ids``, ``gradient_norms``
+        int64 and float32 ``(n,)``: the squared norm of the output's gradient with respect to the
+        weights, of samples spread evenly over labeled and unlabeled ones (Fig. 1 of output
+        discrepancy). Recordings of earlier versions have none.
     """
 
     def __init__(self, data: ExperimentData, pool: Tensor, device: torch.device) -> None:
         self.data = data
         self.pool = pool
         self.device = device
-        spread = torch.linspace(0, len(pool) - 1, min(FOLLOWED, len(pool))).round().long()
-        self.followed = pool[spread.unique()]
+        self.followed = pool[_spread(len(pool), FOLLOWED)]
         self.trajectories: list[Tensor] = []
         self.observed: list[PoolStats] = []  # the selection appends to it
 
@@ -78,12 +83,20 @@ class AnalysisRecorder:
             "picks": picks,
             "followed_ids": self.followed,
             "trajectories": torch.stack(self.trajectories),
+            "gradient_ids": _spread(len(self.data.samples), GRADIENTS),
         }
+        inputs = self.data.samples[tensors["gradient_ids"]][1].to(self.device)
+        tensors["gradient_norms"] = gradient_norms(model, inputs).float()
         for name, given in ranked_scores(context, self.observed).items():
             scores = torch.full(self.pool.shape, torch.nan)
             scores[torch.searchsorted(self.pool, context.candidates)] = given
             tensors[f"score.{name}"] = scores
         Checkpoint(tensors, {"cycle": cycle}).save(folder / ANALYSIS.format(cycle=cycle))
+
+
+def _spread(count: int, most: int) -> Tensor:
+    """Return at most so many of ``range(count)``, evenly spread."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long().unique()
 
 
 def recorded_cycles(folder: Path) -> set[int]:
@@ -146,6 +159,14 @@ def _check_arrays(arrays: dict[str, Tensor]) -> None:
         raise ValueError("loss must be finite and at least 0")
     if not bool(((trajectories >= 0) & (trajectories <= 1)).all()):
         raise ValueError("trajectories must be probabilities")
+    norms = arrays.get("gradient_norms")
+    if norms is not None and (
+        norms.dtype != torch.float32
+        or not norms.numel()
+        or norms.shape != arrays.get("gradient_ids", torch.empty(0)).shape
+        or not bool((norms.isfinite() & (norms >= 0)).all())
+    ):
+        raise ValueError("gradient_norms must be finite, at least 0, and one of each gradient_ids")
     for name in scores:
         if arrays[name].dtype != torch.float32:
             raise ValueError(f"{name} must be torch.float32, got {arrays[name].dtype}")

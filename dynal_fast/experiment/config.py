@@ -164,12 +164,15 @@ class Training:
         0, "crop images at random after padding them by so many pixels"
     )
     horizontal_flip: bool = option(False, "mirror images at random")
-    unsupervised: Literal["none", "ema", "cyclic", "tod-code"] = option(
-        "none", "train with unlabeled batches beside labeled ones, on this output discrepancy"
+    unsupervised: Literal["none", "ema", "cyclic", "tod-code", "pseudo-labels"] = option(
+        "none",
+        "train with unlabeled batches beside labeled ones, on this output discrepancy or on the "
+        "labels that the last cycle's model is confident of",
     )
     unsupervised_weight: NotNegative = option(
         0.05, "lambda of eq. 9, the unsupervised loss's weight"
     )
+    confidence: float = option(0.95, "lowest softmax output of a pseudo-label")
     ema_alpha: float = option(0.999, "decay of the averaged weights of ema and tod-code")
 
     def __post_init__(self) -> None:
@@ -183,6 +186,7 @@ class Training:
             self.milestones,
         )
         _require(self.gamma > 0, "gamma", "positive", self.gamma)
+        _require(0 < self.confidence <= 1, "confidence", "above 0, at most 1", self.confidence)
         _require(0 <= self.ema_alpha <= 1, "ema_alpha", "in [0, 1]", self.ema_alpha)
 
 
@@ -229,8 +233,8 @@ class RunConfig:
     )
     model: str = option(
         "cnn",
-        "the model: linear, mlp, cnn, cnn-bn, lenet, vgg16, resnet18, resnet18-dropout, drn-d-22 "
-        "for pixels (default of texts: linear)",
+        "the model: linear, mlp, cnn, cnn-bn, lenet, vgg16, resnet18, resnet18-dropout, and "
+        "for pixels drn-d-22, drn-d-22-dropout (default of texts: linear)",
     )
     strategies: list[str] = option(
         ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"

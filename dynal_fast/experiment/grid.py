@@ -79,7 +79,7 @@ def run_grid(
         data, desk = load_asked(config, folder, checked_device(config.device))
         config = _beginning_with(config, data.oracle.initial_size(config.protocol.initial))
     elif data is None:
-        data = _loaded(config)
+        data = load_configured(config)
     jobs = [(name, seed) for seed in config.seeds for name in names]
     if config.reference:
         jobs += [(REFERENCE, seed) for seed in config.seeds]
@@ -117,7 +117,8 @@ def run_grid(
     return grid
 
 
-def _loaded(config: RunConfig) -> ExperimentData:
+def load_configured(config: RunConfig) -> ExperimentData:
+    """Return the data set that a configuration names."""
     device = checked_device(config.device)
     if config.data == "texts":
         root = Path(config.data_root).expanduser()

@@ -134,7 +134,7 @@ class ActiveLearningExperiment(RunSetup):
         if cycle > 0 and self.protocol.retrain == "scratch":
             state.model = self.initial_model()
         if state.objective is not None:
-            state.objective.begin_cycle(state.model, previous)
+            state.objective.begin_cycle(state.model, previous, first=cycle == 0)
         pool = unlabeled(len(self.data.samples), state.labeled)
         start = time.perf_counter()
         observe_seconds = 0.0

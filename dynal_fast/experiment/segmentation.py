@@ -162,6 +162,8 @@ PIXEL_SCORES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "margin": _margin,
 }
 IMAGE_SCORES = ("cod", *PIXEL_SCORES)
+# Over several outputs of an image: `dynal_fast.experiment.image_ensembles` has their formulas.
+ENSEMBLE_SCORES = ("bald", "consensus_kl", "predictive_entropy", "vote_entropy")
 
 
 class ImageScores:
@@ -187,6 +189,10 @@ class ImageScores:
             probabilities = logits.float().softmax(1)
             for name in set(self.track) & PIXEL_SCORES.keys():
                 self._scores[name][ids] = PIXEL_SCORES[name](probabilities).mean((1, 2)).cpu()
+
+    def set(self, name: str, sample_ids: Tensor, values: Tensor) -> None:
+        """Set a tracked score of some images, ``(batch,)``."""
+        self._scores[name][sample_ids.cpu()] = values.float().cpu()
 
     def score(self, name: str) -> Tensor:
         """Return the scores of all images, float32 ``(images,)``, NaN where none was observed.
@@ -301,11 +307,18 @@ def check_segmentation(
         "pool_flips and pool_factor": protocol.inflates,
         "crop_padding and horizontal_flip": training.crop_padding or training.horizontal_flip,
         "unsupervised tod-code": training.unsupervised == "tod-code",
-        f"strategy {strategy.name!r}": set(strategy.needs) - {"embeddings"},
+        f"strategy {strategy.name!r}": set(strategy.needs) - {"embeddings"}
+        and not scored_by_ensemble(strategy),
     }
     for what, asked in refused.items():
         if asked:
             raise ValueError(f"{what} needs one label for each sample, got label maps")
+
+
+def scored_by_ensemble(strategy: Strategy) -> bool:
+    """Return whether the strategy's passes or committee are scored by an ensemble score."""
+    alone = set(strategy.needs) <= {"mc_dropout", "committee"}
+    return alone and strategy.ranks_by in ENSEMBLE_SCORES
 
 
 def check_label_maps(what: str, maps: LazyStack, images: Any) -> None:

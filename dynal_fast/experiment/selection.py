@@ -3,12 +3,14 @@
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dynal_fast.experiment.checkpoint import own_random_state
 from dynal_fast.experiment.determinism import derived_seed
+from dynal_fast.experiment.image_ensembles import committee_images, mc_dropout_images
 from dynal_fast.experiment.models import embed_samples
 from dynal_fast.experiment.observation import OBSERVATION_BATCH, PoolObserver, mc_dropout_stats
 from dynal_fast.experiment.runs import Request
@@ -63,7 +65,11 @@ def selection_context(
         state.observer.used.append(embedder.used)
         return features
 
-    def mc_dropout(track: tuple[str, ...]) -> PoolStats:
+    def mc_dropout(track: tuple[str, ...]) -> Any:
+        if data.segments:
+            seed = int(torch.randint(2**62, (), generator=state.streams.selection))
+            of_images = batches(candidates), len(data.samples), track
+            return mc_dropout_images(model, *of_images, MC_DROPOUT_PASSES, seed, device)
         accelerator = Accelerator(setup.accelerate)
         stats = mc_dropout_stats(
             model,
@@ -80,8 +86,11 @@ def selection_context(
         observed.append(stats)
         return stats
 
-    def committee(members: int, track: tuple[str, ...]) -> PoolStats:
+    def committee(members: int, track: tuple[str, ...]) -> Any:
         others = (trained_member(setup, state, member) for member in range(1, members))
+        if data.segments:
+            of_images = batches(candidates), len(data.samples), track
+            return committee_images([model, *others], *of_images, device)
         stats = committee_stats(
             itertools.chain([model], others),
             lambda: data.samples.loader(candidates, OBSERVATION_BATCH),

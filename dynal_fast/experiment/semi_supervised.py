@@ -1,4 +1,4 @@
-"""Training with unlabeled batches beside labeled ones: the objective of output discrepancy.
+"""Training with unlabeled batches beside labeled ones: output discrepancy, and pseudo-labels.
 
 Section 4.3 of "Semi-Supervised Active Learning with Temporal Output Discrepancy": the distance
 between the outputs of the model and of a baseline model bounds the loss of a sample from below, so
@@ -56,6 +56,37 @@ def overall_loss(
     """
     task = functional.cross_entropy(logits, targets)
     return task + weight * unsupervised_loss(unlabeled_logits, baseline_logits)
+
+
+def pseudo_label_loss(
+    logits: Tensor,
+    targets: Tensor,
+    unlabeled_logits: Tensor,
+    baseline_logits: Tensor,
+    confidence: float,
+    weight: float,
+) -> Tensor:
+    """Return cross-entropy, and that of the labels which the baseline model is confident of.
+
+    Section 6 of "Deep Active Learning over the Long Tail": pseudo-labels may "enrich the labeled
+    training set at each iteration" (3), by "inferring true labels using high confidence
+    principles". An unlabeled sample counts with the class of the highest softmax output if that is
+    at least ``confidence``; the rest count as 0 in the mean over the batch.
+
+    Parameters
+    ----------
+    logits, targets, unlabeled_logits, baseline_logits, weight
+        As :func:`overall_loss` takes them.
+
+    >>> sure = torch.tensor([[9.0, 0.0], [0.1, 0.0]])
+    >>> zero = torch.zeros(2, 2)
+    >>> pseudo_label_loss(zero, torch.tensor([0, 1]), zero, sure, 0.95, 1.0)  # log 2 and half of it
+    tensor(1.0397)
+    """
+    task = functional.cross_entropy(logits, targets)
+    highest = baseline_logits.detach().softmax(1).max(1)
+    each = functional.cross_entropy(unlabeled_logits, highest.indices, reduction="none")
+    return task + weight * (each * (highest.values >= confidence)).mean()
 
 
 def tod_code_loss(
@@ -142,6 +173,9 @@ class Objective:
         ``"cyclic"``: eq. 7-9 with the model at the end of the last cycle throughout, in the first
         cycle the initial model (the CyclicOD loss of Fig. 10).
 
+        ``"pseudo-labels"``: :func:`pseudo_label_loss` with the model at the end of the last cycle;
+        in the first cycle there are no pseudo-labels, as no model is trained.
+
         ``"tod-code"``: :func:`tod_code_loss` on :class:`TwoHeads`. The baseline is a moving average
         with ``alpha = min(1 - 1/(t+1), ema_alpha)`` at step t = 1, 2, ... of the whole run, of
         parameters only, in training mode.
@@ -159,13 +193,15 @@ class Objective:
         self.variant = training.unsupervised
         self.weight = training.unsupervised_weight
         self.alpha = training.ema_alpha
+        self.confidence = training.confidence
+        self.first = False
         self.steps = 0
         self.baseline = initial
         self._teacher: EMATeacher | None = None
         if self.variant == "tod-code" and not isinstance(initial, TwoHeads):
             raise TypeError(f"initial must be TwoHeads, got {type(initial).__name__}")
 
-    def begin_cycle(self, model: nn.Module, previous: nn.Module) -> None:
+    def begin_cycle(self, model: nn.Module, previous: nn.Module, first: bool = False) -> None:
         """Follow ``model``, which trains in this cycle.
 
         Parameters
@@ -174,6 +210,8 @@ class Objective:
             Its weights are followed as long as they are changed in place.
         previous
             The model at the end of the last cycle, or before the first training.
+        first
+            Whether this is the first training.
 
         Raises
         ------
@@ -181,7 +219,8 @@ class Objective:
             The variant is ``"tod-code"`` and ``model`` is not a :class:`TwoHeads`.
         """
         self.model = model
-        if self.variant == "cyclic":
+        self.first = first
+        if self.variant in ("cyclic", "pseudo-labels"):
             self.baseline = copy.deepcopy(previous).eval().requires_grad_(False)
         elif self.variant == "ema":
             self._follow(EMATeacher(model, self.alpha))
@@ -210,8 +249,13 @@ class Objective:
                 for batch in (inputs, unlabeled_inputs)
             )
             return tod_code_loss(labeled, targets, unlabeled, self.weight)
+        if self.variant == "pseudo-labels" and self.first:
+            return functional.cross_entropy(self.model(inputs), targets)
         logits, unlabeled_logits = self.model(inputs), self.model(unlabeled_inputs)
         baseline_logits = self._baseline_logits(unlabeled_inputs)
+        if self.variant == "pseudo-labels":
+            seen = logits, targets, unlabeled_logits, baseline_logits
+            return pseudo_label_loss(*seen, self.confidence, self.weight)
         return overall_loss(logits, targets, unlabeled_logits, baseline_logits, self.weight)
 
     def after_step(self) -> None:

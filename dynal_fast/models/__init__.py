@@ -18,6 +18,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": cnn,
     "cnn-bn": cnn_bn,
     "drn-d-22": DRND22,
+    "drn-d-22-dropout": partial(DRND22, dropout=0.2),
     "lenet": LeNet,
     "linear": linear,
     "mlp": mlp,
@@ -30,13 +31,14 @@ SMALLEST_SIDE = {
     "cnn": 2,
     "cnn-bn": 1,
     "drn-d-22": 8,
+    "drn-d-22-dropout": 8,
     "lenet": 4,
     "resnet18": 1,
     "resnet18-dropout": 1,
     "vgg16": 32,
 }
 # Models with logits for every pixel, and the layer whose input is the embedding.
-SEGMENTATION = {"drn-d-22": "classifier"}
+SEGMENTATION = {"drn-d-22": "classifier", "drn-d-22-dropout": "classifier"}
 
 
 def build_model(name: str, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -40,13 +40,19 @@ class DRND22(nn.Module):
         ``(channels, height, width)``, sides of at least 8.
     num_classes
         Number of logits per pixel.
+    dropout
+        Drops whole channels before the classifier with this probability, for MC-dropout. The
+        published network has no dropout, and where the authors of its MC-dropout baselines put it
+        is not stated; other public code for segmentation has it there.
 
     >>> import torch
     >>> DRND22((3, 64, 96), 19)(torch.zeros(1, 3, 64, 96)).shape
     torch.Size([1, 19, 64, 96])
     """
 
-    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(
+        self, input_shape: tuple[int, int, int], num_classes: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential(
             _convolution(input_shape[0], 16, kernel=7),
@@ -59,13 +65,14 @@ class DRND22(nn.Module):
             _convolution(512, 512, dilation=2),
             _convolution(512, 512),
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(512, num_classes, 1)
         he_initialisation(self)
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(batch, num_classes, height, width)`` for ``(batch, *input_shape)``."""
-        logits = self.classifier(self.features(images))
+        logits = self.classifier(self.dropout(self.features(images)))
         return functional.interpolate(
             logits, images.shape[2:], mode="bilinear", align_corners=False
         )

@@ -48,8 +48,9 @@ class Accelerator:
     mode
         ``"fold"`` as above, without compiling; ``"compile"`` also compiles, once, which takes from
         seconds to a minute; ``"auto"`` compiles if the passes to come are expected to take more
-        than five minutes, by their number, the model's floating-point operations and the device;
-        ``"off"`` is the live model's own forward.
+        than five minutes, by their number, the model's floating-point operations and the device,
+        and where 50 batches come times one in each way, once, and takes a simpler way that is
+        clearly faster; ``"off"`` is the live model's own forward.
     passes
         How many passes there will be, for ``"auto"``; by default those that the tracker's schedules
         say of the current cycle.
@@ -116,8 +117,8 @@ class Accelerator:
     def runner(self, bare: Bare, batches: int | None, passes: int) -> Callable[..., Outputs]:
         """Return what runs the batches of one pass.
 
-        ``batches`` is how many the pass has, None if that is unknown; ``passes`` how many come,
-        this one included.
+        ``batches`` is how many the pass has, None if that is unknown; ``passes`` how many the
+        cycle has.
         """
         self.used, self.reason, self.error = "off", "", 0.0
         if self.mode == "off":
@@ -184,7 +185,7 @@ class Accelerator:
                 self._tell(f"{type(model).__name__} runs as it is: {self.reason}")
             return None
         if self.mode == "auto" and not self.settled and batches >= WORTH_COUNTING:
-            self.settled = _fastest(twin, bare, inputs, batches)
+            self.settled = _fastest(twin, bare, inputs, len(outputs[0]), batches)
             if self.settled == "off":
                 self._twin, self.reason = None, SLOWER
                 return None
@@ -251,9 +252,9 @@ class Accelerator:
             warnings.warn(f"accelerate={self.mode!r}: {what}", stacklevel=level)
 
 
-def _fastest(twin: Twin, bare: Bare, inputs: Any, batches: int) -> str:
+def _fastest(twin: Twin, bare: Bare, inputs: Any, samples: int, batches: int) -> str:
     """Time a batch in each way: what the twin is made for stays unless a simpler way is faster."""
-    ids = torch.empty(tensors_in(inputs)[0].shape[:1])
+    ids = torch.empty(samples)
     chosen = "compile" if twin.compiled else "fold"
     seconds = {chosen: _seconds(lambda: twin(bare, ids, inputs))}
     if twin.compiled:

@@ -68,8 +68,8 @@ class DropoutSplit:
         if folds:
             foldings, _ = simplify(whole)
             refresh(whole, foldings, model)
-        self._images = folds and channels_last(whole)
         self._before, self._after = _parts(whole)
+        self._images = folds and channels_last(self._before)
         self._part: int | None = None  # samples
 
     def takes(self, inputs: Any) -> bool:
@@ -83,9 +83,12 @@ class DropoutSplit:
         """Return what the second part needs of a batch."""
         tensors = self._tensors(inputs)
         if self._part is None or len({len(tensor) for tensor in tensors}) > 1:
-            return self._before(tensors)
-        parts = [self._before(part) for part in parts_of(tensors, self._part)]
-        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+            values = self._before(tensors)
+        else:
+            parts = [self._before(part) for part in parts_of(tensors, self._part)]
+            values = tuple(torch.cat(of_parts) for of_parts in zip(*parts, strict=True))
+        # Dropout draws in the order of memory: channels-first, as in the model.
+        return map_tensors(Tensor.contiguous, values) if self._images else values
 
     def fit_to(self, inputs: Any) -> None:
         """Let batches like this one run in parts, if they are large and their samples do not mix.

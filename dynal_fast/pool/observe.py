@@ -242,14 +242,12 @@ def observe_pool(
         samples = batches.from_first_sample()
         if samples is None:
             return _nothing_observed(pool, stats, epoch, num_epochs, partial, 0, 0)
-        coming = _passes_to_come(stats, epoch, num_epochs)
-        run = accelerator.runner(
-            Bare(model, call, store is not None, head), batches.count(), coming
-        )
+        count = _passes_of_cycle(stats, epoch, num_epochs)
+        run = accelerator.runner(Bare(model, call, store is not None, head), batches.count(), count)
         run_teacher = None
         if teacher_model is not None:
             run_teacher = accelerator.of_teacher().runner(
-                Bare(teacher_model, call, False, None), batches.count(), coming
+                Bare(teacher_model, call, False, None), batches.count(), count
             )
         with stats.observe(epoch, num_epochs, partial=partial):
             for number, (sample_ids, inputs) in enumerate(samples):
@@ -314,13 +312,13 @@ def _update(
         stats.update(sample_ids, logits, teacher_logits)
 
 
-def _passes_to_come(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
-    """Return how many epochs of this cycle are still observed, this one included."""
+def _passes_of_cycle(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
+    """Return how many epochs of this cycle are observed, so that a resumed one counts the same."""
     if num_epochs is None:
         return 1
-    coming = sum(stats.observes(later, num_epochs) for later in range(epoch + 1, num_epochs + 1))
+    count = sum(stats.observes(each, num_epochs) for each in range(1, num_epochs + 1))
     stats.observes(epoch, num_epochs)  # the tracker remembers which epoch it was asked last
-    return 1 + coming
+    return count
 
 
 def _checked_passes(mc_passes: Any) -> int:

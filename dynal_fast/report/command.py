@@ -19,6 +19,9 @@ examples:
   # more seeds of one experiment, run elsewhere: put together, as one experiment
   dynal-fast report runs/seeds-0-2 runs/seeds-3-5 -o report
 
+  # differences from margin instead of random, seed by seed, with their confidence intervals
+  dynal-fast report runs/digits --baseline margin -o report
+
   # two settings on one data set: side by side, named by their folders
   dynal-fast report runs/from-scratch runs/continued -o report
 
@@ -29,7 +32,8 @@ examples:
   # results without their folder; the timings are looked for beside them, as big-timings.json
   dynal-fast report records/big-results.json -o report
 
-The page is REPORT/index.html. Where the recordings for a picture are missing, it says which command
+The page is REPORT/index.html; REPORT/differences.csv has the differences from the baseline with
+their confidence intervals. Where the recordings for a picture are missing, it says which command
 records them.
 """
 
@@ -74,6 +78,12 @@ def add_report(commands: Any) -> None:
     report.add_argument(
         "-o", "--output", type=Path, default=Path("report"), help="folder (default: report)"
     )
+    report.add_argument(
+        "--baseline",
+        default="random",
+        metavar="STRATEGY",
+        help="the strategy from which differences are taken, seed by seed (default: random)",
+    )
     report.set_defaults(command=_report)
 
 
@@ -90,7 +100,7 @@ def _report(arguments: argparse.Namespace) -> None:
             )
         print(f"Data maps: {write_data_maps(arguments.runs, arguments.output)}")
         return
-    print(f"Report: {write_report(arguments.runs, arguments.output)}")
+    print(f"Report: {write_report(arguments.runs, arguments.output, arguments.baseline)}")
 
 
 def add_demo_2d(commands: Any) -> None:

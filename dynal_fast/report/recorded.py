@@ -64,6 +64,8 @@ class Recorded:
         None where the strategy ranks the pool by no score, as random and farthest-first do.
     trajectories, followed
         ``(epochs, samples)`` and ``(samples,)``: of the first training.
+    gradients
+        cycle → ``(samples,)`` squared norms of the output's gradient; empty in older recordings.
     """
 
     pool_accuracy: float
@@ -72,6 +74,7 @@ class Recorded:
     ranking: Ranking | None
     trajectories: Array
     followed: Array = field(repr=False)
+    gradients: dict[int, Array] = field(default_factory=dict, repr=False)
 
 
 def read_recorded(run: Run) -> Recorded | None:
@@ -98,6 +101,11 @@ def read_recorded(run: Run) -> Recorded | None:
         ranking,
         first["trajectories"],
         first["followed_ids"],
+        {
+            cycle: arrays["gradient_norms"].astype(np.float64)
+            for cycle, arrays in cycles.items()
+            if "gradient_norms" in arrays
+        },
     )
 
 

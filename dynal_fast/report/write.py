@@ -11,7 +11,10 @@ from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.files import write_atomically
 from dynal_fast.report.by_class import classes
 from dynal_fast.report.compression import compression
+from dynal_fast.report.differences import BASELINE, of_methods, write_differences
 from dynal_fast.report.html import missing, page
+from dynal_fast.report.of_differences import differences_section
+from dynal_fast.report.of_gradients import gradients_section
 from dynal_fast.report.of_recordings import recorded_sections
 from dynal_fast.report.of_results import (
     accuracy_tables,
@@ -29,6 +32,7 @@ PAGE = "index.html"
 CONTENTS = (
     ("learning-curves", "Learning curves"),
     ("accuracy", "Accuracy"),
+    ("differences", "Differences"),
     ("classes", "Classes"),
     ("compression", "Compression"),
     ("informativeness", "Informativeness"),
@@ -37,22 +41,26 @@ CONTENTS = (
     ("highest-losses", "Highest losses"),
     ("scores", "Scores"),
     ("trajectories", "Trajectories"),
+    ("gradients", "Gradients"),
     ("selections", "Selections"),
     ("cost", "Time and memory"),
     ("settings", "Settings"),
 )
 
 
-def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
+def write_report(runs: Iterable[str | Path], folder: str | Path, baseline: str = BASELINE) -> Path:
     """Write ``folder/index.html`` about ``runs`` and return its path.
 
-    The page needs no network and no other file. It is the same on every repeat.
+    The page needs no network and no other file. It is the same on every repeat. Where runs of the
+    baseline and of another method began alike, ``folder/differences.csv`` has their differences.
 
     Parameters
     ----------
     runs
         Output folders of ``dynal-fast run``, or result files, of one data set. Parts of one
         experiment, such as more seeds, are put together; others are named by their folder.
+    baseline
+        The strategy from which the differences of the others are taken.
 
     Raises
     ------
@@ -71,23 +79,30 @@ def write_report(runs: Iterable[str | Path], folder: str | Path) -> Path:
         read = [read_recorded(run) for run in method.runs]
         recordings[method.name] = [recorded for recorded in read if recorded is not None]
     tested = [method for method in every if method.experiment.grid.evaluated]
+    gradients = gradients_section(recordings, looks)
+    differences = of_methods(tested, baseline)
     recordable = [method for method in querying if not method.experiment.grid.asked]
+    metric = experiments[0].grid.metric
     sections = [
         learning_curves(tested, experiments, looks) if tested else without_test_set(every),
-        *([accuracy_tables(tested), classes(tested)] if tested else []),
+        *([accuracy_tables(tested)] if tested else []),
+        *([differences_section(differences, looks, metric, baseline)] if differences else []),
+        *([classes(tested)] if tested else []),
         *([compression(compressing)] if compressing else []),
         *(recorded_sections(recordable, recordings, looks) if recordable else []),
+        *([gradients] if gradients is not None else []),
         selection_reports(every),
         costs(every, looks),
         settings(experiments),
     ]
     title = f"Active learning on {experiments[0].configuration.get('data', 'a data set')}"
     there = joined(sections)
-    titles = dict(CONTENTS) | {"accuracy": capitalized(experiments[0].grid.metric)}
+    titles = dict(CONTENTS) | {"accuracy": capitalized(metric)}
     contents = [entry for entry in titles.items() if f' id="{entry[0]}"' in there]
     path = Path(folder) / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(title, _lead(experiments), sections, contents).encode())
+    write_differences(differences, path.parent, baseline)
     return path
 
 

@@ -10,9 +10,11 @@ from dynal_fast.strategies import (
     badge,
     committee,
     coreset,
+    fused,
     graph,
     hybrid,
     learned_loss,
+    representations,
     sraal,
     vaal,
 )
@@ -70,6 +72,17 @@ register_strategy(
     needs=("mc_dropout",),
     ranks_by="vote_entropy",
 )
+for _name in fused.UNCERTAINTIES:
+    for _way, _fuse, _words in (
+        ("times", fused.product, "times"),
+        ("rank", fused.rank_sum, "and by rank"),
+    ):
+        register_strategy(
+            f"{fused.STABILITY}_{_way}_{_name}",
+            fused.fused(_name, _fuse),
+            description=f"prediction stability {_words} {_name} (its paper's future work, 5)",
+            tracks=(fused.STABILITY, _name),
+        )
 
 
 @register_strategy(
@@ -93,6 +106,14 @@ def _farthest_first(context: SelectionContext) -> Tensor:
     return context.candidates[torch.as_tensor(traversal.indices).cpu()]
 
 
+register_strategy(
+    "farthest_first_mc_dropout",
+    representations.select_in_ensemble,
+    description="farthest-first in an ensemble of MC-dropout representations (long tail, 6)",
+    needs=("embeddings", "mc_dropout"),
+    aliases=("ff_mc_dropout",),
+    options={"passes": representations.PASSES},
+)
 register_strategy(
     "badge",
     badge.select_badge,
@@ -120,6 +141,7 @@ register_strategy(
     "vaal",
     vaal.vaal(),
     description="least like the labeled to a variational autoencoder's adversary (Sinha et al.)",
+    options=vaal.OPTIONS,
 )
 register_strategy(
     "sraal",

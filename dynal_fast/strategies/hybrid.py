@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dynal_fast.collective import Alone, Collective, agreed, as_collective
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first.contract import Array
 from dynal_fast.strategies.registry import check_selects_from
@@ -77,6 +79,7 @@ def stratified_farthest_first(
     budget: int,
     labeled: Array,
     labels: Tensor,
+    group: Any = None,
 ) -> Tensor:
     """Pick ``budget`` rows of the pool, farthest first within each pseudo-label class.
 
@@ -91,6 +94,9 @@ def stratified_farthest_first(
         ``(n, d)`` and ``(m, d)`` embeddings.
     pseudo_labels, labels
         int64 ``(n,)`` predicted, ``(m,)`` true.
+    group
+        As for `farthest_first`: the pool is the shards of all ranks, of which this is one; what is
+        labeled may be passed whole, or in parts. All ranks return the same indices of the whole.
 
     Returns
     -------
@@ -106,24 +112,60 @@ def stratified_farthest_first(
     ...                           torch.tensor([0, 1]))
     tensor([1, 3])
     """
-    if budget > len(pool) or len(pseudo_labels) != len(pool) or len(labels) != len(labeled):
-        raise ValueError(
-            f"budget must be at most the pool and each sample have a label; got budget {budget}, "
-            f"{len(pool)} samples with {len(pseudo_labels)} pseudo-labels, {len(labeled)} labeled "
-            f"with {len(labels)} labels"
-        )
-    classes, sizes = pseudo_labels.unique(return_counts=True)
+    ranks = Alone() if group is None else as_collective(group)
+    with ranks.session():
+        return _stratified(ranks, pool, pseudo_labels, budget, labeled, labels)
+
+
+def _stratified(
+    ranks: Collective,
+    pool: Array,
+    pseudo_labels: Tensor,
+    budget: int,
+    labeled: Array,
+    labels: Tensor,
+) -> Tensor:
+    sizes = [size for (size,) in ranks.counts([len(pool)])]
+    begin = sum(sizes[: ranks.rank])
+
+    def check() -> None:
+        _check_lengths(sum(sizes), len(pool), pseudo_labels, budget, labeled, labels)
+
+    agreed(ranks, check)
+    values, counts = pseudo_labels.unique(return_counts=True)
+    told = ranks.everyones(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    classes = sorted({label for counts in told for label in counts})
+    totals = [sum(counts.get(label, 0) for counts in told) for label in classes]
     picks = [torch.empty(0, dtype=torch.int64)]
-    for label, share in zip(classes.tolist(), equal_shares(sizes.tolist(), budget), strict=True):
+    for label, share in zip(classes, equal_shares(totals, budget), strict=True):
         if share == 0:
             continue
         members = (pseudo_labels == label).nonzero().flatten()
         known = (labels == label).nonzero().flatten()
         traversal = farthest_first(
-            pool[members], share, labeled=labeled[known] if len(known) else None
+            pool[members],
+            share,
+            labeled=labeled[known] if len(known) else None,
+            group=None if ranks.size == 1 else ranks,
         )
-        picks.append(members[torch.as_tensor(traversal.indices).cpu()])
+        first = sum(counts.get(label, 0) for counts in told[: ranks.rank])
+        places = torch.as_tensor(traversal.indices).cpu() - first
+        mine = (places >= 0) & (places < len(members))
+        numbers = torch.zeros(share, dtype=torch.int64)
+        numbers[mine] = members.cpu()[places[mine]] + begin
+        picks.append(torch.tensor(ranks.total(numbers.tolist()), dtype=torch.int64))
     return torch.cat(picks)
+
+
+def _check_lengths(
+    total: int, size: int, pseudo_labels: Tensor, budget: int, labeled: Array, labels: Tensor
+) -> None:
+    if budget > total or len(pseudo_labels) != size or len(labels) != len(labeled):
+        raise ValueError(
+            f"budget must be at most the pool and each sample have a label; got budget {budget}, "
+            f"{total} samples with {len(pseudo_labels)} pseudo-labels, {len(labeled)} labeled "
+            f"with {len(labels)} labels"
+        )
 
 
 def equal_shares(sizes: list[int], budget: int) -> list[int]:

@@ -10,7 +10,7 @@ K. Kim, D. Park, K. I. Kim, S. Y. Chun. "Task-Aware Variational Adversarial Acti
 `LossPredictor` learns beside the task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,7 @@ from dynal_fast.strategies.learned_loss import predicted_losses
 from dynal_fast.strategies.strategy import Select, SelectionContext
 
 Batch = Callable[[Tensor], Tensor]
+OPTIONS = {"latent": 32, "crop": 0}  # settings that a run may change
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class VAALSettings:
         Steps of the autoencoder to each of the discriminator.
     batch_size, learning_rate
         Of both, with Adam.
+    crop
+        Side of the squares that are learned from instead of whole images, at random places; 0 takes
+        whole images. The score of an image is the mean over all such squares beside each other.
     """
 
     latent: int = 32
@@ -59,6 +63,7 @@ class VAALSettings:
     autoencoder_steps: int = 2
     batch_size: int = 128
     learning_rate: float = 5e-4
+    crop: int = 0
 
 
 def adversarial_loss(labeled: Tensor, unlabeled: Tensor) -> Tensor:
@@ -166,14 +171,68 @@ def ta_vaal(settings: VAALSettings | None = None) -> Select:
     return _least_like_labeled("ta_vaal", settings or replace(VAALSettings(), autoencoder_steps=1))
 
 
-def _least_like_labeled(name: str, chosen: VAALSettings) -> Select:
+def random_crops(images: Tensor, side: int) -> Tensor:
+    """Return a square of each image ``(batch, channels, height, width)``, at random places.
+
+    Smaller where the image is smaller; with ``side`` 0 the images themselves. The places come from
+    torch's global generator.
+
+    >>> random_crops(torch.zeros(2, 3, 9, 5), 6).shape
+    torch.Size([2, 3, 6, 5])
+    """
+    if side == 0:
+        return images
+    height, width = (min(side, size) for size in images.shape[2:])
+    tops = torch.randint(images.shape[2] - height + 1, (len(images),)).tolist()
+    lefts = torch.randint(images.shape[3] - width + 1, (len(images),)).tolist()
+    crops = zip(images, tops, lefts, strict=True)
+    return torch.stack(
+        [image[:, top : top + height, left : left + width] for image, top, left in crops]
+    )
+
+
+def tiles(images: Tensor, side: int) -> Iterator[Tensor]:
+    """Yield the squares of images that cover them, spread evenly; they overlap where they must.
+
+    >>> [float(tile[0, 0, 0, 0]) for tile in tiles(torch.arange(5.0).reshape(1, 1, 1, 5), 2)]
+    [0.0, 2.0, 3.0]
+    """
+    if side == 0:
+        yield images
+        return
+    height, width = (min(side, size) for size in images.shape[2:])
+    for top in _starts(images.shape[2], height):
+        for left in _starts(images.shape[3], width):
+            yield images[:, :, top : top + height, left : left + width]
+
+
+def _starts(size: int, side: int) -> list[int]:
+    count = -(-size // side)
+    return [round(i * (size - side) / max(1, count - 1)) for i in range(count)]
+
+
+def _least_like_labeled(name: str, settings: VAALSettings) -> Select:
     def select(context: SelectionContext) -> Tensor:
+        options = context.strategy.options
+        changed = {
+            key: int(options[key])
+            for key, usual in OPTIONS.items()
+            if options.get(key, usual) != usual
+        }
+        chosen = replace(settings, **changed)
+        if chosen.latent < 1 or chosen.crop < 0:
+            raise ValueError(
+                f"{context.strategy.name}: latent must be at least 1 and crop at least 0, got "
+                f"{chosen.latent} and {chosen.crop}"
+            )
         device = next(context.model.parameters()).device
         labeled, unlabeled = context.labeled, context.candidates
         steps = -(-context.epochs * (len(labeled) + len(unlabeled)) // chosen.batch_size)
 
         def inputs(ids: Tensor) -> Tensor:
-            return torch.cat([batch for _, batch in context.batches(ids)])
+            return torch.cat(
+                [random_crops(batch, chosen.crop) for _, batch in context.batches(ids)]
+            )
 
         ranks = None
         if name == "ta_vaal":
@@ -188,9 +247,12 @@ def _least_like_labeled(name: str, chosen: VAALSettings) -> Select:
             odds = []
             with torch.no_grad():
                 for ids, batch in context.batches(unlabeled):
-                    mean = autoencoder.encode(batch.to(device))[0]
-                    seen = torch.cat([mean, _column(ranks, ids.cpu(), device)], 1)
-                    odds.append(critic(seen).cpu())
+                    of_crops = []
+                    for part in tiles(batch, chosen.crop):
+                        mean = autoencoder.encode(part.to(device))[0]
+                        seen = torch.cat([mean, _column(ranks, ids.cpu(), device)], 1)
+                        of_crops.append(critic(seen).cpu())
+                    odds.append(torch.stack(of_crops).mean(0))
         scores = context.scores[name] = -torch.cat(odds)
         least = top_k(scores, context.budget, generator=context.generator)
         return unlabeled[least]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dynal_fast._deprecated import renamed_argument
-from dynal_fast.collective import as_collective
+from dynal_fast.collective import Alone, as_collective
 from dynal_fast.ops.backends import register
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
@@ -20,7 +20,10 @@ from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
-from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
+from dynal_fast.ops.farthest_first.sharded.functions import (
+    compress_shards,
+    farthest_first_of_shards,
+)
 from dynal_fast.ops.farthest_first.verify import Certificate, verify_traversal
 
 __all__ = [
@@ -64,9 +67,9 @@ def farthest_first(
     pool : (n, d) floats, integers or booleans, or OuterProducts
         Embeddings: a torch tensor, a NumPy array or memory map of any strides and byte order (on
         GPUs: contiguous rows), or a pandas DataFrame, by position. Read in tiles, never copied or
-        converted as a whole, but for lists and for small DataFrames of columns that lie apart.
-        Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer products of two
-        vectors each, which are never formed; Euclidean metric only.
+        converted as a whole, but for lists and for small DataFrames of columns that lie apart. Up
+        to 2^32 samples. Integers are exact up to 2^53. :class:`OuterProducts` stand for the outer
+        products of two vectors each, which are never formed; Euclidean metric only.
     k : int
         Samples to pick, 0 to the number of pool samples that are not labeled.
     labeled : (m, d) numbers, OuterProducts, (m,) integers or (n,) booleans, optional
@@ -123,10 +126,11 @@ def farthest_first(
     >>> farthest_first(pool, 2, labeled=torch.tensor([3])).indices
     tensor([0, 2])
     """
-    if group is not None:
+    shards = contract.in_matrices(pool)
+    if group is not None or len(shards) > 1:
         return farthest_first_of_shards(
-            as_collective(group),
-            [pool],
+            Alone() if group is None else as_collective(group),
+            shards,
             k,
             labeled,
             metric=metric,
@@ -163,6 +167,7 @@ def farthest_first_compress(
     generator: torch.Generator | None = None,
     progress: bool | None = None,
     backend: str | None = None,
+    group: Any = None,
 ) -> torch.Tensor:
     """Compress a labeled set to at most ``k`` samples, stratified by class: FF-Comp.
 
@@ -181,8 +186,9 @@ def farthest_first_compress(
         The class of each sample.
     k : int
         The size to compress to, at least the number of classes and at most n.
-    metric, generator, progress, backend
-        As for :func:`farthest_first`.
+    metric, generator, progress, backend, group
+        As for :func:`farthest_first`. With a ``group``, ``labels`` are those of this rank's shard,
+        the indices count through all shards, and the generator of rank 0 draws.
 
     Returns
     -------
@@ -204,6 +210,17 @@ def farthest_first_compress(
     >>> sorted(labels[kept].tolist())
     [0, 0, 1, 1]
     """
+    if group is not None:
+        return compress_shards(
+            as_collective(group),
+            embeddings,
+            labels,
+            k,
+            metric=metric,
+            generator=generator,
+            progress=progress,
+            backend=backend,
+        )
     rows = contract.as_rows(embeddings, "embeddings")
     contract.check_metric(metric, rows)
     classes = contract.as_classes(labels, rows.size)

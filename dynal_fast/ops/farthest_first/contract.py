@@ -106,6 +106,16 @@ def as_distances(values: torch.Tensor, exponent: int) -> torch.Tensor:
 Reached = Callable[[int], None]
 
 
+MOST_ROWS = 2**31 - 1  # of one matrix: kernels take 32 bits for row numbers
+
+
+def in_matrices(pool: Any, most: int = MOST_ROWS) -> list[Any]:
+    """Views of a pool, one behind the other, that have at most ``most`` rows each."""
+    if getattr(pool, "ndim", 0) != 2 or len(pool) <= most:
+        return [pool]
+    return [pool[begin : begin + most] for begin in range(0, len(pool), most)]
+
+
 def as_rows(value: Any, name: str) -> Rows:
     """Check embeddings, a matrix or two factors, and describe them; backends check values."""
     if isinstance(value, OuterProducts):
@@ -120,8 +130,8 @@ def as_rows(value: Any, name: str) -> Rows:
             f"got {tuple(array.shape)}{_two_axes(array, name)}"
         )
     rows, columns = array.shape
-    if rows >= 2**31:
-        raise ValueError(f"{name} must have fewer than 2^31 samples, got {rows}")
+    if rows > MOST_ROWS:
+        raise ValueError(f"{name} must have fewer than 2^31 samples here, got {rows}")
     if isinstance(array, np.ndarray):
         array = array.view(np.uint8) if array.dtype == np.bool_ else array
         dtype = DTYPES.get(array.dtype.newbyteorder("=").name)

@@ -10,13 +10,20 @@ from dynal_fast import _extension
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Rows
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
+from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, Points
+from dynal_fast.ops.farthest_first.mapped import is_mapped_file
 from dynal_fast.ops.farthest_first.reference_kernels import products_of
+from dynal_fast.ops.farthest_first.routing import EXACT
 from dynal_fast.threads import kernel_threads
 
+MEASURED = 2**19  # rows at once, at most
 SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
+SMALL = 2**13  # candidates that are picked from in one call, with heads of
+SMALL_HEAD = 256  # rows each
+ROUNDS = 64  # in one call
+GUESSED, IN_ORDER, TOLD = range(3)  # Order in csrc/farthest_first/reading.h
 WORK = 2**34  # multiplications in one call, a fraction of a second: Ctrl-C is seen between calls
 
 
@@ -31,7 +38,10 @@ class CpuKernels(Kernels[Points]):
     def __init__(self, pool: Rows, metric: str) -> None:
         self.metric, self.pool = metric, pool
         self.rounding = reference.COSINE_STEP if metric == "cosine" else 0.0
+        self.in_files: list[Rows] = []  # that lie in mapped files
         self.native = _extension.load().farthest_first
+        if is_mapped_file(pool):
+            self._expect(pool, TOLD)
         # The filter subtracts this mean, as its error grows with the norms. Which rows are sampled
         # affects its speed, never a result.
         self.mean = torch.zeros(pool.columns)
@@ -46,6 +56,28 @@ class CpuKernels(Kernels[Points]):
             self.mean.nan_to_num_(0, 0, 0)
 
     def points(self, rows: Rows, name: str) -> Points:
+        if not is_mapped_file(rows):
+            return self._points_of(rows, name)
+        self.in_files.append(rows)
+        self._expect(rows, IN_ORDER)
+        points = self._points_of(rows, name)
+        self._expect(rows, TOLD)
+        return points
+
+    def _expect(self, rows: Rows, order: int) -> None:
+        self.native.expect(self._matrix(rows), rows.columns, rows.size, order)
+
+    def __del__(self) -> None:
+        for rows in self.in_files:
+            self._expect(rows, GUESSED)
+
+    def prefetch(self, x: Points, rows: Tensor) -> None:
+        """Start to read ``rows`` (R,) int32 where they lie in a file: they are needed next."""
+        if any(x.rows is known for known in self.in_files):
+            matrix = self._matrix(x.rows)
+            self.native.prefetch(matrix, x.rows.columns, rows.data_ptr(), len(rows))
+
+    def _points_of(self, rows: Rows, name: str) -> Points:
         if rows.right is not None:
             return products_of(self._measured, rows, name)
         return self._measured(rows, name)
@@ -55,7 +87,7 @@ class CpuKernels(Kernels[Points]):
         none = torch.empty(0, dtype=torch.float64)
         native = self._points(Points(rows, none, none, none, 0.0))
         measured, largest = torch.empty(rows.size, dtype=torch.float64), 0.0
-        step = max(1, WORK // 64 // rows.columns)
+        step = max(1, min(MEASURED, WORK // 64 // rows.columns))
         for begin in range(0, rows.size, step):
             end = min(begin + step, rows.size)
             measures = np.empty((end - begin, 3))  # Measure in csrc/farthest_first/farthest_first.h
@@ -77,13 +109,19 @@ class CpuKernels(Kernels[Points]):
         if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
             norms, scales = torch.full((rows.size,), 0.5), 1 / (2 * measured).sqrt()
             return Points(rows, norms, scales, none, largest)
-        return Points(rows, measured.float(), none, measured, largest)
+        return Points(rows, torch.empty(0), none, measured, largest)
 
     def scaled(self, points: Points, exponent: int) -> Points:
-        if self.metric == "euclidean" and points.exponent != exponent:
-            norms = (points.squares * 4.0**exponent).float()
-            return points._replace(norms=norms, exponent=exponent)
-        return points
+        if self.metric == "cosine" or (len(points.norms) and points.exponent == exponent):
+            return points
+        measured = points if len(points.squares) else self.points(points.rows, "pool")
+        norms = torch.empty(points.rows.size)
+        for part, squares in zip(
+            norms.split(MEASURED), measured.squares.split(MEASURED), strict=True
+        ):
+            part[:] = squares * 4.0**exponent
+        none = torch.empty(0, dtype=torch.float64)  # the squares take twice the room of the norms
+        return points._replace(norms=norms, squares=none, exponent=exponent)
 
     def distances(
         self, x: Points, rows: Tensor, y: Points, centers: Tensor
@@ -122,6 +160,7 @@ class CpuKernels(Kernels[Points]):
         **arrays: Tensor | None,
     ) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
+        self.prefetch(x, groups.rows)
         pairs = {
             "space": self._space(x.exponent),
             "x": self._points(x),
@@ -153,6 +192,35 @@ class CpuKernels(Kernels[Points]):
             )
             count += more
         return count
+
+    def at_once(self, candidates: int) -> bool:
+        return candidates <= SMALL
+
+    def rounds(
+        self, x: Points, clusters: list[Cluster[Points]], known: Known, count: int
+    ) -> tuple[int, float | None]:
+        count, left, done = self.native.rounds(
+            space=self._space(x.exponent),
+            x=self._points(x),
+            clusters=[
+                self.native.Cluster(
+                    points=self._points(points),
+                    members=members.data_ptr(),
+                    count=len(members),
+                    stage=stage.data_ptr(),
+                    exact=EXACT,
+                )
+                for points, members, stage in clusters
+            ],
+            candidate_count=len(known.candidates),
+            count=count,
+            limit=len(known.picks),
+            head=min(SMALL_HEAD, head_rows(self.pool.held)),
+            most=ROUNDS,
+            threads=kernel_threads(),
+            **{name: array.data_ptr() for name, array in known._asdict().items()},
+        )
+        return count, left if done else None
 
     def _space(self, exponent: int) -> object:
         pool = self.pool

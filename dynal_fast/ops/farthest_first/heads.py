@@ -23,21 +23,14 @@ from torch import Tensor
 
 from dynal_fast.ops.farthest_first import routing
 from dynal_fast.ops.farthest_first.contract import Answer, Reached, Rows
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P, on_one_scale
+from dynal_fast.ops.farthest_first.highest import NOTHING, Highest, keys
+from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, P, on_one_scale
 from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 
 HEAD = 1024  # rows in a head by default
 FRONT = 16 * HEAD  # at least so many rows are searched for heads
-NOTHING = -(2**63)  # below every key
-
-
-def keys(values: Tensor, rows: Tensor) -> Tensor:
-    """Int64 keys in the order of picks: larger values first, the lower index first among equals.
-
-    ``values`` float32 must be -inf or not negative, so that their bits sort as they do. The key of
-    -inf, for rows that are never picked, is negative.
-    """
-    return (values.view(torch.int32).to(torch.int64) << 32) + (2**31 - 1 - rows.to(torch.int64))
+WIDER = 64  # times more rows at most are looked at for a head, while nothing is picked
+MANY = 128  # picks that a row lacks, from which on it meets the nearest of them first
 
 
 class HeadTraversal(Generic[P]):
@@ -58,6 +51,8 @@ class HeadTraversal(Generic[P]):
         if candidates is not None:
             self.candidates = candidates.to(self.device, torch.int32)
         self.available = len(self.candidates)  # how many may be picked
+        # The highest rows that are looked at for a head: `head` to `most`, so many as pay now.
+        self.most = head if self.device.type == "cuda" else max(head, min(WIDER * head, n // 16))
         self.forget()
 
     def forget(self) -> None:
@@ -77,15 +72,20 @@ class HeadTraversal(Generic[P]):
         self.picks = torch.empty(0, dtype=torch.int32, device=device)
         self.values = torch.empty(0, device=device)
         self.count = 0
-        self.front, self.outside = self.candidates[:0], NOTHING
+        self.highest, self.width = Highest(self.candidates), self.head
+        # How many of the picks were in `clustered` when each row met the nearest of them: (n,).
+        self.probed: Tensor | None = None
+        self.clustered: Centers[P] | None = None
         # Rows exact for all sets and for `settled` picks, and the highest key of the other rows.
         self.inner, self.settled, self.beyond = self.candidates[:0], 0, NOTHING
 
     def copy(self) -> "HeadTraversal[P]":
         """A copy of all that changes."""
         other = copy.copy(self)
+        other.probed = None if self.probed is None else self.probed.clone()
         for name in ("bound", "exact", "applied"):
             setattr(other, name, getattr(self, name).clone())
+        other.highest = self.highest.copy()
         other.sets = [centers.copy() for centers in self.sets]
         return other
 
@@ -163,10 +163,10 @@ class HeadTraversal(Generic[P]):
             left = None if k else math.inf
         if start is not None and k:
             self.force(start)
+        single = all(centers.clusters == 1 for centers in self.sets)
+        at_once = single and self.kernels.at_once(len(self.candidates))
         while left is None:
-            left = self.pick_inside()
-            if left is None:
-                left = self.advance()
+            left = self.rounds() if at_once else self.round()
             reached(self.count - begin)
         picks = self.picks[begin:].to(torch.int64)
         return Answer(picks, self.values[begin:].clone(), left, self.exponent or 0)
@@ -184,7 +184,8 @@ class HeadTraversal(Generic[P]):
         self.take(pick, self.exact[pick])
         if alone:
             others = self.candidates[self.candidates != row]
-            self.kernels.bound(pool, pool, Groups.one(others, pick), self.bound)
+            for chunk in others.split(routing.CHUNK):
+                self.kernels.bound(pool, pool, Groups.one(chunk, pick), self.bound)
 
     def take(self, rows: Tensor, values: Tensor | float) -> None:
         """Make ``rows`` the next picks."""
@@ -194,6 +195,20 @@ class HeadTraversal(Generic[P]):
         self.count += len(rows)
         self.available -= len(rows)
 
+    def rounds(self) -> float | None:
+        """Do some rounds of `advance` and `pick_inside` in one call."""
+        clusters = [Cluster(each.points, each.members, each.stage) for each in self.sets]
+        state = (self.candidates, self.bound, self.exact, self.applied, self.picks, self.values)
+        count, left = self.kernels.rounds(self.points[0], clusters, Known(*state), self.count)
+        self.available -= count - self.count
+        self.count, self.inner = count, self.candidates[:0]
+        return left
+
+    def round(self) -> float | None:
+        """Take the picks of a head, or make the next one."""
+        left = self.pick_inside()
+        return self.advance() if left is None else left
+
     def pick_inside(self) -> float | None:
         """Take the picks from the head that are certain.
 
@@ -201,6 +216,7 @@ class HeadTraversal(Generic[P]):
         """
         head = self.inner
         if len(head) == 0:
+            self.width = min(2 * self.width, self.most)
             return None
         if self.settled < self.count:
             self.apply_picks(head, torch.full_like(head, self.settled))
@@ -225,16 +241,18 @@ class HeadTraversal(Generic[P]):
     def advance(self) -> float | None:
         """Make the next head exact, or as much of it as is worth it; 0 if all is at distance 0.
 
-        The host waits for the device where it needs sizes: once in `next_head`, here, in `refresh`
+        The host waits for the device where it needs sizes: in `narrowed`, here, in `refresh`
         and in `traverse`, and a few more times while rows are compared with the labeled set.
         """
         if self.available == 0:
             return 0.0
-        head, outside, duplicates = self.next_head()
-        if duplicates:  # all that remains: lowest indices first
+        head, outside, best = self.highest.find(self.bound, self.width, max(FRONT, 4 * self.head))
+        if best >> 32 == 0:  # all that remains are duplicates: lowest indices first
             room = len(self.picks) - self.count
             self.take(self.candidates[self.bound[self.candidates] == 0][:room], 0.0)
             return 0.0
+        if self.most > self.head:
+            head, outside = self.narrowed(head, outside)
         applied = self.applied[head]
         for centers in self.sets:
             centers.promote(head, self.bound, self.exact)
@@ -251,35 +269,36 @@ class HeadTraversal(Generic[P]):
         self.beyond = outside
         return None
 
-    def next_head(self) -> tuple[Tensor, int, bool]:
-        """Return the rows with the highest bounds, in that order, and the highest key outside.
+    def narrowed(self, rows: Tensor, outside: int) -> tuple[Tensor, int]:
+        """Lower the bounds of ``rows`` by the picks; return the highest and the highest key left.
 
-        Also whether the first of them, and so every row, is at distance 0.
+        Rows that lack many picks are compared with the nearest ones. That sends most of them back.
         """
-        for _ in range(2):
-            order = keys(self.bound[self.front], self.front)
-            top = torch.topk(order, min(self.head + 1, len(order)))
-            if len(order):
-                count = (top.values[: self.head] > max(self.outside, -1)).sum()[None]
-                after = top.values.index_select(0, count.clamp(max=len(top.values) - 1))
-                inside, outside, best = torch.cat([count, after, top.values[:1]]).tolist()
-                if inside:
-                    outside = outside if inside < len(top.values) else NOTHING
-                    rows = self.front[top.indices[:inside]]
-                    return rows, max(outside, self.outside), best >> 32 == 0
-            self.advance_front()
-        raise AssertionError("no candidate is left, but picks are")
+        many = max(MANY, self.count // 8)
+        applied = self.applied[rows]
+        met = applied if self.probed is None else torch.maximum(applied, self.probed[rows])
+        self.probe_picks(rows[self.count - met >= many], many)
+        few = (applied < self.count) & (applied > self.count - many)
+        first, order = torch.sort(applied[few])
+        self.apply_picks(rows[few][order], first)
+        order = keys(self.bound[rows], rows)
+        if len(rows) > self.head:
+            outside = max(outside, int(torch.topk(order, self.head + 1).values[-1]))
+        return rows[order > outside], outside
 
-    def advance_front(self) -> None:
-        """Take the candidates with the highest bounds, to search them for the next heads."""
-        size = max(FRONT, 4 * self.head, len(self.candidates) // 8)
-        order = keys(self.bound[self.candidates], self.candidates)
-        if size >= len(order):
-            self.front, self.outside = self.candidates, NOTHING
+    def probe_picks(self, rows: Tensor, many: int) -> None:
+        """Bound ``rows`` by the picks nearest to them, but for less than ``many`` of the last."""
+        if len(rows) == 0:
             return
-        top = torch.topk(order, size + 1, sorted=False)
-        self.outside = int(top.values.min())
-        self.front = self.candidates[top.indices[top.values > self.outside]]
+        pool, clustered = self.points[0], self.clustered
+        if clustered is None or self.count - clustered.size > many // 2:
+            picks = self.picks[: self.count]
+            clustered = self.clustered = Centers(self.kernels, pool, pool, picks, many=1)
+        for chunk in rows.split(clustered.chunk):
+            clustered.probe(chunk, self.bound, min(routing.PROBES, clustered.clusters))
+        if self.probed is None:
+            self.probed = torch.zeros_like(self.applied)
+        self.probed[rows] = clustered.size
 
     def apply_picks(self, stale: Tensor, first: Tensor) -> None:
         """Make ``stale`` rows exact for all picks; the ``first`` ones were applied before."""

@@ -4,7 +4,7 @@ The exact algorithms (`heads`, `routing`, `nearest`) are written once over these
 tensors lie on the pool's device; row numbers are int32. ``reference.py`` defines *decision values*.
 """
 
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ class Points(NamedTuple):
     """Embeddings whose values were checked, and what the filter needs to know of each row."""
 
     rows: Rows  # (n, d)
-    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it
+    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it; of `scaled`
     scales: Tensor  # (n,) float64: the filter multiplies rows by them; empty: it does not
-    squares: Tensor  # (n,) float64: the squared norms at exponent 0; empty for cosine
+    squares: Tensor  # (n,) float64: the squared norms at exponent 0; may be empty of `scaled`
     largest: float  # the largest magnitude of an element
     exponent: int = 0  # decision values are in units of 4^-exponent (reference.py)
     left_exponent: int = 0  # of outer products: the filter's scale of the first factors
@@ -62,6 +62,25 @@ class Groups(NamedTuple):
     def one(rows: Tensor, centers: Tensor) -> "Groups":
         """All of ``rows`` with all of ``centers``."""
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
+
+
+class Cluster(NamedTuple, Generic[P]):
+    """Labeled samples that are one cluster."""
+
+    points: P
+    members: Tensor  # (m,) int32: rows of points
+    stage: Tensor  # (n,) int8: EXACT (routing.py) for rows that were compared with all of them
+
+
+class Known(NamedTuple):
+    """What a traversal knows of the rows of its pool (`heads.HeadTraversal`), and its picks."""
+
+    candidates: Tensor
+    bound: Tensor
+    exact: Tensor
+    applied: Tensor
+    picks: Tensor  # with room for those to come
+    values: Tensor
 
 
 class Kernels(Protocol[P]):
@@ -113,7 +132,20 @@ class Kernels(Protocol[P]):
 
         ``exact`` (n,) float32: the smallest decision value of each head row to all centers so far;
         it is updated for the rows of the head, and set to -inf for those picked. The next pick is
-        the head row with the largest key (``heads.keys``), which must exceed ``outside``. Picks
+        the head row with the largest key (``highest.keys``), which must exceed ``outside``. Picks
         fill ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, up to their
         end. Returns how many there are.
         """
+
+    def at_once(self, candidates: int) -> bool:
+        """Whether `rounds` is the way to pick from so few candidates."""
+        return False
+
+    def rounds(
+        self, x: P, clusters: list[Cluster[P]], known: Known, count: int
+    ) -> tuple[int, float | None]:
+        """Go on from ``count`` picks as `HeadTraversal` does, some rounds in one call.
+
+        Returns the number of picks, and the largest value left once all of them are made.
+        """
+        raise AssertionError("nothing is picked at once on this device")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynal_fast.ops.farthest_first import contract, heads, reference
+from dynal_fast.ops.farthest_first import contract, highest, reference
 from dynal_fast.ops.farthest_first.contract import Array, Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, Points
 from dynal_fast.ops.farthest_first.products import OuterProducts, left_exponent
@@ -82,7 +82,7 @@ class ReferenceKernels(Kernels[Points]):
         self, x: Points, head: Tensor, outside: int, exact: Tensor, picks: Tensor, values: Tensor
     ) -> int:
         for count in range(len(picks)):
-            order = heads.keys(exact[head], head)
+            order = highest.keys(exact[head], head)
             if int(order.max()) <= max(outside, -1):
                 return count
             pick = int(head[order.argmax()])

@@ -30,13 +30,15 @@ ROUTED, PROBED, EXACT = 0, 1, 2
 class Centers(Generic[P]):
     """Samples in clusters: the labeled ones of a traversal, or the centers of an assignment."""
 
-    def __init__(self, kernels: Kernels[P], pool: P, points: P, members: Tensor) -> None:
+    def __init__(
+        self, kernels: Kernels[P], pool: P, points: P, members: Tensor, many: int = 0
+    ) -> None:
         device = members.device
         self.kernels, self.pool = kernels, pool
         self.points, self.members = points, members  # rows of points (m,) int32
         self.size = len(self.members)  # at least 1
         self.clusters = 1
-        if self.size >= CLUSTERED_FROM:
+        if self.size >= (many or CLUSTERED_FROM):
             self.clusters = max(1, round(math.sqrt(self.size)))
         scale = ON_GPU if device.type == "cuda" else 1
         self.tile, self.chunk = max(1, scale * TILE // self.clusters), scale * CHUNK

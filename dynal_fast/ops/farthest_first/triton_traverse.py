@@ -17,7 +17,7 @@ def traverse(
     block,  # (T, T) float32: decision values between head rows
     head,  # (T,) int32, increasing
     T,
-    outside: tl.int64,  # the key of the first row outside (heads.keys)
+    outside: tl.int64,  # the key of the first row outside (highest.keys)
     exact,  # (n,) float32: the smallest decision value of each row; -inf once picked
     picks,  # (limit,) int32
     values,  # (limit,) float32

@@ -18,6 +18,7 @@ class CpuRaceKernels(cpu.CpuKernels, RaceKernels[Points]):
         self.native_race = _extension.load().kmeans_plusplus
 
     def advance(self, x: Points, rows: Tensor, first: Tensor, fired: Fired, clocks: Clocks) -> None:
+        self.prefetch(x, rows)
         unit = 0
         while unit != self.native.DONE:
             unit = self.native_race.advance(

@@ -11,6 +11,7 @@ from dynal_fast.collective import Collective, agreed
 from dynal_fast.ops.farthest_first import contract, reference
 from dynal_fast.ops.farthest_first.backends import Device, choose
 from dynal_fast.ops.farthest_first.contract import Rows
+from dynal_fast.ops.farthest_first.kernels import Kernels
 from dynal_fast.ops.farthest_first.sharded.labeled import Labeled
 from dynal_fast.ops.farthest_first.sharded.part import MOST_ROWS, Part
 from dynal_fast.ops.farthest_first.sharded.traversal import ShardedTraversal
@@ -74,17 +75,40 @@ def _form(rows: Rows) -> str:
     return own if rows.right is None else f"OuterProducts of {own} and {_form(rows.right)}"
 
 
-def open_traversal(
-    collective: Collective,
-    pool: Pool,
-    labeled: Labeled,
-    candidates: Sequence[Tensor | None] | None = None,
-) -> ShardedTraversal[Any]:
-    """Measure everything, agree on the scale, and compare the pool with the labeled samples.
+class Measured(NamedTuple):
+    """A pool whose values were checked, on the common scale, and what is labeled."""
 
-    ``candidates``: of each shard of this rank, the rows that may be picked, increasing; all where
-    it is None.
-    """
+    pool: Pool
+    kernels: Kernels[Any]
+    points: list[Any]  # of each shard of this rank
+    covering: list[Any]  # of labeled samples
+    inside: Labeled
+    exponent: int
+
+    def begin(
+        self, collective: Collective, candidates: Sequence[Tensor] | None = None
+    ) -> ShardedTraversal[Any]:
+        """Begin a traversal that knows what is labeled.
+
+        ``candidates``: of each shard, the rows that may be picked, increasing; all by default.
+        """
+        chosen: Sequence[Tensor | None] = candidates or [None] * len(self.points)
+        parts = [
+            Part(self.kernels, own, first, rows)
+            for own, first, rows in zip(self.points, self.pool.firsts, chosen, strict=True)
+        ]
+        for part in parts:
+            part.exclude(self.inside.inside_of(part.first, part.size))
+        like = self.pool.shards[0]
+        head = self.pool.device.head(like)
+        traversal = ShardedTraversal(collective, self.kernels, parts, like, self.exponent, head)
+        for rows in self.covering:
+            traversal.cover(rows)
+        return traversal
+
+
+def measure(collective: Collective, pool: Pool, labeled: Labeled) -> Measured:
+    """Check all values, and agree on the scale."""
     like = pool.shards[0]
 
     def measured() -> tuple[Any, list[Any], list[Any]]:
@@ -101,18 +125,9 @@ def open_traversal(
     if pool.metric == "euclidean":
         agreed(collective, lambda: contract.check_smallest(largest, *pool.shards, *labeled.rows))
     exponent = reference.scale_exponent(largest, like.dimensions)
-    chosen = candidates or [None] * len(points)
-    parts = [
-        Part(kernels, kernels.scaled(own, exponent), first, rows)
-        for own, first, rows in zip(points, pool.firsts, chosen, strict=True)
-    ]
-    for part in parts:
-        part.exclude(labeled.inside_of(part.first, part.size))
-    head = pool.device.head(like)
-    traversal = ShardedTraversal(collective, kernels, parts, like, exponent, head)
-    for rows in covering:
-        traversal.cover(kernels.scaled(rows, exponent))
-    return traversal
+    points = [kernels.scaled(own, exponent) for own in points]
+    covering = [kernels.scaled(rows, exponent) for rows in covering]
+    return Measured(pool, kernels, points, covering, labeled, exponent)
 
 
 def as_request(

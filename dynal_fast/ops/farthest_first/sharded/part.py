@@ -11,7 +11,7 @@ from torch import Tensor
 from dynal_fast.ops.farthest_first.contract import Array, Rows, as_rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 from dynal_fast.ops.farthest_first.products import OuterProducts
-from dynal_fast.ops.farthest_first.routing import EXACT, Centers
+from dynal_fast.ops.farthest_first.routing import CHUNK, EXACT, Centers
 
 NOTHING = -(2**63)  # below every key
 MOST_ROWS = 2**32  # of all ranks, which keys can tell apart
@@ -20,7 +20,7 @@ SMALL_FRONT = 2**14  # but at least so many
 
 
 def global_keys(values: Tensor, rows: Tensor) -> Tensor:
-    """Int64 keys in the order of picks, as ``heads.keys``, of global row numbers up to 2^32."""
+    """Int64 keys in the order of picks, as ``highest.keys``, of global row numbers up to 2^32."""
     return (values.view(torch.int32).to(torch.int64) << 32) + (MOST_ROWS - 1 - rows)
 
 
@@ -79,8 +79,9 @@ class Part(Generic[P]):
         """Bound every candidate by the picks so far."""
         for _, points in self.picks.blocks:
             centers = torch.arange(points.rows.size, dtype=torch.int32, device=self.device)
-            groups = Groups.one(self.candidates, centers)
-            self.kernels.bound(self.points, points, groups, self.bound)
+            for chunk in self.candidates.split(CHUNK):
+                groups = Groups.one(chunk, centers)
+                self.kernels.bound(self.points, points, groups, self.bound)
         self.renew()
 
     @property
@@ -189,6 +190,20 @@ class Part(Generic[P]):
         """Note the values of ``rows`` after all picks; -inf: they are picked."""
         self.exact[rows] = self.bound[rows] = exact
         self.applied[rows] = self.picks.count
+
+    def bound_by_first(self) -> None:
+        """Bound every candidate by the first pick alone."""
+        _, points = self.picks.blocks[0]
+        first = torch.zeros(1, dtype=torch.int32, device=self.device)
+        for chunk in self.candidates.split(CHUNK):
+            self.kernels.bound(self.points, points, Groups.one(chunk, first), self.bound)
+        self.renew()
+
+    def lower(self, rows: slice, bounds: Tensor) -> None:
+        """Take in upper bounds that were found before; negative ones say nothing."""
+        bounds = bounds.to(self.device)
+        bounds[bounds < 0] = math.inf
+        self.bound[rows] = torch.minimum(self.bound[rows], bounds)
 
 
 class Picks(Generic[P]):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective
-from dynal_fast.ops.farthest_first import heads
+from dynal_fast.ops.farthest_first import highest
 from dynal_fast.ops.farthest_first.contract import Answer, Rows
 from dynal_fast.ops.farthest_first.kernels import Kernels, P
 from dynal_fast.ops.farthest_first.routing import Centers
@@ -34,14 +34,18 @@ from dynal_fast.ops.farthest_first.sharded.part import (
     Picks,
     as_bytes,
     as_matrix,
+    global_keys,
     numbers_of,
     of_keys,
     row_bytes,
 )
 
-GATHERED = 256  # rows that are sent in a round, at most
+GATHERED = 128  # rows that are sent in a round, at most
 KEPT_BYTES = 2**26  # of rows that were sent and not picked
-MOST_GROWTH = 64  # a head grows to so many times its size
+# Rows that all ranks make exact in a round: for each rank so many at first, more after a round of
+# fewer picks than FEW, fewer after one of more than MANY.
+FIRST_HEAD, LEAST_HEAD, MOST_HEADS = 128, 4 * GATHERED, 8
+FEW, MANY = 32, 64
 
 AfterRound = Callable[["ShardedTraversal[Any]"], None]
 
@@ -63,7 +67,8 @@ class ShardedTraversal(Generic[P]):
         self.picks = Picks(kernels, like, exponent)
         for part in parts:
             part.picks = self.picks
-        self.head = self.least_head = head * collective.size  # rows that are made exact in a round
+        self.most = MOST_HEADS * head * collective.size
+        self.head = min(FIRST_HEAD * collective.size, self.most)  # rows made exact in a round
         self.numbers: list[int] = []  # of the picks
         self.values: list[float] = []
         self.kept: dict[int, Tensor] = {}  # rows that every rank has, by global number
@@ -117,6 +122,23 @@ class ShardedTraversal(Generic[P]):
         self.covered = True
         return None
 
+    def go_on(self, numbers: list[int], values: list[float]) -> None:
+        """Take in the picks of a traversal that ended early, from which this one goes on."""
+        own = torch.tensor(numbers, dtype=torch.int64)
+        mine = torch.zeros(len(own), dtype=torch.bool)
+        for part in self.parts:
+            mine |= part.holds(own)
+        keys = global_keys(torch.zeros(len(own)), own)[mine]
+        sent_keys, sent = self.gather(keys)
+        _, found = of_keys(sent_keys)  # increasing
+        self.picks.append(sent[torch.searchsorted(found, own)])
+        self.numbers, self.values, self.kept = list(numbers), list(values), {}
+        for part in self.parts:
+            part.exclude(own[part.holds(own)] - part.first)
+            if not self.covered:
+                part.bound_by_first()
+        self.covered = True
+
     def round(self, k: int) -> float | None:
         """Pick what is certain; return the largest value left once all ``k`` are picked."""
         self.rounds += 1
@@ -131,13 +153,19 @@ class ShardedTraversal(Generic[P]):
             (best,) = self.collective.largest([int(own.max()) if len(own) else NOTHING])
             return float(of_keys(torch.tensor([best]))[0]) if best > level else None
         outside, count = level_of(self.collective, lambda low: own[own > low], level, top, GATHERED)
-        if count == 0:
-            self.head = min(2 * self.head, MOST_GROWTH * self.least_head)
-            return None
-        self.head = max(self.head // 2, self.least_head)
-        keys, sent = self.gather(own[own > outside])
-        self.traverse(keys, sent, outside, k)
+        before = len(self.numbers)
+        if count > 0:
+            keys, sent = self.gather(own[own > outside])
+            self.traverse(keys, sent, outside, k)
+        self.resize(len(self.numbers) - before)
         return None
+
+    def resize(self, picked: int) -> None:
+        """Follow the number of picks of a round with the size of the next head."""
+        if picked < FEW:
+            self.head = min(2 * self.head, self.most)
+        elif picked > MANY:
+            self.head = max(self.head // 2, min(LEAST_HEAD, self.most))
 
     def head_level(self) -> tuple[int, int]:
         """The highest key of all bounds, and one that about ``head`` unsettled rows exceed."""
@@ -207,9 +235,9 @@ class ShardedTraversal(Generic[P]):
         points = self.kernels.points(as_matrix(sent, self.like), "rows")
         points = self.kernels.scaled(points, self.exponent)
         value, number = of_keys(torch.tensor([max(outside, 0)]))
-        # The same key in the order of `heads.keys`, by position instead of global number.
+        # The same key in the order of `highest.keys`, by position instead of global number.
         position = torch.searchsorted(numbers, number)
-        limit = int(heads.keys(value, position)) if outside >= 0 else outside
+        limit = int(highest.keys(value, position)) if outside >= 0 else outside
         exact = exact.to(device)
         picks = torch.empty(min(room, len(keys)), dtype=torch.int32, device=device)
         values = torch.empty(len(picks), device=device)

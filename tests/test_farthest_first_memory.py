@@ -1,0 +1,65 @@
+"""Many rows: what a traversal takes for each of them, and more of them than 32 bits count."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dynal_fast import farthest_first
+from dynal_fast.ops.farthest_first import contract
+from dynal_fast.ops.farthest_first.sharded.part import global_keys, of_keys
+from tests.cases.farthest_first import clustered, lattice
+
+ROWS = 300_000, 900_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("labeled", [0, 600])
+def test_at_most_32_bytes_a_row(tmp_path, labeled):
+    """By the difference of two pools: blocks do not depend on the rows."""
+    rng, own = np.random.default_rng(0), []
+    files = [tmp_path / "pool.npy", tmp_path / "labeled.npy"]
+    for size in ROWS:
+        for file, rows in zip(files, (size, labeled), strict=True):
+            np.save(file, rng.standard_normal((rows, 32), dtype=np.float32).astype(np.float16))
+        command = [sys.executable, "-m", "benchmarks.large_pool", str(files[0]), "200"]
+        command += [str(files[1])] if labeled else []
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+        took = json.loads(ended.stdout)
+        own.append(took["peak_anonymous"] - took["anonymous_before"])
+    assert own[1] - own[0] <= 32 * (ROWS[1] - ROWS[0])
+
+
+@pytest.mark.parametrize("labeled", ["nothing", "samples", "indices"])
+@pytest.mark.parametrize("make", [clustered, lattice])
+def test_more_rows_than_one_matrix_holds(make, labeled, monkeypatch):
+    pool, outside = make(500, 6), make(40, 6, seed=1)
+    known = {"nothing": None, "samples": outside, "indices": np.arange(3, 400, 7)}[labeled]
+    want = farthest_first(pool, 90, known)
+    for most in (20, 99, 250):
+        cut = functools.partial(contract.in_matrices, most=most)
+        with monkeypatch.context() as patch:
+            patch.setattr(contract, "in_matrices", cut)
+            got = farthest_first(pool, 90, known)
+        assert torch.equal(got.indices, want.indices)
+        assert torch.equal(got.distances, want.distances)
+        assert got.radius == want.radius
+
+
+def test_two_to_the_31_rows():
+    pool = np.broadcast_to(np.zeros((1, 2), np.float16), (2**31 + 5, 2))
+    parts = contract.in_matrices(pool)
+    assert [len(part) for part in parts] == [2**31 - 1, 6]
+    assert [contract.as_rows(part, "pool").size for part in parts] == [2**31 - 1, 6]
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 samples here"):
+        contract.as_rows(pool, "pool")
+    rows = torch.tensor([0, 2**31 - 1, 2**31, 2**32 - 1])
+    values = torch.tensor([1.0, 2.0, 2.0, 2.0])
+    keys = global_keys(values, rows)
+    assert keys.argsort(descending=True).tolist() == [1, 2, 3, 0]
+    assert torch.equal(of_keys(keys)[1], rows)
+    assert torch.equal(of_keys(keys)[0], values)

@@ -1,0 +1,155 @@
+"""`select` over shards of files, and checkpoints: ended at any time, with any number of ranks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dynal_fast.cli import build_parser, main
+from dynal_fast.collective.in_memory import run_ranks
+from dynal_fast.embeddings.many_ranks import select_shards
+from dynal_fast.embeddings.shards import BLOCK, load_shards, pieces_of
+from dynal_fast.embeddings.source import Wanted
+from dynal_fast.ops.farthest_first.sharded import checkpoint, part, traversal
+from tests.cases.farthest_first import clustered
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    pool = clustered(900, 8).astype(np.float16)
+    for name, rows in zip("abcd", np.split(pool, [300, 310, 700]), strict=True):
+        np.save(folder / f"{name}.npy", rows)
+    np.save(tmp_path / "labeled.npy", np.arange(0, 900, 40))
+    return tmp_path
+
+
+def arguments(files, *more):
+    return build_parser().parse_args(
+        ["select", str(files / "features"), "-o", str(files / "picks.npy"), "-q", "-k", "90", *more]
+    )
+
+
+def picks_of(files, *more):
+    assert main(["select", str(files / "features"), "-o", str(files / "p.npy"), "-q", *more]) == 0
+    return np.load(files / "p.npy")
+
+
+def test_pieces_are_the_pool_once_in_order():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = rng.integers(0, 3 * BLOCK, size=int(rng.integers(1, 7))).tolist()
+        ranks = int(rng.integers(1, 9))
+        found = [piece for own in pieces_of(sizes, ranks) for piece in own]
+        rows = [(file, row) for file, begin, end in found for row in (begin, end)]
+        assert rows == sorted(rows)
+        assert [sum(e - b for f, b, e in found if f == file) for file in range(len(sizes))] == sizes
+        if len(sizes) >= ranks:
+            assert all((begin, end) == (0, sizes[file]) for file, begin, end in found)
+        else:
+            assert all(begin % BLOCK == 0 for _, begin, _ in found)
+
+
+def test_checksums_do_not_depend_on_the_cut(tmp_path):
+    rows = clustered(3 * BLOCK + 5, 2)
+    np.save(tmp_path / "pool.npy", rows)
+
+    def sums(ranks):
+        shards = [load_shards(tmp_path, Wanted(), rank, ranks) for rank in range(ranks)]
+        return sum(shard.checksums()[0] for shard in shards) % 2**40
+
+    whole = sums(1)
+    assert sums(2) == sums(3) == sums(7) == whole
+    rows[[3, BLOCK + 3]] = rows[[BLOCK + 3, 3]]
+    np.save(tmp_path / "pool.npy", rows)
+    assert sums(2) != whole
+
+
+@pytest.mark.parametrize("more", [[], ["--labeled", "labeled.npy"], ["--seed", "5"]])
+def test_ranks_select_what_one_process_does(files, more):
+    more = [str(files / one) if one.endswith(".npy") else one for one in more]
+    want = picks_of(files, "-k", "90", *more)
+    for ranks in (2, 5):
+        found = run_ranks(ranks, lambda group: select_shards(arguments(files, *more), group))
+        for got, pool in found:
+            np.testing.assert_array_equal(got.indices, want)
+            assert pool.locate(305)[0].name == "b.npy"
+
+
+def small(monkeypatch):
+    monkeypatch.setattr(traversal, "GATHERED", 9)
+    monkeypatch.setattr(part, "SMALL_FRONT", 50)
+
+
+@pytest.mark.parametrize("more", [[], ["--labeled", "labeled.npy"], ["--start", "17"]])
+def test_a_killed_selection_goes_on_with_any_number_of_ranks(files, more, monkeypatch):
+    small(monkeypatch)
+    more = [str(files / one) if one.endswith(".npy") else one for one in more]
+    want = picks_of(files, "-k", "90", *more)
+    state = ["--checkpoint", str(files / "state"), "--checkpoint-every", "0"]
+    given = arguments(files, *more, *state)
+    written = []
+    write = checkpoint.write_atomically
+
+    def killed_after(most):
+        def write_or_die(path, content):
+            if len(written) >= most:
+                raise Killed
+            written.append(path.name)
+            write(path, content)
+
+        return write_or_die
+
+    for ranks, most in ((3, 1), (2, 6), (4, 9), (1, 7)):
+        written.clear()
+        monkeypatch.setattr(checkpoint, "write_atomically", killed_after(most))
+        with pytest.raises(Killed):
+            run_ranks(ranks, lambda group: select_shards(given, group))
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    begun = len(np.load(files / "state" / "picks.npz")["indices"])
+    assert 0 < begun < 90
+    for got, _ in run_ranks(3, lambda group: select_shards(given, group)):
+        np.testing.assert_array_equal(got.indices, want)
+    names = {path.name for path in (files / "state").iterdir()}
+    assert len(names) == 5  # the picks, and the bounds of four files
+
+
+def test_a_checkpoint_of_something_else_is_refused(files, monkeypatch, capsys):
+    small(monkeypatch)
+    state = ["--checkpoint", str(files / "state"), "--checkpoint-every", "0"]
+    picks_of(files, "-k", "30", *state)
+    for change, message in (
+        (["-k", "31"], "its k is 30, got 31"),
+        (["-k", "30", "--metric", "cosine"], "its metric is euclidean, got cosine"),
+        (["-k", "30", "--labeled", str(files / "labeled.npy")], "its labeled is none, got 1 files"),
+    ):
+        command = ["select", str(files / "features"), "-o", str(files / "p.npy"), "-q"]
+        assert main([*command, *change, *state]) == 2
+        assert message in capsys.readouterr().err
+    rows = np.load(files / "features" / "c.npy")
+    rows[7] += 1
+    np.save(files / "features" / "c.npy", rows)
+    assert main([*command, "-k", "30", *state]) == 2
+    assert "its file c.npy is (390, 8) float16 with checksum" in capsys.readouterr().err
+    (files / "state" / "picks.npz").write_bytes(b"PK")
+    assert main([*command, "-k", "30", *state]) == 2
+    assert "picks.npz cannot be read" in capsys.readouterr().err
+
+
+def test_torchrun(files):
+    want = picks_of(files, "-k", "40")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "dynal_fast", "select", str(files / "features"), "-o", str(files / "r.npy")]
+    done = subprocess.run([*command, "-k", "40"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(files / "r.npy"), want)
+    assert done.stdout.count("40 picks of 900 samples") == 1
+    failed = subprocess.run([*command, "-k", "901"], capture_output=True, text=True, timeout=100)
+    assert failed.returncode != 0
+    assert failed.stderr.count("dynal-fast: error: k must be between 0 and 900") == 1
