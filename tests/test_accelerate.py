@@ -677,6 +677,23 @@ def test_auto_takes_a_simpler_way_where_it_is_faster(seconds, used, monkeypatch,
     assert resumed.used == used
 
 
+def test_auto_times_batches_whose_first_tensor_is_shared_by_all_samples(monkeypatch):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, CLASSES, 3), nn.BatchNorm2d(CLASSES)
+
+        def forward(self, both):
+            return self.norm(self.conv(both[1] * both[0].sum())).mean((2, 3))
+
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 4)
+    model, accelerator = made(Scaled), Accelerator("auto")
+    pairs = [(ids, (torch.ones(3), x)) for ids, x in pool()]
+    ours = logits(model, accelerator, pairs)
+    assert near(ours, logits(model, "off", pairs))
+    assert accelerator.settled == "fold"
+
+
 def test_auto_says_nothing_where_there_is_nothing_to_fold():
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES))
     accelerator = Accelerator("auto")

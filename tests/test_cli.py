@@ -66,7 +66,7 @@ def test_the_examples_in_the_help_are_commands_that_parse():
     text = cli.RUN_EXAMPLES + SELECT_EXAMPLES + EXAMPLES + DEMO_2D_EXAMPLES
     text = text.replace("\\\n", " ")
     commands = re.findall(r"^ +dynal-fast (.+)$", text, re.MULTILINE)
-    assert len(commands) == 22
+    assert len(commands) == 23
     for command in commands:
         build_parser().parse_args(shlex.split(command))
 

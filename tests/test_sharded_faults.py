@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -67,58 +68,61 @@ def test_a_fault_of_one_rank_ends_all(fault, own, others):
             os.kill(ranks.processes[BAD_RANK].pid, signal.SIGKILL)
 
 
-SPACE, LINK = "dynal-fast-test", "dynal-fast"
-HERE, THERE, PORT = "10.213.57.1", "10.213.57.2", 29_613
+PORT = 29_613
 
 
-def move_apart(rank):
+def move_apart(name, rank):
     """Run rank 1 in a network namespace, which one link joins with this one."""
     if rank == 1:
         libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{SPACE}") as space:
+        with open(f"/run/netns/{name}") as space:
             assert libc.setns(space.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
-    os.environ["GLOO_SOCKET_IFNAME"] = f"{LINK}{rank}"
+    os.environ["GLOO_SOCKET_IFNAME"] = f"{name}-{rank}"
 
 
 @pytest.fixture
 def two_networks():
+    """The name of a network namespace and of the two ends of its link, and this end's address."""
+    name, subnet = f"df{os.getpid()}", f"10.213.{os.getpid() % 250}"
     commands = [
-        f"netns add {SPACE}",
-        f"link add {LINK}0 type veth peer name {LINK}1 netns {SPACE}",
-        f"addr add {HERE}/24 dev {LINK}0",
-        f"link set {LINK}0 up",
-        f"-n {SPACE} addr add {THERE}/24 dev {LINK}1",
-        f"-n {SPACE} link set {LINK}1 up",
-        f"-n {SPACE} link set lo up",
+        f"netns add {name}",
+        f"link add {name}-0 type veth peer name {name}-1 netns {name}",
+        f"addr add {subnet}.1/24 dev {name}-0",
+        f"link set {name}-0 up",
+        f"-n {name} addr add {subnet}.2/24 dev {name}-1",
+        f"-n {name} link set {name}-1 up",
+        f"-n {name} link set lo up",
     ]
     try:
         for command in commands:
             done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
             if done.returncode:
                 pytest.skip(f"no network namespace can be made here: {done.stderr.strip()}")
-        yield
+        yield name, f"{subnet}.1"
     except FileNotFoundError:
         pytest.skip("the command ip is missing")
     finally:
         with contextlib.suppress(FileNotFoundError):
-            subprocess.run(["ip", "netns", "del", SPACE], capture_output=True)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 def test_a_rank_that_is_cut_off(two_networks):
-    with GlooRanks(2, prepare=move_apart, address=f"tcp://{HERE}:{PORT}") as ranks:
-        ranks.begin(cut_off_in_the_fourth_round, ranks=2)
+    name, here = two_networks
+    apart = functools.partial(move_apart, name)
+    with GlooRanks(2, prepare=apart, address=f"tcp://{here}:{PORT}") as ranks:
+        ranks.begin(cut_off_in_the_fourth_round, f"{name}-0", ranks=2)
         assert "rank 1 gave no sign of life" in ranks.result(0, timeout=40)
         assert "rank 1 cannot reach the store" in ranks.result(1, timeout=40)
         for process in ranks.processes:
             process.kill()  # torch would wait for the store
 
 
-def cut_off_in_the_fourth_round(group):
+def cut_off_in_the_fourth_round(group, link):
     ranks = OfProcessGroup(group, patience=PATIENCE)
 
     def after_round(state):
         if state.rounds == 4 and ranks.rank == 0:
-            subprocess.run(["ip", "link", "set", f"{LINK}0", "down"], check=True)
+            subprocess.run(["ip", "link", "set", link, "down"], check=True)
 
     farthest_first_of_shards(ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round)
 

@@ -142,6 +142,7 @@ def test_a_checkpoint_of_something_else_is_refused(files, monkeypatch, capsys):
     assert "picks.npz cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_torchrun(files):
     want = picks_of(files, "-k", "40")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -51,6 +51,7 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self.over.set()
+        self.thread.join(self.beat)  # a call to the store aborts a process that is about to end
         if error is None or isinstance(error, RankError) or getattr(error, "on_all_ranks", False):
             return
         interrupted = isinstance(error, KeyboardInterrupt)

@@ -185,7 +185,7 @@ class Accelerator:
                 self._tell(f"{type(model).__name__} runs as it is: {self.reason}")
             return None
         if self.mode == "auto" and not self.settled and batches >= WORTH_COUNTING:
-            self.settled = _fastest(twin, bare, inputs, batches)
+            self.settled = _fastest(twin, bare, inputs, len(outputs[0]), batches)
             if self.settled == "off":
                 self._twin, self.reason = None, SLOWER
                 return None
@@ -252,9 +252,9 @@ class Accelerator:
             warnings.warn(f"accelerate={self.mode!r}: {what}", stacklevel=level)
 
 
-def _fastest(twin: Twin, bare: Bare, inputs: Any, batches: int) -> str:
+def _fastest(twin: Twin, bare: Bare, inputs: Any, samples: int, batches: int) -> str:
     """Time a batch in each way: what the twin is made for stays unless a simpler way is faster."""
-    ids = torch.empty(tensors_in(inputs)[0].shape[:1])
+    ids = torch.empty(samples)
     chosen = "compile" if twin.compiled else "fold"
     seconds = {chosen: _seconds(lambda: twin(bare, ids, inputs))}
     if twin.compiled:

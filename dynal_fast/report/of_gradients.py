@@ -39,7 +39,10 @@ def gradients_section(
             means,
             [max(0.0, mean - deviation) for _, mean, deviation in pairs],
             [mean + deviation for _, mean, deviation in pairs],
-            [f"{name}, cycle {c}: {mean:.3g} ± {deviation:.3g}" for c, mean, deviation in pairs],
+            [
+                f"{name}, cycle {c}: {mean:.3g}, deviation {deviation:.3g}"
+                for c, mean, deviation in pairs
+            ],
         )
         for (cycle, mean, deviation), norms in zip(pairs, every, strict=True):
             row = [name, str(cycle), f"{mean:.4g}", f"{deviation:.4g}", f"{norms.max():.4g}"]
