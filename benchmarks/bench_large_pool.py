@@ -3,8 +3,8 @@
     DYNAL_FAST_BENCH_DISK=/scratch pytest benchmarks/bench_large_pool.py --benchmark-only
 
 The folder needs 7 GB; without one these are skipped. ``DYNAL_FAST_BENCH_SCALE=0.1`` shrinks the
-pools. A machine with less memory than the pool shows how often it is read. On a larger one, run it in
-a control group: ``systemd-run --scope -p MemoryMax=1500M pytest …``.
+pools. A machine with less memory than the pool shows how often it is read. On a larger one, run it
+in a control group: ``systemd-run --scope -p MemoryMax=1500M pytest …``.
 """
 
 import json

@@ -73,10 +73,10 @@ VARIANTS = {
 }
 # Prediction stability's protocol on other data: what differs from the preset with this prefix.
 FROM_1000 = {
-    "mnist-mlp": {"", "-continue", "-interval-1", "-interval-5"},
-    "mnist-cnn": {"", "-continue", "-interval-1", "-interval-5"},
-    "texts-linear": {"", "-continue", "-interval-1", "-interval-5", "-epochs-20"},
-    "texts-mlp": {"", "-continue", "-interval-1", "-interval-5"},
+    "mnist-mlp": ("", "-continue", "-interval-1", "-interval-5"),
+    "mnist-cnn": ("", "-continue", "-interval-1", "-interval-5"),
+    "texts-linear": ("", "-continue", "-interval-1", "-interval-5", "-epochs-20"),
+    "texts-mlp": ("", "-continue", "-interval-1", "-interval-5"),
 }
 
 
