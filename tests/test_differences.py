@@ -19,6 +19,7 @@ from dynal_fast.report.differences import (
     paired,
     t_quantile,
     t_within,
+    write_differences,
 )
 from dynal_fast.report.write import write_report
 from tests.report_pages import sections_of
@@ -70,12 +71,24 @@ def test_interval_and_p_are_those_of_a_paired_t_test(seeds):
         assert found[count].better == (first > second).sum()
 
 
-def test_one_seed_has_no_interval_and_equal_runs_differ_by_nothing():
-    one = Difference((1.5,))
-    assert (one.interval, one.p, one.better) == (None, None, 1)
-    same = Difference((0.0, 0.0, 0.0))
-    assert (same.interval, same.p, same.better) == ((0.0, 0.0), 1.0, 0)
-    assert Difference((2.0, 2.0)).p == 0.0
+@pytest.mark.parametrize("values", [(1.5,), (0.0, 0.0, 0.0), (2.0, 2.0)])
+def test_without_a_spread_of_seeds_there_is_no_interval(values):
+    alike = Difference(values)
+    assert (alike.interval, alike.p) == (None, None)
+    assert alike.better == sum(value > 0 for value in values)
+
+
+def test_a_small_p_is_never_written_as_zero():
+    far = Difference((2.0, 2.0 + 1e-9, 2.0))
+    assert 0 <= far.p < 0.001
+    table = differences_table({"cod": {20: far, CURVE: far}}, "accuracy")
+    assert table.rows[0][3] == "< 0.001"
+
+
+def test_differences_of_an_earlier_report_do_not_stay(tmp_path):
+    assert write_differences(of_grid(grid()), tmp_path).is_file()
+    assert write_differences({}, tmp_path) is None
+    assert not any(tmp_path.iterdir())
 
 
 def test_runs_that_began_otherwise_are_not_compared():
@@ -129,6 +142,11 @@ def test_the_report_has_a_section_and_a_file(tmp_path):
     assert "random</text>" in section
     lines = (tmp_path / "report" / "differences.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 3
+    assert {line.split(",")[1] for line in lines if line.startswith("cod (continued)")} == {
+        "random (main)"
+    }
+    said = "cod (continued) has no random of its own: the difference is from random (main)."
+    assert said in section
     page = write_report([tmp_path / "main"], tmp_path / "against", baseline="margin")
     assert ">random</th>" in sections_of(page.read_text())["differences"]
     page = write_report([tmp_path / "continued"], tmp_path / "none")

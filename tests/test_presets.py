@@ -345,3 +345,8 @@ def test_what_the_command_line_changed_is_a_departure_too():
     assert "schedule" not in " ".join(departures(random.to_mapping()))
     assert departures({"preset": "mnist"}) == ["a preset that this version does not know"]
     assert departures({"data": "digits"}) == []
+
+
+def test_options_of_a_preset_stay_with_their_strategies():
+    assert "vaal" in config("tod/cityscapes-vaal").options
+    assert config("tod/cityscapes-vaal", strategies=["random"]).options == {}

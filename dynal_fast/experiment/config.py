@@ -320,7 +320,11 @@ class RunConfig:
             from dynal_fast.experiment.presets import preset_values
 
             scale = checked(given.get("scale", 1.0), float, "scale")
-            given = merge_tables(preset_values(preset, scale), given)
+            begun = preset_values(preset, scale)
+            if "strategies" in given:  # options of others would be refused
+                chosen = table(begun.get("options", {}), "options")
+                begun["options"] = {k: v for k, v in chosen.items() if k in given["strategies"]}
+            given = merge_tables(begun, given)
         for key, value in (("oracle", "ask"), ("data", "texts")):
             if given.get(key) == value:
                 given = merge_tables(DEFAULTS_WITH[value], given)

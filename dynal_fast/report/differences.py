@@ -1,11 +1,13 @@
 """Differences of methods from a baseline, seed by seed, with their confidence intervals."""
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.runs import Grid, RunResult
@@ -26,9 +28,13 @@ TEST = (
 
 @dataclass(frozen=True)
 class Difference:
-    """What a method has more than the baseline, in percentage points, with each seed."""
+    """What a method has more than the baseline, in percentage points, with each seed.
+
+    ``against`` names the baseline where it is that of another experiment.
+    """
 
     values: tuple[float, ...]
+    against: str = ""
 
     @property
     def mean(self) -> float:
@@ -37,29 +43,33 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The confidence interval of the mean by Student's t; None of a single seed.
+        """The confidence interval of the mean by Student's t; None without a spread of seeds.
+
+        Seeds that all differ alike, as on a small test set, say nothing of the spread.
 
         >>> low, high = Difference((1.0, 2.0, 3.0)).interval
         >>> round(low, 3), round(high, 3)
         (-0.484, 4.484)
         """
         seeds = len(self.values)
-        if seeds < 2:
-            return None
         mean, deviation = mean_and_deviation(self.values)
+        if seeds < 2 or deviation == 0:
+            return None
         half = t_quantile(CONFIDENCE, seeds - 1) * deviation / math.sqrt(seeds)
         return mean - half, mean + half
 
     @property
     def p(self) -> float | None:
-        """The probability of so large a mean where there is no difference; two-sided t test."""
+        """The probability of so large a mean where there is no difference; two-sided t test.
+
+        None without a spread of seeds.
+        """
         seeds = len(self.values)
-        if seeds < 2:
-            return None
         mean, deviation = mean_and_deviation(self.values)
-        if deviation == 0:
-            return 1.0 if mean == 0 else 0.0
-        return 1 - t_within(abs(mean) / deviation * math.sqrt(seeds), seeds - 1)
+        if seeds < 2 or deviation == 0:
+            return None
+        within = t_within(abs(mean) / deviation * math.sqrt(seeds), seeds - 1)
+        return max(0.0, 1 - within)
 
     @property
     def better(self) -> int:
@@ -146,23 +156,42 @@ def of_methods(methods: Sequence[Method], baseline: str = BASELINE) -> dict[str,
     """Return method → its differences from the baseline of its own experiment.
 
     A method whose experiment has none is compared with that of another experiment, if the model is
-    the same one: only seeds that began with the same labeled samples count.
+    the same one, rather with one that trains alike: only seeds that began with the same labeled
+    samples count.
     """
     bases = [method for method in methods if method.strategy == baseline]
     found = {}
     for method in methods:
         if method in bases:
             continue
-        model = method.experiment.configuration.get("model")
+        mine = method.experiment.configuration
         own = [base for base in bases if base.experiment is method.experiment]
-        alike = [base for base in bases if base.experiment.configuration.get("model") == model]
+        alike = [
+            base
+            for base in bases
+            if base not in own and base.experiment.configuration.get("model") == mine.get("model")
+        ]
+        alike.sort(key=lambda base: _departures(base.experiment.configuration, mine))
         runs = [run.result for run in method.runs]
         for base in [*own, *alike]:
             differences = paired(runs, [run.result for run in base.runs])
             if differences:
-                found[method.name] = differences
+                against = "" if base in own else base.name
+                found[method.name] = {
+                    count: dataclasses.replace(difference, against=against)
+                    for count, difference in differences.items()
+                }
                 break
     return found
+
+
+def _departures(first: Mapping[str, Any], second: Mapping[str, Any]) -> int:
+    """Return in how many options of the training and the protocol two experiments differ."""
+    number = 0
+    for part in ("training", "protocol"):
+        one, other = first.get(part, {}), second.get(part, {})
+        number += sum(one.get(key) != other.get(key) for key in one.keys() | other.keys())
+    return number
 
 
 def differences_table(
@@ -179,7 +208,7 @@ def differences_table(
     rows = []
     for name, of_one in every.items():
         curve = of_one[CURVE]
-        p = "" if curve.p is None else f"{curve.p:.3f}"
+        p = "" if curve.p is None else "< 0.001" if curve.p < 0.001 else f"{curve.p:.3f}"
         cells = [written(of_one[count]) if count in of_one else "" for count in counts]
         better = f"{curve.better} of {len(curve.values)}"
         rows.append([name, better, written(curve), p, *cells])
@@ -217,7 +246,7 @@ def differences_csv(every: Mapping[str, Differences], baseline: str = BASELINE) 
             low, high = difference.interval or ("", "")
             row: list[object] = [
                 name,
-                baseline,
+                difference.against or baseline,
                 "curve" if count == CURVE else count,
                 len(difference.values),
             ]
@@ -230,9 +259,10 @@ def differences_csv(every: Mapping[str, Differences], baseline: str = BASELINE) 
 def write_differences(
     every: Mapping[str, Differences], folder: Path, baseline: str = BASELINE
 ) -> Path | None:
-    """Write ``differences.csv`` if there are any, and return its path."""
-    if not every:
-        return None
+    """Write ``differences.csv`` and return its path; where there are none, remove it."""
     path = folder / FILE
+    if not every:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return None
     write_atomically(path, differences_csv(every, baseline).encode())
     return path

@@ -49,6 +49,9 @@ def differences_section(
     text += "The mean over the curve is that of all trainings after a selection, seed by seed."
     if not several:
         text = text.partition(": mean over")[0] + ", of one seed."
+    for name, of_one in every.items():
+        if against := of_one[CURVE].against:
+            text += f" {name} has no {baseline} of its own: the difference is from {against}."
     picture = legend([(name, looks[name]) for name in lines]) + both_widths(draw, description)
     table = differences_table(every, metric, baseline)
     return section("differences", "Differences", text, picture, [table])

@@ -30,6 +30,8 @@ def gradients_section(
         if not of_runs:
             continue
         cycles = sorted(set.intersection(*map(set, of_runs)))
+        if not cycles:
+            continue
         every = [np.concatenate([norms[cycle] for norms in of_runs]) for cycle in cycles]
         means = [float(norms.mean()) for norms in every]
         spread = [float(norms.std(ddof=1)) if len(norms) > 1 else 0.0 for norms in every]
