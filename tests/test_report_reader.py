@@ -60,7 +60,7 @@ def pictures(text):
 
 def test_no_word_is_cut_in_any_picture(page):
     found = pictures(page.read_text())
-    assert len(found) == 2 + len(METHODS) + 4
+    assert len(found) == 2 + 2 + len(METHODS) + 4  # curves, differences, classes, costs
     for picture in found:
         width, height = map(float, picture.get("viewBox").split()[2:])
         for text in picture.iter("text"):

@@ -353,7 +353,7 @@ def test_checkpoints_that_do_not_fit_are_refused_on_all_ranks():
         ([*saved[:2], other[2]], "not saved at the same time: passes"),
         (broken, r"m2 of sample .* is -"),
         (short, "mean must have a row for each of the samples 7 to 14"),
-        ([], "no state_dict was given"),
+        ([], "state_dict must be a state or the parts of one, got none"),
         (saved[0], "needs the samples"),
     ):
 

@@ -19,6 +19,7 @@ UNCERTAINTIES = ("entropy", "least_confidence", "margin")
 def product(stability: Tensor, uncertainty: Tensor) -> Tensor:
     """Return the product of two scores of at least 0: high only where both are.
 
+    >>> import torch
     >>> product(torch.tensor([0.5, 0.25]), torch.tensor([0.5, 2.0]))
     tensor([0.2500, 0.5000], dtype=torch.float64)
     """
@@ -30,8 +31,9 @@ def rank_sum(stability: Tensor, uncertainty: Tensor) -> Tensor:
 
     It does not depend on the scale of either score.
 
+    >>> import torch
     >>> rank_sum(torch.tensor([0.1, 0.3, 0.2]), torch.tensor([5.0, 5.0, 9.0]))
-    tensor([1.5000, 3.5000, 4.0000], dtype=torch.float64)
+    tensor([2.5000, 4.5000, 5.0000], dtype=torch.float64)
     """
     return ranks(stability) + ranks(uncertainty)
 
@@ -39,6 +41,7 @@ def rank_sum(stability: Tensor, uncertainty: Tensor) -> Tensor:
 def ranks(scores: Tensor) -> Tensor:
     """Return the ranks from 1 for the lowest, equal ones sharing their mean, float64 ``(n,)``.
 
+    >>> import torch
     >>> ranks(torch.tensor([3.0, 1.0, 3.0]))
     tensor([2.5000, 1.0000, 2.5000], dtype=torch.float64)
     """

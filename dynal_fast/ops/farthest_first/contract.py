@@ -111,7 +111,7 @@ MOST_ROWS = 2**31 - 1  # of one matrix: kernels take 32 bits for row numbers
 
 def in_matrices(pool: Any, most: int = MOST_ROWS) -> list[Any]:
     """Views of a pool, one behind the other, that have at most ``most`` rows each."""
-    if getattr(pool, "ndim", 0) != 2 or len(pool) <= most:
+    if getattr(pool, "ndim", 0) != 2 or getattr(pool, "is_nested", False) or len(pool) <= most:
         return [pool]
     return [pool[begin : begin + most] for begin in range(0, len(pool), most)]
 

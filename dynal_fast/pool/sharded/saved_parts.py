@@ -87,7 +87,7 @@ def _several(saved: Any) -> list[Mapping[str, Tensor]]:
         if not isinstance(part, Mapping):
             raise TypeError(f"each state_dict must map names to tensors, got {type(part).__name__}")
     if not parts:
-        raise ValueError("no state_dict was given")
+        raise ValueError("state_dict must be a state or the parts of one, got none")
     return parts
 
 
