@@ -90,7 +90,8 @@ class PoolStatsCallback(Callback):
     targets
         With ``train``: where a batch has its classes, a key or a position; or the classes of all
         samples by id. By default the key ``labels``, ``label``, ``targets``, ``target`` or ``y``,
-        or position 1. Of rows ``(batch, classes)``, such as one-hot ones, the largest is taken.
+        or position 1, which must then not be that of the ids. Of rows ``(batch, classes)``, such as
+        one-hot ones, the largest is taken; a column ``(batch, 1)`` has the classes themselves.
     name
         Tells the callbacks of one trainer apart in its checkpoints, where there are several.
 
@@ -155,6 +156,11 @@ class PoolStatsCallback(Callback):
                     "no pool_dataloader, get_logits, teacher, mc_passes, partial or accelerate"
                 )
             self._observer = self._training = TrainingObserver(stats, every_n_epochs, targets)
+            if ids == 1 and targets is None and self._training.needs_targets:
+                raise ValueError(
+                    "targets are taken from position 1 of a training batch by default, and ids=1 "
+                    "says that the ids are there: give targets=, the position of the classes"
+                )
             self._hook: Any = None
             self._logits: Any = None
             return

@@ -10,6 +10,7 @@ from torch import Tensor
 from dynal_fast.integrations.observer import PoolObserver
 from dynal_fast.integrations.process_group import Processes, SharedPool
 from dynal_fast.pool import PoolObservationError, PoolStats
+from dynal_fast.pool.batch import as_ids
 from dynal_fast.pool.scores import TRAINING_SCORES
 
 TARGETS = ("labels", "label", "targets", "target", "y")
@@ -46,6 +47,10 @@ class TrainingObserver(PoolObserver):
             targets = torch.as_tensor(targets)
         self._targets = targets
         self._number: tuple[int, int | None] | None = None  # of the epoch that lasts
+        # The samples that came in it; ids that are none of a sample have the last place.
+        self._seen = torch.zeros(stats.num_samples + 1, dtype=torch.bool, device=stats.device)
+        self._reopened = False  # whether it had a pass before the one that is open
+        self._loaded: Mapping[str, Any] | None = None  # what came of the epoch to be resumed
         self._shared: SharedPool | None = None  # while a pass is open
 
     @property
@@ -53,11 +58,21 @@ class TrainingObserver(PoolObserver):
         """Whether an epoch that the statistics want lasts."""
         return self._shared is not None
 
+    def begin(self, epochs_done: int, optimizers: list[Any]) -> bool:
+        """Do what `PoolObserver.begin` does."""
+        self.interrupted()  # the Trainer does not tell of exceptions
+        return super().begin(epochs_done, optimizers)
+
     def begin_epoch(self, epoch: int, num_epochs: int | None) -> None:
         """Begin a pass, if the statistics want this epoch and have not got it."""
         self.interrupted()
+        loaded, self._loaded = self._loaded, None
         if self.wants(epoch, num_epochs):
             self._number = epoch, num_epochs
+            self._reopened = loaded is not None and loaded["epoch"] == epoch
+            self._seen.zero_()
+            if loaded is not None and self._reopened:
+                self._seen.copy_(loaded["mask"])
             self._open_pass(epoch, num_epochs)
 
     def _open_pass(self, epoch: int, num_epochs: int | None) -> None:
@@ -67,21 +82,35 @@ class TrainingObserver(PoolObserver):
 
     def saw(self, sample_ids: Any, logits: Tensor, batch: Any) -> None:
         """Fold in the outputs ``(batch, classes)`` of a batch's samples."""
-        ids = torch.as_tensor(sample_ids)
-        targets = self._targets_of(batch, ids) if self.needs_targets else None
+        ids = as_ids(sample_ids, self.stats.device)
+        targets = self._targets_of(batch, sample_ids, ids) if self.needs_targets else None
+        inside = (ids >= 0) & (ids < self.stats.num_samples)  # end_pass names the others
+        places = ids.long().where(inside, self.stats.num_samples)
+        others = [part for part in (logits, targets) if part is not None]
+        if self._reopened and all(part.shape[:1] == ids.shape for part in others):
+            new = ~(self._seen[places] & inside)
+            ids, logits = ids[new], logits[new.to(logits.device)]
+            targets = None if targets is None else targets[new]
         assert self._shared is not None
         with torch.no_grad():
             self._shared.update(ids, logits.detach(), targets=targets)
+        self._seen[places] = True
 
-    def _targets_of(self, batch: Any, ids: Tensor) -> Tensor:
+    def _targets_of(self, batch: Any, sample_ids: Any, ids: Tensor) -> Tensor:
         where = self._targets
         if isinstance(where, Tensor):
-            inside = (ids >= 0) & (ids < len(where))  # end_pass names the others
+            inside = (ids >= 0) & (ids < len(where))
             targets = where[ids.cpu().where(inside.cpu(), 0)]
         else:
-            targets = torch.as_tensor(part_of(batch, where, "targets", TARGETS))
-        if targets.ndim == 2:  # one-hot, or probabilities
-            targets = targets.argmax(1)
+            part = part_of(batch, where, "targets", TARGETS)
+            if part is sample_ids:
+                raise ValueError(
+                    "the part of a training batch that has the ids was taken for the targets: "
+                    "give targets=, the key or position of the classes"
+                )
+            targets = torch.as_tensor(part)
+        if targets.ndim == 2:  # a column of classes, or one-hot rows, or probabilities
+            targets = targets[:, 0] if targets.shape[1] == 1 else targets.argmax(1)
         return targets.detach().to(self.stats.device)
 
     def end_epoch(self) -> None:
@@ -119,21 +148,33 @@ class TrainingObserver(PoolObserver):
     def end(self) -> None:
         """Close what is open."""
         self.interrupted()
+        self._loaded = None
         super().end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state so far; every process must call this.
 
         In the middle of an epoch its pass is closed and another of the same epoch opened, so that a
-        training that resumes here continues with the samples that were not seen yet.
+        training that resumes here continues with the samples that were not seen yet. A sample
+        that still comes again in it does not count again.
         """
         number = self._number
         if number is not None:
             self._close_pass()
         state = super().state_dict()
         if number is not None:
+            seen = torch.stack(Processes.current().all(self._seen.cpu().clone())).any(0)
+            state["seen"] = {"epoch": number[0], "mask": seen}
+            self._seen.copy_(seen)
             self._open_pass(*number)
+            self._reopened = True
         return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.interrupted()
+        super().load_state_dict(state)
+        self._loaded = state.get("seen")  # none between epochs
 
 
 def part_of(batch: Any, where: str | int | None, name: str, usual: tuple[str, ...] = ()) -> Any:

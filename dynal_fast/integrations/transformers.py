@@ -86,7 +86,8 @@ class PoolStatsCallback(TrainerCallback):
     targets
         With ``train``: the key of a batch's classes, or the classes of all samples by id (needed
         where the Trainer keeps labels from the model, as label smoothing does). By default
-        ``labels`` or ``label``. Of rows ``(batch, classes)`` the largest is taken.
+        ``labels`` or ``label``. Of rows ``(batch, classes)`` the largest is taken; a column
+        ``(batch, 1)`` has the classes themselves.
     resume_from
         The checkpoint folder, where training resumes from one that is not in ``output_dir``.
         ``False`` to resume from a checkpoint without statistics, which then begin there.

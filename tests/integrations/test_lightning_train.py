@@ -157,10 +157,10 @@ def test_resumes_after_an_epoch_and_within_one(tmp_path, save):
     assert len(killed.seen[:steps] + again.seen) == 15
     if steps == 5:
         assert_same(stats, folded(killed.seen[:5] + again.seen, 3))
-    want = torch.zeros(N, dtype=torch.int32)
-    for _, ids, _, _ in killed.seen[:steps] + again.seen:
-        want[ids] += 1
-    assert torch.equal(counts, want)
+    came = torch.zeros(3, N, dtype=torch.int32)  # a resumed epoch reads from the loader's start
+    for epoch, ids, _, _ in killed.seen[:steps] + again.seen:
+        came[epoch - 1, ids] = 1
+    assert torch.equal(counts, came.sum(0, dtype=torch.int32))
 
 
 def test_goes_on_after_an_interruption():
@@ -184,6 +184,10 @@ def test_what_is_wrong_is_named():
     for options in ({}, {"ids": 2, "mc_passes": 2}, {"ids": 2, "pool_dataloader": loader()}):
         with pytest.raises(ValueError, match="train=True give ids="):
             PoolStatsCallback(new_stats(), train=True, **options)
+    with pytest.raises(ValueError, match="ids=1 says that the ids are there: give targets="):
+        PoolStatsCallback(new_stats(), train=True, ids=1)
+    assert PoolStatsCallback(new_stats(), train=True, ids=1, targets=2)
+    assert PoolStatsCallback(PoolStats(N, C, track=("bald",)), train=True, ids=1)
     with pytest.raises(ValueError, match="pass train=True"):
         PoolStatsCallback(new_stats(), loader(), targets=1)
     with pytest.raises(ValueError, match="targets must have the 22 samples"):

@@ -1,6 +1,7 @@
 """``PoolStatsCallback(train=True)`` for the Trainer beside what the model itself returned."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,8 +116,9 @@ def test_training_is_bit_equal_with_and_without(tmp_path):
     assert torch.equal(runs[0][1], runs[1][1])
 
 
-@pytest.mark.parametrize("step", [3, 4])  # the end of an epoch, and one step into the next
-def test_interrupted_and_resumed_is_one_training(tmp_path, step):
+# The end of an epoch, and one step into the next, also with the callback that saw the exception.
+@pytest.mark.parametrize(("step", "again"), [(3, False), (4, False), (4, True)])
+def test_interrupted_and_resumed_is_one_training(tmp_path, step, again):
     whole = new_stats()
     options = {"save_strategy": "steps", "save_steps": step, "save_total_limit": 1}
     trainer(tmp_path / "a", PoolStatsCallback(whole, id_column="id", train=True), **options).train()
@@ -125,14 +127,28 @@ def test_interrupted_and_resumed_is_one_training(tmp_path, step):
         trainer(tmp_path / "b", first, Kill(step + 1), **options).train()
     checkpoint = tmp_path / "b" / f"checkpoint-{step}"
     assert (checkpoint / FILE).is_file()
-    stats = new_stats()
-    own = trainer(tmp_path / "b", PoolStatsCallback(stats, id_column="id", train=True), **options)
+    second = first if again else PoolStatsCallback(new_stats(), id_column="id", train=True)
+    stats = second.stats
+    own = trainer(tmp_path / "b", second, **options)
     own.train(resume_from_checkpoint=str(checkpoint))
     assert torch.equal(stats.score("aum"), whole.score("aum"))
     assert stats.training_dynamics().observations.tolist() == [3] * N
     assert torch.equal(
         stats.training_dynamics().forgetting_events, whole.training_dynamics().forgetting_events
     )
+
+
+def test_a_retry_after_an_exception_in_one_of_several_processes_is_saved(tmp_path):
+    callback = PoolStatsCallback(new_stats(), id_column="id", train=True)
+    with pytest.raises(KilledError):
+        trainer(tmp_path, callback, Kill(1)).train()
+    callback._training._shared.processes = SimpleNamespace(size=2)  # as if there were another
+    with pytest.warns(UserWarning, match="an exception ended a pass over the pool"):
+        trainer(tmp_path, callback, save_strategy="epoch").train()
+    saved = [torch.load(path, weights_only=True) for path in tmp_path.glob(f"*/{FILE}")]
+    assert len(saved) == 3
+    assert all(state["stats"] for state in saved)
+    assert callback.stats.training_dynamics().observations.tolist() == [3] * N
 
 
 def test_what_is_wrong_is_named(tmp_path):
