@@ -12,7 +12,16 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from dynal_fast import Accelerator, EMATeacher, PoolStats, embedding_store, observe_pool
-from dynal_fast.experiment import ActiveLearningExperiment, Protocol, Training, load_data
+from dynal_fast.experiment import (
+    ActiveLearningExperiment,
+    Protocol,
+    Training,
+    load_data,
+)
+from dynal_fast.experiment.checkpoint import Checkpoint
+from dynal_fast.experiment.observation import PoolObserver
+from dynal_fast.experiment.resume import _earlier
+from dynal_fast.experiment.runs import CycleResult
 from dynal_fast.models import build_model
 from dynal_fast.pool import accelerator as accelerator_module
 from dynal_fast.pool import in_parts
@@ -573,7 +582,7 @@ def test_large_batches_run_in_parts(mode, monkeypatch, compilations):
         assert near(logits(model, accelerator, pool(15), embeddings=store), bare)
         assert near(store, embeddings)
         assert accelerator.used == mode
-        assert accelerator._twin._part == 8
+        assert accelerator._twin.part == 8
         shaken(model)
     assert len(compilations) == (mode == "compile")  # the 7 other samples are not compiled
 
@@ -587,6 +596,100 @@ def test_batches_whose_samples_mix_run_as_a_whole(monkeypatch):
     for _ in range(2):
         assert near(logits(model, accelerator, pool(11)), logits(model, batches=pool(11)))
         assert (accelerator.used, accelerator._twin.in_parts) == ("fold", False)
+
+
+class Mixing(nn.Module):
+    """Samples that see those before them, or those of their group of ``groups``."""
+
+    def __init__(self, groups=0):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, CLASSES)
+        self.groups = groups
+        self.share = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().mean((2, 3))
+        if self.groups:
+            x = x.view(-1, self.groups, 8)
+            return self.head((x + self.share * x.mean(1, keepdim=True)).flatten(0, 1))
+        return self.head(x + self.share * x.cumsum(0))
+
+
+def sized(*sizes):
+    images = torch.cat([inputs for _, inputs in pool()])
+    return [(ids, images[ids]) for ids in torch.arange(N).split(sizes)]
+
+
+@pytest.mark.parametrize("mode", ["fold", "compile"])
+@pytest.mark.parametrize("groups", [0, 2])
+def test_samples_that_mix_beyond_the_first_part_are_found(
+    mode, groups, monkeypatch, compilations, capfd
+):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 3 * 8 * 6 * 6 * 4)  # parts of 3, 3 and 2
+    monkeypatch.setattr(accelerator_module, "FEW", 3)
+    model, accelerator, batches = Mixing(groups), Accelerator(mode), sized(8, 8, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            ours = logits(model, accelerator, batches)
+            assert near(ours, logits(model, batches=batches))
+            assert (accelerator.used, accelerator._twin.in_parts) == (mode, False)
+    assert capfd.readouterr().err == ""
+
+
+def test_samples_that_begin_to_mix_are_found_in_a_later_pass(monkeypatch):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 4 * 8 * 6 * 6 * 4)
+    monkeypatch.setattr(accelerator_module, "FEW", 3)
+    model, accelerator, batches = Mixing(), Accelerator("fold"), sized(8, 8, 6)
+    with torch.no_grad():
+        model.share.zero_()
+    plain, runs = twin_module.Twin.first, []
+    monkeypatch.setattr(
+        twin_module.Twin, "first", lambda *of: runs.append(len(of[2])) or plain(*of)
+    )
+    for expected in ([8], [3, 3]):
+        assert near(logits(model, accelerator, batches), logits(model, batches=batches))
+        assert (accelerator.used, accelerator._twin.part, runs) == ("fold", 4, expected)
+        runs.clear()
+    with torch.no_grad():
+        model.share.fill_(1)
+    assert near(logits(model, accelerator, batches), logits(model, batches=batches))
+    assert (accelerator.used, accelerator._twin.in_parts) == ("fold", False)
+    assert runs == [3, 3, 8, 8]
+
+
+def test_batches_of_other_sizes_run_as_a_whole(monkeypatch):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 3 * 8 * 6 * 6 * 4)
+    taken, plain = [], twin_module.parts_of
+    monkeypatch.setattr(
+        twin_module, "parts_of", lambda *of: taken.append(len(of[0][0])) or plain(*of)
+    )
+    model, accelerator = made("grouped"), Accelerator("fold")
+    batches = sized(5, 5, 8, 4)
+    assert near(logits(model, accelerator, batches), logits(model, batches=batches))
+    assert taken == [5, 5]  # the first one to be compared
+
+
+def test_a_batch_for_which_the_twin_fails_is_the_models_own(monkeypatch):
+    plain = twin_module.Twin.__call__
+
+    def fails(self, bare, sample_ids, inputs):
+        if len(sample_ids) == 5:
+            raise RuntimeError("planted")
+        return plain(self, bare, sample_ids, inputs)
+
+    monkeypatch.setattr(twin_module.Twin, "__call__", fails)
+    model, accelerator, batches = made("grouped"), Accelerator("fold"), sized(8, 5, 9)
+    with pytest.warns(
+        UserWarning, match="runs such batches as it is: its twin fails: RuntimeError: planted"
+    ):
+        ours = logits(model, accelerator, batches)
+    assert near(ours, logits(model, batches=batches))
+    assert (accelerator.used, accelerator.reason) == (
+        "fold",
+        "its twin fails: RuntimeError: planted",
+    )
 
 
 # Compiled: torch.compile with a backend that compiles nothing, and counts.
@@ -769,3 +872,58 @@ def test_the_loop_observes_through_a_twin_and_says_so(mode, strategy, tmp_path):
     with pytest.raises(ValueError, match="belongs to a different configuration: accelerate"):
         run(accelerate="auto", directory=tmp_path)
     assert [c.selected for c in run().cycles] == [c.selected for c in ours.cycles]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("strategy", ["entropy", "farthest_first"])
+def test_a_resumed_run_repeats_what_each_kind_of_pass_settled_on(
+    strategy, earlier, monkeypatch, tmp_path
+):
+    def run(**options):
+        return ActiveLearningExperiment(
+            load_data("digits"),
+            "cnn",
+            strategy,
+            protocol=Protocol(initial=30, budget=12, cycles=2),
+            training=Training(epochs=1),
+            accelerate="auto",
+            directory=tmp_path,
+            **options,
+        )
+
+    def stop(cycle, epoch):
+        if cycle == 1:
+            raise KeyboardInterrupt
+
+    # An observer that is slower through a twin, an embedder that is not.
+    monkeypatch.setattr(accelerator_module, "WORTH_COUNTING", 2)
+    monkeypatch.setattr(
+        accelerator_module, "_fastest", lambda twin, bare, *_: "fold" if bare.embeds else "off"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(on_epoch=stop).run()
+    path = tmp_path / "checkpoint.safetensors"
+    checkpoint = Checkpoint.load(path)
+    if earlier:
+        checkpoint.facts.pop("settled")
+        checkpoint.save(path)
+    monkeypatch.setattr(accelerator_module, "_fastest", None)  # no clock
+    observers, plain = [], PoolObserver.repeat
+    monkeypatch.setattr(
+        PoolObserver, "repeat", lambda self, given: observers.append(self) or plain(self, given)
+    )
+    run().run()
+    (observer,) = observers
+    settled = {"observer": "off"} if strategy == "entropy" else {"embedder": "fold"}
+    unsettled = dict.fromkeys(("observer", "teacher", "embedder"))
+    assert observer.settled() == {**unsettled, **settled}
+
+
+def test_an_earlier_checkpoint_says_what_the_observed_passes_used():
+    experiment = ActiveLearningExperiment(load_data("digits"), "cnn", "entropy", accelerate="auto")
+    observer = experiment.observer()
+    cycles = [CycleResult(0, 30, 0.5, 0.5, [1], accelerated="off, fold")]
+    observer.repeat(_earlier(observer, cycles))
+    assert observer.settled() == {"observer": "off", "teacher": None, "embedder": None}
+    observer.repeat(_earlier(observer, []))
+    assert observer.accelerator.settled == "off"

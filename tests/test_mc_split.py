@@ -1,5 +1,7 @@
 """MC dropout from the first active dropout on: the passes of the whole model, at a lower price."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -64,12 +66,12 @@ def pool(batch=5):
     return [(ids, images[ids]) for ids in torch.arange(N).split(batch)]
 
 
-def passes(model, accelerate="off", seed=3, count=PASSES):
+def passes(model, accelerate="off", seed=3, count=PASSES, batch=5):
     torch.manual_seed(seed)
     tracker = Recorder()
     observe_pool(
         model,
-        pool(),
+        pool(batch),
         tracker,
         epoch=1,
         num_epochs=1,
@@ -231,3 +233,51 @@ def test_what_comes_before_the_dropout_runs_in_parts(monkeypatch):
     taken.clear()
     passes(model)  # not folded: bit by bit those of whole passes
     assert not taken
+
+
+class Mixing(nn.Module):
+    """Samples that see those before them, or are grouped in twos; then dropout."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(6, CLASSES)
+        self.groups = groups
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().mean((2, 3))
+        x = x.view(-1, 2, 6).flip(1).flatten(0, 1) if self.groups else x.cumsum(0)
+        return self.head(self.drop(x))
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_samples_that_mix_run_as_a_whole(groups, monkeypatch, capfd):
+    monkeypatch.setattr(in_parts, "PART_BYTES", 3 * 6 * 6 * 6 * 4)  # 3 samples of 8
+    monkeypatch.setattr(sys.modules[__name__], "N", 14)
+    torch.manual_seed(0)
+    model, accelerator = Mixing(groups), Accelerator("fold")
+    whole, state = passes(model, batch=8)
+    ours, other = passes(model, accelerator, batch=8)
+    assert accelerator.used == "fold"
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_batch_for_which_the_parts_fail_is_passed_whole(monkeypatch):
+    plain = DropoutSplit.before
+
+    def before(self, inputs):
+        if len(inputs) == 3:
+            raise RuntimeError("planted")
+        return plain(self, inputs)
+
+    model, accelerator = made("cnn"), Accelerator("fold")
+    whole, state = passes(model)
+    monkeypatch.setattr(DropoutSplit, "before", before)
+    ours, other = passes(model, accelerator)
+    assert accelerator.reason == "its parts fail: RuntimeError: planted"
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)

@@ -84,6 +84,19 @@ class PoolObserver:
         """What the passes of this cycle used, as in :class:`CycleResult`."""
         return ", ".join(dict.fromkeys(self.used)) or None
 
+    def settled(self) -> dict[str, str | None]:
+        """Return what ``"auto"`` found to pay, for the checkpoint."""
+        return {name: given.settled for name, given in self._accelerators().items()}
+
+    def repeat(self, settled: dict[str, str | None]) -> None:
+        """Let ``"auto"`` go on with what :meth:`settled` returned, without a clock."""
+        for name, given in self._accelerators().items():
+            given.repeat(settled.get(name))
+
+    def _accelerators(self) -> dict[str, Accelerator]:
+        observer, teacher = self.accelerator, self.accelerator.of_teacher()
+        return {"observer": observer, "teacher": teacher, "embedder": self.embedder}
+
     def drop(self, ids: Tensor) -> None:
         """Take samples that became labeled out of the statistics."""
         if self.stats is not None:

@@ -30,6 +30,7 @@ class _Facts:
     timings: list[CycleTiming]
     machines: list[str] = field(default_factory=list)
     request: Request | None = None
+    settled: dict[str, str | None] | None = None  # by "auto"; None in earlier versions
 
 
 def check_resumes(setup: RunSetup) -> None:
@@ -65,6 +66,8 @@ def save(setup: RunSetup, state: RunState) -> None:
         "timings": [dataclasses.asdict(timing) for timing in state.timings],
         "machines": state.machines,
     }
+    if isinstance(state.observer, PoolObserver):
+        facts["settled"] = state.observer.settled()
     if state.request is not None:
         facts["request"] = dataclasses.asdict(state.request)
     Checkpoint(tensors, facts).save(setup.path)
@@ -104,9 +107,15 @@ def restore(setup: RunSetup, state: RunState) -> None:
     state.labeled, state.request = labeled, facts.request
     state.cycles, state.timings = facts.cycles, facts.timings
     if isinstance(state.observer, PoolObserver):  # "auto" goes on with what it chose
-        used = [cycle.accelerated for cycle in facts.cycles if cycle.accelerated]
-        state.observer.accelerator.repeat(used[-1] if used else None)
+        state.observer.repeat(facts.settled or _earlier(state.observer, facts.cycles))
     _follow_machine(setup, state, facts)
+
+
+def _earlier(observer: PoolObserver, cycles: list[CycleResult]) -> dict[str, str | None]:
+    """Return what "auto" settled on by the results: their passes are in order, observed first."""
+    used = [cycle.accelerated for cycle in cycles if cycle.accelerated]
+    whose = "embedder" if observer.stats is None else "observer"
+    return {whose: used[-1].split(", ")[0]} if used else {}
 
 
 def _facts(setup: RunSetup, checkpoint: Checkpoint) -> _Facts:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dynal_fast.pool.containers import tensors_in
 from dynal_fast.pool.forward import Forward
 from dynal_fast.pool.module_tensors import ModuleTensors
-from dynal_fast.pool.trace import UntraceableError
+from dynal_fast.pool.trace import UntraceableError, first_line
 from dynal_fast.pool.twin import NOTHING, Bare, Outputs, Twin, difference, made_of
 
 Mode = Literal["off", "fold", "compile", "auto"]
@@ -144,9 +144,20 @@ class Accelerator:
                 return outputs
             if twin is None:
                 return bare(sample_ids, inputs)
-            return twin(bare, sample_ids, inputs) or bare(sample_ids, inputs)
+            return self._answer(twin, bare, sample_ids, inputs)
 
         return run
+
+    def _answer(self, twin: Twin, bare: Bare, sample_ids: Tensor, inputs: Any) -> Outputs:
+        """Return the twin's outputs of a batch, the model's own where it has none or fails."""
+        try:
+            answer = twin(bare, sample_ids, inputs)
+        except Exception as error:  # of a graph that does not hold for such a batch
+            self.reason = f"its twin fails: {first_line(error)}"
+            outputs = bare(sample_ids, inputs)  # raises if it is the batch that is wrong
+            self._tell(f"{type(bare.model).__name__} runs such batches as it is: {self.reason}")
+            return outputs
+        return bare(sample_ids, inputs) if answer is None else answer
 
     def _begin(
         self, bare: Bare, inputs: Any, outputs: Outputs, changed: str, batches: int
@@ -196,32 +207,31 @@ class Accelerator:
     def _agrees(self, twin: Twin, bare: Bare, inputs: Any, outputs: Outputs) -> bool:
         """Set the twin's weights and compare its outputs of the first batch with the model's.
 
-        A twin that is not compiled is given some samples first, which are enough unless a model
-        mixes the samples of a batch.
+        A twin that is not compiled, and whose parts gave the whole batch before, is given some
+        samples first, from where each of two parts begins: a model that mixes samples shows there.
         """
         twin.refresh(bare.model)
         twin.fit_to(inputs)
         one = isinstance(inputs, Tensor) and len(inputs) == len(outputs[0]) > FEW
-        if one and not twin.compiled and not twin.mixes:
-            some = tuple(None if output is None else output[:FEW] for output in outputs)
-            if self._compared(twin, bare, inputs[:FEW], some):
+        if one and not twin.compiled and not twin.mixes and twin.parts_agree:
+            places = [slice(start, start + FEW) for start in sorted({0, twin.part or 0})]
+            if self._alike(twin, bare, [(inputs[at], _rows(outputs, at)) for at in places]):
                 return True
-        if self._compared(twin, bare, inputs, outputs):
-            return True
-        if not twin.in_parts:
-            return False
-        twin.mixes = True
-        twin.fit_to(inputs)
-        return self._compared(twin, bare, inputs, outputs)
+        if twin.in_parts:
+            twin.parts_agree = self._alike(twin, bare, [(inputs, outputs)])
+            if twin.parts_agree:
+                return True
+            twin.mixes = True
+            twin.fit_to(inputs)
+        self.error = _error(twin, bare, inputs, outputs)
+        return self.error <= twin.tolerance
 
-    def _compared(self, twin: Twin, bare: Bare, inputs: Any, outputs: Any) -> bool:
-        ids = torch.empty(len(outputs[0]))
-        answered = twin.first(bare, ids, inputs)
-        self.error = max(
-            difference(ours, theirs)
-            for ours, theirs in zip(answered, outputs, strict=True)
-            if ours is not None and theirs is not None
-        )
+    def _alike(self, twin: Twin, bare: Bare, pairs: list[tuple[Any, Outputs]]) -> bool:
+        """Return whether the twin gives these outputs of inputs that may not be a batch."""
+        try:
+            self.error = max(_error(twin, bare, *pair) for pair in pairs)
+        except UntraceableError:
+            return False
         return self.error <= twin.tolerance
 
     def _pays(self, bare: Bare, inputs: Any, batches: int) -> bool:
@@ -268,6 +278,21 @@ def _fastest(twin: Twin, bare: Bare, inputs: Any, samples: int, batches: int) ->
         return chosen
     twin.compiled, twin.reason = fastest == "compile", SLOWER
     return fastest
+
+
+def _error(twin: Twin, bare: Bare, inputs: Any, outputs: Outputs) -> float:
+    """Return how far the twin's outputs of the first batch, or of some of it, are off."""
+    answered = twin.first(bare, torch.empty(len(outputs[0])), inputs)
+    return max(
+        difference(ours, theirs)
+        for ours, theirs in zip(answered, outputs, strict=True)
+        if ours is not None and theirs is not None
+    )
+
+
+def _rows(outputs: Outputs, at: slice) -> Outputs:
+    logits, embeddings = outputs
+    return logits[at], None if embeddings is None else embeddings[at]
 
 
 def _seconds(run: Callable[[], Any]) -> float:

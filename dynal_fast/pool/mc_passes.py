@@ -12,7 +12,7 @@ from dynal_fast.pool.containers import map_tensors, tensors_in
 from dynal_fast.pool.forward import Forward, logits_of
 from dynal_fast.pool.mc_dropout import activate_dropout, random_states, switched_off
 from dynal_fast.pool.mc_split import DropoutSplit
-from dynal_fast.pool.trace import UntraceableError
+from dynal_fast.pool.trace import UntraceableError, first_line
 from dynal_fast.pool.twin import difference, tolerance_of
 
 FEW = 32
@@ -123,9 +123,13 @@ class MCPasses:
 
     def _logits(self, sample_ids: Tensor, inputs: Any) -> tuple[Tensor, Tensor | None]:
         if self.split is not None and self.split.takes(inputs):
-            values = self.split.before(map_tensors(Tensor.clone, inputs))
-            self._keep(sample_ids, values)
-            return self.split.after(values, len(sample_ids)), None
+            try:
+                values = self.split.before(map_tensors(Tensor.clone, inputs))
+            except Exception as error:  # of a graph that does not hold for such a batch
+                self.accelerator.reason = f"its parts fail: {first_line(error)}"
+            else:
+                self._keep(sample_ids, values)
+                return self.split.after(values, len(sample_ids)), None
         self.kept = None
         logits = self._whole(self.model, sample_ids, inputs)
         if self.teacher is None:

@@ -71,6 +71,7 @@ class DropoutSplit:
         self._before, self._after = _parts(whole)
         self._images = folds and channels_last(self._before)
         self._part: int | None = None  # samples
+        self._size = 0  # of the batches that run in parts
 
     def takes(self, inputs: Any) -> bool:
         """Return whether a batch is made like the first one."""
@@ -82,7 +83,7 @@ class DropoutSplit:
     def before(self, inputs: Any) -> tuple[Any, ...]:
         """Return what the second part needs of a batch."""
         tensors = self._tensors(inputs)
-        if self._part is None or len({len(tensor) for tensor in tensors}) > 1:
+        if self._part is None or any(t.shape[:1] != (self._size,) for t in tensors):
             values = self._before(tensors)
         else:
             parts = [self._before(part) for part in parts_of(tensors, self._part)]
@@ -91,20 +92,27 @@ class DropoutSplit:
         return map_tensors(Tensor.contiguous, values) if self._images else values
 
     def fit_to(self, inputs: Any) -> None:
-        """Let batches like this one run in parts, if they are large and their samples do not mix.
+        """Let batches of this size run in parts, if they are large and their samples do not mix.
 
         Only where it folds: the logits of parts may differ by rounding.
         """
         tensors = self._tensors(inputs)
         size = part_size(self._before, tensors) if self.folds else None
-        if size is None or size == 1:
+        if size is None:
             return
-        more, some = (self._before([t[:k] for t in tensors]) for k in (size, size // 2))
-        rows = all(isinstance(value, Tensor) and value.shape[:1] == (size,) for value in more)
-        allowed = tolerance_of(self.model)
-        pairs = zip(some, more, strict=True)
-        if rows and all(difference(a, b[: size // 2]) <= allowed for a, b in pairs):
-            self._part = size
+        n, allowed = len(tensors[0]), tolerance_of(self.model)
+        try:
+            # forward: a graph that is called prints an error to stderr before it raises it.
+            whole = self._before.forward([tensor.clone() for tensor in tensors])
+            copies = parts_of([tensor.clone() for tensor in tensors], size)
+            parts = [self._before.forward(copied) for copied in copies]
+        except Exception:  # of a graph that does not hold for such a part
+            return
+        if not all(isinstance(value, Tensor) and value.shape[:1] == (n,) for value in whole):
+            return
+        pairs = zip(zip(*parts, strict=True), whole, strict=True)
+        if all(difference(torch.cat(of_parts), value) <= allowed for of_parts, value in pairs):
+            self._part, self._size = size, n
 
     def _tensors(self, inputs: Any) -> list[Tensor]:
         tensors = tensors_in(inputs)

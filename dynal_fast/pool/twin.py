@@ -82,7 +82,8 @@ class Twin:
         self._run: Any = self.module
         self.mixes = False  # the samples of a batch, so that it cannot run in parts
         self._fitted: list[torch.Size] = []
-        self._part: int | None = None  # samples
+        self.part: int | None = None  # samples
+        self.parts_agree = True  # with a whole batch, if there are parts
         self.compiled = compiles
         if compiles:
             on_gpu = any(weight.is_cuda for weight in self.module.parameters())
@@ -103,16 +104,17 @@ class Twin:
     @property
     def in_parts(self) -> bool:
         """Whether the batches run in parts."""
-        return self._part is not None
+        return self.part is not None
 
     def fit_to(self, inputs: Any) -> None:
         """Take the first batch as the size of those that come: the one that is compiled."""
         tensors = tensors_in(inputs)
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self._fitted or (self.mixes and self.in_parts):
-            self._fitted, self._part = shapes, None
+            self._fitted, self.part = shapes, None
             if self._graph is not None and not self.mixes:
-                self._part = part_size(self._graph, tensors)
+                self.part = part_size(self._graph, tensors)
+            self.parts_agree = not self.in_parts
 
     def first(self, bare: Bare, sample_ids: Tensor, inputs: Any) -> Outputs:
         """Return the outputs of the first batch, or of some of its samples."""
@@ -123,10 +125,14 @@ class Twin:
                 raise UntraceableError(f"its twin fails: {first_line(error)}") from error
             if self._graph is None:
                 raise UntraceableError(f"it cannot be compiled: {first_line(error)}") from error
+            self.compiled = False
+            try:
+                answer = self(bare, sample_ids, inputs)
+            except Exception as other:  # it is not the compiler
+                self.compiled = True
+                raise UntraceableError(f"its twin fails: {first_line(other)}") from other
             self.reason = f"it cannot be compiled: {first_line(error)}"
             self._tell(f"{type(bare.model).__name__} is folded only: {self.reason}")
-            self.compiled = False
-            answer = self(bare, sample_ids, inputs)
         assert answer is not None
         return answer
 
@@ -141,20 +147,23 @@ class Twin:
         if self._graph is None:
             output = bare.call(self._runs(tensors), inputs)
             return logits_of(output, bare.model, n), None
-        if self._part is None or any(len(tensor) != n for tensor in tensors):
+        # Parts of other sizes, such as those of the last batch, were not checked.
+        if self.part is None or any(len(t) != n for t in tensors) or n != self._fitted[0][0]:
             return self._answer(bare, tensors, n)
-        parts = parts_of(tensors, self._part)
+        parts = parts_of(tensors, self.part)
         answers = [self._answer(bare, part, len(part[0])) for part in parts]
         logits, embeddings = zip(*answers, strict=True)
         return torch.cat(logits), torch.cat(embeddings) if bare.embeds else None
 
     def _runs(self, tensors: list[Tensor]) -> Any:
         """Return what runs inputs: of other sizes, as in the last batch, nothing is compiled."""
+        # Not the graph itself: called, it prints an error to stderr before it raises it.
+        plain = self.module if self._graph is None else self._graph.forward
         if not self.compiled:
-            return self.module
-        sizes = [shape[:1] if self._part is None else (self._part,) for shape in self._fitted]
+            return plain
+        sizes = [shape[:1] if self.part is None else (self.part,) for shape in self._fitted]
         if [tensor.shape[:1] for tensor in tensors] != sizes:
-            return self.module
+            return plain
         if tensors and tensors[0].is_cuda:
             torch.compiler.cudagraph_mark_step_begin()
         return self._run
