@@ -144,6 +144,25 @@ def test_no_rank_holds_the_others_rows():
     assert max(nbytes for _, nbytes, _ in parts) < 0.35 * whole
 
 
+@pytest.mark.parametrize("classes", [3, 4, 5])
+def test_a_single_row_finds_its_owner(classes):
+    """Rows of bytes that hold no whole number of int64."""
+
+    def observed(group):
+        stats = PoolStats(9, classes, ("margin",), group=group)
+        logits = torch.arange(9.0 * classes).view(9, classes).square()
+        with stats.observe(1, 1):
+            ids = torch.tensor([0]) if group.rank else torch.arange(1, 9)
+            stats.update(ids, logits[ids])
+        return stats.score("margin")
+
+    one = PoolStats(9, classes, ("margin",))
+    with one.observe(1, 1):
+        one.update(torch.arange(9), torch.arange(9.0 * classes).view(9, classes).square())
+    for score in run_ranks(2, observed):
+        assert torch.equal(score, one.score("margin"))
+
+
 def test_float16_and_features_find_their_owners():
     """Rows of features become logits before they travel."""
     features = torch.randn(N, 8, generator=torch.Generator().manual_seed(0))
@@ -232,6 +251,14 @@ def test_a_selection_that_cannot_be_says_so_on_all_ranks():
     assert "candidates must be in [0, 9)" in out
     assert "'entropy' is not tracked" in untracked
     assert "the 8 candidates, got 9" in few
+
+
+def test_selections_of_different_sizes_are_one_error_on_all_ranks():
+    def selected(group):
+        with pytest.raises(ValueError, match="k and ties must be the same on every rank"):
+            trained(made(group), group.rank, group.size).select("margin", 2 + group.rank)
+
+    run_ranks(2, selected)
 
 
 def test_random_scores_are_those_of_the_first_rank():

@@ -136,10 +136,14 @@ def test_a_checkpoint_of_something_else_is_refused(files, monkeypatch, capsys):
     rows[7] += 1
     np.save(files / "features" / "c.npy", rows)
     assert main([*command, "-k", "30", *state]) == 2
-    assert "its file c.npy is (390, 8) float16 with checksum" in capsys.readouterr().err
+    assert "its file 2, c.npy is (390, 8) float16 with checksum" in capsys.readouterr().err
     (files / "state" / "picks.npz").write_bytes(b"PK")
     assert main([*command, "-k", "30", *state]) == 2
     assert "picks.npz cannot be read" in capsys.readouterr().err
+    (files / "state" / "picks.npz").unlink()  # as the message says; nobody knows the bounds' picks
+    np.testing.assert_array_equal(picks_of(files, "-k", "30", *state), picks_of(files, "-k", "30"))
+    assert main([*command, "-k", "30", "--checkpoint", str(files / "features")]) == 2
+    assert "--checkpoint must not be a folder that is read" in capsys.readouterr().err
 
 
 @pytest.mark.slow

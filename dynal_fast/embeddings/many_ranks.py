@@ -1,6 +1,7 @@
 """``select`` over shards: under torchrun, and with a checkpoint."""
 
 import argparse
+import atexit
 import hashlib
 import os
 import sys
@@ -47,6 +48,8 @@ def together() -> Iterator[Collective]:
         with ranks.session():
             yield ranks
     except BaseException as error:
+        if isinstance(error, RankError | KeyboardInterrupt):
+            atexit.register(_leave, INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
         if ranks.rank == 0 or (isinstance(error, RankError) and _of_rank_0(str(error))):
             raise
         if not isinstance(error, (Exception, KeyboardInterrupt)):
@@ -58,6 +61,13 @@ def together() -> Iterator[Collective]:
         sys.exit(BAD_INPUT if isinstance(error, ValueError) else code)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _leave(code: int) -> None:
+    """End at once: torch would wait for calls that the other ranks never answer."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _of_rank_0(message: str) -> bool:
@@ -109,10 +119,10 @@ def _identity(
     pool = shards.pool
     found = {"number of files": str(len(pool.files))}
     dtype = str(shards.arrays[0].dtype).replace("torch.", "")
-    for file, size, code in zip(pool.files, pool.sizes, sums, strict=True):
+    for number, (file, size, code) in enumerate(zip(pool.files, pool.sizes, sums, strict=True)):
         form = f"({size}, {pool.array.shape[1]}) {dtype}"
-        found[f"file {file.name}"] = f"{form} with checksum {code % 2**40:010x}"
-    for name in ("k", "metric", "start", "seed"):
+        found[f"file {number}, {file.name}"] = f"{form} with checksum {code % 2**40:010x}"
+    for name in ("k", "metric", "start", "seed", "labeled_key"):
         found[name] = str(getattr(arguments, name))
     found["labeled"] = "none"
     if arguments.labeled is not None:

@@ -132,9 +132,9 @@ class Shard:
         if self.is_whole:
             return own
         ids, labels, probabilities = map(torch.from_numpy, own)
-        counts = [count for (count,) in self.ranks.counts([len(ids)])]
         found = []
         with self.session():
+            counts = [count for (count,) in self.ranks.counts([len(ids)])]
             for rows in (ids + self.begin, labels, probabilities):
                 found.append(from_bytes(self.ranks.rows(as_bytes(rows), counts), rows).numpy())
         return LabelsAndProbabilities(*found)
@@ -158,5 +158,6 @@ def as_bytes(rows: Tensor) -> Tensor:
 
 def from_bytes(received: Tensor, like: Tensor) -> Tensor:
     """Return rows of bytes as rows like those of ``like``, on its device."""
-    values = received.to(like.device).contiguous().view(-1).view(like.dtype)
+    own = received.to(like.device).clone(memory_format=torch.contiguous_format)  # aligned to view
+    values = own.view(-1).view(like.dtype)
     return values.view(len(received), *like.shape[1:])

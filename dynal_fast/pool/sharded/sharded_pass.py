@@ -230,7 +230,8 @@ class ShardedPass(OpenPass):
             return
         width = self.num_classes * dtype.itemsize
         numbers, logits, teacher_logits = rows.split([16, width, width if teacher else 0], dim=1)
-        ids, targets = numbers.contiguous().view(torch.int64).unbind(1)
+        numbers = numbers.clone(memory_format=torch.contiguous_format)  # aligned to view
+        ids, targets = numbers.view(torch.int64).unbind(1)
         before = self.senders.get(sender, ids[:0])
         self.senders[sender] = torch.cat([before, ids])
         batch = [

@@ -38,6 +38,8 @@ def top_k_of_ranks(
             return number, candidate_ids(candidates, len(scores), scores.device)
 
         k, pool = agreed(ranks, checked)
+        if len({tuple(said) for said in ranks.counts([k, int(ties == "random")])}) > 1:
+            raise on_all_ranks(ValueError("k and ties must be the same on every rank"))
         values = scores.detach()[pool]
         bad = begin + pool[values.isnan()]
         counts = ranks.counts([len(pool), len(bad)])

@@ -56,6 +56,10 @@ class Checkpoint:
             if collective.rank == 0:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder)
+                if not (self.folder / PICKS).exists():  # bounds alone may know of other picks
+                    for path in self.folder.iterdir():
+                        if BOUNDS.fullmatch(path.name):
+                            path.unlink(missing_ok=True)
             return self._picks() if (self.folder / PICKS).exists() else ([], [])
 
         told = collective.everyones(agreed(collective, read))
