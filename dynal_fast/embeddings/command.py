@@ -213,11 +213,11 @@ def _check_output(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--output must be in a folder that exists, got {output}")
         if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
             raise ValueError(f"--output must not be a file that is read, got {output}")
-    if arguments.checkpoint is not None:
-        folder = Path(arguments.checkpoint).resolve()
-        if any(Path(path).resolve().parent == folder for path in inputs):
-            raise ValueError(f"--checkpoint must not be a folder that is read, got {folder}")
         for given in arguments.features:
             if Path(given).is_dir() and output.resolve().parent == Path(given).resolve():
                 raise ValueError(f"--output must not be in the folder that is read, got {output}")
         regular_target(output)
+    if arguments.checkpoint is not None:
+        folder = Path(arguments.checkpoint).resolve()
+        if any(Path(path).resolve().parent == folder for path in inputs):
+            raise ValueError(f"--checkpoint must not be a folder that is read, got {folder}")
