@@ -40,11 +40,13 @@ def main(cycles: int = 3, epochs: int = 20) -> list[float]:
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         train = Subset(pool, labeled)
-        loader = DataLoader(train, batch_size=8, sampler=DistributedSampler(train))
+        sampler = DistributedSampler(train)
+        loader = DataLoader(train, batch_size=8, sampler=sampler)
         stats = PoolStats(1400, 10, track=("label_dispersion",), group=dist.group.WORLD)  # 1
         stats.drop(labeled)
         pool_loader = DataLoader(pool, batch_size=256, sampler=PoolShardSampler(stats))  # 2
         for epoch in range(1, epochs + 1):
+            sampler.set_epoch(epoch)
             for _, inputs, targets in loader:
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(inputs), targets).backward()

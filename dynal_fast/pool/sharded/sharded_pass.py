@@ -159,7 +159,7 @@ class ShardedPass(OpenPass):
             sum(one[2] for one in told),
             LOGIT_LIMIT if "logit_count" in self.due[0].state else None,
             self.num_classes if labeled else None,
-            ranks={**by, "unknown": torch.tensor([rank for _, rank in unknown])},
+            ranks={**by, "unknown": torch.tensor([rank for _, rank in unknown], dtype=torch.int64)},
         )
         raise on_all_ranks(error)
 
