@@ -1,14 +1,14 @@
 """Ranks that work together.
 
 ``contract.py`` says what they tell each other, ``process_group.py`` does it over torch.distributed,
-``in_memory.py`` for simulated ranks.
+``in_memory.py`` for simulated ranks; ``packing.py`` makes bytes of what they send.
 """
 
 from typing import Any
 
-from dynal_fast.collective.contract import Alone, Collective, RankError, agreed
+from dynal_fast.collective.contract import Alone, Collective, RankError, agreed, on_all_ranks
 
-__all__ = ["Alone", "Collective", "RankError", "agreed", "as_collective"]
+__all__ = ["Alone", "Collective", "RankError", "agreed", "as_collective", "on_all_ranks"]
 
 
 def as_collective(group: Any) -> Collective:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 # Errors of data and of arguments, which are the same error on every rank.
 TOLD = (ValueError, TypeError, ImportError, LookupError, OSError, MemoryError)
 
@@ -109,9 +110,13 @@ def agreed(collective: Collective, made: Callable[[], T]) -> T:
     if len({one and one[1] for one in told}) > 1:  # else it is one of arguments, not of a shard
         more = f" ({failed - 1} more of {collective.size} ranks have errors)" if failed > 1 else ""
         text = f"rank {rank}: {text}{more}"
-    common = kind(text)
-    common.on_all_ranks = True
-    raise common from error
+    raise on_all_ranks(kind(text)) from error
+
+
+def on_all_ranks(error: E) -> E:
+    """Return an error marked as one that all ranks raise, so that it is told to none."""
+    error.on_all_ranks = True  # type: ignore[attr-defined]
+    return error
 
 
 def _kind(error: Exception) -> type[Exception]:

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dynal_fast.collective import Alone, Collective, as_collective
+from dynal_fast.collective import Alone, Collective, as_collective, on_all_ranks
+from dynal_fast.collective.packing import as_bytes, from_bytes
 from dynal_fast.pool import PoolObservationError, PoolStats
 from dynal_fast.pool.sharded.saved_parts import is_of_samples
-from dynal_fast.pool.sharded.shard import as_bytes, from_bytes, on_all_ranks
 
 BYTES_AT_A_TIME = 64 << 20
 MOST_UNKNOWN = 10  # ids in a message

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._deprecated import renamed_argument
-from dynal_fast.collective import Alone, as_collective
+from dynal_fast.collective import Alone, as_collective, on_all_ranks
 from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
@@ -18,7 +18,7 @@ from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.scores import ALIASES, TRACKABLE, TRAINING_SCORES
 from dynal_fast.pool.sharded.saved_parts import KEY, own_rows
-from dynal_fast.pool.sharded.shard import Shard, on_all_ranks
+from dynal_fast.pool.sharded.shard import Shard
 from dynal_fast.pool.sharded.sharded_pass import ShardedPass
 from dynal_fast.pool.sharded.top import top_k_of_ranks
 from dynal_fast.pool.state import PoolState

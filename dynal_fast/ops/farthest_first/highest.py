@@ -23,8 +23,7 @@ class Highest:
 
     A level notes the highest key that it left out when it was filled. Bounds only shrink, so rows
     above that key are the highest of the level below, too. Once there is none, the level is filled
-    anew. So a level is read once
-    for about ``1 / NARROWER`` of its rows that were found.
+    anew. So a level is read once for about ``1 / NARROWER`` of its rows that were found.
     """
 
     def __init__(self, rows: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dynal_fast.collective import Collective
-from dynal_fast.pool.sharded.shard import as_bytes, from_bytes
+from dynal_fast.collective.packing import as_bytes, from_bytes
 
 
 @contextmanager

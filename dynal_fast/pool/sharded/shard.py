@@ -1,6 +1,5 @@
 """`Shard`: the range of samples that a rank owns, and what it asks of the other ranks."""
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed
+from dynal_fast.collective.packing import as_bytes, from_bytes
 from dynal_fast.pool.training import LabelsAndProbabilities
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Exception)
 MIX = 6364136223846793005  # Knuth's multiplier
 
 
@@ -138,26 +137,3 @@ class Shard:
             for rows in (ids + self.begin, labels, probabilities):
                 found.append(from_bytes(self.ranks.rows(as_bytes(rows), counts), rows).numpy())
         return LabelsAndProbabilities(*found)
-
-
-def on_all_ranks(error: E) -> E:
-    """Return an error marked as one that all ranks raise, so that it is told to none."""
-    error.on_all_ranks = True  # type: ignore[attr-defined]
-    return error
-
-
-def as_bytes(rows: Tensor) -> Tensor:
-    """Return rows (n, ...) as uint8 (n, bytes), which every backend can send."""
-    width = rows.element_size() * math.prod(rows.shape[1:])
-    if not rows.numel():  # whose strides may be any
-        return torch.empty(len(rows), width, dtype=torch.uint8, device=rows.device)
-    if rows.stride(-1) != 1:  # also of a single element, which counts as contiguous
-        rows = rows.clone(memory_format=torch.contiguous_format)
-    return rows.contiguous().view(torch.uint8).reshape(len(rows), width)
-
-
-def from_bytes(received: Tensor, like: Tensor) -> Tensor:
-    """Return rows of bytes as rows like those of ``like``, on its device."""
-    own = received.to(like.device).clone(memory_format=torch.contiguous_format)  # aligned to view
-    values = own.view(-1).view(like.dtype)
-    return values.view(len(received), *like.shape[1:])

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dynal_fast.collective import on_all_ranks
+from dynal_fast.collective.packing import as_bytes, numbers_of
 from dynal_fast.ops.pool_stats import LOGIT_LIMIT, MAX_UNKNOWN_IDS
 from dynal_fast.ops.pool_stats.contract import LOGIT_DTYPES, check_batch
 from dynal_fast.pool.batch import as_floats, as_ids, as_store, as_targets
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.open_pass import OpenPass
-from dynal_fast.pool.sharded.shard import Shard, as_bytes, on_all_ranks
+from dynal_fast.pool.sharded.shard import Shard
 
 BYTES_AT_A_TIME = 64 << 20  # sent by a rank in one exchange
 NO_TARGET = -100
@@ -230,12 +232,11 @@ class ShardedPass(OpenPass):
             return
         width = self.num_classes * dtype.itemsize
         numbers, logits, teacher_logits = rows.split([16, width, width if teacher else 0], dim=1)
-        numbers = numbers.clone(memory_format=torch.contiguous_format)  # aligned to view
-        ids, targets = numbers.view(torch.int64).unbind(1)
+        ids, targets = numbers_of(numbers, torch.int64).view(-1, 2).unbind(1)
         before = self.senders.get(sender, ids[:0])
         self.senders[sender] = torch.cat([before, ids])
         batch = [
-            values.contiguous().view(dtype).to(self.device)
+            numbers_of(values, dtype).view(len(values), -1).to(self.device)
             for values in (logits, teacher_logits)[: 1 + teacher]
         ]
         super().update(

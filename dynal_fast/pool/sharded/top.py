@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dynal_fast.collective import Collective, agreed
-from dynal_fast.pool.sharded.shard import as_bytes, from_bytes, on_all_ranks
+from dynal_fast.collective import Collective, agreed, on_all_ranks
+from dynal_fast.collective.packing import as_bytes, from_bytes
 from dynal_fast.pool.top import candidate_ids, checked_top, first_ids, shuffled
 
 

@@ -34,7 +34,7 @@ def farthest_first_of_shards(
     """`farthest_first` of the ``shards`` of all ranks, in the order of the ranks."""
     with collective.session():
         pool = open_pool(collective, shards, metric, backend, k=k, start=start)
-        known = union_of(collective, labeled, pool.shards, pool.begin, pool.total)
+        known = union_of(collective, labeled, pool.shards, pool.firsts, pool.total)
         count, first = as_request(collective, pool, known, k, start, generator)
         shown = progress if collective.rank == 0 else False
         with Progress(count, shown, "farthest-first", "pick") as bar:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed
+from dynal_fast.collective.packing import as_bytes, numbers_of
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first.arrays import as_array
 from dynal_fast.ops.farthest_first.contract import DTYPES, Rows
 from dynal_fast.ops.farthest_first.labeled import as_labeled
-from dynal_fast.ops.farthest_first.sharded.part import as_bytes, as_matrix, numbers_of, row_bytes
+from dynal_fast.ops.farthest_first.sharded.part import as_matrix, row_bytes, taken
 
 AT_A_TIME = 2**12  # rows
 
@@ -50,11 +51,16 @@ class _Whole(Rows):
 
 
 def union_of(
-    collective: Collective, labeled: Any, shards: tuple[Rows, ...], begin: int, total: int
+    collective: Collective,
+    labeled: Any,
+    shards: tuple[Rows, ...],
+    firsts: tuple[int, ...],
+    total: int,
 ) -> Labeled:
     """Put together what the ranks pass: each the whole set, or a part of it.
 
     Embeddings, global indices, a mask of this rank's rows or of the whole pool, or a pair.
+    ``firsts``: the global number of the first row of each of this rank's ``shards``.
     """
     like, size = shards[0], sum(rows.size for rows in shards)
 
@@ -62,32 +68,24 @@ def union_of(
         whole = _Whole(
             **{name: getattr(like, name) for name in Rows.__dataclass_fields__}, total=total
         )
-        outside, inside = as_labeled(_by_number(labeled, size, begin, total), whole)
+        outside, inside = as_labeled(_by_number(labeled, size, firsts[0], total), whole)
         return outside, torch.empty(0, dtype=torch.int64) if inside is None else inside.unique()
 
     outside, inside = agreed(collective, checked)
-    inside = _all_rows(collective, inside[:, None].contiguous().view(torch.uint8))
+    inside = _all_rows(collective, as_bytes(inside[:, None]))
     inside = numbers_of(inside, torch.int64).unique()
     rows = [] if outside is None else [outside]
     if collective.size > 1:
         rows = _union_of_rows(collective, outside, like)
     if len(inside):
         own = [
-            as_bytes(shard, inside[(inside >= first) & (inside < first + shard.size)] - first)
-            for first, shard in _places(shards, begin)
+            taken(shard, inside[(inside >= first) & (inside < first + shard.size)] - first)
+            for first, shard in zip(firsts, shards, strict=True)
         ]
         joined = torch.cat(own)
         counts = [count for (count,) in collective.counts([len(joined)])]
         rows.append(as_matrix(collective.rows(joined, counts), like))
     return Labeled(tuple(part for part in rows if part.size), inside)
-
-
-def _places(shards: tuple[Rows, ...], begin: int) -> list[tuple[int, Rows]]:
-    places = []
-    for shard in shards:
-        places.append((begin, shard))
-        begin += shard.size
-    return places
 
 
 def _by_number(labeled: Any, size: int, begin: int, total: int) -> Any:
@@ -119,7 +117,7 @@ def _union_of_rows(collective: Collective, own: Rows | None, like: Rows) -> list
         shape = Rows(like.array, DTYPES[dtype], like.device, 0, 0, 0, right=second)
     sent = torch.empty(0, row_bytes(shape), dtype=torch.uint8)
     if own is not None:
-        sent = as_bytes(own, torch.arange(own.size))
+        sent = taken(own, torch.arange(own.size))
     return [as_matrix(collective.rows(sent, [size for _, size, _ in told]), shape)]
 
 
@@ -137,7 +135,7 @@ def _digest(rows: Rows | None) -> bytes:
     found = hashlib.blake2b(digest_size=16)
     if rows is not None:
         for index in torch.arange(rows.size).split(AT_A_TIME):
-            found.update(as_bytes(rows, index).numpy().tobytes())
+            found.update(taken(rows, index).numpy().tobytes())
     return found.digest()
 
 

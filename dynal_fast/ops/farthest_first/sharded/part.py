@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynal_fast.collective.packing import numbers_of
 from dynal_fast.ops.farthest_first.contract import Array, Rows, as_rows
+from dynal_fast.ops.farthest_first.highest import NOTHING
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.routing import CHUNK, EXACT, Centers
 
-NOTHING = -(2**63)  # below every key
 MOST_ROWS = 2**32  # of all ranks, which keys can tell apart
 FRONT = 8  # one of so many candidates is searched for heads
 SMALL_FRONT = 2**14  # but at least so many
@@ -73,15 +74,6 @@ class Part(Generic[P]):
         own.begin()
         own.route(self.candidates, self.bound)
         self.sets.append(own)
-        self.renew()
-
-    def bound_by_picks(self) -> None:
-        """Bound every candidate by the picks so far."""
-        for _, points in self.picks.blocks:
-            centers = torch.arange(points.rows.size, dtype=torch.int32, device=self.device)
-            for chunk in self.candidates.split(CHUNK):
-                groups = Groups.one(chunk, centers)
-                self.kernels.bound(self.points, points, groups, self.bound)
         self.renew()
 
     @property
@@ -239,10 +231,10 @@ def row_bytes(rows: Rows) -> int:
     return own + (0 if rows.right is None else row_bytes(rows.right))
 
 
-def as_bytes(rows: Rows, index: Tensor) -> Tensor:
+def taken(rows: Rows, index: Tensor) -> Tensor:
     """Rows as uint8 (m, row bytes) on the CPU, in the machine's byte order."""
     own = _bytes(rows.array, index)
-    return own if rows.right is None else torch.cat([own, as_bytes(rows.right, index)], dim=1)
+    return own if rows.right is None else torch.cat([own, taken(rows.right, index)], dim=1)
 
 
 def _bytes(array: Array, index: Tensor) -> Tensor:
@@ -272,8 +264,3 @@ def as_matrix(sent: Tensor, like: Rows) -> Rows:
 def _matrix(sent: Tensor, like: Rows) -> Tensor:
     matrix = numbers_of(sent[:, : like.columns * like.dtype.itemsize], like.dtype)
     return matrix.view(len(sent), like.columns).to(like.device)
-
-
-def numbers_of(sent: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers (m,) that bytes are, in memory of their own."""
-    return sent.clone(memory_format=torch.contiguous_format).flatten().view(dtype)

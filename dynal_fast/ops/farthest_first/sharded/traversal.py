@@ -22,22 +22,22 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective
+from dynal_fast.collective.packing import as_bytes, numbers_of
 from dynal_fast.ops.farthest_first import highest
 from dynal_fast.ops.farthest_first.contract import Answer, Rows
+from dynal_fast.ops.farthest_first.highest import NOTHING
 from dynal_fast.ops.farthest_first.kernels import Kernels, P
 from dynal_fast.ops.farthest_first.routing import Centers
 from dynal_fast.ops.farthest_first.sharded.level import level_of
 from dynal_fast.ops.farthest_first.sharded.part import (
     MOST_ROWS,
-    NOTHING,
     Part,
     Picks,
-    as_bytes,
     as_matrix,
     global_keys,
-    numbers_of,
     of_keys,
     row_bytes,
+    taken,
 )
 
 GATHERED = 128  # rows that are sent in a round, at most
@@ -118,7 +118,7 @@ class ShardedTraversal(Generic[P]):
         self.take(keys, sent, first, torch.full((1,), -math.inf), values)
         if not self.covered:
             for part in self.parts:
-                part.bound_by_picks()
+                part.bound_by_first()
         self.covered = True
         return None
 
@@ -206,13 +206,11 @@ class ShardedTraversal(Generic[P]):
         known = torch.tensor([int(number) in self.kept for number in numbers], dtype=torch.bool)
         new, old = own[~known], own[known]
         counts = self.collective.counts([len(new), len(old)])
-        message = torch.cat([new[:, None].view(torch.uint8), self.bytes_of(new)], dim=1)
+        message = torch.cat([as_bytes(new[:, None]), self.bytes_of(new)], dim=1)
         sent = self.collective.rows(message, [each[0] for each in counts])
         keys, rows = numbers_of(sent[:, :8], torch.int64), sent[:, 8:]
         if any(each[1] for each in counts):
-            more = self.collective.rows(
-                old[:, None].view(torch.uint8), [each[1] for each in counts]
-            )
+            more = self.collective.rows(as_bytes(old[:, None]), [each[1] for each in counts])
             more = numbers_of(more, torch.int64)
             again = [self.kept[int(number)] for number in of_keys(more)[1]]
             keys, rows = torch.cat([keys, more]), torch.cat([rows, torch.stack(again)])
@@ -225,7 +223,7 @@ class ShardedTraversal(Generic[P]):
         rows = torch.empty(len(keys), row_bytes(self.like), dtype=torch.uint8)
         for part in self.parts:
             mine = part.holds(numbers)
-            rows[mine] = as_bytes(part.points.rows, numbers[mine] - part.first)
+            rows[mine] = taken(part.points.rows, numbers[mine] - part.first)
         return rows
 
     def traverse(self, keys: Tensor, sent: Tensor, outside: int, k: int) -> None:
@@ -282,7 +280,7 @@ class ShardedTraversal(Generic[P]):
             counts.append(min(count, room - before))
             before += counts[-1]
         own = own[: counts[self.collective.rank]]
-        sent = self.collective.rows(own[:, None].contiguous().view(torch.uint8), counts)
+        sent = self.collective.rows(as_bytes(own[:, None]), counts)
         numbers = numbers_of(sent, torch.int64).tolist()
         self.numbers += numbers
         self.values += [0.0] * len(numbers)
