@@ -265,6 +265,19 @@ def test_samples_that_mix_run_as_a_whole(groups, monkeypatch, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("mode", ["off", "fold"])
+def test_a_batch_that_a_model_takes_whole_only_is_tried_whole(mode, monkeypatch):
+    monkeypatch.setattr(mc_passes, "FEW", 3)  # of groups of two
+    monkeypatch.setattr(sys.modules[__name__], "N", 8)
+    torch.manual_seed(0)
+    model = Mixing(groups=True)
+    whole, state = passes(model, batch=8)
+    ours, other = passes(model, Accelerator(mode), batch=8)
+    assert torch.equal(state, other)
+    for one, two in zip(ours, whole, strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_a_batch_for_which_the_parts_fail_is_passed_whole(monkeypatch):
     plain = DropoutSplit.before
 

@@ -21,6 +21,7 @@ from dynal_fast.collective import RankError
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.pool.scores import SCORES, TRAINING_SCORES
 from dynal_fast.pool.sharded import sharded_pass
+from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 from dynal_fast.pool.sharded.top import top_k_of_ranks
 from tests.gloo_ranks import GlooRanks
 
@@ -259,6 +260,50 @@ def test_selections_of_different_sizes_are_one_error_on_all_ranks():
             trained(made(group), group.rank, group.size).select("margin", 2 + group.rank)
 
     run_ranks(2, selected)
+
+
+def test_different_arguments_are_one_error_on_all_ranks():
+    def asked(group):
+        stats = trained(made(group), group.rank, group.size)
+        with pytest.raises(ValueError, match="candidates, given or not, must be the same on every"):
+            stats.select("margin", 2, candidates=[1, 2, 3] if group.rank else None)
+        for given in ([0, 1, 2], [7, 8]), ([3, 4], [4, 3]):
+            with pytest.raises(ValueError, match="sample_ids must be the same on every rank"):
+                stats.subset(given[group.rank])
+        return stats.subset([4, 3]).num_samples
+
+    assert run_ranks(2, asked) == [2, 2]
+
+
+def test_buffers_of_any_size_are_those_of_the_first_rank():
+    """int64 numbers behind bytes that are no multiple of 8."""
+
+    def seen(group):
+        model = nn.Sequential(nn.BatchNorm1d(3))
+        model.register_buffer("mean", torch.full((3,), float(group.rank)))
+        model.register_buffer("mask", torch.tensor([True] * 3))
+        model[0].num_batches_tracked += 5 + group.rank
+        with buffers_of_the_first(group, model):
+            within = model.mean.tolist(), int(model[0].num_batches_tracked)
+        return within, model.mean.tolist()
+
+    for rank, (within, after) in enumerate(run_ranks(2, seen)):
+        assert within == ([0.0] * 3, 5)
+        assert after == [float(rank)] * 3
+
+
+def test_a_duplicate_is_told_with_the_rank_that_gave_it():
+    def seen(group):
+        stats = PoolStats(4, C, ("margin",), group=group)
+        stats.begin_pass(1, 1)
+        for ids in ([0], [0], [2, 3]) if group.rank else ([1],):
+            stats.update(ids, torch.zeros(len(ids), C))
+        with pytest.raises(PoolObservationError) as caught:
+            stats.end_pass()
+        error = caught.value
+        return error.duplicate.tolist(), error.ranks["duplicate"].tolist()
+
+    assert run_ranks(2, seen) == [([0], [1])] * 2
 
 
 def test_random_scores_are_those_of_the_first_rank():

@@ -50,10 +50,20 @@ def test_pieces_are_the_pool_once_in_order():
         rows = [(file, row) for file, begin, end in found for row in (begin, end)]
         assert rows == sorted(rows)
         assert [sum(e - b for f, b, e in found if f == file) for file in range(len(sizes))] == sizes
-        if len(sizes) >= ranks:
-            assert all((begin, end) == (0, sizes[file]) for file, begin, end in found)
-        else:
-            assert all(begin % BLOCK == 0 for _, begin, _ in found)
+        assert all(begin % BLOCK == 0 for _, begin, _ in found)
+
+
+@pytest.mark.parametrize(("sizes", "ranks"), [([BLOCK * 8] * 5, 4), ([BLOCK * 40, 10, 10, 10], 4)])
+def test_files_that_do_not_divide_are_cut(sizes, ranks):
+    parts = [sum(end - begin for _, begin, end in own) for own in pieces_of(sizes, ranks)]
+    assert max(parts) <= 1.3 * sum(sizes) / ranks
+
+
+def test_files_that_divide_stay_whole():
+    assert pieces_of([100, 90, 110, 100], 2) == [
+        [(0, 0, 100), (1, 0, 90)],
+        [(2, 0, 110), (3, 0, 100)],
+    ]
 
 
 def test_checksums_do_not_depend_on_the_cut(tmp_path):
@@ -144,6 +154,24 @@ def test_a_checkpoint_of_something_else_is_refused(files, monkeypatch, capsys):
     np.testing.assert_array_equal(picks_of(files, "-k", "30", *state), picks_of(files, "-k", "30"))
     assert main([*command, "-k", "30", "--checkpoint", str(files / "features")]) == 2
     assert "--checkpoint must not be a folder that is read" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_told_from_each_other(tmp_path, capsys):
+    pool = clustered(200, 4)
+    for folder, rows in (("g", pool[:100]), ("h", pool[100:])):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "x.npy", rows)
+    np.savez(tmp_path / "labeled.npz", a=np.array([1]), b=np.array([150]))
+    paths = [str(tmp_path / folder / "x.npy") for folder in "gh"]
+    command = ["select", *paths, "-k", "5", "-q", "-o", str(tmp_path / "p.npy")]
+    command += ["--labeled", str(tmp_path / "labeled.npz"), "--checkpoint-every", "0"]
+    command += ["--checkpoint", str(tmp_path / "state")]
+    assert main([*command, "--labeled-key", "a"]) == 0
+    assert main([*command, "--labeled-key", "b"]) == 2
+    assert "its labeled_key is a, got b" in capsys.readouterr().err
+    np.save(paths[0], pool[:100] + 1)
+    assert main([*command, "--labeled-key", "a"]) == 2
+    assert "its file 0, x.npy is" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,9 +6,24 @@
 
 from typing import Any
 
-from dynal_fast.collective.contract import Alone, Collective, RankError, agreed, on_all_ranks
+from dynal_fast.collective.contract import (
+    Alone,
+    Collective,
+    RankError,
+    agreed,
+    check_alike,
+    on_all_ranks,
+)
 
-__all__ = ["Alone", "Collective", "RankError", "agreed", "as_collective", "on_all_ranks"]
+__all__ = [
+    "Alone",
+    "Collective",
+    "RankError",
+    "agreed",
+    "as_collective",
+    "check_alike",
+    "on_all_ranks",
+]
 
 
 def as_collective(group: Any) -> Collective:

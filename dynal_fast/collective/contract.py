@@ -113,6 +113,16 @@ def agreed(collective: Collective, made: Callable[[], T]) -> T:
     raise on_all_ranks(kind(text)) from error
 
 
+def check_alike(collective: Collective, what: str, numbers: Sequence[int]) -> None:
+    """Raise ``ValueError`` on all ranks unless each has the same int64 numbers.
+
+    >>> check_alike(Alone(), "k", [3])
+    """
+    said = collective.counts(numbers)
+    if any(one != said[0] for one in said):
+        raise on_all_ranks(ValueError(f"{what} must be the same on every rank"))
+
+
 def on_all_ranks(error: E) -> E:
     """Return an error marked as one that all ranks raise, so that it is told to none."""
     error.on_all_ranks = True  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from dynal_fast.embeddings.source import Wanted
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 TOGETHER = timedelta(minutes=10)  # for ranks to start
+WORKING = timedelta(days=7)  # for a call: signs of life end it sooner
 TELLING = 1.0  # seconds that the other ranks wait while rank 0 writes an error
 
 
@@ -43,7 +44,7 @@ def together() -> Iterator[Collective]:
     import torch.distributed as dist
 
     dist.init_process_group("gloo", timeout=TOGETHER)
-    ranks = as_collective(dist.group.WORLD)
+    ranks = as_collective(dist.new_group(backend="gloo", timeout=WORKING))
     try:
         with ranks.session():
             yield ranks
@@ -126,9 +127,12 @@ def _identity(
         found[name] = str(getattr(arguments, name))
     found["labeled"] = "none"
     if arguments.labeled is not None:
-        files = find_files(arguments.labeled)[0]
-        digest = hashlib.blake2b(digest_size=8)
-        for file in files:
-            digest.update(Path(file).read_bytes())
-        found["labeled"] = f"{len(files)} files with checksum {digest.hexdigest()}"
+        found["labeled"] = agreed(collective, lambda: _digest_of(find_files(arguments.labeled)[0]))
     return found
+
+
+def _digest_of(files: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        digest.update(file.read_bytes())
+    return f"{len(files)} files with checksum {digest.hexdigest()}"

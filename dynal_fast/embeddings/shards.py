@@ -12,6 +12,7 @@ from dynal_fast.embeddings.load import Embeddings, Paths, open_sources
 from dynal_fast.embeddings.source import FileError, Source, Wanted
 
 BLOCK = 4096  # rows; a file is cut between blocks only, so that its checksum is that of any cut
+UNEVEN = 1.3  # times its part: a rank may have so many rows for whole files
 Piece = tuple[int, int, int]  # the number of a file, its first row, and the one after the last
 
 
@@ -75,7 +76,7 @@ def _rows(source: Source, begin: int, end: int) -> Any:
 
 
 def pieces_of(sizes: Sequence[int], ranks: int) -> list[list[Piece]]:
-    """The pieces of each rank: whole files where there are enough, as even as that allows.
+    """The pieces of each rank: whole files where these make even parts, else blocks of them.
 
     >>> pieces_of([10, 10, 30, 10], 2)
     [[(0, 0, 10), (1, 0, 10)], [(2, 0, 30), (3, 0, 10)]]
@@ -85,16 +86,10 @@ def pieces_of(sizes: Sequence[int], ranks: int) -> list[list[Piece]]:
     ends = np.cumsum(sizes)
     begins = ends - sizes
     total = int(ends[-1])
-    if len(sizes) >= ranks:
-        places = np.append(begins, total)
-    else:
+    cuts = _cuts(np.append(begins, total), ranks)
+    if max(np.diff(cuts)) > UNEVEN * total / ranks:
         blocks = [np.arange(begin, end, BLOCK) for begin, end in zip(begins, ends, strict=True)]
-        places = np.append(np.concatenate(blocks), total)
-    cuts = [0]
-    for rank in range(1, ranks):
-        nearest = int(places[np.abs(places - total * rank / ranks).argmin()])
-        cuts.append(max(nearest, cuts[-1]))
-    cuts.append(total)
+        cuts = _cuts(np.append(np.concatenate(blocks), total), ranks)
     found = []
     for low, high in itertools.pairwise(cuts):
         own = []
@@ -104,3 +99,13 @@ def pieces_of(sizes: Sequence[int], ranks: int) -> list[list[Piece]]:
                 own.append((file, inside[0] - begin, inside[1] - begin))
         found.append(own)
     return found
+
+
+def _cuts(places: np.ndarray, ranks: int) -> list[int]:
+    """Where the parts of the ranks begin and end, all at one of the places, which increase."""
+    total = int(places[-1])
+    cuts = [0]
+    for rank in range(1, ranks):
+        nearest = int(places[np.abs(places - total * rank / ranks).argmin()])
+        cuts.append(max(nearest, cuts[-1]))
+    return [*cuts, total]

@@ -34,7 +34,7 @@ def gradient_norms(model: nn.Module, inputs: Tensor) -> Tensor:
     """
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     buffers = dict(model.named_buffers())
-    norms = torch.zeros(len(inputs), dtype=torch.float64)
+    norms = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     with evaluating(model):
         for row, one in enumerate(inputs):
 
@@ -45,5 +45,5 @@ def gradient_norms(model: nn.Module, inputs: Tensor) -> Tensor:
             outputs, backward = made
             for direction in torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device):
                 (gradient,) = backward(direction)
-                norms[row] += sum(float(part.double().square().sum()) for part in gradient.values())
-    return norms
+                norms[row] += sum(part.double().square().sum() for part in gradient.values())
+    return norms.cpu()

@@ -244,6 +244,7 @@ class PoolObserver:
             "epoch": self.epoch,
             "stats": {} if self._broken else whole_state(self.stats),
             "accelerated": self.accelerator.settled,
+            "accelerated_teacher": self.accelerator.of_teacher().settled,
         }
         if isinstance(self.teacher, EMATeacher):
             state["teacher"] = self.teacher.state_dict()
@@ -258,6 +259,7 @@ class PoolObserver:
             )
         self.stats.load_state_dict(state["stats"])
         self.accelerator.repeat(state.get("accelerated"))  # those of version 0.2 lack it
+        self.accelerator.of_teacher().repeat(state.get("accelerated_teacher"))
         if isinstance(self.teacher, EMATeacher):
             if "teacher" not in state:
                 raise ValueError("this checkpoint has no EMA teacher, and the callback has one")

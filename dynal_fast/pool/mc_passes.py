@@ -68,7 +68,13 @@ class MCPasses:
         Warns and raises as `activate_dropout` does.
         """
         first = next(samples)
-        self._prepare(*few(*first))
+        sample_ids, inputs = few(*first)
+        try:
+            self._prepare(sample_ids, inputs)
+        except Exception:  # of a model that takes such a batch as a whole only
+            if len(sample_ids) == len(first[0]):
+                raise
+            self._prepare(*first)
         if self.split is not None:
             self.split.fit_to(first[1])
         return put_back([first], samples)

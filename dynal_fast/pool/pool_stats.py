@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast._deprecated import renamed_argument
-from dynal_fast.collective import Alone, as_collective, on_all_ranks
+from dynal_fast.collective import Alone, as_collective, check_alike, on_all_ranks
 from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
@@ -18,7 +18,7 @@ from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.scores import ALIASES, TRACKABLE, TRAINING_SCORES
 from dynal_fast.pool.sharded.saved_parts import KEY, own_rows
-from dynal_fast.pool.sharded.shard import Shard
+from dynal_fast.pool.sharded.shard import Shard, code_of
 from dynal_fast.pool.sharded.sharded_pass import ShardedPass
 from dynal_fast.pool.sharded.top import top_k_of_ranks
 from dynal_fast.pool.state import PoolState
@@ -696,7 +696,8 @@ unknown'
         Parameters
         ----------
         sample_ids
-            int (m,) distinct ids, or a bool (N,) mask of m samples.
+            int (m,) distinct ids, or a bool (N,) mask of m samples. With a ``group``, the same on
+            every rank.
 
         Returns
         -------
@@ -720,6 +721,7 @@ unknown'
         self._check_between_passes("subset")
         with self.shard.session():
             ids = self.shard.together(lambda: self._in_order(sample_ids))
+            check_alike(self.shard.ranks, "sample_ids", [len(ids), code_of(ids)])
             other = copy(self)
             other.num_samples = len(ids)
             other.shard = Shard(len(ids), self.shard.ranks)
@@ -902,6 +904,9 @@ unknown'
 
     def _candidates(self, candidates: Any) -> Tensor:
         """Return the ids of candidates, none of which was dropped; all ranks must call this."""
+        with self.shard.session():
+            what = "candidates, given or not,"
+            check_alike(self.shard.ranks, what, [int(candidates is None)])
         if candidates is None:
             return self.remaining()
         ids = self.shard.together(lambda: candidate_ids(candidates, self.num_samples, self.device))

@@ -8,6 +8,7 @@ import torch
 
 from dynal_fast import PoolObservationError, PoolStats
 from dynal_fast.collective.in_memory import run_ranks
+from dynal_fast.integrations.observer import PoolObserver
 from dynal_fast.integrations.process_group import Processes
 from dynal_fast.integrations.training_batches import TrainingObserver
 
@@ -146,3 +147,14 @@ def test_ids_are_not_taken_for_targets(batch):
     ids, logits, _ = batch_of([0, 1])
     with pytest.raises(ValueError, match="has the ids was taken for the targets: give targets="):
         one.saw(ids, logits, (logits, ids) if batch == "parts" else {"x": logits, "label": ids})
+
+
+def test_a_resumed_training_repeats_the_teachers_way_too():
+    observer, resumed = (
+        PoolObserver(PoolStats(4, 2, track=("margin",)), 1, None, 0, True, "auto") for _ in range(2)
+    )
+    observer.accelerator.settled = "off"
+    observer.accelerator.of_teacher().settled = "fold"
+    resumed.load_state_dict(observer.state_dict())
+    assert resumed.accelerator.settled == "off"
+    assert resumed.accelerator.of_teacher().settled == "fold"

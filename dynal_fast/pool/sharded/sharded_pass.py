@@ -173,7 +173,7 @@ class ShardedPass(OpenPass):
             local = getattr(found, name) if found is not None else torch.zeros(0).long()
             ids = local + self.shard.begin
             by = torch.full_like(ids, rank)
-            for sender, theirs in self.senders.items() if name == "non_finite" else ():
+            for sender, theirs in self.senders.items() if name != "unseen" else ():
                 by[torch.isin(ids, theirs)] = sender
             kinds[name] = ids, by
         unknown = [(id, rank) for id in self.outside]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dynal_fast.collective import Collective, agreed, on_all_ranks
+from dynal_fast.collective import Collective, agreed, check_alike, on_all_ranks
 from dynal_fast.collective.packing import as_bytes, from_bytes
 from dynal_fast.pool.top import candidate_ids, checked_top, first_ids, shuffled
 
@@ -38,8 +38,7 @@ def top_k_of_ranks(
             return number, candidate_ids(candidates, len(scores), scores.device)
 
         k, pool = agreed(ranks, checked)
-        if len({tuple(said) for said in ranks.counts([k, int(ties == "random")])}) > 1:
-            raise on_all_ranks(ValueError("k and ties must be the same on every rank"))
+        check_alike(ranks, "k and ties", [k, int(ties == "random")])
         values = scores.detach()[pool]
         bad = begin + pool[values.isnan()]
         counts = ranks.counts([len(pool), len(bad)])
