@@ -1,4 +1,4 @@
-"""Make the CPU torch's default device during a traversal, whatever the caller's is."""
+"""What torch does on the host during a traversal: the default device, and the threads."""
 
 import functools
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from dynal_fast.threads import kernel_threads
+from dynal_fast.threads import threads_for_kernels
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
-    """``function`` with the CPU as torch's default device, whatever the caller's is.
+    """``function`` with the CPU as torch's default device, and with its threads for the kernels.
 
     >>> with torch.device("meta"):
     ...     host_by_default(torch.empty)(1).device
@@ -24,10 +24,11 @@ def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
     def on_host(*arguments: P.args, **options: P.kwargs) -> T:
         if torch.compiler.is_compiling():
             return function(*arguments, **options)
-        kernel_threads()  # must come before the first torch operation of a forked process
-        if torch.get_default_device().type == "cpu":
-            return function(*arguments, **options)
-        with torch.device("cpu"):
-            return function(*arguments, **options)
+        # Threads come before the first torch operation of a forked process.
+        with threads_for_kernels():
+            if torch.get_default_device().type == "cpu":
+                return function(*arguments, **options)
+            with torch.device("cpu"):
+                return function(*arguments, **options)
 
     return on_host
