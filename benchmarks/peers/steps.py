@@ -1,222 +1,15 @@
-"""The core-set steps of other codebases and ours in their place, each at its own usual size.
+"""The steps that are measured, each at its codebase's usual size: its defaults or its examples."""
 
-Research code is taken from its sources as it is, but for its prints: the functions named are cut
-out and run. Ours are
-the functions of ``docs/how-to/use-it-in-research-code.md``.
-"""
-
-import ast
-import importlib
-import re
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-import numpy as np
-import torch
-from sklearn.metrics import pairwise_distances
-
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-it-in-research-code.md"
-Select = Callable[[int], Any]
-
-
-@dataclass(frozen=True)
-class Size:
-    """A selection of ``picks`` from ``n`` samples, of which ``labeled`` are labeled."""
-
-    n: int
-    d: int
-    labeled: int
-    picks: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of a codebase.
-
-    Attributes
-    ----------
-    peer
-        Its name in `benchmarks.peers.sources.REPOSITORIES`; empty for an installed library.
-    where
-        The file, and the class or "" with the functions that make the step.
-    section
-        The section of our page that replaces it; empty for a library, which has an adapter.
-    tried
-        Numbers of picks to run theirs with, if the usual one takes too long.
-    """
-
-    title: str
-    size: Size
-    prepare: Callable[["Step", Size, bool, Path], Select]
-    peer: str = ""
-    where: tuple[str, str, tuple[str, ...]] = ("", "", ())
-    section: str = ""
-    tried: tuple[int, ...] = ()
-
-
-class WithoutPrints(ast.NodeTransformer):
-    """What is printed goes; google/active-learning formats an array, which NumPy 2.4 refuses."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | ast.Pass:
-        call = node.value
-        named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-        return ast.Pass() if named and call.func.id == "print" else node
-
-
-def cut_out(step: Step, sources: Path) -> tuple[dict[str, Any], int]:
-    """Return the functions of a step by name, and their lines without docstrings and comments."""
-    file, owner, names = step.where
-    tree = ast.parse((sources / step.peer / file).read_text())
-    body = tree.body
-    if owner:
-        body = next(n for n in body if isinstance(n, ast.ClassDef) and n.name == owner).body
-    found = [n for n in body if isinstance(n, ast.FunctionDef) and n.name in names]
-    lines = 0
-    for function in found:
-        if isinstance(function.body[0], ast.Expr) and ast.get_docstring(function):
-            function.body = function.body[1:]
-        lines += len(ast.unparse(function).splitlines())
-    given = {
-        "np": np,
-        "torch": torch,
-        "pairwise_distances": pairwise_distances,
-        "tqdm": lambda steps, **options: steps,
-        "cfg": SimpleNamespace(ACTIVE_LEARNING=SimpleNamespace()),
-    }
-    code = ast.fix_missing_locations(WithoutPrints().visit(ast.Module(found, [])))
-    exec(compile(code, file, "exec"), given)
-    return given, lines
-
-
-def on_our_page(step: Step) -> tuple[dict[str, Any], int]:
-    """Return the functions of our page that replace a step, and their lines."""
-    page = PAGE.read_text()
-    imports = re.findall(r"```python\n(.*?)```", page.split("\n## ")[0], re.S)[0]
-    section = page.split(f"\n## {step.section}\n")[1].split("\n## ")[0]
-    block = re.findall(r"```python\n(.*?)```", section, re.S)[1]
-    given: dict[str, Any] = {}
-    exec(imports + block, given)
-    return given, len(ast.unparse(ast.parse(block)).splitlines())
-
-
-def lines_of(step: Step, sources: Path) -> tuple[int, int]:
-    """Return how many lines a step has, theirs and ours; a library's strategy is named in one."""
-    if not step.section:
-        return 1, 1
-    return cut_out(step, sources)[1], on_our_page(step)[1]
-
-
-def features(size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Return features like those of a trained network (n, d), and the labeled positions."""
-    from dynal_fast.bench.inputs import clustered
-
-    rng = np.random.default_rng(1)
-    return clustered(size.n, size.d), np.sort(rng.choice(size.n, size.labeled, replace=False))
-
-
-def functions(step: Step, ours: bool, sources: Path) -> dict[str, Any]:
-    return on_our_page(step)[0] if ours else cut_out(step, sources)[0]
-
-
-def google(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    code = functions(step, ours, sources)
-    methods = {name: code[name] for name in step.where[2] if name in code}
-    sampler = type("kCenterGreedy", (), methods)()
-    sampler.X = sampler.features = sampler.flat_X = X
-    sampler.metric, sampler.min_distances, sampler.already_selected = "euclidean", None, []
-    model = SimpleNamespace(transform=lambda X: X)
-    return lambda k: sampler.select_batch_(model, labeled.tolist(), k)
-
-
-def deep_active_learning(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    mask = np.zeros(size.n, dtype=bool)
-    mask[labeled] = True
-    dataset = SimpleNamespace(
-        labeled_idxs=mask, n_pool=size.n, get_train_data=lambda: (mask.copy(), None)
-    )
-    strategy = SimpleNamespace(dataset=dataset, get_embeddings=lambda data: torch.from_numpy(X))
-    query = functions(step, ours, sources)["query"]
-    return lambda k: query(strategy, k)
-
-
-def two_matrices(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    rows = np.delete(X, labeled, axis=0), X[labeled]
-    if step.peer == "distil":
-        rows = tuple(map(torch.from_numpy, rows))
-    furthest_first = functions(step, ours, sources)["furthest_first"]
-    return lambda k: furthest_first(SimpleNamespace(device="cpu"), *rows, k)
-
-
-def deepcore(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    select = functions(step, ours, sources)["k_center_greedy"]
-    options = {"device": "cpu", "random_seed": 0, "already_selected": labeled, "print_freq": 10**9}
-    return lambda k: select(torch.from_numpy(X), k, torch.cdist, **options)
-
-
-def alipy(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    code = functions(step, ours, sources)
-    methods = {name: code[name] for name in step.where[2] if name in code}
-    strategy = type("QueryInstanceCoresetGreedy", (), methods)()
-    strategy.X = strategy.features = X
-    strategy.train_idx, strategy.metric = np.arange(size.n), "euclidean"
-    unlabeled = np.delete(np.arange(size.n), labeled)
-
-    def select(k: int) -> Any:
-        strategy.already_selected, strategy.min_distances = [], None  # else it goes on from before
-        return strategy.select(labeled, unlabeled, k)
-
-    return select
-
-
-def deep_al(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    rows = X[labeled], np.delete(X, labeled, axis=0)
-    code = functions(step, ours, sources)
-    budget = code["cfg"].ACTIVE_LEARNING if "cfg" in code else SimpleNamespace()
-    sampler = SimpleNamespace(cfg=SimpleNamespace(ACTIVE_LEARNING=budget))
-    if not ours:
-        sampler.compute_dists = lambda A, B: code["compute_dists"](sampler, A, B)
-
-    def select(k: int) -> Any:
-        budget.BUDGET_SIZE = k
-        return code["greedy_k_center"](sampler, *rows)[0]
-
-    return select
-
-
-def scikit_activeml(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    y = np.full(size.n, np.nan)
-    y[labeled] = 0
-    module = "dynal_fast.integrations.skactiveml" if ours else "skactiveml.pool"
-    strategy = getattr(importlib.import_module(module), "FarthestFirst" if ours else "CoreSet")
-    return lambda k: strategy(random_state=0).query(X, y, batch_size=k)
-
-
-def small_text(step: Step, size: Size, ours: bool, sources: Path) -> Select:
-    X, labeled = features(size)
-    unlabeled = np.delete(np.arange(size.n), labeled)
-    order = np.concatenate([unlabeled, labeled])  # which small-text takes embeddings to have
-    embeddings = X if ours else X[order]
-    module = "dynal_fast.integrations.small_text" if ours else "small_text.query_strategies"
-    strategy = getattr(
-        importlib.import_module(module), "FarthestFirst" if ours else "GreedyCoreset"
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        strategy = strategy()
-    given = (None, X, unlabeled, labeled, np.zeros(size.labeled))
-    return lambda k: strategy.query(*given, n=k, embeddings=embeddings)
-
+from benchmarks.peers.libraries import baal, modal, scikit_activeml, small_text
+from benchmarks.peers.research_code import (
+    alipy,
+    deep_active_learning,
+    deep_al,
+    deepcore,
+    google,
+    two_matrices,
+)
+from benchmarks.peers.step import Size, Step
 
 STEPS = (
     Step(
@@ -225,7 +18,9 @@ STEPS = (
         scikit_activeml,
         tried=(10, 30),
     ),
-    Step("small-text `GreedyCoreset`", Size(5452, 768, 100, 20), small_text),
+    Step("small-text `GreedyCoreset`", Size(5452, 768, 100, 20), small_text, tried=(20,)),
+    Step("modAL `uncertainty_batch_sampling`", Size(50_000, 784, 1000, 100), modal, tried=(5, 10)),
+    Step("baal `BALD`", Size(60_000, 784, 200, 100), baal, tried=(100,)),
     Step(
         "google/active-learning",
         Size(15_000, 784, 300, 300),
