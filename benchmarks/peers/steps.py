@@ -13,10 +13,7 @@ from benchmarks.peers.step import Size, Step
 
 STEPS = (
     Step(
-        "scikit-activeml `CoreSet`",
-        Size(50_000, 512, 1000, 1000),
-        scikit_activeml,
-        tried=(10, 30),
+        "scikit-activeml `CoreSet`", Size(50_000, 512, 1000, 1000), scikit_activeml, tried=(1000,)
     ),
     Step("small-text `GreedyCoreset`", Size(5452, 768, 100, 20), small_text, tried=(20,)),
     Step("modAL `uncertainty_batch_sampling`", Size(50_000, 784, 1000, 100), modal, tried=(5, 10)),
