@@ -1,4 +1,4 @@
-// Work in parts on several threads, and scratch memory for them.
+// Teams of threads, and scratch memory for them.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include <memory>
 #include <new>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #ifdef DYNAL_X86_64
 #include <xmmintrin.h>
 #endif
@@ -40,13 +43,21 @@ void in_parts(int parts, const Work& work) {
   run_parts(parts, [](const void* w, int part) { (*static_cast<const Work*>(w))(part); }, &work);
 }
 
-// The same with denormal numbers flushed to zero.
+// Calls work(thread, team), with denormal numbers flushed to zero, in each thread of a team of at
+// most `threads`.
 template <class Work>
-void in_flushed_parts(int parts, const Work& work) {
-  in_parts(parts, [&](int part) {
+void with_team(int threads, const Work& work) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+  {
     [[maybe_unused]] const FlushDenormals flush;
-    work(part);
-  });
+    work(omp_get_thread_num(), omp_get_num_threads());
+  }
+#else
+  (void)threads;
+  [[maybe_unused]] const FlushDenormals flush;
+  work(0, 1);
+#endif
 }
 
 struct Free {
