@@ -25,14 +25,17 @@ def pick_until(group, fault):
     ranks = OfProcessGroup(group, patience=PATIENCE)
 
     def after_round(state):
+        if fault == "all" and state.rounds == 4:
+            raise RuntimeError("no rank has a disk")
         if state.rounds == 4 and ranks.rank == BAD_RANK:
             if fault == "error":
                 raise RuntimeError("the disk is gone")
             if fault == "late":
                 time.sleep(2 * PATIENCE)  # as a computation that is long: it is alive
                 return
-            os.kill(os.getpid(), getattr(signal, fault))
-            time.sleep(0.2)
+            if fault.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, fault))
+                time.sleep(0.2)
 
     got = farthest_first_of_shards(
         ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round
@@ -64,6 +67,11 @@ def test_a_fault_of_one_rank_ends_all(fault, own, others):
         assert time.monotonic() - began < 20
         if own is not None:
             assert ranks.result(BAD_RANK).startswith(own)
+            ranks.begin(pick_until, "none", ranks=3)
+            for rank in range(3):
+                answer = ranks.result(rank)
+                assert answer.startswith("RankError: the process group cannot be used any more")
+                assert others in answer
         if fault == "SIGSTOP":
             os.kill(ranks.processes[BAD_RANK].pid, signal.SIGKILL)
 
@@ -127,11 +135,14 @@ def cut_off_in_the_fourth_round(group, link):
     farthest_first_of_shards(ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round)
 
 
-def test_a_rank_that_computes_for_long_is_not_lost():
+def test_ranks_that_are_late_or_fail_alike_stay_together():
     with GlooRanks(2) as ranks:
         first, second = ranks.call(pick_until, "late", ranks=2)
         assert first == second
         assert len(first) == 150
+        for answer in ranks.call(pick_until, "all", ranks=2):
+            assert "RuntimeError: no rank has a disk" in answer
+        assert ranks.call(pick_until, "none", ranks=2) == [first, first]
 
 
 def test_a_group_has_to_be_initialized():
