@@ -381,17 +381,17 @@ def pick_on_gloo(group, pool, bounds, k, labeled, metric):
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_processes(size, gloo):
     rng = np.random.default_rng(size)
-    for dtype in DTYPES:
-        for metric in ("euclidean", "cosine"):
-            pool = (clustered if metric == "cosine" else bootstrap)(300, 12, seed=size) + 0.1
-            pool = torch.from_numpy(pool).to(dtype)
-            labeled = [None, clustered(30, 12, seed=9), np.arange(0, 300, 9)][rng.integers(3)]
-            want = farthest_first(pool, 60, labeled, metric=metric)
-            bounds = cut(300, size, rng)
-            for got in gloo.call(pick_on_gloo, pool, bounds, 60, labeled, metric, ranks=size):
-                np.testing.assert_array_equal(got[0], want.indices)
-                np.testing.assert_array_equal(got[1], want.distances)
-                assert got[2] == want.radius
+    for number, dtype in enumerate(DTYPES):  # each with both metrics, over the sizes
+        metric = ("euclidean", "cosine")[(number + size) % 2]
+        pool = (clustered if metric == "cosine" else bootstrap)(300, 12, seed=size) + 0.1
+        pool = torch.from_numpy(pool).to(dtype)
+        labeled = [None, clustered(30, 12, seed=9), np.arange(0, 300, 9)][rng.integers(3)]
+        want = farthest_first(pool, 60, labeled, metric=metric)
+        bounds = cut(300, size, rng)
+        for got in gloo.call(pick_on_gloo, pool, bounds, 60, labeled, metric, ranks=size):
+            np.testing.assert_array_equal(got[0], want.indices)
+            np.testing.assert_array_equal(got[1], want.distances)
+            assert got[2] == want.radius
 
 
 def select_on_gloo(group, pool, scores):

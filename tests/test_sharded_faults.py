@@ -43,37 +43,47 @@ def pick_until(group, fault):
     return got.indices.tolist()
 
 
-@pytest.mark.parametrize(
-    ("fault", "own", "others"),
-    [
-        ("SIGKILL", None, "rank 1 gave no sign of life"),
-        ("SIGSTOP", None, "rank 1 gave no sign of life"),
-        ("SIGINT", "KeyboardInterrupt", "rank 1 was interrupted"),
-        (
-            "error",
-            "RuntimeError: the disk is gone",
-            "rank 1 failed: RuntimeError: the disk is gone",
-        ),
-    ],
-)
-def test_a_fault_of_one_rank_ends_all(fault, own, others):
+def check_told(ranks, who, others):
+    for rank in who:
+        answer = ranks.result(rank, timeout=30)
+        assert answer.startswith("RankError: "), answer
+        assert others in answer
+
+
+def check_refused(ranks, who, size, since):
+    """Calls of the group so far may be unanswered, so that no further one is made."""
+    for rank in who:
+        ranks.pipes[rank].send((pick_until, ("none",), size))
+    for rank in who:
+        answer = ranks.result(rank)
+        assert answer.startswith("RankError: the process group cannot be used any more"), answer
+        assert f"out of step since {since}" in answer
+
+
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+def test_a_rank_that_dies_or_stops_ends_all(fault):
     with GlooRanks(3) as ranks:
         ranks.begin(pick_until, fault, ranks=3)
         began = time.monotonic()
-        for rank in (0, 2):
-            answer = ranks.result(rank, timeout=30)
-            assert answer.startswith("RankError: "), answer
-            assert others in answer
+        check_told(ranks, (0, 2), "rank 1 gave no sign of life")
         assert time.monotonic() - began < 20
-        if own is not None:
-            assert ranks.result(BAD_RANK).startswith(own)
-            ranks.begin(pick_until, "none", ranks=3)
-            for rank in range(3):
-                answer = ranks.result(rank)
-                assert answer.startswith("RankError: the process group cannot be used any more")
-                assert others in answer
+        check_refused(ranks, (0, 2), 3, "rank 1 gave no sign of life")
         if fault == "SIGSTOP":
             os.kill(ranks.processes[BAD_RANK].pid, signal.SIGKILL)
+
+
+def test_an_error_or_ctrl_c_of_one_rank_ends_all():
+    with GlooRanks(3) as ranks:
+        for size, fault, own, others in (
+            (3, "SIGINT", "KeyboardInterrupt", "rank 1 was interrupted"),
+            (2, "error", "RuntimeError: the disk is gone", "rank 1 failed: RuntimeError: the disk"),
+        ):
+            ranks.begin(pick_until, fault, ranks=size)
+            began = time.monotonic()
+            check_told(ranks, sorted({0, 2} & set(range(size))), others)
+            assert time.monotonic() - began < 20
+            assert ranks.result(BAD_RANK).startswith(own)
+            check_refused(ranks, range(size), size, others)
 
 
 PORT = 29_613
