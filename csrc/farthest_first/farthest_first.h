@@ -42,10 +42,12 @@ struct Matrix {
 };
 
 struct Points : Matrix {
-  float* norms;       // (rows,): squared norms of the rows as the filter sees them
+  float* norms;       // (rows,): squared norms of the rows as the filter sees them; null: all 1/2
   double* scales;     // (rows,), cosine only
   Matrix right;       // of outer products: the second factors
   double left_scale;  // and how the filter scales the first ones
+
+  float norm(int64_t row) const { return norms ? norms[row] : 0.5f; }
 };
 
 // Group g: rows[row_ends[g - 1] : row_ends[g]] with centers[center_ends[g - 1] : center_ends[g]].

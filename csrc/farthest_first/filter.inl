@@ -130,8 +130,8 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
 struct RowTerms {
   float low, high;
   RowTerms(const Space& space, const Points& x, int64_t row)
-      : low(x.norms[row] * (1 - space.slack) - space.absolute),
-        high(x.norms[row] * (1 + space.slack) + space.absolute) {}
+      : low(x.norm(row) * (1 - space.slack) - space.absolute),
+        high(x.norm(row) * (1 + space.slack) + space.absolute) {}
 };
 
 // min over c of term + terms[c] - 2 dots[c].

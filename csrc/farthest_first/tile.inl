@@ -80,8 +80,8 @@ inline void pack_centers(const Space& space, const Points& points, const int32_t
     for (int64_t i = 0; i < here; ++i) {
       const int64_t center = centers[c + i];
       filter_row(space, points, center, rows + i * columns, scratch.x);
-      scratch.low[c + i] = points.norms[center] * (1 - space.slack) - space.absolute;
-      scratch.high[c + i] = points.norms[center] * (1 + space.slack) + space.absolute;
+      scratch.low[c + i] = points.norm(center) * (1 - space.slack) - space.absolute;
+      scratch.high[c + i] = points.norm(center) * (1 + space.slack) + space.absolute;
     }
     for (int64_t i = here; i < kLanes; ++i) {
       __builtin_memset(rows + i * columns, 0, columns * sizeof(float));

@@ -16,7 +16,7 @@ from dynal_fast.ops.farthest_first.reference_kernels import products_of
 from dynal_fast.ops.farthest_first.routing import EXACT
 from dynal_fast.threads import kernel_threads
 
-MEASURED = 2**19  # rows at once, at most
+MEASURED = 2**17  # rows at once, at most
 SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
@@ -106,10 +106,10 @@ class CpuKernels(Kernels[Points]):
                 raise contract.bad_row(name, begin + at, float(squared[at]))
             largest = max(largest, float(measures[:, 2].max()))
             measured[begin:end] = torch.from_numpy(squared if self.metric == "cosine" else centered)
-        if self.metric == "cosine":  # a row times its scale has length 1 / sqrt(2)
-            norms, scales = torch.full((rows.size,), 0.5), 1 / (2 * measured).sqrt()
-            return Points(rows, norms, scales, none, largest)
-        return Points(rows, torch.empty(0), none, measured, largest)
+        norms = torch.empty(0)  # of cosine: a row times its scale has length 1 / sqrt(2)
+        if self.metric == "cosine":
+            return Points(rows, norms, measured.mul_(2).sqrt_().reciprocal_(), none, largest)
+        return Points(rows, norms, none, measured, largest)
 
     def scaled(self, points: Points, exponent: int) -> Points:
         if self.metric == "cosine" or (len(points.norms) and points.exponent == exponent):

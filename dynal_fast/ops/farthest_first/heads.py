@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dynal_fast.ops.farthest_first import routing
 from dynal_fast.ops.farthest_first.contract import Answer, Reached, Rows
-from dynal_fast.ops.farthest_first.highest import NOTHING, Highest, keys
+from dynal_fast.ops.farthest_first.highest import CHUNK, NOTHING, Highest, keys, pickable
 from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, P, on_one_scale
 from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 
@@ -107,8 +107,8 @@ class HeadTraversal(Generic[P]):
     def exclude(self, rows: Tensor) -> None:
         """Never pick ``rows``."""
         self.bound[rows.to(self.device)] = -math.inf
-        self.candidates = self.candidates[self.bound[self.candidates] >= 0]
-        self.inner = self.inner[self.bound[self.inner] >= 0]
+        self.candidates = pickable(self.candidates, self.bound)
+        self.inner = pickable(self.inner, self.bound)
         self.available = len(self.candidates)
 
     def rescale(self, added: list[P]) -> None:
@@ -121,7 +121,7 @@ class HeadTraversal(Generic[P]):
         self.points, exponent = on_one_scale(self.kernels, [*self.points, *added])
         if self.exponent not in (None, exponent):
             rows = torch.cat([self.inside, self.picks])
-            self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+            self.candidates = pickable(self.candidates, self.bound)
             self.forget()
             for points in self.points[1:before]:
                 self.add(points, torch.arange(points.rows.size, device=self.device))
@@ -183,9 +183,8 @@ class HeadTraversal(Generic[P]):
         self.make_exact(pick)
         self.take(pick, self.exact[pick])
         if alone:
-            others = self.candidates[self.candidates != row]
-            for chunk in others.split(routing.CHUNK):
-                self.kernels.bound(pool, pool, Groups.one(chunk, pick), self.bound)
+            for chunk in self.candidates.split(routing.CHUNK):
+                self.kernels.bound(pool, pool, Groups.one(chunk[chunk != row], pick), self.bound)
 
     def take(self, rows: Tensor, values: Tensor | float) -> None:
         """Make ``rows`` the next picks."""
@@ -249,7 +248,8 @@ class HeadTraversal(Generic[P]):
         head, outside, best = self.highest.find(self.bound, self.width, max(FRONT, 4 * self.head))
         if best >> 32 == 0:  # all that remains are duplicates: lowest indices first
             room = len(self.picks) - self.count
-            self.take(self.candidates[self.bound[self.candidates] == 0][:room], 0.0)
+            equal = [part[self.bound[part] == 0] for part in self.candidates.split(CHUNK)]
+            self.take(torch.cat(equal)[:room], 0.0)
             return 0.0
         if self.most > self.head:
             head, outside = self.narrowed(head, outside)

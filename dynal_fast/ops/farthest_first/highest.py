@@ -5,7 +5,7 @@ from torch import Tensor
 
 NARROWER = 8  # so many times fewer rows in a level than in the one below it
 SAMPLED = 2**14  # rows that tell where a level begins
-CHUNK = 2**20  # rows that are looked at in one go: more would need more memory
+CHUNK = 2**18  # rows that are looked at in one go: more would need more memory
 NOTHING = -(2**63)  # below every key
 
 
@@ -16,6 +16,11 @@ def keys(values: Tensor, rows: Tensor) -> Tensor:
     -inf, for rows that are never picked, is negative.
     """
     return (values.view(torch.int32).to(torch.int64) << 32) + (2**31 - 1 - rows.to(torch.int64))
+
+
+def pickable(rows: Tensor, bound: Tensor) -> Tensor:
+    """Those of ``rows`` that may be picked."""
+    return torch.cat([part[bound[part] >= 0] for part in rows.split(CHUNK)])
 
 
 class Highest:
@@ -54,19 +59,16 @@ class Highest:
 
     def fill(self, rows: Tensor, bound: Tensor, left_out: int) -> bool:
         """Put a level over the uppermost one, unless a level below has higher rows."""
-        sample = bound[rows[:: -(-len(rows) // SAMPLED)]]
-        level = torch.topk(sample, len(sample) // NARROWER + 1, sorted=False).values.min()[None]
-        outside = max(int(keys(level, rows[:1] * 0)), left_out, -1)
-        above = -1.0
-        if outside >= 0:
-            above = torch.tensor([outside >> 32], dtype=torch.int32).view(torch.float32).item()
-        parts = [part[bound[part] > above] for part in rows.split(CHUNK)]
+        sample = rows[:: -(-len(rows) // SAMPLED)]
+        order = keys(bound[sample], sample)
+        level = torch.topk(order, len(order) // NARROWER + 1, sorted=False).values.min()
+        outside = max(int(level), left_out, -1)
+        least = torch.tensor([max(outside, 0) >> 32], dtype=torch.int32).view(torch.float32).item()
+        parts = []
+        for part in rows.split(CHUNK):
+            near = part[bound[part] >= least]
+            parts.append(near[keys(bound[near], near) > outside])
         inside = torch.cat(parts)
-        if len(inside) == 0:  # the highest ones tie
-            order = keys(bound[rows], rows)
-            top = torch.topk(order, len(order) // NARROWER + 1, sorted=False).values
-            outside = max(int(top.min()), left_out, -1)
-            inside = rows[order > outside]
         if len(inside):
             self.levels.append((inside, outside))
         return len(inside) > 0

@@ -17,7 +17,7 @@ class Points(NamedTuple):
     """Embeddings whose values were checked, and what the filter needs to know of each row."""
 
     rows: Rows  # (n, d)
-    norms: Tensor  # (n,) float32: the squared norm of each row as the filter sees it; of `scaled`
+    norms: Tensor  # (n,) float32: squared norms as the filter sees rows; empty: 1/2 each
     scales: Tensor  # (n,) float64: the filter multiplies rows by them; empty: it does not
     squares: Tensor  # (n,) float64: the squared norms at exponent 0; may be empty of `scaled`
     largest: float  # the largest magnitude of an element
