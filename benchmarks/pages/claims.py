@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.pages.experiment_record import ExperimentRecord
 from benchmarks.pages.markers import markdown_table
+from dynal_fast.experiment.runs import REFERENCE
 from dynal_fast.report.differences import Difference, written
 
 Records = Mapping[str, ExperimentRecord]
@@ -240,13 +241,13 @@ def verdict(found: Difference, alike: bool) -> str:
     >>> verdict(Difference((1.0, -2.0)), False), verdict(Difference((1.0,)), False)
     ('undecided', 'undecided: one seed')
     >>> verdict(Difference((1.0, -2.0)), True), verdict(Difference((1.0, 1.1)), True)
-    ('yes: no difference seen', 'no: better')
+    ('no difference seen', 'no: better')
     """
     if found.interval is None:
         return "undecided: one seed" if len(found.values) == 1 else "undecided"
     low, high = found.interval
     if low <= 0 <= high:
-        return "yes: no difference seen" if alike else "undecided"
+        return "no difference seen" if alike else "undecided"
     if alike:
         return f"no: {'better' if low > 0 else 'worse'}"
     return "yes" if low > 0 else "no: the reverse"
@@ -285,7 +286,8 @@ def claims_table(records: Records) -> str:
 
 def differences_table(records: Records, name: str) -> str:
     """Return what each strategy of a record has more than random; empty without random."""
-    strategies = dict.fromkeys(run.strategy for run in records[name].runs)
+    runs = [run for run in records[name].runs if run.strategy != REFERENCE]
+    strategies = dict.fromkeys(run.strategy for run in runs)
     lines = []
     for strategy in strategies:
         values = [

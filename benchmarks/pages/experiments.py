@@ -30,14 +30,16 @@ def load_records(root: Path) -> dict[str, ExperimentRecord]:
 def page_tables(root: Path) -> dict[str, str]:
     """Return the tables of ``docs/experiments.md`` by name; each record is a table of its own."""
     records = load_records(root)
+    settings = [name for name in SETTINGS if name in records]
     tables = {
-        "protocol-claims": protocol_table(records),
-        "protocol-picks": picks_table(records, [name for name in SETTINGS if name in records]),
         "claims": claims_table(records),
         "picks": picks_table(records, (SMALL, CONTINUED, CODE, DIVERSIFIED, INTERVAL)),
         "informativeness": informativeness_table(records[SMALL]),
         "real-loss": losses_table(records[SMALL]),
     }
+    if settings:
+        tables["protocol-claims"] = protocol_table(records)
+        tables["protocol-picks"] = picks_table(records, settings)
     for name, record in records.items():
         picture = FOLDER / f"{name}.svg"
         link = f"../{picture.as_posix()}" if (root / picture).exists() else ""
