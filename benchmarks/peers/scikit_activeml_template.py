@@ -1,16 +1,18 @@
-"""scikit-activeml's template for query strategies, and its own tests of ``CoreSet``."""
+"""scikit-activeml's template for query strategies, its own tests of ``CoreSet`` and ``Badge``."""
 
 import unittest
 
 import numpy as np
 import torch
+from skactiveml.pool.tests import test_badge as theirs_of_badge
 from skactiveml.pool.tests import test_core_set as theirs
 from skactiveml.tests.template_query_strategy import TemplateSingleAnnotatorPoolQueryStrategy
 
 from dynal_fast import PoolStats
-from dynal_fast.integrations.skactiveml import FarthestFirst, TrackedScore
+from dynal_fast.integrations.skactiveml import Badge, FarthestFirst, TrackedScore
 
 theirs.CoreSet = FarthestFirst  # which all tests of the class below make
+theirs_of_badge.Badge = Badge
 
 
 class TestFarthestFirst(theirs.TestCoreSet):
@@ -26,6 +28,10 @@ class TestFarthestFirst(theirs.TestCoreSet):
 
     def test_init_param_metric_dict(self):
         self.skipTest("FarthestFirst has no metric_dict")
+
+
+class TestBadge(theirs_of_badge.TestBadge):
+    """All that ``Badge`` is tested for."""
 
 
 class TestTrackedScore(TemplateSingleAnnotatorPoolQueryStrategy, unittest.TestCase):

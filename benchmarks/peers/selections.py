@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages.peers import RECORD, row
+from benchmarks.peers.research_code import lines_of
 from benchmarks.peers.sources import MissingError, obtain
-from benchmarks.peers.steps import STEPS, Size, lines_of
+from benchmarks.peers.step import Size
+from benchmarks.peers.steps import STEPS
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.record import device_name
 from dynal_fast.files import write_atomically
 from dynal_fast.measured import measured
 
 SCHEMA = "peers-1"
-LIBRARIES = ("scikit-activeml", "small-text", "scikit-learn", "numpy", "torch")
+LIBRARIES = ("scikit-activeml", "small-text", "modAL-python", "baal", "scikit-learn", "numpy")
+LIBRARIES += ("torch",)
 REPEATS = 3
 TIMEOUT = 1800
 

@@ -17,6 +17,8 @@ from dynal_fast.strategies.badge import badge
 
 __all__ = ["Badge", "FarthestFirst", "MonteCarlo", "TrackedScore", "pool_ids"]
 
+BYTES_OF_A_PART = 16 << 20  # of the outputs that `MonteCarlo` holds
+
 
 def pool_ids(pool: Any, **kwargs: Any) -> np.ndarray:
     """Return the positions of a pool's samples in the whole data set, (n,) int64.
@@ -52,11 +54,12 @@ def pool_ids(pool: Any, **kwargs: Any) -> np.ndarray:
 class MonteCarlo:
     """Several stochastic passes of a model over the pool, without their (n, C, T) array.
 
-    A ``get_probabilities`` for ``ActiveLearningLoop``. Each pass over the pool is folded into the
-    tracker, batch by batch, so that ``TrackedScore(stats, "bald")`` stands in place of ``BALD()``
-    and ``"predictive_entropy"`` in place of ``Entropy()``, which averages logits instead of
-    probabilities where the model returns logits. The pool is read once a pass, where baal repeats
-    each batch.
+    A ``get_probabilities`` for ``ActiveLearningLoop``. The pool is read once, and each batch goes
+    through the model as often as there are iterations, with the same random numbers as in
+    ``wrapper.predict_on_dataset``. What comes out is folded into the tracker, part by part of the
+    pool, so that ``TrackedScore(stats, "bald")`` stands in place of ``BALD()`` and
+    ``"predictive_entropy"`` in place of ``Entropy()``, which averages logits instead of
+    probabilities where the model returns logits.
 
     Parameters
     ----------
@@ -94,14 +97,14 @@ class MonteCarlo:
         self.stats = stats
 
     def __call__(self, pool: Any, iterations: int = 20, **kwargs: Any) -> np.ndarray:
-        """Observe ``iterations`` passes over the pool, and return the ids of its samples.
+        """Observe the pool ``iterations`` times, and return the ids of its samples.
 
         Parameters
         ----------
         pool
             The ``pool`` of an ``ActiveLearningDataset``, or a ``Subset`` of it.
         iterations : int
-            How many passes.
+            How many times.
         kwargs
             For the wrapper's ``predict_on_dataset_generator``.
 
@@ -112,17 +115,29 @@ class MonteCarlo:
         PoolObservationError
             An output is not finite.
         """
-        ids = pool_ids(pool)
+        ids, done, part = pool_ids(pool), 0, []
         self.stats.begin_cycle()
-        for number in range(1, iterations + 1):
-            with self.stats.observe(number, iterations, partial=True):
-                start = 0
-                batches = self.wrapper.predict_on_dataset_generator(pool, 1, **kwargs)
-                for batch in batches:
-                    logits = _logits_of(batch)
-                    self.stats.update(ids[start : start + len(logits)], logits)
-                    start += len(logits)
+        for batch in self.wrapper.predict_on_dataset_generator(pool, iterations, **kwargs):
+            part.append(np.asarray(batch))
+            if sum(outputs.nbytes for outputs in part) >= BYTES_OF_A_PART:
+                done, part = self._fold(ids, done, part), []
+        if part:
+            self._fold(ids, done, part)
         return ids
+
+    def _fold(self, ids: np.ndarray, done: int, part: list[np.ndarray]) -> int:
+        """Observe the outputs of a part of the pool, after ``done`` samples; return the new sum."""
+        outputs = np.concatenate(part)  # (samples, classes, iterations)
+        if outputs.ndim != 3:
+            raise ValueError(
+                "the model must return (batch, C) logits or probabilities, got predictions of "
+                f"shape {outputs.shape}"
+            )
+        iterations, end = outputs.shape[2], done + len(outputs)
+        for number in range(iterations):
+            with self.stats.observe(number + 1, iterations, partial=True):
+                self.stats.update(ids[done:end], _logits_of(outputs[:, :, number]))
+        return end
 
 
 class TrackedScore(AbstractHeuristic):
@@ -343,15 +358,8 @@ class Badge(AbstractHeuristic):
         return np.concatenate([picks, (scores == 0).nonzero()[0]]), scores
 
 
-def _logits_of(batch: Any) -> np.ndarray:
-    """Return the logits (batch, C) of one iteration, log p where the model gives probabilities."""
-    outputs = np.asarray(batch)
-    if outputs.ndim != 3 or outputs.shape[2] != 1:
-        raise ValueError(
-            "the model must return (batch, C) logits or probabilities, got predictions of shape "
-            f"{outputs.shape}"
-        )
-    outputs = outputs[:, :, 0]
+def _logits_of(outputs: np.ndarray) -> np.ndarray:
+    """Return the logits (n, C) of one iteration, log p where the model gives probabilities."""
     bounded = outputs.size and outputs.min() >= 0 and outputs.max() <= 1
     near = 1e-2 if outputs.dtype == np.float16 else 1e-5  # of a sum of rounded numbers
     if bounded and np.allclose(outputs.sum(axis=1, dtype=np.float64), 1, atol=near):

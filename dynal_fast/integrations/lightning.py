@@ -53,7 +53,7 @@ class PoolStatsCallback(Callback):
 
     The trainer's ``max_epochs`` is the number of epochs that schedules count back from. It is
     unknown where ``max_steps``, ``max_time`` or early stopping may end the training: see
-    `PoolStats.begin_pass`.
+    `PoolStats.begin_pass`. Where something else ends it, scores of a single output get a pass then.
 
     Parameters
     ----------
@@ -225,6 +225,17 @@ class PoolStatsCallback(Callback):
         else:
             self._observe(trainer, pl_module, trainer.current_epoch + 1)
 
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Observe the last output of a training that ended before its last epoch.
+
+        A callback of yours may have stopped it. The scores of a single output then get that of the
+        last epoch there was; statistics over epochs are left as they are.
+        """
+        epoch, num_epochs = trainer.current_epoch, num_epochs_of(trainer)
+        if self._training is None and self._observer.lacks_last(epoch, num_epochs):
+            with self._observer.training_stopped(epoch):
+                self._observe(trainer, pl_module, epoch, stopped=True)
+
     # Training batches
 
     def on_train_batch_start(
@@ -270,8 +281,8 @@ class PoolStatsCallback(Callback):
 
     # A pass over the pool
 
-    def _observe(self, trainer: Any, pl_module: Any, epoch: int) -> None:
-        precision = trainer.precision_plugin
+    def _observe(self, trainer: Any, pl_module: Any, epoch: int, stopped: bool = False) -> None:
+        precision, num_epochs = trainer.precision_plugin, num_epochs_of(trainer)
 
         def place(batch: Any) -> Any:
             batch = pl_module._on_before_batch_transfer(precision.convert_input(batch))
@@ -289,7 +300,7 @@ class PoolStatsCallback(Callback):
                 self._loader,
                 self._ids,
                 epoch,
-                num_epochs_of(trainer),
+                epoch if stopped and num_epochs is not None else num_epochs,
                 forward,
                 place,
                 # A twin's graph holds no context, so autocast has to be around all of the pass.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -124,8 +125,30 @@ class PoolObserver:
 
     def wants(self, epoch: int, num_epochs: int | None) -> bool:
         """Return whether ``epoch`` is to be observed."""
-        due = epoch % self.every_n_epochs == 0 or epoch == num_epochs
+        due = self._is_due(epoch, num_epochs)
         return epoch > self.epoch and due and self.stats.observes(epoch, num_epochs)
+
+    def _is_due(self, epoch: int, num_epochs: int | None) -> bool:
+        return epoch % self.every_n_epochs == 0 or epoch == num_epochs
+
+    def lacks_last(self, epoch: int, num_epochs: int | None) -> bool:
+        """Return whether a training that ended after ``epoch`` lacks a pass of its last output.
+
+        Something stopped it that the trainer does not tell of, so that it was to have
+        ``num_epochs``; or nobody knew, and ``every_n_epochs`` left the last one out.
+        """
+        had_pass = self._is_due(epoch, num_epochs)
+        return epoch > 0 and self.stats._lacks_last(epoch, num_epochs, had_pass)
+
+    @contextmanager
+    def training_stopped(self, epoch: int) -> Iterator[None]:
+        """Let `observe` give the scores of a single output a pass of ``epoch``, had or not."""
+        every, self.every_n_epochs, self.epoch = self.every_n_epochs, 1, epoch - 1
+        try:
+            with self.stats._training_stopped():
+                yield
+        finally:
+            self.every_n_epochs, self.epoch = every, epoch
 
     def _passes(self, epoch: int, num_epochs: int | None) -> int:
         """Return how many passes a training has, those behind it included.

@@ -7,7 +7,7 @@ import torch
 from sklearn.preprocessing import normalize as unit_length
 from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrategy
 
-from dynal_fast.integrations.tracked import check_samples, check_tracks
+from dynal_fast.integrations.tracked import check_samples, check_tracks, positions
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.badge import badge
@@ -63,7 +63,8 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
         EmptyPoolException, PoolExhaustedException
             There are no unlabeled samples, or fewer than ``n``.
         ValueError
-            ``embeddings`` have another number of rows, or the selection refuses them.
+            ``embeddings`` have another number of rows, or the selection refuses them; indices are
+            a mask.
 
         Notes
         -----
@@ -72,8 +73,8 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
         measures the wrong samples, unless the unlabeled ones come first there.
         """
         self._validate_query_input(indices_unlabeled, n)
-        unlabeled = np.asarray(indices_unlabeled, dtype=np.int64)
-        labeled = np.asarray(indices_labeled, dtype=np.int64)
+        unlabeled = positions("indices_unlabeled", indices_unlabeled)
+        labeled = positions("indices_labeled", indices_labeled)
         if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
             embeddings = dataset  # the representation of PoolBasedActiveLearner.query
         if isinstance(embeddings, torch.Tensor):
@@ -288,11 +289,12 @@ class TrackedScore(QueryStrategy):
             There are no unlabeled samples, or fewer than ``n``.
         ValueError
             ``dataset`` has other samples than the tracker (``SubsamplingQueryStrategy`` gives a
-            part of it), or an unlabeled sample has no score: the message says why.
+            part of it), or an unlabeled sample has no score: the message says why. Indices are a
+            mask.
         """
         self._validate_query_input(indices_unlabeled, n)
         check_samples(self.stats, len(dataset), "dataset")
-        candidates = torch.as_tensor(np.asarray(indices_unlabeled, dtype=np.int64))
+        candidates = torch.as_tensor(positions("indices_unlabeled", indices_unlabeled))
         chosen = self.stats.select(self.score, n, candidates, self.generator)
         self.scores_ = self.stats.score(self.score).cpu().numpy()
         picks: np.ndarray = chosen.cpu().numpy()

@@ -24,6 +24,26 @@ def check_samples(stats: PoolStats, samples: int, whose: str) -> None:
         )
 
 
+def positions(name: str, indices: Any) -> np.ndarray:
+    """Return positions in a data set as int64 (m,).
+
+    Raises
+    ------
+    ValueError
+        They are a mask, or no integers.
+
+    >>> positions("indices", [2, 0])
+    array([2, 0])
+    """
+    given = np.asarray(indices)
+    if given.size and given.dtype.kind not in "iu":
+        what = f"{given.dtype} numbers"
+        if given.dtype.kind == "b":
+            what = f"a mask: pass np.flatnonzero({name})"
+        raise ValueError(f"{name} must be positions in the data set, integers, got {what}")
+    return given.astype(np.int64)
+
+
 def scores_of(stats: PoolStats, score: str, ids: Any) -> np.ndarray:
     """Return the scores of these samples as float32 (m,).
 

@@ -48,7 +48,8 @@ class PoolStatsCallback(TrainerCallback):
     its share of the batches, and afterwards all hold the statistics of one process that saw all.
 
     Schedules count back from the Trainer's last epoch, which it knows unless the training set is a
-    stream or training may stop early: see `PoolStats.begin_pass`.
+    stream or training may stop early: see `PoolStats.begin_pass`. Where a callback of yours ends
+    it, scores of a single output get a pass then.
 
     Parameters
     ----------
@@ -271,7 +272,13 @@ class PoolStatsCallback(TrainerCallback):
             torch.save(saved, file)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Detach the teacher and end the workers."""
+        """Observe the last output where training ended early; detach the teacher.
+
+        A callback of yours may have stopped it. The scores of a single output then get that of the
+        model as the training leaves it; statistics over epochs are left as they are.
+        """
+        if self._training is None:
+            self._observe_the_end(args, state, parts)
         self._observer.end()
         self._remove_hooks()
         self._loader = None
@@ -279,7 +286,7 @@ class PoolStatsCallback(TrainerCallback):
     # Inside
 
     def _epoch_of(self, state: Any) -> int:
-        return math.ceil(state.epoch)
+        return math.ceil(state.epoch or 0)
 
     def _epochs_done(self, state: Any) -> int:
         if self._every_n_steps:
@@ -295,9 +302,27 @@ class PoolStatsCallback(TrainerCallback):
         known = state.num_train_epochs
         return known if 0 < known < 2**31 else None  # sys.maxsize stands for a stream
 
-    def _observe(self, args: Any, state: Any, epoch: int, parts: Mapping[str, Any]) -> None:
+    def _observe_the_end(self, args: Any, state: Any, parts: Mapping[str, Any]) -> None:
+        steps = self._every_n_steps
+        epoch = -(-state.global_step // steps) if steps else self._epoch_of(state)
+        if steps and epoch > self._observer.epoch:  # after the last step, which was not known
+            self._observe(args, state, epoch, parts)
+        if self._observer.lacks_last(epoch, self._num_epochs(state)):
+            with self._observer.training_stopped(epoch):
+                self._observe(args, state, epoch, parts, stopped=True)
+
+    def _observe(
+        self,
+        args: Any,
+        state: Any,
+        epoch: int,
+        parts: Mapping[str, Any],
+        stopped: bool = False,
+    ) -> None:
         model: nn.Module = parts["model"]
         num_epochs = self._num_epochs(state)
+        if stopped and num_epochs is not None:
+            num_epochs = epoch
         if self._loader is None and self._observer.wants(epoch, num_epochs):
             self._loader = self._new_loader(args, model, parts)
         labels = {*LABELS, *(args.label_names or find_labels(type(_base(model))))}

@@ -24,6 +24,7 @@ from dynal_fast.pool.sharded.top import top_k_of_ranks
 from dynal_fast.pool.state import PoolState
 from dynal_fast.pool.top import candidate_ids, first_ids, top_k
 from dynal_fast.pool.tracked import (
+    KEEPS_LAST,
     check_without_end,
     checked_epoch,
     checked_schedules,
@@ -170,6 +171,7 @@ class PoolStats:
         )
         self._open: OpenPass | None = None
         self._last: tuple[int, int | None] | None = None  # the last epoch given to observes()
+        self._stopped = False  # whether passes are for scores of the last output alone
 
     # Passes
 
@@ -198,7 +200,36 @@ class PoolStats:
         if num_epochs is None:
             check_without_end(self._given_schedules)
         self._last = epoch, num_epochs
-        return any(observes(part_of(n), s, epoch, num_epochs) for n, s in self.schedules.items())
+        return any(
+            observes(part_of(n), s, epoch, num_epochs)
+            for n, s in self.schedules.items()
+            if not self._stopped or part_of(n) in KEEPS_LAST
+        )
+
+    def _lacks_last(self, epoch: int, num_epochs: int | None, had_pass: bool) -> bool:
+        """Return whether a score of a single output lacks ``epoch``, which was the last.
+
+        ``had_pass`` says whether it was observed, as one of ``num_epochs``.
+        """
+        return any(
+            observes(part_of(n), s, epoch, None if num_epochs is None else epoch)
+            and not (had_pass and observes(part_of(n), s, epoch, num_epochs))
+            for n, s in self.schedules.items()
+            if part_of(n) in KEEPS_LAST
+        )
+
+    @contextmanager
+    def _training_stopped(self) -> Iterator[None]:
+        """Let passes of the epoch that turned out to be the last reach scores of that output alone.
+
+        Each observation of these replaces the one before, so that the epoch may have had a pass.
+        Statistics over epochs observe nothing, and tell of the epochs that they lack as before.
+        """
+        last, self._stopped = self._last, True
+        try:
+            yield
+        finally:
+            self._last, self._stopped = last, False
 
     @contextmanager
     def observe(
@@ -278,7 +309,8 @@ unknown'
         if self._state.passes >= MAX_PASSES:
             raise RuntimeError(f"a tracker can take {MAX_PASSES} passes, and this one has")
         replaced_before = self._state.replaced
-        due = self._state.begin_pass(*checked_epoch(epoch, num_epochs))
+        only = KEEPS_LAST if self._stopped else None
+        due = self._state.begin_pass(*checked_epoch(epoch, num_epochs), only)
         common = due, self._state.passes, partial, self.num_classes, self.device, self.backend
         alone = self.shard.is_whole
         self._open = OpenPass(*common) if alone else ShardedPass(*common, shard=self.shard)

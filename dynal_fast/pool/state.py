@@ -1,6 +1,6 @@
 """`PoolState`: the tensors behind `PoolStats`; how they are dropped, merged, saved, restored."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 
 import torch
@@ -108,8 +108,13 @@ class PoolState:
         stamp = self.guards[self._home[score]][0]
         return (stamp & NON_FINITE > 0) & (stamp != DROPPED)
 
-    def begin_pass(self, epoch: int, num_epochs: int | None) -> list[Tracker]:
-        """Begin a pass: return a tracker for each set of tensors that observes it."""
+    def begin_pass(
+        self, epoch: int, num_epochs: int | None, only: Collection[str] | None = None
+    ) -> list[Tracker]:
+        """Begin a pass: return a tracker for each set of tensors that observes it.
+
+        ``only`` are the parts that may, by default all.
+        """
         due, shared = [], []
         self.passes += 1
         self.unknown_end |= num_epochs is None
@@ -117,10 +122,11 @@ class PoolState:
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
         for k, parts in enumerate(self._parts):
             observing = {p for p, s in parts.items() if observes(p, s, epoch, num_epochs)}
+            observing &= observing if only is None else set(only)
             if not observing:
                 continue
-            if "cycle" in observing and num_epochs is None:
-                self._keep_latest_output(k)
+            if "cycle" in observing and (num_epochs is None or only is not None):
+                self._keep_latest_output(k)  # epochs may follow
             if "labels" in observing:
                 self._label_passes[k] += 1
                 self._make_room_for_labels(k)

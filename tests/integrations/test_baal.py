@@ -50,28 +50,24 @@ def embed(dataset):
     return torch.stack([sample[0] for sample in dataset]) if len(dataset) else []
 
 
-def predictions_of(wrapper, pool, iterations):
-    """A plain loop of the library: one pass at a time, all outputs kept, (n, C, T)."""
-    passes = [
-        np.concatenate(list(wrapper.predict_on_dataset_generator(pool, 1, verbose=False)))
-        for _ in range(iterations)
-    ]
-    return np.concatenate(passes, axis=-1)
-
-
 @pytest.mark.parametrize(
     ("score", "theirs"),
     [("bald", BALD()), ("predictive_entropy", Entropy())],
     ids=["bald", "predictive_entropy"],
 )
-def test_scores_are_those_of_the_librarys_heuristics(dataset, wrapper, score, theirs):
+@pytest.mark.parametrize("bytes_of_a_part", [1, 14 * C * 6 * 4, 1 << 26])
+def test_scores_are_those_of_the_librarys_heuristics(
+    dataset, wrapper, score, theirs, bytes_of_a_part, monkeypatch
+):
+    """Of the same seed: batches of 7 in parts of one, of two and of all."""
+    monkeypatch.setattr("dynal_fast.integrations.baal.BYTES_OF_A_PART", bytes_of_a_part)
     stats = PoolStats(N, C, track=(score,))
     pool = dataset.pool
     for seed in (0, 1):  # the second cycle forgets the first
         torch.manual_seed(seed)
         ids = MonteCarlo(wrapper, stats)(pool, iterations=6, verbose=False)
         torch.manual_seed(seed)
-        predictions = predictions_of(wrapper, pool, 6)
+        predictions = wrapper.predict_on_dataset(pool, 6, verbose=False)
     ranks, scores = TrackedScore(stats, score).get_ranks(ids)
     # Of probabilities: from logits, baal's Entropy takes the softmax of their mean.
     their_ranks, their_scores = theirs.get_ranks(softmax(predictions, axis=1))
@@ -239,7 +235,7 @@ def test_outputs_that_cannot_be_tracked_are_named(dataset, outputs, error, messa
 def test_probabilities_in_half_precision_are_probabilities_in_every_batch():
     outputs = softmax(np.random.default_rng(0).normal(size=(500, 7)), axis=1).astype(np.float16)
     for rows in np.array_split(outputs, 250):
-        logits = _logits_of(rows[:, :, None])
+        logits = _logits_of(rows)
         np.testing.assert_allclose(np.exp(logits), rows, rtol=1e-3)
 
 

@@ -249,6 +249,62 @@ def test_early_stopping_leaves_every_score():
     assert len(stats.select("prediction_stability", 5)) == 5
 
 
+class StopEarly(Callback):
+    """A callback of one's own, which the trainer does not know to stop it."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer, *parts):
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= 5
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_validation_end"])
+def test_a_callback_of_ones_own_stops_the_training(hook, first):
+    """Scores of one output get the last one; others observe each epoch once and tell what lacks."""
+    stats, weights = new_stats((*TRACK, "emaod")), Weights()
+    the_module = module()
+    callback = PoolStatsCallback(stats, pool_loader(), teacher=EMATeacher(the_module))
+    both = [StopEarly(hook), callback] if first else [callback, StopEarly(hook)]
+    the_trainer = trainer(weights, *both, max_epochs=50)
+    fit(the_trainer, the_module, validation=True)
+    assert len(weights.epochs) == 2
+    last = plain(new_stats(("margin",)), weights.epochs, 2)
+    assert torch.equal(stats.score("margin"), last.score("margin"))
+    assert not stats.score("emaod").isnan().any()
+    every = plain(new_stats(("label_dispersion",)), weights.epochs, 50)
+    assert torch.equal(stats.score("label_dispersion"), every.score("label_dispersion"))
+    with pytest.raises(ValueError, match="the last one was epoch 2 of 50"):
+        stats.select("prediction_stability", 5)
+    assert the_module.training
+    again = callback.state_dict()
+    assert again["epoch"] == 2
+
+
+def test_rare_passes_end_with_the_last_output_wherever_the_training_ends():
+    stats, weights = new_stats(("label_dispersion", "margin")), Weights()
+    callback = PoolStatsCallback(stats, pool_loader(), every_n_epochs=2)
+    fit(trainer(weights, callback, max_steps=9), module())
+    assert len(weights.epochs) == 3
+    last = plain(new_stats(("margin",)), weights.epochs, 3)
+    assert torch.equal(stats.score("margin"), last.score("margin"))
+    second = new_stats(("label_dispersion",), schedules={"label_dispersion": FromEpoch(2, 2)})
+    want = plain(second, weights.epochs, None).score("label_dispersion")
+    assert torch.equal(stats.score("label_dispersion"), want)
+
+
+def test_no_pass_is_added_to_a_training_that_ends_as_planned(monkeypatch):
+    stats, passes = new_stats(("margin",), schedules={"margin": EveryEpoch()}), []
+    begin = PoolStats.begin_pass
+    monkeypatch.setattr(
+        PoolStats, "begin_pass", lambda self, *given: passes.append(given) or begin(self, *given)
+    )
+    fit(trainer(PoolStatsCallback(stats, pool_loader())), module())
+    fit(trainer(StopEarly("on_train_epoch_end"), PoolStatsCallback(stats, pool_loader())), module())
+    assert [given[0] for given in passes] == [1, 2, 3, 1, 2]
+
+
 def test_every_second_epoch_and_the_last():
     kept = {"label_dispersion": FromEpoch(2, 2)}
     stats, weights = new_stats(("label_dispersion",)), Weights()
@@ -579,6 +635,24 @@ def test_two_processes_have_the_statistics_of_one(tmp_path, case):
     got = new_stats((*TRACK, "cod"))
     got.load_state_dict(other["stats"])
     assert_same(got, want)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_two_processes_that_a_callback_stops(tmp_path):
+    stats, weights = new_stats(("margin", "label_dispersion")), Weights()
+    own = StopEarly("on_train_epoch_end"), PoolStatsCallback(stats, pool_loader())
+    written = Written(tmp_path, stats, weights)
+    options = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 50}
+    fit(trainer(weights, *own, written, **options), module())
+    saved = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    epochs = saved[0]["weights"]
+    assert 1 < len(epochs) < 50
+    for rank in range(2):
+        got = new_stats(stats.track)
+        got.load_state_dict(saved[rank]["stats"])
+        for name, num_epochs in (("margin", len(epochs)), ("label_dispersion", 50)):
+            want = plain(new_stats((name,)), epochs, num_epochs)
+            assert torch.equal(got.score(name), want.score(name))
 
 
 @pytest.mark.parametrize("name", ["pytorch_lightning"])

@@ -145,6 +145,24 @@ def test_pools_that_are_too_small(embeddings, dataset, stats, kind):
     assert sorted(rest) == list(UNLABELED)
 
 
+@pytest.mark.parametrize(
+    ("cast", "message"),
+    [
+        (lambda ids: np.isin(np.arange(N), ids), r"got a mask: pass np.flatnonzero\(indices_un"),
+        (lambda ids: ids + 0.5, "indices_unlabeled must be positions .*, got float64 numbers"),
+    ],
+    ids=["mask", "floats"],
+)
+@pytest.mark.parametrize("kind", ["farthest first", "badge", "tracked"])
+def test_indices_that_are_no_positions_are_refused(embeddings, dataset, stats, kind, cast, message):
+    strategy = {"farthest first": FarthestFirst(), "badge": Badge()}.get(kind)
+    given = {"embeddings": embeddings} if strategy else {}
+    with pytest.raises(ValueError, match=message):
+        (strategy or TrackedScore(stats, "margin")).query(
+            None, dataset, cast(UNLABELED), LABELED, Y, n=2, **given
+        )
+
+
 def test_multi_label(embeddings, dataset, stats):
     y = csr_matrix(np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]]))
     given = (None, dataset, UNLABELED, LABELED)

@@ -236,6 +236,62 @@ def test_early_stopping_leaves_every_score(tmp_path):
     assert len(stats.select("prediction_stability", 4)) == 4
 
 
+class StopEarly(TrainerCallback):
+    """A callback of one's own, which the Trainer does not know to stop it."""
+
+    def __init__(self, event, step):
+        self.step = step
+        setattr(self, event, self.stop)
+
+    def stop(self, args, state, control, **parts):
+        control.should_training_stop |= state.global_step >= self.step
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
+@pytest.mark.parametrize("event", ["on_step_end", "on_epoch_end", "on_evaluate"])
+def test_a_callback_of_ones_own_stops_the_training(tmp_path, event, first):
+    """Scores of one output get the last one; others observe each epoch once and tell what lacks."""
+    stats, weights, stop = new_stats(), Weights(), StopEarly(event, 5)
+    callback = PoolStatsCallback(stats, POOL)
+    both = [stop, callback] if first else [callback, stop]
+    own = trainer(
+        tmp_path, weights, *both, evaluate=LABELED, eval_strategy="epoch", num_train_epochs=50
+    )
+    own.train()
+    assert len(weights.epochs) == 2
+    last = plain(new_stats(("margin",)), weights.epochs, 2)
+    assert torch.equal(stats.score("margin"), last.score("margin"))
+    every = plain(new_stats(("label_dispersion",)), weights.epochs, 50)
+    assert torch.equal(stats.score("label_dispersion"), every.score("label_dispersion"))
+    with pytest.raises(ValueError, match="the last one was epoch 2 of 50"):
+        stats.select("prediction_stability", 5)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
+@pytest.mark.parametrize("event", ["on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize("step", [3, 6])
+def test_every_n_steps_where_a_callback_stops_the_training(tmp_path, event, step, first):
+    """The step that turns out to be the last is observed, once by each statistic."""
+
+    class Steps(Weights):
+        on_epoch_end = TrainerCallback.on_epoch_end
+
+        def on_step_end(self, args, state, control, model=None, **parts):
+            if state.global_step % 2 == 0 or state.global_step == step:
+                self.epochs.append(copy.deepcopy(model.state_dict()))
+
+    stats, weights, stop = new_stats(), Steps(), StopEarly(event, step)
+    callback = PoolStatsCallback(stats, POOL, every_n_steps=2)
+    both = [stop, callback] if first else [callback, stop]
+    trainer(tmp_path, weights, *both, num_train_epochs=9).train()
+    steps = -(-step // 2)
+    assert len(weights.epochs) == steps
+    last = plain(new_stats(("margin",)), weights.epochs, steps)
+    assert torch.equal(stats.score("margin"), last.score("margin"))
+    every = plain(new_stats(("label_dispersion",)), weights.epochs, 14)
+    assert torch.equal(stats.score("label_dispersion"), every.score("label_dispersion"))
+
+
 def test_every_n_steps_of_a_stream(tmp_path):
     class Steps(Weights):
         on_epoch_end = TrainerCallback.on_epoch_end

@@ -122,10 +122,7 @@ class Desk:
         tasks = tasks_json(self.catalogue, self.classes, request, samples)
         is_new = self._content(TASKS) != tasks
         if not set(request.missing) <= self._listed():
-            if (self.folder / TO_LABEL).exists():  # a person may have saved it meanwhile
-                self.offered = self._learn(self.folder / TO_LABEL)
-            content = self._request_table(request, [*samples, *self._unasked()])
-            write_atomically(self.folder / TO_LABEL, content)
+            write_atomically(self.folder / TO_LABEL, self._request_with_offers(request, samples))
             is_new = True
         for name, content in (
             (TASKS, tasks),
@@ -138,6 +135,17 @@ class Desk:
             for ids in (samples, request.missing)
         )
         return Awaited(self.folder, asked, missing, self.classes, request.cycle, is_new)
+
+    def _request_with_offers(self, request: Request, samples: Sequence[int]) -> bytes:
+        """Return the table that takes the place of ``to_label.csv``, with the labels in that."""
+        while True:
+            read = self._content(TO_LABEL)
+            for sample in self._unasked():  # no training used their labels: they may have changed
+                self.known.pop(sample, None)
+            self.offered = [] if read is None else self._learn(self.folder / TO_LABEL)
+            content = self._request_table(request, [*samples, *self._unasked()])
+            if self._content(TO_LABEL) == read:  # a person may save it at any time
+                return content
 
     def _request_table(self, request: Request, samples: Sequence[int]) -> bytes:
         ranks = {sample: rank for rank, sample in enumerate(request.ids)}
