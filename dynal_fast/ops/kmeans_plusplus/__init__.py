@@ -10,7 +10,7 @@ import torch
 from dynal_fast.collective import as_collective
 from dynal_fast.ops.farthest_first import contract as checks
 from dynal_fast.ops.farthest_first.contract import as_distances
-from dynal_fast.ops.farthest_first.host import host_by_default
+from dynal_fast.ops.farthest_first.host import kernels_on_host
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request
@@ -22,7 +22,7 @@ from dynal_fast.ops.kmeans_plusplus.sharded import kmeans_plusplus_of_shards
 __all__ = ["Seeding", "kmeans_plusplus"]
 
 
-@host_by_default
+@kernels_on_host
 def kmeans_plusplus(
     pool: Any,
     k: int,
