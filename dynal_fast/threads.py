@@ -4,13 +4,18 @@ OpenMP ends the process when it cannot start the threads asked for. And once the
 ``fork()`` has run OpenMP threads, the child cannot: it would wait forever.
 """
 
+import contextlib
+import ctypes
 import functools
 import operator
 import os
+import threading
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _forked = False
+_local = threading.local()  # kernels: the threads of kernels, while torch has one
 
 
 def _mark_forked() -> None:
@@ -64,6 +69,9 @@ def kernel_threads() -> int:
     import torch
 
     global _forked
+    kept: int | None = getattr(_local, "kernels", None)
+    if kept is not None:
+        return kept
     if _forked:
         _forked = False
         if torch.get_num_threads() > 1:
@@ -76,3 +84,45 @@ def kernel_threads() -> int:
                 stacklevel=3,
             )
     return min(torch.get_num_threads(), most_threads())
+
+
+@contextlib.contextmanager
+def threads_for_kernels() -> Iterator[None]:
+    """Leave the cores to the kernels: in this thread, torch's own operations run on one thread.
+
+    OpenMP's threads wait awake for milliseconds after each operation of torch, on the cores that
+    the threads of a kernel need next. Other threads of the process keep their number.
+
+    Examples
+    --------
+    >>> before = kernel_threads()
+    >>> with threads_for_kernels():
+    ...     kernel_threads() == before
+    True
+    """
+    threads = kernel_threads()
+    if threads == 1 or getattr(_local, "kernels", None) is not None:
+        yield
+        return
+    before = _of_torch("omp_get_max_threads")()
+    try:
+        _local.kernels = threads
+        _of_torch("omp_set_num_threads")(1)
+        _of_torch("MKL_Set_Num_Threads_Local")(1)
+        yield
+    finally:
+        _of_torch("omp_set_num_threads")(before)
+        _of_torch("MKL_Set_Num_Threads_Local")(0)  # as many as the process has
+        _local.kernels = None
+
+
+@functools.cache
+def _of_torch(name: str) -> Callable[..., Any]:
+    """A function of the libraries that torch is linked with; one of no effect where it is not."""
+    import torch
+
+    try:
+        function: Callable[..., Any] = getattr(ctypes.CDLL(torch._C.__file__), name)
+    except (OSError, AttributeError):
+        return lambda *arguments: 0
+    return function

@@ -17,7 +17,7 @@ from dynal_fast.bench.exactness import judge_draw, judge_picks, judge_scores, ju
 from dynal_fast.bench.extrapolation import Limits, Run, largest_within, longest_pilot, predict
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import fit
-from dynal_fast.bench.inputs import EMBEDDINGS
+from dynal_fast.bench.inputs import EMBEDDINGS, lacking
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Measurement, new_record
 from dynal_fast.bench.table import full_text, row
@@ -371,7 +371,9 @@ def test_a_method_that_crashes_is_reported(tmp_path):
     assert reason.startswith("fails: JSONDecodeError: Expecting property name")
 
 
-@pytest.mark.parametrize("name", [name for name in EMBEDDINGS if name != "lenet-mnist"])
+@pytest.mark.parametrize(
+    "name", [name for name in EMBEDDINGS if name not in ("lenet-mnist", "minilm-synopses")]
+)
 def test_inputs_have_their_shape_and_are_the_same_every_time(name):
     make = EMBEDDINGS[name]
     values = make(101, 64, 0)
@@ -379,6 +381,22 @@ def test_inputs_have_their_shape_and_are_the_same_every_time(name):
     assert values.dtype == np.float32
     assert np.array_equal(values, make(101, 64, 0))
     assert not np.array_equal(values, make(101, 64, 1))
+
+
+def test_real_embeddings_are_read_or_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DYNAL_FAST_DATA", str(tmp_path))
+    assert lacking("minilm-synopses").startswith("package-synopses/minilm-f16.npy is not in ")
+    assert lacking("clustered") == ""
+    (tmp_path / "package-synopses").mkdir()
+    rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
+    np.save(tmp_path / "package-synopses/minilm-f16.npy", rows)
+    assert lacking("minilm-synopses") == ""
+    pool, labeled = (EMBEDDINGS["minilm-synopses"](n, 4, seed) for n, seed in ((40, 0), (10, 1)))
+    assert pool.dtype == np.float32
+    both = np.concatenate([pool, labeled])
+    assert np.array_equal(np.sort(both, axis=0), np.sort(rows.astype(np.float32), axis=0))
+    with pytest.raises(ValueError, match=r"shape \(50, 4\), asked \(60, 4\)"):
+        EMBEDDINGS["minilm-synopses"](60, 4, 0)
 
 
 def test_growth_exponents():

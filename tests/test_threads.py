@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from dynal_fast import PoolStats, farthest_first, threads
 from dynal_fast.cli import main
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
+from dynal_fast.ops.farthest_first import cpu
 from dynal_fast.threads import checked_threads, kernel_threads, most_threads
 
 
@@ -39,6 +41,31 @@ def test_kernels_take_the_number_of_torch(monkeypatch):
     for asked, taken in ((1, 1), (7, 7), (10**6, most_threads())):
         monkeypatch.setattr(torch, "get_num_threads", lambda asked=asked: asked)
         assert kernel_threads() == taken
+
+
+def test_torch_has_one_thread_while_kernels_have_them(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside, beside = [], []
+    kept = threads.kernel_threads
+
+    def noted():
+        inside.append((torch.get_num_threads(), kept()))
+        with ThreadPoolExecutor(1) as other:
+            beside.append(other.submit(lambda: (torch.get_num_threads(), kept())).result())
+        return kept()
+
+    monkeypatch.setattr(cpu, "kernel_threads", noted)
+    try:
+        farthest_first(torch.arange(40.0).reshape(20, 2), 3)
+        assert set(inside) == {(1, 2)}
+        assert set(beside) == {(2, 2)}
+        with pytest.raises(ValueError, match="k must be"):
+            farthest_first(torch.ones(2, 2), 3)
+        assert torch.get_num_threads() == 2
+        assert kept() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("count", [1, 2, 256])

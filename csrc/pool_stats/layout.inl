@@ -38,6 +38,15 @@ struct Rows {
   int64_t item_bytes;
 };
 
+// An address of a row in the next turn, which may have fewer samples: a number, as no row may be
+// there.
+inline uintptr_t address(const char* row) { return reinterpret_cast<uintptr_t>(row); }
+
+template <int kWrite>
+inline void prefetch_line(uintptr_t at) {
+  __builtin_prefetch(reinterpret_cast<const void*>(at), kWrite);
+}
+
 struct Samples {
   int count;
   bool consecutive;     // kLanes samples whose ids follow each other
@@ -145,13 +154,13 @@ struct RowLayout {
       T* row = array + samples.start[s];
       const Rows& early = samples.next->early;
       const int64_t offset = position(s, 0), half = classes * early.item_bytes / 2;
-      const char* second_half = early.row[s] + half;
+      const uintptr_t second_half = address(early.row[s]) + half;
       vf total = {};
       for (int64_t c = 0; c < whole; c += kLanes) {
-        __builtin_prefetch(second_half + c * early.item_bytes / 2, 1);
+        prefetch_line<1>(second_half + c * early.item_bytes / 2);
         store(row + c, f(load(row + c), offset + c, s, total));
       }
-      __builtin_prefetch(second_half + half - 1, 1);
+      prefetch_line<1>(second_half + half - 1);
       if (rest) store_n(row + whole, f(load_n(row + whole, rest), offset + whole, s, total), rest);
       totals[s] = total;
     }

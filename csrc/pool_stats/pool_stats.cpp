@@ -96,27 +96,27 @@ void update(const State& state, const Batch& batch, int threads) {
       aligned_floats(head.features ? run.packed_floats(state.classes, head.width) : 0);
   const auto teacher_packed =
       aligned_floats(teacher.features ? run.packed_floats(state.classes, teacher.width) : 0);
-  with_team(threads, [&](int thread, int team) {
-    float* mine = scratch.get() + floats * thread;
-    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * thread);
+  in_flushed_parts(threads, [&](int part) {
+    float* const line = scratch.get() + floats * part;
+    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * part);
     if (batch.id_bytes == 4) {
-      claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, thread,
-            team);
+      claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, part,
+            threads);
     } else {
-      claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status.get(), rows, thread,
-            team);
+      claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status.get(), rows, part,
+            threads);
     }
     if (head.features) {
-      run.pack_weights(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
+      run.pack_weights(head, batch.dtype, state.classes, part, threads, packed.get(), line);
     }
     if (teacher.features) {
-      run.pack_weights(teacher, batch.dtype, state.classes, thread, team, teacher_packed.get(),
-                       mine);
+      run.pack_weights(teacher, batch.dtype, state.classes, part, threads, teacher_packed.get(),
+                       line);
     }
-#ifdef _OPENMP
-#pragma omp barrier
-#endif
-    const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
+  });
+  in_flushed_parts(threads, [&](int part) {
+    float* const mine = scratch.get() + floats * part;
+    const int64_t begin = batch.rows * part / threads, end = batch.rows * (part + 1) / threads;
     if (head.features) {
       run.update_head_rows(state, batch, status.get(), begin, end, packed.get(),
                            teacher.features ? teacher_packed.get() : nullptr, mine);

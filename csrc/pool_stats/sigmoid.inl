@@ -52,18 +52,21 @@ inline void sigmoid(const RowLayout& layout, float*, Output& out) {
   vf entropy[kLanes], least[kLanes];
   for (int s = 0; s < samples.count; ++s) {
     const float* x = samples.x[s];
-    const char* late = samples.late.row[s];
-    const Rows &source = samples.next->source, &early = samples.next->early;
+    const uintptr_t late = address(samples.late.row[s]);
+    const int64_t source_bytes = samples.next->source.item_bytes;
+    const int64_t early_bytes = samples.next->early.item_bytes;
+    const uintptr_t source = address(samples.next->source.row[s]);
+    const uintptr_t early = address(samples.next->early.row[s]);
     float* e = out.e + layout.position(s, 0);
     LabelSums sums = no_labels();
     for (int64_t c = 0; c < whole; c += kLanes) {
-      __builtin_prefetch(late + c * samples.late.item_bytes, 1);
-      __builtin_prefetch(source.row[s] + c * source.item_bytes);
-      __builtin_prefetch(early.row[s] + c * early.item_bytes / 2, 1);
+      prefetch_line<1>(late + c * samples.late.item_bytes);
+      prefetch_line<0>(source + c * source_bytes);
+      prefetch_line<1>(early + c * early_bytes / 2);
       store(e + c, add_label(sums, load(x + c)));
     }
-    __builtin_prefetch(late + (classes - 1) * samples.late.item_bytes, 1);
-    __builtin_prefetch(source.row[s] + (classes - 1) * source.item_bytes);
+    prefetch_line<1>(late + (classes - 1) * samples.late.item_bytes);
+    prefetch_line<0>(source + (classes - 1) * source_bytes);
     if (rest) {  // beyond the last label: 0, and sure
       const vf z = select(in_rest, load_n(x + whole, rest), splat(-1e30f));
       store(e + whole, add_label(sums, z));

@@ -111,6 +111,32 @@ def _train_and_embed() -> Embeddings:
     return torch.cat([embed(model, batch) for batch in images.split(1000)]).numpy()
 
 
+def minilm_synopses(n: int, d: int, seed: int = 0) -> Embeddings:
+    """MiniLM's embeddings of 50,000 lines of text, shuffled (n, 384): of a transformer.
+
+    Seed 0 gives the first n of them; another seed gives the last n, the labeled ones.
+    """
+    rows = np.load(data_folder() / SYNOPSES, mmap_mode="r")
+    if n > len(rows) or d != rows.shape[1]:
+        raise ValueError(f"the MiniLM embeddings have shape {rows.shape}, asked ({n}, {d})")
+    order = np.random.default_rng(0).permutation(len(rows))
+    return rows[order[:n] if seed == 0 else order[len(rows) - n :]].astype(np.float32)
+
+
+SYNOPSES = Path("package-synopses", "minilm-f16.npy")
+
+
+def lacking(name: str) -> str:
+    """Why the files of a generator in ``EMBEDDINGS`` are missing; empty where they are not."""
+    folder, kept = data_folder(), cache_folder() / "lenet-mnist"
+    mnist = any(found.exists() for found in (kept, folder / "mnist", folder / "MNIST"))
+    if name == "lenet-mnist" and not mnist:
+        return f"MNIST is not in {os.fspath(folder)} (DYNAL_FAST_DATA)"
+    if name == "minilm-synopses" and not (folder / SYNOPSES).exists():
+        return f"{SYNOPSES} is not in {os.fspath(folder)} (DYNAL_FAST_DATA)"
+    return ""
+
+
 EMBEDDINGS: dict[str, Callable[[int, int, int], Embeddings]] = {
     "clustered": clustered,
     "gaussian": gaussian,
@@ -118,6 +144,7 @@ EMBEDDINGS: dict[str, Callable[[int, int, int], Embeddings]] = {
     "flipped": flipped,
     "digits": digits,
     "lenet-mnist": lenet_mnist,
+    "minilm-synopses": minilm_synopses,
 }
 
 

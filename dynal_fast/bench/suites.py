@@ -1,11 +1,9 @@
 """The suites of `dynal-fast bench`: which cases and methods, in which order."""
 
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from dynal_fast.bench.cases import Case, GradientCase, StatisticsCase, TraversalCase
@@ -14,7 +12,7 @@ from dynal_fast.bench.competitors.base import OURS
 from dynal_fast.bench.cycles import KINDS
 from dynal_fast.bench.fresh_process import call
 from dynal_fast.bench.growth import CURVES, Curve, grow
-from dynal_fast.bench.inputs import cache_folder, data_folder
+from dynal_fast.bench.inputs import lacking
 from dynal_fast.bench.measure import Settings, measure
 from dynal_fast.bench.record import Measurement, Record, Split
 from dynal_fast.bench.table import split_row
@@ -32,6 +30,8 @@ NOTHING_LABELED = (  # methods that take no labeled set
 HEADLINE = TraversalCase("clustered", 150_000, 512, 4000, labeled=25_000)
 WORST = dataclasses.replace(HEADLINE, inputs="gaussian")
 FROM_NOTHING = TraversalCase("clustered", 50_000, 512, 5000)
+IMAGES = TraversalCase("lenet-mnist", 50_000, 512, 2000, labeled=10_000)
+TEXTS = TraversalCase("minilm-synopses", 40_000, 384, 2000, labeled=10_000)
 STATISTICS = [StatisticsCase(150_000, classes, 10) for classes in (10, 100, 1000)]
 FEW_DIMENSIONS = TraversalCase("gaussian", 100_000, 3, 2000)
 GRADIENTS = GradientCase(20_000, 100, 768, 1000)
@@ -50,7 +50,8 @@ FULL: list[Plan] = [
     (FEW_DIMENSIONS, (*STRONGEST, "fpsample fps_sampling", *NOTHING_LABELED)),
     (LONG_HISTORY, (OURS, "NumPy, full history", "torch, full history")),
     (GRADIENTS, ()),
-    (TraversalCase("lenet-mnist", 50_000, 512, 2000, labeled=10_000), BASELINES),
+    (IMAGES, BASELINES),
+    (TEXTS, BASELINES),
     (TraversalCase("digits", 1500, 64, 200, labeled=200), ()),
     (TraversalCase("flipped", 100_000, 512, 4000, labeled=10_000), STRONGEST),
     (TraversalCase("bootstrap", 150_000, 512, 4000, labeled=25_000), STRONGEST),
@@ -80,9 +81,10 @@ def run_plans(
     for case, names in plans:
         available = methods(case.operation)
         chosen = [available[name] for name in names] if names else list(available.values())
-        if reason := _lacking(case):
+        if lacking(case.inputs):
             for method in chosen:
-                skipped = measure(case, dataclasses.replace(method, refuses=reason), settings)
+                refused = dataclasses.replace(method, refuses=lambda case: lacking(case.inputs))
+                skipped = measure(case, refused, settings)
                 record.add(skipped)
                 each(case, skipped)
             continue
@@ -97,16 +99,6 @@ def run_plans(
                 first.seconds += again.seconds
                 first.pass_seconds += again.pass_seconds
                 first.others = max(first.others, again.others)
-
-
-def _lacking(case: Case) -> Callable[[Case], str] | None:
-    """Why the inputs of a case are missing, in the form of a method's refusal."""
-    if case.inputs != "lenet-mnist" or (cache_folder() / "lenet-mnist").exists():
-        return None
-    folder = data_folder()
-    if any(Path(folder, name).exists() for name in ("mnist", "MNIST")):
-        return None
-    return lambda _: f"MNIST is not in {os.fspath(folder)} (DYNAL_FAST_DATA)"
 
 
 def run_growth(

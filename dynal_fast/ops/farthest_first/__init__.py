@@ -15,7 +15,7 @@ from dynal_fast.ops.farthest_first.assign import Assignment, assign_to_picks
 from dynal_fast.ops.farthest_first.backends import BACKENDS, choose
 from dynal_fast.ops.farthest_first.contract import Traversal
 from dynal_fast.ops.farthest_first.cycles import FarthestFirst
-from dynal_fast.ops.farthest_first.host import host_by_default
+from dynal_fast.ops.farthest_first.host import kernels_on_host
 from dynal_fast.ops.farthest_first.labeled import as_labeled
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.progress import Progress
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-@host_by_default
+@kernels_on_host
 def farthest_first(
     pool: Any,
     k: int,
@@ -157,7 +157,7 @@ def farthest_first(
 
 
 @renamed_argument("c", "k")
-@host_by_default
+@kernels_on_host
 def farthest_first_compress(
     embeddings: Any,
     labels: Any,

@@ -7,7 +7,7 @@ import torch
 from dynal_fast.ops.farthest_first import contract
 from dynal_fast.ops.farthest_first.backends import choose
 from dynal_fast.ops.farthest_first.contract import AssignmentProblem, as_distances
-from dynal_fast.ops.farthest_first.host import host_by_default
+from dynal_fast.ops.farthest_first.host import kernels_on_host
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
 from dynal_fast.ops.farthest_first.progress import Progress
 
@@ -26,7 +26,7 @@ class Assignment(NamedTuple):
     distances: torch.Tensor
 
 
-@host_by_default
+@kernels_on_host
 def assign_to_picks(
     pool: Any,
     picks: Any,

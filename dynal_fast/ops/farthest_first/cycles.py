@@ -14,7 +14,7 @@ from dynal_fast.ops.farthest_first.contract import (
     Traversal,
     as_distances,
 )
-from dynal_fast.ops.farthest_first.host import host_by_default
+from dynal_fast.ops.farthest_first.host import kernels_on_host
 from dynal_fast.ops.farthest_first.labeled import as_labeled, as_pool_indices
 from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request, as_traversal
@@ -74,7 +74,7 @@ class FarthestFirst:
     tensor([0, 4, 3, 2])
     """
 
-    @host_by_default
+    @kernels_on_host
     def __init__(
         self,
         pool: Any,
@@ -117,7 +117,7 @@ class FarthestFirst:
         """How many pool samples may be picked."""
         return int(self._known.free.sum())
 
-    @host_by_default
+    @kernels_on_host
     def add_labeled(self, labeled: Any) -> None:
         """Take in samples that were labeled meanwhile.
 
@@ -140,7 +140,7 @@ class FarthestFirst:
             indices = indices[~known[indices]]
         self._known = self._known.cover(outside, indices)
 
-    @host_by_default
+    @kernels_on_host
     def exclude(self, samples: Any) -> None:
         """Never pick these samples, which cover nothing: broken files, say.
 
@@ -153,7 +153,7 @@ class FarthestFirst:
         indices = as_pool_indices(samples, self._rows.size, "samples")
         self._known = self._known.exclude(indices)
 
-    @host_by_default
+    @kernels_on_host
     def pick(
         self,
         k: int,
@@ -182,7 +182,7 @@ class FarthestFirst:
             self._known, answer = self._known.pick(count, first, bar.reach)
         return as_traversal(answer, self._metric)
 
-    @host_by_default
+    @kernels_on_host
     def steps(
         self,
         k: int,
@@ -227,7 +227,7 @@ class FarthestFirst:
             traversal = self.pick(1, start=first if step == 0 else None, progress=False)
             yield int(traversal.indices[0]), self.distances()
 
-    @host_by_default
+    @kernels_on_host
     def distances(self) -> torch.Tensor:
         """Return the distance of each pool sample to the nearest labeled or picked one.
 
@@ -263,7 +263,7 @@ class FarthestFirst:
             "watched": as_saved(self._watch.rows),
         }
 
-    @host_by_default
+    @kernels_on_host
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cover and exclude what a saved :meth:`state_dict` says, and nothing else.
 

@@ -1,4 +1,4 @@
-"""Make the CPU torch's default device during a traversal, whatever the caller's is."""
+"""What torch does on the host during a traversal: the default device, and the threads."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from dynal_fast.threads import kernel_threads
+from dynal_fast.threads import kernel_threads, threads_for_kernels
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,3 +31,16 @@ def host_by_default(function: Callable[P, T]) -> Callable[P, T]:
             return function(*arguments, **options)
 
     return on_host
+
+
+def kernels_on_host(function: Callable[P, T]) -> Callable[P, T]:
+    """The same, for a function that spends its time in kernels: the threads are theirs."""
+
+    @functools.wraps(function)
+    def with_threads(*arguments: P.args, **options: P.kwargs) -> T:
+        if torch.compiler.is_compiling():
+            return function(*arguments, **options)
+        with threads_for_kernels():
+            return function(*arguments, **options)
+
+    return host_by_default(with_threads)

@@ -29,7 +29,7 @@ class Progress:
 
     def __init__(self, total: int, show: bool | None, what: str, unit: str) -> None:
         shown = sys.stderr.isatty() and not _HIDDEN.get() if show is None else show
-        self._bar = tqdm(total=total, unit=unit, desc=what, disable=not shown)
+        self._bar = tqdm(total=total, unit=unit, desc=what) if shown else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -40,8 +40,10 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def reach(self, done: int) -> None:
         """Show that ``done`` units are done."""
-        self._bar.update(done - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
