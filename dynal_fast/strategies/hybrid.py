@@ -94,19 +94,19 @@ def shortlisted_farthest_first(
     Parameters
     ----------
     pool, labeled
-        ``(n, d)`` and ``(m, d)`` embeddings, as `farthest_first` takes them.
+        ``(n, d)`` and ``(m, d)`` embeddings, as :func:`dynal_fast.farthest_first` takes them.
     scores
         Floating point ``(n,)``, higher is better.
     shortlist
         The length of the shortlist in budgets, at least 1.
     metric
-        As for `farthest_first`.
+        As for ``farthest_first``.
     generator, ties
-        For equal scores at the end of the shortlist, as for `top_k`.
+        For equal scores at the end of the shortlist, as for :func:`dynal_fast.top_k`.
     group
-        As for `farthest_first`: the pool is the shards of all ranks, of which this is one, with its
-        scores; what is labeled may be passed whole, or in parts. All ranks return the same indices
-        of the whole; the generator of rank 0 draws.
+        As for ``farthest_first``: the pool is the shards of all ranks, of which this is one, with
+        its scores; what is labeled may be passed whole, or in parts. All ranks return the same
+        indices of the whole; the generator of rank 0 draws.
 
     Returns
     -------
