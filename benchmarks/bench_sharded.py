@@ -1,4 +1,4 @@
-"""Rounds, bytes and balance of a traversal over many ranks, counted on simulated ones.
+"""Rounds, bytes and balance of traversals and draws over many ranks, counted on simulated ones.
 
     pytest benchmarks/bench_sharded.py --benchmark-only
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from benchmarks.machine import SCALE
-from dynal_fast import farthest_first
+from dynal_fast import farthest_first, kmeans_plusplus
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.ops.farthest_first import cpu
 from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
-from tests.cases.farthest_first import clustered
+from dynal_fast.ops.kmeans_plusplus.cpu import CpuRaceKernels
+from dynal_fast.ops.kmeans_plusplus.sharded import kmeans_plusplus_of_shards
+from tests.cases.farthest_first import clustered, gaussian
 
 DIMENSIONS = 64
 MOST_BYTES, MOST_ROUNDS = 1.5, 2.5  # of what each rank needs at least
@@ -31,9 +33,12 @@ class Pairs:
         self.of_thread = threading.local()
         # Small pools are traversed in one call otherwise, whose pairs nobody counts.
         monkeypatch.setattr(cpu.CpuKernels, "at_once", lambda kernels, candidates: False)
-        for name in ("distances", "bound", "refresh", "traverse"):
-            wrapped = getattr(self, name)(getattr(cpu.CpuKernels, name))
-            monkeypatch.setattr(cpu.CpuKernels, name, wrapped)
+        for kernels, names in (
+            (cpu.CpuKernels, ("distances", "bound", "refresh", "traverse")),
+            (CpuRaceKernels, ("advance", "race")),
+        ):
+            for name in names:
+                monkeypatch.setattr(kernels, name, getattr(self, name)(getattr(kernels, name)))
 
     def add(self, pairs: int) -> None:
         rank = getattr(self.of_thread, "rank", -1)
@@ -64,6 +69,21 @@ class Pairs:
         def call(own, x, head, *more):
             count = kernel(own, x, head, *more)
             self.add(count * len(head))
+            return count
+
+        return call
+
+    def advance(self, kernel):
+        def call(own, x, rows, y, first, fired, clocks):
+            self.add(len(rows) * len(fired.rows) - int(first.sum()))
+            return kernel(own, x, rows, y, first, fired, clocks)
+
+        return call
+
+    def race(self, kernel):
+        def call(own, x, rows, *more):
+            count = kernel(own, x, rows, *more)
+            self.add(count * len(rows))
             return count
 
         return call
@@ -123,3 +143,43 @@ def test_counts(benchmark, report, monkeypatch, picks, samples, ranks, labeled, 
     head = cpu.head_rows(DIMENSIONS)
     assert rounds <= MOST_ROUNDS * max(samples / (ranks * head), picks / 60)
     assert received <= MOST_BYTES * picks * 4 * DIMENSIONS + 10e6
+
+
+@pytest.mark.parametrize("cut", ["even", "sorted"])
+@pytest.mark.parametrize("labeled", [0, 4096])
+@pytest.mark.parametrize("make", [clustered, gaussian])
+@pytest.mark.parametrize("ranks", [4, 64])
+def test_counts_of_draws(benchmark, report, monkeypatch, ranks, make, labeled, cut):
+    picks, samples = max(64, round(1000 * SCALE)), max(2048, round(40_000 * SCALE))
+    pool = make(samples, DIMENSIONS)
+    known = make(labeled, DIMENSIONS, seed=7) if labeled else None
+    if cut == "sorted":
+        pool = pool[pool[:, 0].argsort()]
+    pairs, states = Pairs(monkeypatch), {}
+    want = kmeans_plusplus(pool, picks, known, generator=torch.Generator().manual_seed(0))
+    alone = pairs.asked.pop(-1)
+
+    def one(group):
+        pairs.of_thread.rank = group.rank
+        shard = pool[samples * group.rank // ranks : samples * (group.rank + 1) // ranks]
+        drawn = kmeans_plusplus_of_shards(
+            group,
+            shard,
+            picks,
+            known,
+            generator=torch.Generator().manual_seed(0),
+            after_round=lambda state: states.update({group.rank: state}),
+        )
+        return drawn, group.received
+
+    found = benchmark.pedantic(run_ranks, (ranks, one), rounds=1)
+    assert all(torch.equal(drawn.indices, want.indices) for drawn, _ in found)
+    rounds, received = states[0].rounds, max(received for _, received in found)
+    share = max(pairs.asked.values()) * ranks / alone
+    benchmark.extra_info.update({"rounds": rounds, "received": received, "share": share})
+    report(
+        f"{ranks} ranks, {cut}, {make.__name__}, {labeled} labeled, {picks} of {samples} x "
+        f"{DIMENSIONS} drawn: {rounds} rounds, {received / 1e6:.2f} MB received, {share:.2f} of "
+        "one process's pairs / ranks"
+    )
+    assert rounds <= 10 + picks / 20

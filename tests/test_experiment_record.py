@@ -68,7 +68,7 @@ def test_a_record_says_which_runs_are_missing(finished, tmp_path):
     dataclasses.replace(grid, runs=kept).save(tmp_path)
     record = make_record(tmp_path, "mnist-small", blobs().oracle)
     assert record.missing == ["entropy, 1"]
-    assert "Not finished (strategy, seed): entropy, 1.\n" in page.record_table(record, "")
+    assert "Not finished (strategy, seed): entropy, 1.\n" in page.record_table(record, "", "")
     assert make_record(folder, "blobs", blobs().oracle).missing == []
 
 
@@ -108,6 +108,22 @@ def test_the_command_gives_the_configuration_back():
     assert config_file == "[schedules]\nprediction_stability = { last = 5, interval = 8 }"
 
 
+def test_the_command_of_a_preset_names_it_and_what_departs_from_it():
+    files = {"data_root": "a/texts.csv", "embeddings": "a/b.npy"}
+    given = {"preset": "from-1000/texts-linear", "reference": False, "threads": 1, **files}
+    command, config_file = command_of(RunConfig.from_mapping(given).to_mapping(), "x")
+    assert command == (
+        "dynal-fast run -o runs/x --preset from-1000/texts-linear --data-root texts.csv "
+        "--embeddings b.npy --no-reference --threads 1"
+    )
+    assert config_file == ""
+    given |= {"seeds": [3], "schedules": {"prediction_stability": {"last": 3, "interval": 2}}}
+    command, config_file = command_of(RunConfig.from_mapping(given).to_mapping(), "x")
+    assert "x.toml" in command
+    assert "--seeds 3" in command
+    assert config_file == "[schedules]\nprediction_stability = { last = 3, interval = 2 }"
+
+
 def test_another_file_is_no_record(tmp_path):
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"schema": "other"}))
@@ -131,28 +147,49 @@ def test_differences_are_taken_seed_by_seed():
     records = records_of(
         cod=[[0.1, 0.2, 0.4], [0.9, 0.5, 0.7], [1, 1, 1]], random=[[0, 0.1, 0.1], [0, 0.4, 0.9]]
     )
-    claim = claims.Claim("", "", (page.SMALL, "cod"), (page.SMALL, "random"))
-    assert claims.differences(records, claim, claims.after_the_first) == pytest.approx([20, -5])
-    assert claims.differences(records, claim, lambda values: values[-1]) == pytest.approx([30, -20])
+    pair = (page.SMALL, "cod"), (page.SMALL, "random")
+    over_the_curve = claims.difference(records, *pair, claims.after_the_first)
+    assert over_the_curve.values == pytest.approx([20, -5])
+    assert claims.difference(records, *pair, claims.at_the_end).values == pytest.approx([30, -20])
+    assert claims.difference(records, pair[0], ("other", "random"), claims.at_the_end) is None
+    low, high = over_the_curve.interval
     table = claims.claims_table(records)
-    assert (
-        "| +7.50 (+20.00, -5.00) | +5.00 (+30.00, -20.00) | undecided: the seeds differ |" in table
-    )
+    assert f"| +7.50 ({low:+.2f} to {high:+.2f}) | +5.00 (" in table
+    assert table.endswith("| undecided |")
+    lines = claims.differences_table(records, page.SMALL).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| `cod` | 1 of 2 | +7.50 (")
 
 
 def test_a_statement_without_records_is_left_out():
     table = claims.claims_table(
-        records_of(margin=[[0.1, 0.5, 0.5]] * 2, random=[[0.1, 0.2, 0.6]] * 2)
+        records_of(
+            margin=[[0.1, 0.5, 0.5], [0.1, 0.6, 0.51]], random=[[0.1, 0.2, 0.6], [0.1, 0.3, 0.6]]
+        )
     )
     assert table.count("\n") == 2
-    assert "over the curve yes, with every seed; at the end no: the reverse" in table.replace(
-        "+", ""
-    )
+    assert "| over the curve yes; at the end no: the reverse |" in table
 
 
 def test_one_seed_decides_nothing():
     table = claims.claims_table(records_of(cod=[[0.1, 0.5, 0.5]], random=[[0.1, 0.2, 0.4]]))
     assert "| undecided: one seed |" in table
+
+
+def test_statements_are_tried_in_every_setting_that_is_recorded():
+    seeds = [[0.5, 0.5 + seed / 1000, 0.6 + seed / 500] for seed in range(5)]
+    better = [[first, second + 0.1, last + 0.2] for first, second, last in seeds]
+    some = records_of(random=seeds, cod=better)[page.SMALL]
+    name, variant = "from-1000-texts-linear", "from-1000-texts-linear-continue"
+    table = claims.protocol_table({name: some, variant: records_of(random=seeds)[page.SMALL]})
+    header, _, *lines = table.splitlines()
+    assert header == "| statement | where | texts, linear head |"
+    assert len(lines) == 1
+    assert lines[0].startswith("| `cod` is better than random | ")
+    for seed, run in some.of("cod").items():
+        run.accuracies = [0.5, 0.6 + seed / 500, 0.8]
+    (line,) = claims.protocol_table({name: some}).splitlines()[2:]
+    assert line.endswith("): yes |")
 
 
 def test_tables_of_scores_give_the_spread_over_seeds():
@@ -172,7 +209,7 @@ def test_tables_of_scores_give_the_spread_over_seeds():
         "| --- | --- | --- |",
         "| `cod` | 3.00 ± 1.00 | 1.00 ± 0.00 |",
     ]
-    picks = page.picks_table({page.SMALL: record}).splitlines()
+    picks = page.picks_table({page.SMALL: record}, [page.SMALL]).splitlines()
     assert picks[2:] == [
         "| `cod` | 70 ± 20 | 25 ± 0 | 3.0 ± 1.0 | 3.0 ± 0.0 | 50 |",
         "| `random` | 50 | 25 | 2.0 | 3.0 |  |",

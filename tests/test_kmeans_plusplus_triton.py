@@ -13,10 +13,15 @@ if not RUNS:
         allow_module_level=True,
     )
 
-from dynal_fast import OuterProducts, kmeans_plusplus
+from dynal_fast import OuterProducts, farthest_first, kmeans_plusplus
+from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first import triton as distances
+from dynal_fast.ops.farthest_first.contract import as_rows
+from dynal_fast.ops.farthest_first.kernels import Groups, on_one_scale
+from dynal_fast.ops.farthest_first.reference_kernels import ReferenceKernels
 from dynal_fast.ops.kmeans_plusplus import lazy
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
+from tests.cases.outer_products import KINDS, outer_products
 
 CASES = small_cases()
 
@@ -86,10 +91,72 @@ def test_values_that_the_device_leaves_open(monkeypatch):
     assert_equals_the_direct_race(pool, 20)
 
 
-def test_outer_products_are_refused():
-    with pytest.raises(ValueError, match="must be a matrix on this backend, got OuterProducts"):
-        kmeans_plusplus(
-            OuterProducts(torch.ones(3, 2, device=DEVICE), torch.ones(3, 2, device=DEVICE)),
-            1,
-            backend="triton",
+def there(points):
+    return OuterProducts(
+        *(torch.as_tensor(part).to(DEVICE) for part in (points.left, points.right))
+    )
+
+
+@pytest.mark.parametrize("kind", ["unlike scales"] if INTERPRETED else KINDS)
+def test_outer_products(kind):
+    n, k = (9, 4) if INTERPRETED else (60, 57)
+    pool, outside = outer_products(kind, n), outer_products(kind, 4, seed=2)
+    for labeled in (outside,) if INTERPRETED else (None, outside):
+        given = None if labeled is None else there(labeled)
+        want = draw(pool, k, labeled, backend="reference")
+        got = draw(there(pool), k, given, backend="triton")
+        assert torch.equal(got.indices.cpu(), want.indices)
+        assert torch.equal(got.distances.cpu(), want.distances)
+        want = farthest_first(pool, k, labeled, backend="reference")
+        got = farthest_first(there(pool), k, given, backend="triton")
+        assert torch.equal(got.indices.cpu(), want.indices)
+        assert torch.equal(got.distances.cpu(), want.distances)
+        assert got.radius == want.radius
+
+
+def test_values_of_near_duplicates_and_what_is_left_open():
+    """Sums that cancel: in double-double arithmetic, or for the host, where factors are scaled."""
+    for kind, most in (("nearly equal", 0), ("scaled", 18)):
+        pool = outer_products(kind, 7)
+        kernels = distances.TritonKernels("euclidean")
+        (x,), exponent = on_one_scale(kernels, [kernels.points(as_rows(there(pool), "pool"), "")])
+        rows = torch.arange(7, dtype=torch.int32, device=DEVICE)
+        block = torch.full((7, 7), torch.nan, device=DEVICE)
+        undecided, left = kernels.decide(x, x, Groups.one(rows, rows), block=block)
+        assert left <= most
+        want = [reference.decision_values(pool, pool[i], "euclidean", exponent) for i in range(7)]
+        for i, j in undecided[1 : 1 + left].tolist():
+            assert want[j][i] == kernels._value(x, i, x, j)
+            block[i, j] = block[j, i] = float(want[j][i])
+        np.testing.assert_array_equal(block.cpu().numpy(), np.stack(want, axis=1))
+
+
+def test_bounds_of_outer_products_enclose_their_values():
+    """Of factors in float16, of scaled ones, of rows that are 0 and next to 0."""
+    for kind in ("float16", "tiny", "unlike scales", "zeros", "lattice", "scaled"):
+        pool = outer_products(kind, 13)
+        pool.left[5] = pool.left[5] * np.float32(1e-20)
+        kernels, exact = distances.TritonKernels("euclidean"), ReferenceKernels("euclidean")
+        (x,), exponent = on_one_scale(kernels, [kernels.points(as_rows(there(pool), "pool"), "")])
+        (y,), _ = on_one_scale(exact, [exact.points(as_rows(pool, "pool"), "pool")])
+        rows = torch.arange(13, dtype=torch.int32)
+        lower, upper = kernels.distances(x, rows.to(DEVICE), x, rows.to(DEVICE))
+        values = torch.stack([exact.values(y, rows, y, center) for center in range(13)], dim=1)
+        assert y.exponent == exponent
+        assert (lower.cpu() <= values).all()
+        assert (values <= upper.cpu()).all()
+        assert (
+            kind in ("scaled", "zeros") or (upper - lower).median().cpu() < 0.02 * values.median()
         )
+
+
+def test_bad_factors_are_refused_by_name():
+    left, right = torch.ones(4, 3, device=DEVICE), torch.ones(4, 5, device=DEVICE)
+    for pool, message in (
+        (OuterProducts(left * torch.nan, right), r"pool\.left row 0 holds a NaN"),
+        (OuterProducts(left, right * 1e38), r"pool\.right row 0 has norm"),
+        (OuterProducts(left * 1e25, right * 1e25), r"pool row 0 has norm .* too large"),
+        (OuterProducts(left.double() * 1e-60, right), "hold nothing larger than"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kmeans_plusplus(pool, 1, backend="triton")

@@ -16,6 +16,7 @@ PARAMETERS = [
     ("vgg16", (3, 32, 32), 100, 14_991_946 + 90 * 513),
     ("resnet18", (3, 32, 32), 10, 11_173_962),
     ("resnet18", (3, 32, 32), 100, 11_173_962 + 90 * 513),
+    ("resnet20", (3, 32, 32), 10, 272_474),
     ("drn-d-22", (3, 64, 64), 1000, 16_393_752),
     ("drn-d-22", (3, 64, 64), 19, 16_393_752 - 981 * 513),
 ]
@@ -29,6 +30,7 @@ SMALL = [
     ("resnet18", (3, 8, 8)),
     ("resnet18", (1, 9, 7)),
     ("resnet18-dropout", (3, 8, 8)),
+    ("resnet20", (3, 5, 8)),
 ]
 
 
@@ -41,7 +43,7 @@ def test_number_of_parameters(name, shape, classes, count):
 
 def test_depth_is_in_the_name():
     """Weight layers on the longest path, shortcuts aside."""
-    for name, layers in (("resnet18", 18), ("drn-d-22", 22), ("vgg16", 15)):
+    for name, layers in (("resnet18", 18), ("resnet20", 20), ("drn-d-22", 22), ("vgg16", 15)):
         with torch.device("meta"):
             model = build_model(name, (3, 32, 32), 10)
         weighted = [
@@ -150,7 +152,13 @@ def test_unknown_names_and_images_that_are_too_small_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("lenet", 512), ("vgg16", 512), ("resnet18", 512), ("resnet18-dropout", 512)],
+    [
+        ("lenet", 512),
+        ("vgg16", 512),
+        ("resnet18", 512),
+        ("resnet18-dropout", 512),
+        ("resnet20", 64),
+    ],
 )
 def test_the_head_maps_the_embedding_to_the_logits(name, width):
     model = build_model(name, (3, 32, 32), 10).eval()

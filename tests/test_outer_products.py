@@ -25,6 +25,25 @@ def products(points: OuterProducts) -> np.ndarray:
     return (points.left[:, :, None] * points.right[:, None, :]).reshape(len(points), -1)
 
 
+def test_labeled_may_be_outside_and_inside():
+    pool, outside = outer_products("gaussian", 30), outer_products("gaussian", 4, seed=2)
+    for sample in (farthest_first, kmeans_plusplus):
+        picks = [
+            sample(
+                pool,
+                12,
+                (outside, [3, 7]),
+                backend=backend,
+                generator=torch.Generator().manual_seed(0),
+            ).indices
+            for backend in ("cpu", "reference")
+        ]
+        assert torch.equal(*picks)
+        assert not {3, 7} & set(picks[0].tolist())
+    with pytest.raises(ValueError, match=r"where it is a pair of arrays, got shapes \(4, 22\) and"):
+        farthest_first(pool, 1, (outside, outside))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_backend_equals_the_reference(kind):
     pool, outside = outer_products(kind), outer_products(kind, 11, seed=2)

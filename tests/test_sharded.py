@@ -1,14 +1,18 @@
 """Farthest-first over many ranks: index for index what one process returns, whatever the cut."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from dynal_fast import OuterProducts, farthest_first, farthest_first_compress
+from dynal_fast import OuterProducts, farthest_first, farthest_first_compress, top_k
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.ops.farthest_first import backends, routing
 from dynal_fast.ops.farthest_first.sharded import part, traversal
-from dynal_fast.strategies.hybrid import stratified_farthest_first
+from dynal_fast.strategies.coreset import robust_k_center
+from dynal_fast.strategies.hybrid import shortlisted_farthest_first, stratified_farthest_first
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
 from tests.gloo_ranks import GlooRanks
 
@@ -198,6 +202,125 @@ def test_stratified_picks_are_those_of_one_process():
         assert torch.equal(got, want)
 
 
+def own_part(group, bounds, *arrays):
+    return [array[bounds[group.rank] : bounds[group.rank + 1]] for array in arrays]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_greedy_solution_of_coreset_is_that_of_one_process(ranks, known):
+    rng = np.random.default_rng(ranks)
+    for n, budget, outliers in ((60, 7, 0), (60, 7, 4), (9, 9, 2), (1, 1, 0)):
+        pool = bootstrap(n, 5, seed=n).astype(np.float16 if known else np.float32)
+        labeled = clustered(12, 5, seed=3).astype(pool.dtype) if known else None
+        want = robust_k_center(pool, budget, labeled, outliers=outliers, max_pairs=0)
+        bounds = cut(n, ranks, rng)
+
+        def pick(group, bounds=bounds, case=(pool, labeled), budget=budget, outliers=outliers):
+            (own,) = own_part(group, bounds, case[0])
+            part = None if case[1] is None or group.rank == 1 else case[1][group.rank :]
+            return robust_k_center(own, budget, part, outliers=outliers, group=group)
+
+        for got in run_ranks(ranks, pick):
+            assert torch.equal(got.indices, want.indices)
+            assert dataclasses.replace(got, indices=want.indices) == want
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_shortlisted_picks_are_those_of_one_process(known):
+    rng = np.random.default_rng(0)
+    for ranks in (1, 2, 5):
+        pool, scores = bootstrap(90, 6) + 0.1, torch.from_numpy(rng.integers(9, size=90) / 2)
+        labeled = clustered(20, 6, seed=3) if known else None
+        bounds = cut(90, ranks, rng)
+        for budget, shortlist in ((0, 3), (7, 1), (7, 3.5), (90, 10)):
+            options = {"shortlist": shortlist, "metric": "cosine"}
+            generator = torch.Generator().manual_seed(4)
+            want = shortlisted_farthest_first(
+                pool, scores, budget, labeled, generator=generator, **options
+            )
+            highest = top_k(scores, len(want), generator=torch.Generator().manual_seed(4))
+            if shortlist == 1:
+                assert set(want.tolist()) == set(highest.tolist())
+            if not known and budget:
+                assert scores[want[0]] == scores.max()
+
+            def pick(group, bounds=bounds, case=(pool, scores, labeled), b=budget, o=options):
+                own, theirs = own_part(group, bounds, *case[:2])
+                part = None if case[2] is None else case[2][3 * group.rank :]
+                generator = torch.Generator().manual_seed(4 + group.rank)
+                return shortlisted_farthest_first(
+                    own, theirs, b, part, generator=generator, group=group, **o
+                )
+
+            for got in run_ranks(ranks, pick):
+                assert torch.equal(got, want)
+
+
+def test_the_highest_scores_are_those_of_one_process():
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.integers(5, size=50) / 4)
+    some, mask = torch.tensor([30, 4, 5, 49, 20]), torch.from_numpy(rng.random(50) < 0.5)
+    bounds = [0, 10, 10, 33, 50]
+    parts = [some[:2], some[1:], some[:0], some]
+    for ties in ("first", "random"):
+        for candidates, given in (
+            (None, [None] * 4),
+            (some, [some] * 4),
+            (some, parts),
+            (mask, [mask[a:b] for a, b in itertools.pairwise(bounds)]),
+        ):
+            want = top_k(scores, 4, candidates, torch.Generator().manual_seed(1), ties)
+
+            def pick(group, given=given, ties=ties):
+                (own,) = own_part(group, bounds, scores)
+                generator = torch.Generator().manual_seed(1 + group.rank)
+                return top_k(own, 4, given[group.rank], generator, ties, group=group)
+
+            for got in run_ranks(4, pick):
+                assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda g: top_k(torch.ones(3), 7, group=g), "^k must be between 0 and the 6 candidates"),
+        (
+            lambda g: top_k(torch.ones(3), 1, torch.tensor([5 + g.rank]), group=g),
+            r"^rank 1: candidates must be in \[0, 6\), got 6",
+        ),
+        (
+            lambda g: top_k(torch.ones(3), 1, [None, torch.tensor([5])][g.rank], group=g),
+            "^candidates, given or not, must be the same",
+        ),
+        (
+            lambda g: robust_k_center(gaussian(3, 2), 7, group=g),
+            r"^budget must be in 1 \.\. 6, got 7",
+        ),
+        (
+            lambda g: robust_k_center(gaussian(3, 2), 2, outliers=g.rank, group=g),
+            "^outliers must be the same on every rank",
+        ),
+        (
+            lambda g: shortlisted_farthest_first(
+                gaussian(3, 2), torch.ones(3 + g.rank), 1, group=g
+            ),
+            "^rank 1: each sample must have a score, .* 3 samples with 4 scores",
+        ),
+        (
+            lambda g: shortlisted_farthest_first(gaussian(3, 2), torch.ones(3), 1, [0], group=g),
+            "^labeled must be embeddings",
+        ),
+    ],
+)
+def test_bad_arguments_of_what_takes_a_group(function, message):
+    def refused(group):
+        with pytest.raises(ValueError, match=message):
+            function(group)
+
+    run_ranks(2, refused)
+
+
 def with_one(pool, row, value):
     pool = pool.copy()
     pool[row] = value
@@ -258,17 +381,38 @@ def pick_on_gloo(group, pool, bounds, k, labeled, metric):
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_processes(size, gloo):
     rng = np.random.default_rng(size)
-    for dtype in DTYPES:
-        for metric in ("euclidean", "cosine"):
-            pool = (clustered if metric == "cosine" else bootstrap)(300, 12, seed=size) + 0.1
-            pool = torch.from_numpy(pool).to(dtype)
-            labeled = [None, clustered(30, 12, seed=9), np.arange(0, 300, 9)][rng.integers(3)]
-            want = farthest_first(pool, 60, labeled, metric=metric)
-            bounds = cut(300, size, rng)
-            for got in gloo.call(pick_on_gloo, pool, bounds, 60, labeled, metric, ranks=size):
-                np.testing.assert_array_equal(got[0], want.indices)
-                np.testing.assert_array_equal(got[1], want.distances)
-                assert got[2] == want.radius
+    for number, dtype in enumerate(DTYPES):  # each with both metrics, over the sizes
+        metric = ("euclidean", "cosine")[(number + size) % 2]
+        pool = (clustered if metric == "cosine" else bootstrap)(300, 12, seed=size) + 0.1
+        pool = torch.from_numpy(pool).to(dtype)
+        labeled = [None, clustered(30, 12, seed=9), np.arange(0, 300, 9)][rng.integers(3)]
+        want = farthest_first(pool, 60, labeled, metric=metric)
+        bounds = cut(300, size, rng)
+        for got in gloo.call(pick_on_gloo, pool, bounds, 60, labeled, metric, ranks=size):
+            np.testing.assert_array_equal(got[0], want.indices)
+            np.testing.assert_array_equal(got[1], want.distances)
+            assert got[2] == want.radius
+
+
+def select_on_gloo(group, pool, scores):
+    own = slice(0, 40) if torch.distributed.get_rank(group) == 0 else slice(40, None)
+    generator = torch.Generator().manual_seed(2)
+    found = robust_k_center(pool[own], 9, outliers=2, group=group)
+    highest = top_k(scores[own], 9, generator=generator, group=group)
+    shortlisted = shortlisted_farthest_first(
+        pool[own], scores[own], 9, generator=generator, group=group
+    )
+    return found.indices.tolist(), found.radius, highest.tolist(), shortlisted.tolist()
+
+
+def test_selections_on_processes(gloo):
+    pool, scores = clustered(120, 5), torch.arange(120).remainder(7).double()
+    generator = torch.Generator().manual_seed(2)
+    found = robust_k_center(pool, 9, outliers=2, max_pairs=0)
+    highest = top_k(scores, 9, generator=generator)
+    shortlisted = shortlisted_farthest_first(pool, scores, 9, generator=generator)
+    want = found.indices.tolist(), found.radius, highest.tolist(), shortlisted.tolist()
+    assert gloo.call(select_on_gloo, pool, scores, ranks=2) == [want, want]
 
 
 def test_bad_rows_on_processes(gloo):

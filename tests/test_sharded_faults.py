@@ -25,14 +25,17 @@ def pick_until(group, fault):
     ranks = OfProcessGroup(group, patience=PATIENCE)
 
     def after_round(state):
+        if fault == "all" and state.rounds == 4:
+            raise RuntimeError("no rank has a disk")
         if state.rounds == 4 and ranks.rank == BAD_RANK:
             if fault == "error":
                 raise RuntimeError("the disk is gone")
             if fault == "late":
                 time.sleep(2 * PATIENCE)  # as a computation that is long: it is alive
                 return
-            os.kill(os.getpid(), getattr(signal, fault))
-            time.sleep(0.2)
+            if fault.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, fault))
+                time.sleep(0.2)
 
     got = farthest_first_of_shards(
         ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round
@@ -40,32 +43,47 @@ def pick_until(group, fault):
     return got.indices.tolist()
 
 
-@pytest.mark.parametrize(
-    ("fault", "own", "others"),
-    [
-        ("SIGKILL", None, "rank 1 gave no sign of life"),
-        ("SIGSTOP", None, "rank 1 gave no sign of life"),
-        ("SIGINT", "KeyboardInterrupt", "rank 1 was interrupted"),
-        (
-            "error",
-            "RuntimeError: the disk is gone",
-            "rank 1 failed: RuntimeError: the disk is gone",
-        ),
-    ],
-)
-def test_a_fault_of_one_rank_ends_all(fault, own, others):
+def check_told(ranks, who, others):
+    for rank in who:
+        answer = ranks.result(rank, timeout=30)
+        assert answer.startswith("RankError: "), answer
+        assert others in answer
+
+
+def check_refused(ranks, who, size, since):
+    """Calls of the group so far may be unanswered, so that no further one is made."""
+    for rank in who:
+        ranks.pipes[rank].send((pick_until, ("none",), size))
+    for rank in who:
+        answer = ranks.result(rank)
+        assert answer.startswith("RankError: the process group cannot be used any more"), answer
+        assert f"out of step since {since}" in answer
+
+
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+def test_a_rank_that_dies_or_stops_ends_all(fault):
     with GlooRanks(3) as ranks:
         ranks.begin(pick_until, fault, ranks=3)
         began = time.monotonic()
-        for rank in (0, 2):
-            answer = ranks.result(rank, timeout=30)
-            assert answer.startswith("RankError: "), answer
-            assert others in answer
+        check_told(ranks, (0, 2), "rank 1 gave no sign of life")
         assert time.monotonic() - began < 20
-        if own is not None:
-            assert ranks.result(BAD_RANK).startswith(own)
+        check_refused(ranks, (0, 2), 3, "rank 1 gave no sign of life")
         if fault == "SIGSTOP":
             os.kill(ranks.processes[BAD_RANK].pid, signal.SIGKILL)
+
+
+def test_an_error_or_ctrl_c_of_one_rank_ends_all():
+    with GlooRanks(3) as ranks:
+        for size, fault, own, others in (
+            (3, "SIGINT", "KeyboardInterrupt", "rank 1 was interrupted"),
+            (2, "error", "RuntimeError: the disk is gone", "rank 1 failed: RuntimeError: the disk"),
+        ):
+            ranks.begin(pick_until, fault, ranks=size)
+            began = time.monotonic()
+            check_told(ranks, sorted({0, 2} & set(range(size))), others)
+            assert time.monotonic() - began < 20
+            assert ranks.result(BAD_RANK).startswith(own)
+            check_refused(ranks, range(size), size, others)
 
 
 PORT = 29_613
@@ -127,11 +145,14 @@ def cut_off_in_the_fourth_round(group, link):
     farthest_first_of_shards(ranks, [gaussian(300, 3, ranks.rank)], 150, after_round=after_round)
 
 
-def test_a_rank_that_computes_for_long_is_not_lost():
+def test_ranks_that_are_late_or_fail_alike_stay_together():
     with GlooRanks(2) as ranks:
         first, second = ranks.call(pick_until, "late", ranks=2)
         assert first == second
         assert len(first) == 150
+        for answer in ranks.call(pick_until, "all", ranks=2):
+            assert "RuntimeError: no rank has a disk" in answer
+        assert ranks.call(pick_until, "none", ranks=2) == [first, first]
 
 
 def test_a_group_has_to_be_initialized():

@@ -1,11 +1,17 @@
 """`select` over shards of files, and checkpoints: ended at any time, with any number of ranks."""
 
+import ctypes
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from dynal_fast import farthest_first
 from dynal_fast.cli import build_parser, main
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.embeddings.many_ranks import select_shards
@@ -13,6 +19,7 @@ from dynal_fast.embeddings.shards import BLOCK, load_shards, pieces_of
 from dynal_fast.embeddings.source import Wanted
 from dynal_fast.ops.farthest_first.sharded import checkpoint, part, traversal
 from tests.cases.farthest_first import clustered
+from tests.gloo_ranks import CONTEXT
 
 
 class Killed(BaseException):
@@ -174,15 +181,75 @@ def test_files_of_one_name_are_told_from_each_other(tmp_path, capsys):
     assert "its file 0, x.npy is" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_torchrun(files):
-    want = picks_of(files, "-k", "40")
+def torchrun(files, *more):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "dynal_fast", "select", str(files / "features"), "-o", str(files / "r.npy")]
-    done = subprocess.run([*command, "-k", "40"], capture_output=True, text=True, timeout=100)
+    return [*command, *more]
+
+
+@pytest.mark.slow
+def test_torchrun_is_interrupted_and_goes_on(files):
+    """Ctrl-C, which reaches the whole process group, ends all ranks; the same command ends well."""
+    pool = clustered(6000, 4).astype(np.float16)
+    for name, rows in zip("abcd", np.array_split(pool, 4), strict=True):
+        np.save(files / "features" / f"{name}.npy", rows)
+    want = farthest_first(pool, 4000).indices
+    state = files / "state"
+    command = torchrun(files, "-k", "4000", "--checkpoint", str(state), "--checkpoint-every", "0")
+    pipe = subprocess.PIPE
+    begun = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    while not (state / "picks.npz").exists() and begun.poll() is None:
+        time.sleep(0.005)
+    os.killpg(begun.pid, signal.SIGINT)
+    _, told = begun.communicate(timeout=60)  # once no rank holds the pipes
+    assert begun.returncode != 0
+    assert told.count("dynal-fast: interrupted") == 1
+    assert not (files / "r.npy").exists()
+    assert 0 < len(np.load(state / "picks.npz")["indices"]) < 4000
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(files / "r.npy"), want)
-    assert done.stdout.count("40 picks of 900 samples") == 1
-    failed = subprocess.run([*command, "-k", "901"], capture_output=True, text=True, timeout=100)
-    assert failed.returncode != 0
-    assert failed.stderr.count("dynal-fast: error: k must be between 0 and 900") == 1
+    assert done.stdout.count("4000 picks of 6000 samples") == 1
+
+
+def run_as_rank(rank, port, folder, more):
+    """What ``python -m dynal_fast select`` does as one of two ranks, up to the end of a process."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    os.dup2(os.open(f"{folder}/told-{rank}", os.O_CREAT | os.O_WRONLY), 2)
+    code = main(["select", f"{folder}/features", "-o", f"{folder}/p.npy", "-q", *more])
+    ctypes.pythonapi.Py_Exit(code)
+
+
+def two_ranks(files, *more):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        CONTEXT.Process(target=run_as_rank, args=(rank, port, str(files), more), daemon=True)
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def test_an_error_of_all_ranks_is_told_once(files):
+    for rank in two_ranks(files, "-k", "901"):
+        rank.join(60)
+        assert rank.exitcode == 2
+    assert "error: k must be between 0 and 900" in (files / "told-0").read_text()
+    assert "error" not in (files / "told-1").read_text()
+
+
+def test_a_rank_leaves_soon_when_another_is_killed(files):
+    """It does not wait for calls that nobody answers, as torch would at its exit."""
+    np.save(files / "features" / "a.npy", clustered(6000, 8).astype(np.float16))
+    state = files / "state"
+    more = ("-k", "5000", "--checkpoint", str(state), "--checkpoint-every", "0")
+    stays, killed = two_ranks(files, *more)
+    while not (state / "picks.npz").exists() and killed.is_alive():
+        time.sleep(0.005)
+    killed.kill()
+    stays.join(30)
+    assert stays.exitcode == 1
+    assert "rank 1 gave no sign of life" in (files / "told-0").read_text()

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from dynal_fast import Epochs, PoolObservationError, PoolStats
-from dynal_fast.ops.pool_stats import LOGIT_LIMIT, NON_FINITE, STATE, pool_stats_update
+from dynal_fast.ops.pool_stats import (
+    LOGIT_LIMIT,
+    NON_FINITE,
+    STATE,
+    pool_stats_update,
+    pool_stats_update_from_features,
+)
 from dynal_fast.pool.scores import SCORES, TRAINING_SCORES
 from tests.cases.pool_stats import TYPICAL, Tracker, assert_same, batches
 from tests.test_pool_stats import backend  # noqa: F401
@@ -315,9 +321,12 @@ def test_labels_and_mean_probabilities_for_cleanlab():
 
 def test_compile_keeps_the_update():
     eager, compiled = (Tracker(12, 5, TRAINING) for _ in range(2))
+    nothing, weight = (None,) * 4, torch.randn(5, 5)  # no bias, no teacher
 
     def step(tracker, ids, logits, targets):
-        pool_stats_update(ids, logits * 2, None, *tracker.tensors, targets=targets)
+        pool_stats_update(ids[:4], logits[:4] * 2, None, *tracker.tensors, targets=targets[:4])
+        head = (logits[4:], weight * 2, *nothing)
+        pool_stats_update_from_features(ids[4:], *head, *tracker.tensors, targets=targets[4:])
         return logits.sum()
 
     fast = torch.compile(step, backend="aot_eager", fullgraph=True)
@@ -336,3 +345,5 @@ def test_operator_passes_opcheck():
     tensors = [*tracker.tensors[:3], *map(tracker.state.get, STATE), "softmax", torch.arange(7) % 5]
     arguments = (torch.arange(7), torch.randn(7, 5), None, *tensors)
     torch.library.opcheck(torch.ops.dynal_fast.pool_stats_update.default, arguments)
+    arguments = (torch.arange(7), torch.randn(7, 3), torch.randn(5, 3), *(None,) * 4, *tensors)
+    torch.library.opcheck(torch.ops.dynal_fast.pool_stats_update_from_features.default, arguments)

@@ -1,6 +1,7 @@
 """The kernel variants of farthest-first that must compile."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,6 +21,8 @@ KINDS = (
     ("cosine", torch.float16, 63),
 )
 
+PRODUCTS = ((torch.float32, torch.float32), (torch.float16, torch.bfloat16))
+
 
 def variants() -> Iterator[Variant]:
     """Yield every primitive, for rows that are aligned and not, and every size of a head."""
@@ -29,6 +32,9 @@ def variants() -> Iterator[Variant]:
     for metric, dtype in (("euclidean", torch.float32), ("cosine", torch.float64)):
         name = f"farthest_first assign and scale, {metric} {str(dtype).removeprefix('torch.')}"
         yield Variant(name, partial(_assign, metric, dtype))
+    for left, right in PRODUCTS:
+        name = f"farthest_first products {left} {right}".replace("torch.", "")
+        yield Variant(name, partial(_products, left, right))
     for size in (20, 4096):
         yield Variant(f"farthest_first head of {size}", partial(_head, size))
 
@@ -40,11 +46,30 @@ def points(dtype: torch.dtype, d: int, rows: int) -> TritonPoints:
     return TritonPoints(contract.as_rows(array, "pool"), array, norms, tails, grains, 1.0)
 
 
+def products(left: torch.dtype, right: torch.dtype) -> TritonPoints:
+    """Outer products of factors of 100 and 768 columns, measured."""
+    first, second = points(left, 100, ROWS), points(right, 768, ROWS)
+    rows = replace(first.rows, right=second.rows)
+    return first._replace(rows=rows, exponent=40, right=second)
+
+
+def _products(left: torch.dtype, right: torch.dtype) -> None:
+    pool = products(left, right)
+    _compare_and_pick(triton.TritonKernels("euclidean"), pool)
+    kernels, scaled = triton.TritonKernels("euclidean"), pool._replace(filter_exponent=50)
+    ids = torch.arange(ROWS, dtype=torch.int32)
+    kernels.bound(scaled, pool, Groups.one(ids, ids), torch.ones(ROWS))
+
+
 def _primitives(metric: str, dtype: torch.dtype, d: int) -> None:
     kernels, pool = triton.TritonKernels(metric), points(dtype, d, ROWS)
+    measure_rows(pool.array, pool.rows.stride, metric == "cosine")
+    _compare_and_pick(kernels, pool)
+
+
+def _compare_and_pick(kernels: triton.TritonKernels, pool: TritonPoints) -> None:
     ids, values = torch.arange(ROWS, dtype=torch.int32), torch.ones(ROWS)
     groups = Groups.one(ids, ids)
-    measure_rows(pool.array, pool.rows.stride, metric == "cosine")
     kernels.distances(pool, ids, pool, ids)
     kernels.bound(pool, pool, groups, values)
     for first in (None, ids):

@@ -23,7 +23,7 @@ def variants() -> Iterator[Variant]:
 def _advance(metric: str, dtype: torch.dtype) -> None:
     ids = torch.arange(ROWS, dtype=torch.int32)
     kernels, pool = TritonRaceKernels(metric), points(dtype, 64, ROWS)
-    kernels.advance(pool, ids, ids, _fired(ROWS), _clocks(ROWS))
+    kernels.advance(pool, ids, pool, ids, _fired(ROWS), _clocks(ROWS))
     pairs = torch.zeros((2, 8), dtype=torch.int32)
     undecided = torch.zeros((9, 2), dtype=torch.int32)
     kernels.decide_pairs(pool, pool, pairs, ids[:1], undecided, values=torch.zeros(8))

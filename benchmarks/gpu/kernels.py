@@ -61,6 +61,8 @@ KERNELS = {
     "ff-tiles": Kernel("farthest_first:decide_tiles", "decide_tiles"),
     "ff-traverse": Kernel("farthest_first:traverse", "traverse"),
     "ff-whole": Kernel("farthest_first:whole", "traverse"),
+    "ff-products": Kernel("kmeans_plusplus:products", "compare"),
+    "race": Kernel("kmeans_plusplus:race", "walk"),
     "dense-whole": Kernel(
         "dense:whole_columns", "whole_columns",
         Patch("dynal_fast.ops.dense_discrepancy.triton", "WHOLE_COLUMN", 1),
@@ -79,6 +81,8 @@ FARTHEST_FIRST: Needs = (
     ("ff-measure",), ("ff-filter", "ff-masked"), ("ff-pairs",), ("ff-tiles",), ("ff-traverse",),
     ("ff-whole",),
 )  # fmt: skip
+RACE: Needs = (*FARTHEST_FIRST[:4], ("race",))
+PRODUCTS: Needs = (*RACE, ("ff-products",))
 DENSE: Needs = (("dense-whole", "dense-long"),)
 
 

@@ -38,6 +38,7 @@ PARTS = (
     Part(
         "farthest_first", "figures.farthest_first", 38, 70, "traversals beside the strong baseline"
     ),
+    Part("kmeans_plusplus", "figures.kmeans_plusplus", 18, 40, "D² sampling beside loops"),
     Part("observation", "figures.observation", 32, 60, "observing beside bare forward passes"),
     Part("compiled", "figures.compiled", 22, 50, "update beside torch.compile"),
     Part("head_cuda", "figures.head_cuda", 10, 30, "update_from_features in CUDA C++"),
@@ -57,7 +58,15 @@ PLANTED_FAILURES = (
     ),
     Part("dies", "planted_failure", 3, 60, "a part that is killed", arguments=("--failure", "die")),
 )
-NEEDS_CEILINGS = {"update", "head", "farthest_first", "observation", "compiled", "head_cuda"}
+NEEDS_CEILINGS = {
+    "update",
+    "head",
+    "farthest_first",
+    "kmeans_plusplus",
+    "observation",
+    "compiled",
+    "head_cuda",
+}
 
 
 class Step(NamedTuple):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu import kernels, launches, timing
 from benchmarks.gpu.figures.farthest_first import clustered
+from benchmarks.gpu.figures.kmeans_plusplus import Pool, badge, draw, plain
 from benchmarks.gpu.figures.tracker import Pass
 from benchmarks.gpu.job import Job, Lines
 from dynal_fast.ops.dense_discrepancy import dense_discrepancy
@@ -40,6 +41,8 @@ def races(job: Job) -> Iterator[Race]:
     for labeled in (0, 2000):
         name = f"farthest_first labeled={labeled}"
         yield Race(name, kernels.FARTHEST_FIRST, partial(_farthest_first, job, labeled))
+    for name, make, needs in (("plain", plain, kernels.RACE), ("badge", badge, kernels.PRODUCTS)):
+        yield Race(f"kmeans_plusplus {name}", needs, partial(_kmeans_plusplus, job, make))
     yield Race("dense discrepancy", kernels.DENSE, partial(_dense, job))
     if job.is_hopper and not job.warm:  # last: it could take the device down
         yield Race("head in CUDA C++ C=1000", kernels.HEAD_CUDA, partial(_head, job, 1000, "cuda"))
@@ -133,6 +136,11 @@ def _farthest_first(job: Job, labeled: int) -> Call:
         return [got.indices, got.distances, torch.tensor(got.radius, device=job.device)]
 
     return call
+
+
+def _kmeans_plusplus(job: Job, make: Callable[[Job], tuple[Pool, int]]) -> Call:
+    pool, k = make(job)
+    return lambda: [draw(pool[: len(pool) // 4], k // 4 + 1, "triton")]
 
 
 def _dense(job: Job) -> Call:

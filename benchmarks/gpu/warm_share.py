@@ -10,7 +10,7 @@ from benchmarks.gpu.gate.kernel import checks_of
 from benchmarks.gpu.job import Job, Lines
 from benchmarks.gpu.kernels import KERNELS
 
-FIGURES = ("compiled", "farthest_first", "pool_stats", "head", "observation")
+FIGURES = ("compiled", "farthest_first", "kmeans_plusplus", "pool_stats", "head", "observation")
 Work = tuple[str, Callable[[], object]]
 
 

@@ -5,10 +5,18 @@ from dataclasses import dataclass
 
 from benchmarks.pages.experiment_record import ExperimentRecord
 from benchmarks.pages.markers import markdown_table
-from dynal_fast.experiment.results import mean_and_deviation
+from dynal_fast.experiment.runs import REFERENCE
+from dynal_fast.report.differences import Difference, written
 
 Records = Mapping[str, ExperimentRecord]
 
+# The same statements are tried in each of these settings, by the name of the record that has most.
+SETTINGS = {
+    "from-1000-mnist-mlp": "MNIST, perceptron",
+    "from-1000-mnist-cnn": "MNIST, small CNN",
+    "from-1000-texts-linear": "texts, linear head",
+    "from-1000-texts-mlp": "texts, perceptron",
+}
 TAIL, SMALL = "long-tail-mnist", "mnist-small"
 CONTINUED, CODE = "mnist-small-continue", "mnist-small-code"
 DIVERSIFIED, INTERVAL = "mnist-small-diversified", "mnist-small-interval"
@@ -28,6 +36,77 @@ class Claim:
     than: tuple[str, str]
     alike: bool = False
 
+
+def _beside_random(strategy: str, source: str, statement: str = "", variant: str = "") -> Claim:
+    """A strategy is better than random; in each setting, or in its record of a variant."""
+    statement = statement or f"`{strategy}` is better than random"
+    return Claim(statement, source, (variant, strategy), (variant, "random"))
+
+
+# Here a record is named by what follows the setting's name in its own.
+PROTOCOL_CLAIMS = (
+    _beside_random("entropy", "prediction stability, 4.2 (CIFAR)"),
+    _beside_random("margin", "label dispersion, Table 1 (CIFAR)"),
+    _beside_random("label_dispersion", "label dispersion, 4.2 (CIFAR)"),
+    Claim(
+        "`label_dispersion` is better than `margin`",
+        "label dispersion, 4.2 (CIFAR)",
+        ("", "label_dispersion"),
+        ("", "margin"),
+    ),
+    _beside_random("prediction_stability", "prediction stability, 4.2 (CIFAR)"),
+    Claim(
+        "`prediction_stability` is better than `entropy`",
+        "prediction stability, 4.2 (CIFAR)",
+        ("", "prediction_stability"),
+        ("", "entropy"),
+    ),
+    _beside_random(
+        "prediction_stability",
+        "prediction stability, 4.4.2",
+        "the same, at an interval of 1 epoch",
+        "-interval-1",
+    ),
+    _beside_random(
+        "prediction_stability",
+        "prediction stability, 4.4.2",
+        "the same, at an interval of 5 epochs",
+        "-interval-5",
+    ),
+    _beside_random("cod", "output discrepancy, 5.2 (CIFAR and others)"),
+    _beside_random(
+        "cod", "output discrepancy, 4", "the same, training on from the last weights", "-continue"
+    ),
+    _beside_random("tod_code", "output discrepancy, as its authors' code has it"),
+    _beside_random(
+        "tod_code",
+        "output discrepancy, as its authors' code has it",
+        "the same, training on from the last weights",
+        "-continue",
+    ),
+    _beside_random("farthest_first", "long tail, 4.1"),
+    Claim(
+        "`margin` is indistinguishable from `farthest_first`",
+        "long tail, 4.1, of softmax response",
+        ("", "margin"),
+        ("", "farthest_first"),
+        alike=True,
+    ),
+    _beside_random("bald", "none of the papers"),
+    _beside_random("badge", "none of the papers"),
+    Claim(
+        "farthest-first from the shortlist of `prediction_stability` is better than the score",
+        "conjecture",
+        ("", "prediction_stability+farthest_first"),
+        ("", "prediction_stability"),
+    ),
+    Claim(
+        "farthest-first from the shortlist of `cod` is better than the score",
+        "conjecture",
+        ("", "cod+farthest_first"),
+        ("", "cod"),
+    ),
+)
 
 CLAIMS = (
     Claim(
@@ -120,18 +199,24 @@ CLAIMS = (
 )
 
 
-def differences(
-    records: Records, claim: Claim, value: Callable[[Sequence[float]], float]
-) -> list[float]:
-    """Return ``value`` of the accuracies of one minus the other's, in points, for each seed."""
+def difference(
+    records: Records,
+    better: tuple[str, str],
+    than: tuple[str, str],
+    value: Callable[[Sequence[float]], float],
+) -> Difference | None:
+    """Return ``value`` of the accuracies of one minus the other's, in points, over the seeds.
+
+    None where no seed has both.
+    """
     first, second = (
-        records[name].of(strategy) if name in records else {}
-        for name, strategy in (claim.better, claim.than)
+        records[name].of(strategy) if name in records else {} for name, strategy in (better, than)
     )
-    return [
-        100 * (value(first[seed].accuracies) - value(second[seed].accuracies))
-        for seed in sorted(first.keys() & second.keys())
+    seeds = sorted(first.keys() & second.keys())
+    values = [
+        100 * (value(first[seed].accuracies) - value(second[seed].accuracies)) for seed in seeds
     ]
+    return Difference(tuple(values)) if values else None
 
 
 def after_the_first(accuracies: Sequence[float]) -> float:
@@ -143,48 +228,77 @@ def after_the_first(accuracies: Sequence[float]) -> float:
     return sum(accuracies[1:]) / len(accuracies[1:])
 
 
-def verdict(values: Sequence[float], alike: bool) -> str:
-    """Return whether a statement held, by the signs of the differences of at least two seeds.
+def at_the_end(accuracies: Sequence[float]) -> float:
+    """Return the last accuracy."""
+    return accuracies[-1]
 
-    >>> verdict([1.0, 2.0], False), verdict([-1.0, -2.0], False), verdict([1.0, -2.0], False)
-    ('yes, with every seed', 'no: the reverse with every seed', 'undecided: the seeds differ')
-    >>> verdict([1.0, -2.0], True), verdict([1.0, 2.0], True)
-    ('yes: the seeds differ', 'no: better with every seed')
+
+def verdict(found: Difference, alike: bool) -> str:
+    """Return whether a statement held, by the confidence interval of the difference.
+
+    >>> verdict(Difference((1.0, 1.1)), False), verdict(Difference((-1.0, -1.1)), False)
+    ('yes', 'no: the reverse')
+    >>> verdict(Difference((1.0, -2.0)), False), verdict(Difference((1.0,)), False)
+    ('undecided', 'undecided: one seed')
+    >>> verdict(Difference((1.0, -2.0)), True), verdict(Difference((1.0, 1.1)), True)
+    ('no difference seen', 'no: better')
     """
-    if len(values) < 2:
-        return "undecided: one seed"
-    higher, lower = all(value > 0 for value in values), all(value < 0 for value in values)
+    if found.interval is None:
+        return "undecided: one seed" if len(found.values) == 1 else "undecided"
+    low, high = found.interval
+    if low <= 0 <= high:
+        return "no difference seen" if alike else "undecided"
     if alike:
-        if not higher and not lower:
-            return "yes: the seeds differ"
-        return f"no: {'better' if higher else 'worse'} with every seed"
-    if higher or lower:
-        return "yes, with every seed" if higher else "no: the reverse with every seed"
-    return "undecided: the seeds differ"
+        return f"no: {'better' if low > 0 else 'worse'}"
+    return "yes" if low > 0 else "no: the reverse"
+
+
+def protocol_table(records: Records) -> str:
+    """Return the statements with what came out of each setting, over the curve."""
+    settings = {base: name for base, name in SETTINGS.items() if base in records}
+    lines = []
+    for claim in PROTOCOL_CLAIMS:
+        cells = []
+        for base in settings:
+            pair = [(base + variant, strategy) for variant, strategy in (claim.better, claim.than)]
+            found = difference(records, pair[0], pair[1], after_the_first)
+            cells.append(f"{written(found)}: {verdict(found, claim.alike)}" if found else "")
+        if any(cells):
+            lines.append((claim.statement, claim.source, *cells))
+    return markdown_table(("statement", "where", *settings.values()), lines)
 
 
 def claims_table(records: Records) -> str:
-    """Return what the papers say beside what came out."""
+    """Return what the papers say beside what came out, over the curve and at the end."""
     lines = []
     for claim in CLAIMS:
-        curve = differences(records, claim, after_the_first)
-        if not curve:
+        curve = difference(records, claim.better, claim.than, after_the_first)
+        end = difference(records, claim.better, claim.than, at_the_end)
+        if curve is None or end is None:
             continue
-        end = differences(records, claim, lambda accuracies: accuracies[-1])
-        found = verdict(curve, claim.alike)
-        if (at_the_end := verdict(end, claim.alike)) != found:
-            found = f"over the curve {found}; at the end {at_the_end}"
-        lines.append((claim.statement, claim.source, signed(curve), signed(end), found))
+        here, then = (verdict(found, claim.alike) for found in (curve, end))
+        if then != here:
+            here = f"over the curve {here}; at the end {then}"
+        lines.append((claim.statement, claim.source, written(curve), written(end), here))
     header = ("statement", "where", "mean over the curve", "at the end", "here")
     return markdown_table(header, lines)
 
 
-def signed(values: Sequence[float]) -> str:
-    """Return the mean difference, and those of the seeds.
-
-    >>> signed([1.0, -0.5])
-    '+0.25 (+1.00, -0.50)'
-    """
-    return (
-        f"{mean_and_deviation(values)[0]:+.2f} ({', '.join(f'{value:+.2f}' for value in values)})"
-    )
+def differences_table(records: Records, name: str) -> str:
+    """Return what each strategy of a record has more than random; empty without random."""
+    runs = [run for run in records[name].runs if run.strategy != REFERENCE]
+    strategies = dict.fromkeys(run.strategy for run in runs)
+    lines = []
+    for strategy in strategies:
+        values = [
+            difference(records, (name, strategy), (name, "random"), value)
+            for value in (after_the_first, at_the_end)
+        ]
+        if strategy == "random" or None in values:
+            continue
+        curve, end = (found for found in values if found is not None)
+        better = f"{curve.better} of {len(curve.values)}"
+        p = "" if curve.p is None else "< 0.001" if curve.p < 0.001 else f"{curve.p:.3f}"
+        lines.append((f"`{strategy}`", better, written(curve), p, written(end)))
+    header = ("strategy", "seeds better", "mean over the curve", "p", "at the end")
+    return markdown_table(header, lines) if lines else ""

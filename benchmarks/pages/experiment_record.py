@@ -210,14 +210,24 @@ def command_of(configuration: dict[str, Any], name: str) -> tuple[str, str]:
     >>> command_of(texts.to_mapping(), "b")[0]
     'dynal-fast run -o runs/b --data texts --data-root b.csv --embeddings b.npy --model mlp'
     """
-    default = RunConfig().to_mapping()
     words = ["dynal-fast", "run", "-o", f"runs/{name}"]
+    begun: dict[str, Any] = {}
+    if preset := configuration.get("preset"):
+        words += ["--preset", preset]
+        files = {"data_root": "DIR", "embeddings": "FILE"}  # which texts cannot do without
+        begun = {"preset": preset} | (files if configuration["data"] == "texts" else {})
+    default = RunConfig.from_mapping(begun).to_mapping()
+    schedules = {
+        score: schedule
+        for score, schedule in configuration["schedules"].items()
+        if schedule != default["schedules"].get(score)
+    }
     config_file = ""
-    if configuration["schedules"]:
+    if schedules:
         words.insert(2, f"{name}.toml")
         config_file = "[schedules]\n" + "\n".join(
             f"{score} = {{ {', '.join(f'{key} = {value}' for key, value in schedule.items())} }}"
-            for score, schedule in configuration["schedules"].items()
+            for score, schedule in schedules.items()
         )
     tables = {"": configuration, "protocol": configuration["protocol"]}
     for table, values in (tables | {"training": configuration["training"]}).items():

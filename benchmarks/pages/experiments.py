@@ -8,9 +8,12 @@ from benchmarks.pages.claims import (
     CONTINUED,
     DIVERSIFIED,
     INTERVAL,
+    SETTINGS,
     SMALL,
     Records,
     claims_table,
+    differences_table,
+    protocol_table,
 )
 from benchmarks.pages.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from benchmarks.pages.markers import markdown_table
@@ -27,21 +30,28 @@ def load_records(root: Path) -> dict[str, ExperimentRecord]:
 def page_tables(root: Path) -> dict[str, str]:
     """Return the tables of ``docs/experiments.md`` by name; each record is a table of its own."""
     records = load_records(root)
+    settings = [name for name in SETTINGS if name in records]
     tables = {
         "claims": claims_table(records),
-        "picks": picks_table(records),
+        "picks": picks_table(records, (SMALL, CONTINUED, CODE, DIVERSIFIED, INTERVAL)),
         "informativeness": informativeness_table(records[SMALL]),
         "real-loss": losses_table(records[SMALL]),
     }
+    if settings:
+        tables["protocol-claims"] = protocol_table(records)
+        tables["protocol-picks"] = picks_table(records, settings)
     for name, record in records.items():
         picture = FOLDER / f"{name}.svg"
         link = f"../{picture.as_posix()}" if (root / picture).exists() else ""
-        tables[name] = record_table(record, link)
+        tables[name] = record_table(record, link, differences_table(records, name))
     return tables
 
 
-def record_table(record: ExperimentRecord, picture: str) -> str:
-    """Return the command, the machine and the accuracies of a record, with a link to its curves."""
+def record_table(record: ExperimentRecord, picture: str, differences: str) -> str:
+    """Return the command, the machine and the accuracies of a record, with a link to its curves.
+
+    ``differences``: the table of those from random, or ''.
+    """
     name, environment = record.name, record.environment
     parts = [f"```sh\n{record.command}\n```"]
     if record.config_file:
@@ -53,6 +63,8 @@ def record_table(record: ExperimentRecord, picture: str) -> str:
     if record.missing:
         parts.append(f"Not finished (strategy, seed): {'; '.join(record.missing)}.")
     parts.append(accuracies_table(record))
+    if differences:
+        parts += ["Minus random's, seed by seed, in points:", differences]
     if picture:
         parts.append(f"![Learning curves of {name}]({picture})")
     return "\n\n".join(parts)
@@ -92,17 +104,18 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
 
 
-def picks_table(records: Records) -> str:
+def picks_table(records: Records, names: Sequence[str]) -> str:
     """Return what the selections consisted of: the first one, the last one, and all of a run."""
     lines = []
-    for name in (SMALL, CONTINUED, CODE, DIVERSIFIED, INTERVAL):
+    for name in names:
         recorded = records[name].runs if name in records else []
         for strategy in dict.fromkeys(run.strategy for run in recorded):
             runs = [run for run in records[name].of(strategy).values() if run.picked_correct]
             if runs and not (name == CONTINUED and strategy == "random"):
                 right = [spread([100 * run.picked_correct[i] for run in runs], 0) for i in (0, -1)]
                 classes = [spread([run.picked_classes[i] for run in runs], 1) for i in (0, -1)]
-                label = {CONTINUED: ", training on", INTERVAL: ", epochs far apart"}.get(name, "")
+                labels = {CONTINUED: "training on", INTERVAL: "epochs far apart"} | SETTINGS
+                label = f", {labels[name]}" if name in labels else ""
                 drawn = f"{picked_by_chance(runs):.0f}" if runs[0].picked_by_chance else ""
                 lines.append((f"`{strategy}`{label}", *right, *classes, drawn))
     header = (

@@ -17,7 +17,7 @@ STEPS = (
     ),
     Step("small-text `GreedyCoreset`", Size(5452, 768, 100, 20), small_text, tried=(20,)),
     Step("modAL `uncertainty_batch_sampling`", Size(50_000, 784, 1000, 100), modal, tried=(5, 10)),
-    Step("baal `BALD`", Size(60_000, 784, 200, 100), baal, tried=(100,)),
+    Step("baal `BALD`", Size(20_000, 784, 200, 100), baal, tried=(100,)),
     Step(
         "google/active-learning",
         Size(15_000, 784, 300, 300),

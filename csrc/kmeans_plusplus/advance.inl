@@ -23,9 +23,10 @@ inline double slowed(double firing, double time, float rate, float lower) {
   return time + (firing - time) * static_cast<double>(rate) / static_cast<double>(lower);
 }
 
-// Applies the picks [begin, end) of a block to a row. packed: the block; dots: the row's products.
-inline void advance_row(const Space& space, const Points& x, int64_t row, const Fired& block,
-                        int64_t begin, const Scratch& packed, const float* dots,
+// Applies the picks of a block from `begin` on to a row. packed: the block; dots: the row's
+// products.
+inline void advance_row(const Space& space, const Points& x, int64_t row, const Points& y,
+                        const Fired& block, int64_t begin, const Scratch& packed, const float* dots,
                         const Clocks& clocks, const Scratch& scratch) {
   const RowTerms terms(space, x, row);
   float rate = clocks.rates[row];
@@ -38,7 +39,7 @@ inline void advance_row(const Space& space, const Points& x, int64_t row, const 
     if (!any) continue;
     for (int64_t j = c < begin ? begin : c; j < c + kLanes && j < block.count; ++j) {
       if (!(low[j - c] < rate)) continue;
-      const float value = decision_value(space, x, row, x, block.rows[j], scratch);
+      const float value = decision_value(space, x, row, y, block.rows[j], scratch);
       if (!(value < rate)) continue;
       firing = slowed(firing, block.times[j], rate, value);
       rate = value;
@@ -49,8 +50,8 @@ inline void advance_row(const Space& space, const Points& x, int64_t row, const 
 }
 
 // A unit is a block of picks, which is packed once and applied to all rows that lack any of them.
-int64_t advance(const Space& space, const Points& x, const Stale& stale, const Fired& fired,
-                const Clocks& clocks, const Work& work) {
+int64_t advance(const Space& space, const Points& x, const Points& y, const Stale& stale,
+                const Fired& fired, const Clocks& clocks, const Work& work) {
   const Scratch& packed = work.scratches[0];
   const int64_t block = work.center_block, units = (fired.count + block - 1) / block;
   int64_t unit = work.share.unit, done = 0;
@@ -61,7 +62,7 @@ int64_t advance(const Space& space, const Points& x, const Stale& stale, const F
     int64_t count = 0;  // the rows that lack any of these
     while (count < stale.count && stale.first[count] < start + size) ++count;
     if (count == 0) continue;
-    pack_centers(space, x, here.rows, size, packed);
+    pack_centers(space, y, here.rows, size, packed);
     int64_t next = 0;
     in_parts(threads_for(count * size * space.columns, work.threads), [&](int part) {
       const Scratch& scratch = work.scratches[part];
@@ -77,7 +78,7 @@ int64_t advance(const Space& space, const Points& x, const Stale& stale, const F
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t own = stale.first[row + r] > start ? stale.first[row + r] - start : 0;
           if (own >= size) continue;
-          advance_row(space, x, stale.rows[row + r], here, own, packed, scratch.dots + r * block,
+          advance_row(space, x, stale.rows[row + r], y, here, own, packed, scratch.dots + r * block,
                       clocks, scratch);
         }
       }

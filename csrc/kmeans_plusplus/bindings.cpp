@@ -17,16 +17,16 @@ void bind_kmeans_plusplus(py::module_& parent) {
 
   m.def(
       "advance",
-      [](const Space& space, const Points& x, uintptr_t rows, uintptr_t first, int64_t count,
-         uintptr_t picks, uintptr_t times, int64_t pick_count, uintptr_t rates, uintptr_t firing,
-         int64_t unit, int64_t work, int threads) {
-        return advance(space, x, {at<const int32_t>(rows), at<const int32_t>(first), count},
+      [](const Space& space, const Points& x, const Points& y, uintptr_t rows, uintptr_t first,
+         int64_t count, uintptr_t picks, uintptr_t times, int64_t pick_count, uintptr_t rates,
+         uintptr_t firing, int64_t unit, int64_t work, int threads) {
+        return advance(space, x, y, {at<const int32_t>(rows), at<const int32_t>(first), count},
                        {at<const int32_t>(picks), at<const double>(times), pick_count},
                        {at<float>(rates), at<double>(firing)}, {unit, work}, threads);
       },
-      py::kw_only(), arg("space"), arg("x"), arg("rows"), arg("first"), arg("count"), arg("picks"),
-      arg("times"), arg("pick_count"), arg("rates"), arg("firing"), arg("unit"), arg("work"),
-      arg("threads"), Release());
+      py::kw_only(), arg("space"), arg("x"), arg("y"), arg("rows"), arg("first"), arg("count"),
+      arg("picks"), arg("times"), arg("pick_count"), arg("rates"), arg("firing"), arg("unit"),
+      arg("work"), arg("threads"), Release());
   m.def(
       "race",
       [](const Space& space, const Points& x, uintptr_t rows, int64_t count, double outside,

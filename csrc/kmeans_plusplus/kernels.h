@@ -9,8 +9,8 @@ namespace dynal {
 namespace kmeans_plusplus {
 
 struct Kernels {
-  int64_t (*advance)(const Space& space, const Points& x, const Stale& stale, const Fired& fired,
-                     const Clocks& clocks, const farthest_first::Work& work);
+  int64_t (*advance)(const Space& space, const Points& x, const Points& y, const Stale& stale,
+                     const Fired& fired, const Clocks& clocks, const farthest_first::Work& work);
   Picked (*race)(const Space& space, const Points& x, const Field& field, const Clocks& clocks,
                  const Finish& finish, const farthest_first::HeadMemory& memory, double* times,
                  const farthest_first::Work& work);

@@ -12,10 +12,10 @@ using farthest_first::HeadWorkspace;
 using farthest_first::kMaxPanel;
 using farthest_first::Workspace;
 
-int64_t advance(const Space& space, const Points& x, const Stale& stale, const Fired& fired,
-                const Clocks& clocks, Share share, int threads) {
+int64_t advance(const Space& space, const Points& x, const Points& y, const Stale& stale,
+                const Fired& fired, const Clocks& clocks, Share share, int threads) {
   const Workspace memory(space.columns, threads);
-  return kernels().kmeans_plusplus.advance(space, x, stale, fired, clocks, memory.work(share));
+  return kernels().kmeans_plusplus.advance(space, x, y, stale, fired, clocks, memory.work(share));
 }
 
 Picked race(const Space& space, const Points& x, const Field& field, const Clocks& clocks,

@@ -19,7 +19,7 @@ struct Clocks {
 
 // Picks in order, with the times at which they fired.
 struct Fired {
-  const int32_t* rows;
+  const int32_t* rows;  // of y
   const double* times;
   int64_t count;
 };
@@ -33,8 +33,8 @@ struct Stale {
 
 // Applies to every stale row the picks that it lacks, in order. A call starts at a unit and returns
 // the next one, farthest_first::kDone if nothing is left.
-int64_t advance(const Space& space, const Points& x, const Stale& stale, const Fired& fired,
-                const Clocks& clocks, Share share, int threads);
+int64_t advance(const Space& space, const Points& x, const Points& y, const Stale& stale,
+                const Fired& fired, const Clocks& clocks, Share share, int threads);
 
 // Rows that are picked from, in increasing order; none of the others fires before `outside`.
 struct Field {

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dynal_fast.collective.contract import RankError
-from dynal_fast.collective.watch import PATIENCE, Watch
+from dynal_fast.collective.watch import PATIENCE, Watch, history_of
 
 SPINS = 200  # looks at a call that is under way, before the first sleep
 NAP, LONG_NAP = 5e-5, 2e-3  # seconds between looks
@@ -44,6 +44,7 @@ class OfProcessGroup:
             raise ValueError("group must be one that this process belongs to")
         self.received = 0
         self.ranks = dist.get_process_group_ranks(group)
+        self.history = history_of(dist.group.WORLD if group is None else group)
         self.device = torch.device("cpu")
         if "nccl" in str(dist.get_backend(group)) and "gloo" not in str(dist.get_backend(group)):
             self.device = torch.device("cuda", torch.cuda.current_device())
@@ -54,7 +55,7 @@ class OfProcessGroup:
         if self.size == 1 or self._watch is not None:
             yield
             return
-        self._watch = Watch(self.group, self.rank, self.size, self.patience)
+        self._watch = Watch(self.history, self.rank, self.size, self.patience)
         try:
             with self._watch:
                 yield
@@ -123,7 +124,9 @@ class OfProcessGroup:
     def _wait(self, begin: Callable[[], list[Any]]) -> None:
         """Begin calls of torch.distributed and wait for them, or for a rank to be lost."""
         try:
+            self.history.calls += 1
             works = [work for work in begin() if work is not None]
+            self.history.calls += 1
             looks = 0
             for work in works:
                 while not work.is_completed():

@@ -3,10 +3,14 @@
 Each rank counts up a number in the group's store once in a while, from a thread, also while it
 computes. A rank whose number stays the same for longer than the patience is lost: dead, stopped, or
 cut off. Who finds that, or fails itself, writes a verdict into the store, where all others see it.
+
+A group may be used again after that if its ranks are in step: each has begun as many calls. Else a
+call of one would meet another one of the next, so that the next session is refused on all ranks.
 """
 
 import threading
 import time
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -19,18 +23,41 @@ BEAT = 1.0  # seconds between signs of life, at most
 SETTLING = 3.0  # beats without which a rank is named once a call has failed
 NEIGHBOURS = 8  # ranks that each rank watches; of any row of lost ranks the first one is seen
 
-_sessions: dict[str, int] = {}
+_names: dict[str, int] = {}
+
+
+class History:
+    """What this process did with one process group."""
+
+    def __init__(self, group: Any) -> None:
+        name = str(getattr(group, "group_name", "group"))
+        number = _names[name] = _names.get(name, 0) + 1  # the same on every rank
+        self.name = f"{name}/{number}"
+        self.sessions = 0
+        self.calls = 0  # two for each: when it begins, and when all of it is under way
+        self.trouble = ""  # what ended a session, until the ranks are known to be in step
+        self.refused = ""  # why there is no further session
+
+
+_histories: "weakref.WeakKeyDictionary[Any, History]" = weakref.WeakKeyDictionary()
+
+
+def history_of(group: Any) -> History:
+    """Return the one history of a process group."""
+    if group not in _histories:
+        _histories[group] = History(group)
+    return _histories[group]
 
 
 class Watch:
     """This rank's signs of life, and what it sees of the others', during one session."""
 
-    def __init__(self, group: Any, rank: int, size: int, patience: float) -> None:
-        self.rank, self.size, self.patience = rank, size, patience
+    def __init__(self, history: History, rank: int, size: int, patience: float) -> None:
+        self.history, self.rank, self.size, self.patience = history, rank, size, patience
         self.beat = min(BEAT, patience / 5)
-        name = str(getattr(group, "group_name", "group"))
-        number = _sessions[name] = _sessions.get(name, 0) + 1  # the same on every rank
-        prefix = f"dynal_fast/{name}/{number}"
+        history.sessions += 1
+        self.calls = history.calls
+        prefix = f"dynal_fast/{history.name}/{history.sessions}"
         self.store = distributed_c10d.PrefixStore(prefix, distributed_c10d._get_default_store())
         self.over, self.looking = threading.Event(), threading.Lock()
         watched = {(rank + step) % size for step in range(1, NEIGHBOURS + 1)} - {rank}
@@ -42,6 +69,12 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self.thread.start()
+        try:
+            if self.history.trouble:
+                self._check_in_step()
+        except BaseException:
+            self.over.set()
+            raise
         return self
 
     def __exit__(
@@ -52,11 +85,36 @@ class Watch:
     ) -> None:
         self.over.set()
         self.thread.join(self.beat)  # a call to the store aborts a process that is about to end
-        if error is None or isinstance(error, RankError) or getattr(error, "on_all_ranks", False):
-            return
-        interrupted = isinstance(error, KeyboardInterrupt)
-        what = "was interrupted" if interrupted else f"failed: {_one_line(error)}"
-        self._tell(f"rank {self.rank} {what}")
+        if error is not None and not getattr(error, "on_all_ranks", False):
+            if not isinstance(error, RankError):
+                interrupted = isinstance(error, KeyboardInterrupt)
+                what = "was interrupted" if interrupted else f"failed: {_one_line(error)}"
+                self._tell(f"rank {self.rank} {what}")
+            self.history.trouble = self.verdict or str(error)
+        elif self.verdict:  # that came too late for this session
+            self.history.trouble = self.verdict
+
+    def _check_in_step(self) -> None:
+        """Raise `RankError` on all ranks unless each has begun as many calls as this one."""
+        history, deadline = self.history, time.monotonic() + self.patience
+        for rank in range(self.size):
+            if history.refused or self._calls_of(rank, deadline) != self.calls:
+                history.refused = (
+                    "the process group cannot be used any more, as its ranks are out of step since "
+                    f"{history.trouble}; make a new one"
+                )
+                self._tell(history.refused)
+                self.look()
+        history.trouble = ""
+
+    def _calls_of(self, rank: int, deadline: float) -> int | None:
+        """How many calls a rank had begun before this session; None if it does not come."""
+        while not self.store.check([f"calls {rank}"]):
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(self.beat / 20)
+            self.look()
+        return int(self.store.get(f"calls {rank}"))
 
     def look(self) -> None:
         """Raise `RankError` if a rank is lost, or has ended the session."""
@@ -99,7 +157,8 @@ class Watch:
             self.over.wait(self.beat)
 
     def _see(self) -> None:
-        self.store.add(f"beat {self.rank}", 1)
+        if self.store.add(f"beat {self.rank}", 1) == 1:
+            self.store.set(f"calls {self.rank}", str(self.calls))
         if self.store.add("ended", 0):
             self.verdict = self.store.get("verdict").decode()
             return

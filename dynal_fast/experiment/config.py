@@ -233,8 +233,8 @@ class RunConfig:
     )
     model: str = option(
         "cnn",
-        "the model: linear, mlp, cnn, cnn-bn, lenet, vgg16, resnet18, resnet18-dropout, and "
-        "for pixels drn-d-22, drn-d-22-dropout (default of texts: linear)",
+        "the model: linear, mlp, cnn, cnn-bn, lenet, vgg16, resnet18, resnet18-dropout, resnet20, "
+        "and for pixels drn-d-22, drn-d-22-dropout (default of texts: linear)",
     )
     strategies: list[str] = option(
         ["random", "least_confidence", "farthest_first"], "names as `dynal-fast strategies` lists"

@@ -22,9 +22,9 @@ from dynal_fast.pool import (
 )
 from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.batches import checked_where, id_batches
+from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.forward import Forward
 from dynal_fast.pool.sharded.buffers import buffers_of_the_first
-from dynal_fast.pool.top import integer
 
 Teacher = nn.Module | EMATeacher
 

@@ -9,7 +9,7 @@ from torch import nn
 from dynal_fast.models.drn import DRND22
 from dynal_fast.models.embed import embed
 from dynal_fast.models.lenet import LeNet
-from dynal_fast.models.resnet import ResNet18
+from dynal_fast.models.resnet import ResNet18, ResNet20
 from dynal_fast.models.small import cnn, cnn_bn, linear, linear_head, mlp
 from dynal_fast.models.vgg import VGG16
 from dynal_fast.penultimate import penultimate
@@ -24,6 +24,7 @@ MODELS: dict[str, Callable[[Any, int], nn.Module]] = {
     "mlp": mlp,
     "resnet18": ResNet18,
     "resnet18-dropout": partial(ResNet18, dropout=0.5),
+    "resnet20": ResNet20,
     "vgg16": VGG16,
 }
 # The smallest side of an image, of which pooling leaves one pixel. mlp and linear take any input.
@@ -35,6 +36,7 @@ SMALLEST_SIDE = {
     "lenet": 4,
     "resnet18": 1,
     "resnet18-dropout": 1,
+    "resnet20": 1,
     "vgg16": 32,
 }
 # Models with logits for every pixel, and the layer whose input is the embedding.
@@ -78,6 +80,7 @@ __all__ = [
     "DRND22",
     "LeNet",
     "ResNet18",
+    "ResNet20",
     "VGG16",
     "build_model",
     "embed",

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, IterableDataset
 
+from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.containers import mapping_like
 from dynal_fast.pool.images import PoolImages
 from dynal_fast.pool.positions import batch_sizes
 from dynal_fast.pool.sizes import are_texts, possible_sizes
-from dynal_fast.pool.top import integer
 
 POSITION = "position"
 RETURN_SELF = (lambda self: self).__code__.co_code

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dynal_fast.pool.top import first_ids
+from dynal_fast.pool.candidates import first_ids
 
 MOST = 10  # ids in a message
 

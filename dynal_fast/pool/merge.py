@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.ops.pool_stats import DROPPED, STAMP_STEP
-from dynal_fast.pool.top import first_ids
+from dynal_fast.pool.candidates import first_ids
 from dynal_fast.pool.training import merge_training
 
 ROWS_AT_A_TIME = 4096

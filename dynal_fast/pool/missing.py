@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from dynal_fast.pool.candidates import first_ids
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
-from dynal_fast.pool.top import first_ids
 from dynal_fast.pool.tracked import KEEPS_LAST, part_of
 
 Epoch = tuple[int, int | None]  # the epoch, and how many there are, None if unknown

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dynal_fast.evaluating import evaluating
 from dynal_fast.pool.accelerator import Accelerator, accelerator_of
 from dynal_fast.pool.batches import checked_where, id_batches, is_one_shot
+from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.ema import EMATeacher
 from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.images import PoolImages
@@ -22,7 +23,6 @@ from dynal_fast.pool.multi_label import check_labels, check_model
 from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 from dynal_fast.pool.sharded.shard import Shard
 from dynal_fast.pool.store import checked_store, write_rows
-from dynal_fast.pool.top import integer
 from dynal_fast.pool.transfer import on_device
 from dynal_fast.pool.twin import Bare
 

@@ -14,6 +14,7 @@ from dynal_fast.collective import Alone, as_collective, check_alike, on_all_rank
 from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
+from dynal_fast.pool.candidates import candidate_ids, first_ids
 from dynal_fast.pool.open_pass import OpenPass
 from dynal_fast.pool.schedule import Schedule
 from dynal_fast.pool.scores import ALIASES, TRACKABLE, TRAINING_SCORES
@@ -22,7 +23,7 @@ from dynal_fast.pool.sharded.shard import Shard, code_of
 from dynal_fast.pool.sharded.sharded_pass import ShardedPass
 from dynal_fast.pool.sharded.top import top_k_of_ranks
 from dynal_fast.pool.state import PoolState
-from dynal_fast.pool.top import candidate_ids, first_ids, top_k
+from dynal_fast.pool.top import top_k
 from dynal_fast.pool.tracked import (
     KEEPS_LAST,
     check_without_end,

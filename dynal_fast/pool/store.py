@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dynal_fast.evaluating import evaluating
 from dynal_fast.penultimate import penultimate, watched
 from dynal_fast.pool.allocate import full
+from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.forward import model_call
-from dynal_fast.pool.top import integer
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 KEY = "embeddings"

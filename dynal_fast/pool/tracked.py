@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from dynal_fast.ops.pool_stats import MAX_PASSES, REQUIRED, STATE
 from dynal_fast.ops.pool_stats.contract import check_activation
+from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
 from dynal_fast.pool.scores import ALIASES, TRACKABLE
-from dynal_fast.pool.top import integer
 
 # Parts of which each observation replaces the one before.
 KEEPS_LAST = ("cycle", "teacher", "last")

@@ -73,8 +73,7 @@ def badge(
     Parameters
     ----------
     embeddings, probabilities
-        ``(n, d)`` and ``(n, C)``, of the candidates. Those on a GPU are copied to the CPU, which
-        draws.
+        ``(n, d)`` and ``(n, C)``, of the candidates, on one device.
     budget
         Samples to pick, 0 to n.
     generator, progress, backend
@@ -92,7 +91,7 @@ def badge(
     >>> badge(embeddings, probabilities, 1).indices
     tensor([2])
     """
-    points = gradient_embeddings(*map(_on_host, (embeddings, probabilities)))
+    points = gradient_embeddings(embeddings, probabilities)
     start = None
     if len(points):
         start = int((squared_norms(points.left) * squared_norms(points.right)).argmax())
@@ -101,14 +100,9 @@ def badge(
     )
 
 
-def _on_host(values: Any) -> Any:
-    """Outer products are drawn from on the CPU, wherever the model is."""
-    return values.cpu() if isinstance(values, Tensor) else values
-
-
 def squared_norms(rows: Any, block: int = 1024) -> Tensor:
     """(n,) float64, without a float64 copy of ``rows`` (n, d)."""
-    norms = [torch.empty(0, dtype=torch.float64)]
+    norms = [torch.as_tensor(rows[:0]).to(torch.float64).sum(1)]
     for start in range(0, len(rows), block):
         part = torch.as_tensor(rows[start : start + block])
         norms.append(part.to(torch.float64).square().sum(1))

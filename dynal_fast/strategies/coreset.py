@@ -17,6 +17,7 @@ covers none. More than ``outliers`` of them would stay uncovered, so no radius i
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynal_fast.collective import Collective, agreed, as_collective, check_alike
+from dynal_fast.collective.packing import as_bytes, from_bytes
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.farthest_first.contract import as_rows
+from dynal_fast.ops.farthest_first.sharded.labeled import union_of
 from dynal_fast.strategies.k_center_search import (
     LimitError,
     RadiusSearch,
@@ -86,6 +90,7 @@ def robust_k_center(
     max_pairs: int = MAX_PAIRS,
     node_limit: int = NODE_LIMIT,
     time_limit: float = math.inf,
+    group: Any = None,
 ) -> RobustKCenter:
     """Choose ``budget`` centres that cover all but ``outliers`` samples with a small radius.
 
@@ -107,6 +112,11 @@ def robust_k_center(
         Branch-and-bound nodes for each program.
     time_limit
         Seconds of wall time for the search.
+    group
+        As for `farthest_first`: the pool is the shards of all ranks, of which this is one; what is
+        labeled may be passed whole, or in parts. The programs are for one process: with a group the
+        result is that of ``max_pairs=0``, the farthest-first solution and its bounds, the same on
+        every rank.
 
     Raises
     ------
@@ -122,19 +132,18 @@ def robust_k_center(
     >>> found.indices.tolist(), found.radius, round(found.lower_bound, 6), found.stopped
     ([5], 4.0, 0.5, 'max_pairs')
     """
-    pool = _as_tensor(pool, "pool")
-    if labeled is not None:
-        labeled = _as_tensor(labeled, "labeled")
-    if not 1 <= budget <= len(pool):
-        raise ValueError(f"budget must be in 1 .. {len(pool)}, got {budget}")
-    for name, value in {
+    limits = {
         "outliers": outliers,
         "max_pairs": max_pairs,
         "node_limit": node_limit,
         "time_limit": time_limit,
-    }.items():
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
+    }
+    if group is not None:
+        return _greedy_of_ranks(as_collective(group), pool, budget, labeled, limits)
+    pool = _as_tensor(pool, "pool")
+    if labeled is not None:
+        labeled = _as_tensor(labeled, "labeled")
+    _check(budget, len(pool), limits)
     deadline = time.monotonic() + time_limit
     rows = pool.double()
     fixed = rows.new_empty(0, rows.shape[1]) if labeled is None else labeled.to(rows)
@@ -143,7 +152,8 @@ def robust_k_center(
     to_labeled = nearest_distances(rows, fixed)
     lower = 0.0
     if apart > budget + outliers:
-        lower = (1 - ROUNDING) * separation(rows, picks, to_labeled) / 2
+        points = rows[picks.to(rows.device)]
+        lower = _lower_bound(points, to_labeled[picks.numpy()])
     search = RadiusSearch(rows, to_labeled, outliers, node_limit, deadline, picks[:budget], lower)
     greedy = search.radius
     try:
@@ -153,6 +163,65 @@ def robust_k_center(
         search.stopped = str(limit)
     stopped = "optimal" if search.lower_bound == search.radius else search.stopped
     return RobustKCenter(search.centres, search.radius, greedy, search.lower_bound, stopped)
+
+
+def _greedy_of_ranks(
+    ranks: Collective, pool: Any, budget: int, labeled: Any, limits: Mapping[str, float]
+) -> RobustKCenter:
+    """The farthest-first solution of the shards of all ranks, and its bounds."""
+    with ranks.session():
+        own = agreed(ranks, lambda: _as_tensor(pool, "pool"))
+        sizes = [size for (size,) in ranks.counts([len(own)])]
+        begin, total = sum(sizes[: ranks.rank]), sum(sizes)
+
+        def checked() -> Any:
+            _check(budget, total, limits)
+            return None if labeled is None else _as_tensor(labeled, "labeled").to(own)
+
+        known = agreed(ranks, checked)
+        outliers = int(limits["outliers"])
+        check_alike(ranks, "outliers", [outliers])
+        apart = min(budget + 1 + outliers, total)
+        picks = farthest_first(own, apart, labeled=known, group=ranks).indices.cpu()
+        rows = as_rows(own, "pool")
+        parts = union_of(ranks, known, (rows,), (begin,), total).rows
+        fixed = torch.cat([own[:0], *(torch.as_tensor(part.array) for part in parts)])
+        points = _rows_of_ranks(ranks, own, picks, sizes)
+        nearest = nearest_distances(own, torch.cat([fixed, points[:budget]]))
+        # The radius is the largest distance but for those of outliers.
+        farthest = torch.from_numpy(nearest).topk(min(outliers + 1, len(nearest))).values
+        told = torch.cat(ranks.everyones(farthest)).sort(descending=True).values
+        radius = float(told[min(outliers, total - 1)])
+        lower = 0.0
+        if apart > budget + outliers:
+            lower = _lower_bound(points, nearest_distances(points, fixed))
+    stopped = "optimal" if lower == radius else "max_pairs"
+    return RobustKCenter(picks[:budget], radius, radius, lower, stopped)
+
+
+def _rows_of_ranks(ranks: Collective, own: Tensor, numbers: Tensor, sizes: list[int]) -> Tensor:
+    """The rows with these numbers in the shards of all ranks, in their order."""
+    ends = torch.tensor(sizes).cumsum(0)
+    owners = torch.bucketize(numbers, ends, right=True)
+    mine = numbers[owners == ranks.rank] - (ends[ranks.rank] - sizes[ranks.rank])
+    counts = owners.bincount(minlength=ranks.size).tolist()
+    sent = from_bytes(ranks.rows(as_bytes(own[mine.to(own.device)]), counts), own)
+    found = torch.empty_like(sent)
+    found[owners.argsort(stable=True).to(own.device)] = sent
+    return found
+
+
+def _check(budget: int, size: int, limits: Mapping[str, float]) -> None:
+    if not 1 <= budget <= size:
+        raise ValueError(f"budget must be in 1 .. {size}, got {budget}")
+    for name, value in limits.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+
+
+def _lower_bound(points: Tensor, to_labeled: np.ndarray) -> float:
+    """What no radius is below, by one more pick than centres and outliers."""
+    return (1 - ROUNDING) * separation(points, to_labeled) / 2
 
 
 def select_centres(context: SelectionContext) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dynal_fast.collective import Alone, Collective, agreed, as_collective
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
-from dynal_fast.ops.farthest_first.contract import Array
+from dynal_fast.ops.farthest_first.arrays import Array, as_array
+from dynal_fast.pool.top import top_k
 from dynal_fast.strategies.registry import check_selects_from
 from dynal_fast.strategies.strategy import SelectionContext, Strategy
 
@@ -71,6 +72,91 @@ def diversified(strategy: Strategy) -> Strategy:
         selects_from=("unlabeled",),
         ranks_by=None,
     )
+
+
+def shortlisted_farthest_first(
+    pool: Any,
+    scores: Tensor,
+    budget: int,
+    labeled: Any = None,
+    *,
+    shortlist: float = SHORTLIST,
+    metric: str = "euclidean",
+    generator: torch.Generator | None = None,
+    ties: str = "random",
+    group: Any = None,
+) -> Tensor:
+    """Shortlist the rows with the highest scores, and pick ``budget`` of them, farthest first.
+
+    What `diversified` strategies do, as a function of scores and embeddings, over many processes if
+    asked. Where nothing is labeled, the first pick is the row with the highest score.
+
+    Parameters
+    ----------
+    pool, labeled
+        ``(n, d)`` and ``(m, d)`` embeddings, as :func:`dynal_fast.farthest_first` takes them.
+    scores
+        Floating point ``(n,)``, higher is better.
+    shortlist
+        The length of the shortlist in budgets, at least 1.
+    metric
+        As for ``farthest_first``.
+    generator, ties
+        For equal scores at the end of the shortlist, as for :func:`dynal_fast.top_k`.
+    group
+        As for ``farthest_first``: the pool is the shards of all ranks, of which this is one, with
+        its scores; what is labeled may be passed whole, or in parts. All ranks return the same
+        indices of the whole; the generator of rank 0 draws.
+
+    Returns
+    -------
+    int64 ``(budget,)``: rows of the pool, in pick order.
+
+    Raises
+    ------
+    ValueError
+        The lengths differ, the budget is more than n, ``shortlist`` is below 1, or ``labeled`` are
+        no embeddings.
+
+    >>> pool = torch.tensor([[0.0], [1.0], [2.0], [5.0], [50.0]])
+    >>> scores = torch.tensor([9.0, 8.0, 7.0, 6.0, 0.0])
+    >>> shortlisted_farthest_first(pool, scores, 2, torch.tensor([[0.0]]), shortlist=2)
+    tensor([3, 2])
+    """
+    ranks = Alone() if group is None else as_collective(group)
+    with ranks.session():
+        array = agreed(ranks, lambda: _as_matrix(pool, "pool"))
+        known = agreed(ranks, lambda: None if labeled is None else _as_matrix(labeled, "labeled"))
+        sizes = [size for (size,) in ranks.counts([len(array)])]
+        begin, total = sum(sizes[: ranks.rank]), sum(sizes)
+
+        def checked() -> int:
+            if len(scores) != len(array) or not 0 <= budget <= total:
+                raise ValueError(
+                    f"each sample must have a score, and budget be between 0 and the pool; got "
+                    f"{len(array)} samples with {len(scores)} scores, budget {budget} of {total}"
+                )
+            if not shortlist >= 1:
+                raise ValueError(f"shortlist must be at least 1, got {shortlist}")
+            return math.floor(min(shortlist * budget, total))
+
+        size = agreed(ranks, checked)
+        together = None if ranks.size == 1 else ranks
+        ids = top_k(scores, size, generator=generator, ties=ties, group=together).cpu()
+        best, ids = ids[:1], ids.sort().values
+        own = ids[(ids >= begin) & (ids < begin + len(array))] - begin
+        rows = array[own.to(array.device)] if isinstance(array, Tensor) else array[own.numpy()]
+        (covered,) = ranks.total([0 if known is None else len(known)])
+        start = None if covered or not budget else int(torch.searchsorted(ids, best))
+        traversal = farthest_first(rows, budget, known, metric=metric, start=start, group=together)
+        return ids[torch.as_tensor(traversal.indices).cpu()]
+
+
+def _as_matrix(values: Any, name: str) -> Array:
+    array = as_array(values, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be embeddings (samples, d), got shape {tuple(array.shape)}")
+    return array
 
 
 def stratified_farthest_first(

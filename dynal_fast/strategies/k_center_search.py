@@ -150,10 +150,12 @@ class RadiusSearch:
             raise LimitError("time_limit")
 
 
-def separation(rows: Tensor, picks: Tensor, to_labeled: np.ndarray) -> float:
-    """Return the smallest distance of a pick to another pick or to a labeled sample."""
-    points = rows[picks.to(rows.device)]
-    smallest = float(to_labeled[picks.numpy()].min())
+def separation(points: Tensor, to_labeled: np.ndarray) -> float:
+    """Return the smallest distance of a point to another one or to a labeled sample.
+
+    ``to_labeled`` (points,): of each to the nearest labeled sample.
+    """
+    smallest = float(to_labeled.min())
     for start in range(0, len(points), ROWS_AT_A_TIME):
         distances = exact_distances(points[start : start + ROWS_AT_A_TIME], points)
         distances.diagonal(start).fill_(math.inf)

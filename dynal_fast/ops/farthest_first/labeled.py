@@ -29,7 +29,7 @@ def as_labeled(labeled: Any, pool: Rows) -> tuple[Rows | None, torch.Tensor | No
         embeddings = [rows for rows, _ in parts if rows is not None]
         indices = [index for _, index in parts if index is not None]
         if len(embeddings) != 1 or len(indices) != 1:
-            shapes = " and ".join(str(tuple(as_array(part, "labeled").shape)) for part in labeled)
+            shapes = " and ".join(str(_shape(part)) for part in labeled)
             raise ValueError(
                 "labeled must hold embeddings (m, d) and pool indices or a mask where it is a pair "
                 f"of arrays, got shapes {shapes}"
@@ -54,7 +54,14 @@ def _is_pair(labeled: Any) -> bool:
     """Whether this is embeddings and indices: two arrays, not two rows nor two indices."""
     if type(labeled) is not tuple or len(labeled) != 2:
         return False
-    return any(getattr(part, "ndim", 0) == 2 or _lists_rows(part) for part in labeled)
+    return any(
+        isinstance(part, OuterProducts) or getattr(part, "ndim", 0) == 2 or _lists_rows(part)
+        for part in labeled
+    )
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    return tuple((part if isinstance(part, OuterProducts) else as_array(part, "labeled")).shape)
 
 
 def _lists_rows(part: Any) -> bool:

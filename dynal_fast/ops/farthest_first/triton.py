@@ -15,6 +15,7 @@ from torch import Tensor
 from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.contract import Rows
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels
+from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.triton_exact import decide_pairs, decide_tiles
 from dynal_fast.ops.farthest_first.triton_filter import BOUND, COLLECT, DISTANCES, compare
 from dynal_fast.ops.farthest_first.triton_points import TritonPoints, measured, rescaled
@@ -45,11 +46,6 @@ class TritonKernels(Kernels[TritonPoints]):
         self.rounding = reference.COSINE_STEP if self.cosine else 0.0
 
     def points(self, rows: Rows, name: str) -> TritonPoints:
-        if rows.right is not None:
-            raise ValueError(
-                f"{name} must be a matrix on this backend, got OuterProducts; move the factors to "
-                "the CPU with .cpu()"
-            )
         return measured(rows, name, self.cosine)
 
     def scaled(self, points: TritonPoints, exponent: int) -> TritonPoints:
@@ -164,6 +160,8 @@ class TritonKernels(Kernels[TritonPoints]):
             COSINE=self.cosine,
             BP=1,
             BK=128,
+            **_second_factors(x, y),
+            **_second_grains(x, y),
             num_warps=1,
             enable_fp_fusion=False,
         )
@@ -247,11 +245,17 @@ class TritonKernels(Kernels[TritonPoints]):
         found: Tensor | None = None,
         pairs: Tensor | tuple[None, None] = (None, None),
     ) -> None:
-        depth = 64 if x.array.element_size() == y.array.element_size() == 2 else 32
-        raised = 0 if self.cosine else x.exponent - x.filter_exponent
-        aligned = _aligned(x, y, depth)
-        scaled = x.filter_exponent != 0  # needs registers that a large tile leaves no room for
-        rows, columns, warps = FILTER_TILE[mode] if aligned and not scaled else SMALL_TILE
+        factors = [(x, y)]
+        if x.right is not None and y.right is not None:
+            factors.append((x.right, y.right))
+        narrow = all(part.array.element_size() == 2 for pair in factors for part in pair)
+        depth = 64 if narrow else 32
+        aligned = [_aligned(*pair, depth) for pair in factors]
+        scaled = any(part.filter_exponent != 0 for pair in factors for part in pair)
+        wide = scaled and len(factors) > 1  # factors may leave the range of float16
+        # Scaling needs registers that a large tile leaves no room for, and so do two products.
+        large = len(factors) == 1 and all(aligned) and not scaled
+        rows, columns, warps = FILTER_TILE[mode] if large else SMALL_TILE
         work = cut(groups, rows, columns, 2 * _processors(x.array.device))
         if len(work) == 0:
             return
@@ -272,7 +276,7 @@ class TritonKernels(Kernels[TritonPoints]):
             first,
             x.rows.columns,
             2.0**x.filter_exponent,
-            2.0**raised,
+            1.0 if self.cosine else x.raised,
             None if bound is None else bound.view(torch.int32),
             lower,
             upper,
@@ -282,12 +286,19 @@ class TritonKernels(Kernels[TritonPoints]):
             PAIRS,
             MODE=mode,
             COSINE=self.cosine,
-            OPERAND=_operand(x.array.dtype, y.array.dtype),
+            OPERAND=_operand(x, y, wide),
             SCALED=scaled,
-            EVEN=aligned,
+            EVEN=aligned[0],
             BM=rows,
             BN=columns,
-            BK=depth if aligned else 32,
+            BK=depth if all(aligned) else 32,
+            y_scale=2.0**y.filter_exponent,
+            y_raised=1.0 if self.cosine else y.raised,
+            x_right_scale=2.0 ** factors[-1][0].filter_exponent,
+            y_right_scale=2.0 ** factors[-1][1].filter_exponent,
+            RIGHT_OPERAND=_operand(*factors[-1], wide),
+            RIGHT_EVEN=aligned[-1],
+            **_second_factors(x, y),
             num_warps=warps,
             num_stages=3,
         )
@@ -341,6 +352,8 @@ class TritonKernels(Kernels[TritonPoints]):
             BM=rows,
             BN=columns,
             BK=32,
+            **_second_factors(x, y),
+            **_second_grains(x, y),
             num_warps=4,
             registers=255,
             enable_fp_fusion=False,
@@ -349,14 +362,44 @@ class TritonKernels(Kernels[TritonPoints]):
 
     def _value(self, x: TritonPoints, row: int, y: TritonPoints, center: int) -> float:
         """One decision value in rational arithmetic."""
-        one = x.array[row].double().cpu().numpy()
-        other = y.array[center].double().cpu().numpy()
-        return float(reference.decision_values(one[None], other, self.metric, x.exponent)[0])
+        one, other = _values(x, row), _values(y, center)
+        return float(reference.decision_values(one, other[0], self.metric, x.exponent)[0])
 
 
-def _operand(dtype: torch.dtype, other: torch.dtype) -> tl.dtype:
-    """The dtype of operands on the matrix units; the interpreter has no bfloat16 arithmetic."""
-    if dtype == other == torch.float16:
+def _values(points: TritonPoints, row: int) -> reference.Points:
+    """A row (1, d), or of outer products its factors, for the host."""
+    own = points.array[row : row + 1].double().cpu().numpy()
+    if points.right is None:
+        return own
+    return OuterProducts(own, points.right.array[row : row + 1].double().cpu().numpy())
+
+
+def _second_factors(x: TritonPoints, y: TritonPoints) -> dict[str, Any]:
+    """What kernels take of outer products beside the first factors."""
+    if x.right is None or y.right is None:
+        return {}
+    return {
+        "x_right": x.right.array,
+        "x_right_stride": x.right.rows.stride,
+        "y_right": y.right.array,
+        "y_right_stride": y.right.rows.stride,
+        "right_d": x.right.rows.columns,
+    }
+
+
+def _second_grains(x: TritonPoints, y: TritonPoints) -> dict[str, Any]:
+    if x.right is None or y.right is None:
+        return {}
+    return {"x_right_grains": x.right.grains, "y_right_grains": y.right.grains}
+
+
+def _operand(x: TritonPoints, y: TritonPoints, wide: bool) -> tl.dtype:
+    """The dtype of operands on the matrix units; the interpreter has no bfloat16 arithmetic.
+
+    ``wide``: with the exponents of float32.
+    """
+    dtype, other = x.array.dtype, y.array.dtype
+    if dtype == other == torch.float16 and not wide:
         return tl.float16
     if dtype == other == torch.bfloat16 and not interpreted(compare):
         return tl.bfloat16

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from dynal_fast.ops.farthest_first.triton_settle import settle
+from dynal_fast.ops.farthest_first.triton_sums import pair_sums, tile_sums
 
 NONE = tl.constexpr(2147483647)
 
@@ -29,6 +30,21 @@ def round_both(value, slack, COSINE: tl.constexpr):
 
 
 @triton.jit
+def round_products(own, other, dots, terms, grain, scale):
+    """Return bounds of the decision value of outer products, from their sums in float64.
+
+    ``own``, ``other``: squared norms, on common axes with ``dots``; ``terms``: columns of both
+    factors; ``grain``: it divides every element of the products.
+    """
+    total = own + other
+    slack = (terms + 16).to(tl.float64) * 4.440892098500626e-16  # 2^-51
+    certain = total < grain * grain * 2251799813685248.0  # 2^51
+    doubt = tl.where(certain, 0.0, slack * total)
+    low, high = round_both((total - 2 * dots) * scale * scale, doubt * scale * scale, False)
+    return low, high
+
+
+@triton.jit
 def report(undecided, capacity, row, center):
     """Append an open pair to the list (1 + capacity, 2) int32, whose first entry is its length."""
     slot = tl.atomic_add(undecided, 1)
@@ -38,7 +54,7 @@ def report(undecided, capacity, row, center):
 
 
 @triton.jit(
-    do_not_specialize=["d", "capacity", "undecided_capacity"],
+    do_not_specialize=["d", "capacity", "undecided_capacity", "right_d"],
     do_not_specialize_on_alignment=[
         "x_grains",
         "y_grains",
@@ -48,6 +64,8 @@ def report(undecided, capacity, row, center):
         "exact",
         "undecided",
         "values",
+        "x_right_grains",
+        "y_right_grains",
     ],
 )
 def decide_pairs(
@@ -72,6 +90,13 @@ def decide_pairs(
     BP: tl.constexpr,
     BK: tl.constexpr,
     values=None,  # (capacity,) float32 or None: instead of `exact`, the value of each pair
+    x_right=None,  # (n, right_d): of outer products, the second factors
+    x_right_stride=None,
+    x_right_grains=None,
+    y_right=None,  # (m, right_d)
+    y_right_stride=None,
+    y_right_grains=None,
+    right_d=None,
 ):
     count = tl.minimum(tl.load(found), capacity)
     lane = tl.arange(0, BP)
@@ -79,19 +104,9 @@ def decide_pairs(
         inside = block + lane < count
         row = tl.load(pair_rows + block + lane, inside, 0).to(tl.int64)
         center = tl.load(pair_centers + block + lane, inside, 0).to(tl.int64)
-        value = tl.zeros((BP,), tl.float64)
-        own, other = tl.zeros((BP,), tl.float64), tl.zeros((BP,), tl.float64)
-        for k in range(0, d, BK):
-            column = k + tl.arange(0, BK)
-            kept = inside[:, None] & (column < d)[None, :]
-            a = tl.load(x + row[:, None] * x_stride + column, kept, 0).to(tl.float64)
-            b = tl.load(y + center[:, None] * y_stride + column, kept, 0).to(tl.float64)
-            if COSINE:
-                value += tl.sum(a * b, 1)
-                own += tl.sum(a * a, 1)
-                other += tl.sum(b * b, 1)
-            else:
-                value += tl.sum((a - b) * (a - b), 1)
+        value, own, other = pair_sums(
+            x, x_stride, row, y, y_stride, center, d, inside, COSINE or x_right is not None, BP, BK
+        )
         slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
         grain = tl.minimum(
             tl.load(x_grains + row, inside, 1), tl.load(y_grains + center, inside, 1)
@@ -100,6 +115,27 @@ def decide_pairs(
             lengths = tl.sqrt(tl.where(inside, own, 1.0)) * tl.sqrt(tl.where(inside, other, 1.0))
             value = 1 - value / lengths
             low, high = round_both(value, slack, COSINE)
+        elif x_right is not None:
+            dots, own_right, other_right = pair_sums(
+                x_right,
+                x_right_stride,
+                row,
+                y_right,
+                y_right_stride,
+                center,
+                right_d,
+                inside,
+                True,
+                BP,
+                BK,
+            )
+            grain *= tl.minimum(
+                tl.load(x_right_grains + row, inside, 1),
+                tl.load(y_right_grains + center, inside, 1),
+            ).to(tl.float64)
+            low, high = round_products(
+                own * own_right, other * other_right, value * dots, d + right_d, grain, scale
+            )
         else:
             certain = value < grain * grain * 9007199254740992.0  # 2^53
             doubt = tl.where(certain, 0.0, slack * value)
@@ -109,9 +145,23 @@ def decide_pairs(
         while at < NONE:
             row_at = tl.sum(tl.where(lane == at, row, 0), 0)
             center_at = tl.sum(tl.where(lane == at, center, 0), 0)
-            grain_at = tl.sum(tl.where(lane == at, grain, 0.0), 0)
             settled, open_ = settle(
-                x + row_at * x_stride, y + center_at * y_stride, d, grain_at, scale, COSINE
+                x,
+                x_stride,
+                x_grains,
+                row_at,
+                y,
+                y_stride,
+                y_grains,
+                center_at,
+                d,
+                scale,
+                x_right,
+                x_right_stride,
+                y_right,
+                y_right_stride,
+                right_d,
+                COSINE,
             )
             if open_:
                 report(undecided, undecided_capacity, row_at.to(tl.int32), center_at.to(tl.int32))
@@ -129,18 +179,8 @@ def decide_pairs(
             tl.atomic_min(keys + row, (bits.to(tl.int64) << 32) + rank, mask=inside)
 
 
-@triton.jit
-def tile_of_rows(x, stride, row, origin, column, d, COSINE: tl.constexpr):
-    """Load columns of rows as float64, 0 beyond the last; minus ``origin`` unless COSINE."""
-    value = tl.load(x + row[:, None] * stride + column[None, :], (column < d)[None, :], 0)
-    value = value.to(tl.float64)
-    if not COSINE:
-        value -= tl.load(origin + column, column < d, 0).to(tl.float64)[None, :]
-    return value
-
-
 @triton.jit(
-    do_not_specialize=["d", "size", "undecided_capacity"],
+    do_not_specialize=["d", "size", "undecided_capacity", "right_d"],
     do_not_specialize_on_alignment=[
         "x_grains",
         "rows",
@@ -151,6 +191,8 @@ def tile_of_rows(x, stride, row, origin, column, d, COSINE: tl.constexpr):
         "exact",
         "block",
         "undecided",
+        "x_right_grains",
+        "y_right_grains",
     ],
 )
 def decide_tiles(
@@ -178,6 +220,13 @@ def decide_tiles(
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    x_right=None,  # (n, right_d): of outer products, the second factors
+    x_right_stride=None,
+    x_right_grains=None,
+    y_right=None,  # (m, right_d)
+    y_right_stride=None,
+    y_right_grains=None,
+    right_d=None,
 ):
     job = work + tl.program_id(0).to(tl.int64) * 4
     row_start, row_end = tl.load(job), tl.load(job + 1)
@@ -189,22 +238,47 @@ def decide_tiles(
     place = center_start + tl.arange(0, BN)
     there = place < center_end
     center = tl.load(centers + tl.minimum(place, center_end - 1)).to(tl.int64)
-    dots = tl.zeros((BM, BN), tl.float64)
-    own, other = tl.zeros((BM,), tl.float64), tl.zeros((BN,), tl.float64)
-    column = tl.arange(0, BK)
-    a = tile_of_rows(x, x_stride, row, y + middle * y_stride, column, d, COSINE)
-    b = tile_of_rows(y, y_stride, center, y + middle * y_stride, column, d, COSINE)
-    for _ in range(0, d, BK):
-        own += tl.sum(a * a, 1)
-        other += tl.sum(b * b, 1)
-        dots = tl.dot(a, tl.trans(b), dots, out_dtype=tl.float64)
-        column += BK
-        a = tile_of_rows(x, x_stride, row, y + middle * y_stride, column, d, COSINE)
-        b = tile_of_rows(y, y_stride, center, y + middle * y_stride, column, d, COSINE)
+    dots, own, other = tile_sums(
+        x,
+        x_stride,
+        row,
+        y,
+        y_stride,
+        center,
+        y + middle * y_stride,
+        d,
+        not COSINE and x_right is None,
+        BM,
+        BN,
+        BK,
+    )
     slack = (d + 8).to(tl.float64) * 2.220446049250313e-16  # 2^-52
     if COSINE:
         value = 1 - dots * (1 / tl.sqrt(own))[:, None] * (1 / tl.sqrt(other))[None, :]
         low, high = round_both(value, slack, COSINE)
+    elif x_right is not None:
+        right_dots, own_right, other_right = tile_sums(
+            x_right,
+            x_right_stride,
+            row,
+            y_right,
+            y_right_stride,
+            center,
+            y_right,
+            right_d,
+            False,
+            BM,
+            BN,
+            BK,
+        )
+        x_grain, y_grain = tl.load(x_grains + row), tl.load(y_grains + center)
+        grain = tl.minimum(x_grain[:, None], y_grain[None, :]).to(tl.float64)
+        x_grain, y_grain = tl.load(x_right_grains + row), tl.load(y_right_grains + center)
+        grain *= tl.minimum(x_grain[:, None], y_grain[None, :]).to(tl.float64)
+        own, other = own * own_right, other * other_right
+        low, high = round_products(
+            own[:, None], other[None, :], dots * right_dots, d + right_d, grain, scale
+        )
     else:
         x_grain = tl.minimum(tl.load(x_grains + row), tl.load(y_grains + middle))
         grain = tl.minimum(x_grain[:, None], tl.load(y_grains + center)[None, :]).to(tl.float64)
@@ -223,13 +297,22 @@ def decide_tiles(
     while at < NONE:
         row_at = tl.load(rows + row_start + at // BN).to(tl.int64)
         center_at = tl.load(centers + center_start + at % BN).to(tl.int64)
-        grain_at = tl.minimum(tl.load(x_grains + row_at), tl.load(y_grains + center_at))
         settled, open_ = settle(
-            x + row_at * x_stride,
-            y + center_at * y_stride,
+            x,
+            x_stride,
+            x_grains,
+            row_at,
+            y,
+            y_stride,
+            y_grains,
+            center_at,
             d,
-            grain_at.to(tl.float64),
             scale,
+            x_right,
+            x_right_stride,
+            y_right,
+            y_right_stride,
+            right_d,
             COSINE,
         )
         if open_:

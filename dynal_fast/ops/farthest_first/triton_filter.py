@@ -94,8 +94,37 @@ def operand(value, scale, OPERAND: tl.constexpr, SCALED: tl.constexpr):
     return value.to(OPERAND)
 
 
+@triton.jit
+def dot_products(
+    x,  # (BM, 1) pointers to rows
+    y,  # (BN, 1) pointers to rows
+    d,
+    x_scale,
+    y_scale,
+    OPERAND: tl.constexpr,
+    SCALED: tl.constexpr,
+    EVEN: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """Dot products (BM, BN) float32 of rows, as the matrix units see them."""
+    column = tl.arange(0, BK)
+    dots = tl.zeros((BM, BN), tl.float32)
+    for k in range(0, d, BK):
+        if EVEN:
+            a = tl.load(x + (k + column))
+            b = tl.load(y + (k + column))
+        else:
+            a = tl.load(x + (k + column), (k + column < d)[None, :], 0)
+            b = tl.load(y + (k + column), (k + column < d)[None, :], 0)
+        a, b = operand(a, x_scale, OPERAND, SCALED), operand(b, y_scale, OPERAND, SCALED)
+        dots = tl.dot(a, tl.trans(b), dots, input_precision="tf32")
+    return dots
+
+
 @triton.jit(
-    do_not_specialize=["d", "columns", "capacity"],
+    do_not_specialize=["d", "columns", "capacity", "right_d"],
     do_not_specialize_on_alignment=[
         "x_norms",
         "x_tails",
@@ -145,6 +174,17 @@ def compare(
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    RIGHT_OPERAND: tl.constexpr,
+    RIGHT_EVEN: tl.constexpr,
+    y_scale,  # of outer products, as all that follows: x and y may differ
+    y_raised,
+    x_right_scale,
+    y_right_scale,
+    x_right=None,  # (n, right_d): the second factors
+    x_right_stride=None,
+    y_right=None,  # (m, right_d)
+    y_right_stride=None,
+    right_d=None,
 ):
     job = work + tl.program_id(0).to(tl.int64) * 4
     row_start, row_end = tl.load(job), tl.load(job + 1)
@@ -156,7 +196,6 @@ def compare(
     start = x + row.to(tl.int64)[:, None] * x_stride
     norm, tail = tl.load(x_norms + row), tl.load(x_tails + row)
     length = tl.sqrt(norm) * (1 + 9.5367431640625e-07) + 2.168404344971009e-19
-    column = tl.arange(0, BK)
     low_work = center_start
     if MODE == COLLECT:
         reach = tl.load(bound + row).to(tl.float32, bitcast=True)
@@ -170,20 +209,31 @@ def compare(
         place = tl.minimum(place, center_end - 1)
         center = tl.load(centers + place)
         center_at = y + center.to(tl.int64)[:, None] * y_stride
-        dots = tl.zeros((BM, BN), tl.float32)
-        for k in range(0, d, BK):
-            if EVEN:
-                a = tl.load(start + (k + column))
-                b = tl.load(center_at + (k + column))
-            else:
-                a = tl.load(start + (k + column), (k + column < d)[None, :], 0)
-                b = tl.load(center_at + (k + column), (k + column < d)[None, :], 0)
-            a, b = operand(a, scale, OPERAND, SCALED), operand(b, scale, OPERAND, SCALED)
-            dots = tl.dot(a, tl.trans(b), dots, input_precision="tf32")
+        dots = dot_products(start, center_at, d, scale, y_scale, OPERAND, SCALED, EVEN, BM, BN, BK)
         other, other_tail = tl.load(y_norms + center), tl.load(y_tails + center)
         if COSINE:
             middle = 1 - dots * norm[:, None] * other[None, :]
             error = (tail[:, None] + other_tail[None, :]) + (d + 64) * 4.76837158203125e-07
+        elif x_right is not None:
+            right = dot_products(
+                x_right + row.to(tl.int64)[:, None] * x_right_stride,
+                y_right + center.to(tl.int64)[:, None] * y_right_stride,
+                right_d,
+                x_right_scale,
+                y_right_scale,
+                RIGHT_OPERAND,
+                SCALED,
+                RIGHT_EVEN,
+                BM,
+                BN,
+                BK,
+            )
+            total = norm[:, None] + other[None, :]
+            middle = total - 2 * (dots * right * raised * y_raised)
+            terms = d + right_d + 64
+            share = (tail[:, None] + other_tail[None, :]) + terms * 2.384185791015625e-07
+            error = (share + share * share) * total
+            error += terms * 8.673617379884035e-19 * raised * y_raised  # 2^-60
         else:
             reach_of = tl.sqrt(other) * (1 + 9.5367431640625e-07) + 2.168404344971009e-19
             total = norm[:, None] + other[None, :]

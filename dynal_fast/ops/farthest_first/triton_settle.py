@@ -68,6 +68,24 @@ def long_product(a, a_error, b, b_error):
 
 
 @triton.jit
+def round_once(value, rest, slack, exact):
+    """Return value + rest, at least 0, rounded once to float32, and whether that is open.
+
+    It may be off by ``slack`` unless it is ``exact``.
+    """
+    nearest = value.to(tl.float32)
+    bits = nearest.to(tl.int32, bitcast=True)
+    above = (bits + 1).to(tl.float32, bitcast=True).to(tl.float64)
+    below = tl.maximum(bits - 1, 0).to(tl.float32, bitcast=True).to(tl.float64)
+    over = (value - (nearest.to(tl.float64) + above) * 0.5) + rest
+    under = (value - (nearest.to(tl.float64) + below) * 0.5) + rest
+    open_ = ((tl.abs(over) <= slack) | ((tl.abs(under) <= slack) & (bits > 0))) & (exact == 0)
+    bits = tl.where(exact, bits, tl.where(over > slack, bits + 1, bits))
+    bits = tl.where((exact == 0) & (under < -slack) & (bits > 0), bits - 1, bits)
+    return bits.to(tl.float32, bitcast=True), open_
+
+
+@triton.jit
 def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
     """Return the squared distance of two rows, rounded once to float32, and whether it is open."""
     total, error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
@@ -81,18 +99,9 @@ def settle_euclidean(x, y, d, grain, scale, BK: tl.constexpr):
     value, rest = fold(total, error)
     tie = value < grain * grain * 9007199254740992.0
     value, rest = value * scale * scale, rest * scale * scale
-    nearest = value.to(tl.float32)
-    bits = nearest.to(tl.int32, bitcast=True)
-    above = (bits + 1).to(tl.float32, bitcast=True).to(tl.float64)
-    below = tl.maximum(bits - 1, 0).to(tl.float32, bitcast=True).to(tl.float64)
-    over = (value - (nearest.to(tl.float64) + above) * 0.5) + rest
-    under = (value - (nearest.to(tl.float64) + below) * 0.5) + rest
     size = (d + 8).to(tl.float64)
     slack = size * size * 4.930380657631324e-32 * value  # 2^-104
-    open_ = ((tl.abs(over) <= slack) | ((tl.abs(under) <= slack) & (bits > 0))) & (tie == 0)
-    bits = tl.where(tie, bits, tl.where(over > slack, bits + 1, bits))
-    bits = tl.where((tie == 0) & (under < -slack) & (bits > 0), bits - 1, bits)
-    return bits.to(tl.float32, bitcast=True), open_
+    return round_once(value, rest, slack, tie)
 
 
 @triton.jit
@@ -136,10 +145,82 @@ def settle_cosine(x, y, d, BK: tl.constexpr):
 
 
 @triton.jit
-def settle(x, y, d, grain, scale, COSINE: tl.constexpr):
-    """Return the decision value of two rows, and whether it is still open."""
+def long_dot(x, y, d, BK: tl.constexpr):
+    """Return the dot product of two rows as a double-double number."""
+    total, error = tl.zeros((BK,), tl.float64), tl.zeros((BK,), tl.float64)
+    for k in range(0, d, BK):
+        column = k + tl.arange(0, BK)
+        a = tl.load(x + column, column < d, 0).to(tl.float64)
+        b = tl.load(y + column, column < d, 0).to(tl.float64)
+        total, error = add_product(total, error, a, b)
+    value, rest = fold(total, error)
+    return value, rest
+
+
+@triton.jit
+def differing(x, y, d, BK: tl.constexpr):
+    """Return in how many columns two rows differ."""
+    count = 0
+    for k in range(0, d, BK):
+        column = k + tl.arange(0, BK)
+        a, b = tl.load(x + column, column < d, 0), tl.load(y + column, column < d, 0)
+        count += tl.sum((a.to(tl.float64) != b.to(tl.float64)).to(tl.int32), 0)
+    return count
+
+
+@triton.jit
+def settle_products(u, v, w, z, d, right_d, scale, BK: tl.constexpr):
+    """The same of two outer products u v and w z of rows, which cancels where they are close."""
+    uu, uu_error = long_dot(u, u, d, BK)
+    vv, vv_error = long_dot(v, v, right_d, BK)
+    own, own_error = long_product(uu, uu_error, vv, vv_error)
+    ww, ww_error = long_dot(w, w, d, BK)
+    zz, zz_error = long_dot(z, z, right_d, BK)
+    other, other_error = long_product(ww, ww_error, zz, zz_error)
+    uw, uw_error = long_dot(u, w, d, BK)
+    vz, vz_error = long_dot(v, z, right_d, BK)
+    cross, cross_error = long_product(uw, uw_error, vz, vz_error)
+    norms, rest = two_sum(own, other)
+    value, more = two_sum(norms, -2 * cross)
+    rest = (rest + more) + ((own_error + other_error) - 2 * cross_error)
+    value, rest = two_sum(value, rest)  # which may be of one size, as the sum cancels
+    size = (d + right_d + 16).to(tl.float64)
+    slack = size * size * 3.1554436208840472e-30 * norms + 1.9010698e-211  # 2^-98, 2^-700
+    equal = differing(u, w, d, BK) + differing(v, z, right_d, BK) == 0
+    none = equal | (value < 0)  # it is at least 0, and off by `slack` at most
+    value, rest = tl.where(none, 0.0, value), tl.where(none, 0.0, rest)
+    value, rest, slack = value * scale * scale, rest * scale * scale, slack * scale * scale
+    result, open_ = round_once(value, rest, slack, equal)
+    return result, open_
+
+
+@triton.jit
+def settle(
+    x,
+    x_stride,
+    x_grains,
+    row,
+    y,
+    y_stride,
+    y_grains,
+    center,
+    d,
+    scale,
+    x_right,
+    x_right_stride,
+    y_right,
+    y_right_stride,
+    right_d,
+    COSINE: tl.constexpr,
+):
+    """Return the decision value of a row and a center, and whether it is still open."""
+    one, other = x + row * x_stride, y + center * y_stride
     if COSINE:
-        value, open_ = settle_cosine(x, y, d, 128)
+        value, open_ = settle_cosine(one, other, d, 128)
+    elif x_right is not None:
+        second, other_second = x_right + row * x_right_stride, y_right + center * y_right_stride
+        value, open_ = settle_products(one, second, other, other_second, d, right_d, scale, 128)
     else:
-        value, open_ = settle_euclidean(x, y, d, grain, scale, 128)
+        grain = tl.minimum(tl.load(x_grains + row), tl.load(y_grains + center)).to(tl.float64)
+        value, open_ = settle_euclidean(one, other, d, grain, scale, 128)
     return value, open_

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dynal_fast.collective import as_collective
 from dynal_fast.ops.farthest_first import contract as checks
 from dynal_fast.ops.farthest_first.contract import as_distances
 from dynal_fast.ops.farthest_first.host import kernels_on_host
@@ -15,7 +16,8 @@ from dynal_fast.ops.farthest_first.progress import Progress
 from dynal_fast.ops.farthest_first.request import as_request
 from dynal_fast.ops.kmeans_plusplus import reference
 from dynal_fast.ops.kmeans_plusplus.backends import choose
-from dynal_fast.ops.kmeans_plusplus.contract import Race, Seeding, as_seed, as_start
+from dynal_fast.ops.kmeans_plusplus.contract import Drawn, Race, Seeding, as_seed, as_start
+from dynal_fast.ops.kmeans_plusplus.sharded import kmeans_plusplus_of_shards
 
 __all__ = ["Seeding", "kmeans_plusplus"]
 
@@ -31,6 +33,7 @@ def kmeans_plusplus(
     generator: torch.Generator | None = None,
     progress: bool | None = None,
     backend: str | None = None,
+    group: Any = None,
 ) -> Seeding:
     """Draw ``k`` pool samples by D² sampling, the seeding of k-means++.
 
@@ -67,6 +70,9 @@ def kmeans_plusplus(
         Show a progress bar on stderr; by default only on a terminal.
     backend : {"cpu", "triton", "reference"}, optional
         The implementation; by default the fastest one for the pool's device.
+    group : torch.distributed.ProcessGroup, optional
+        The processes that hold the pool together, as for :func:`farthest_first`. The generator of
+        rank 0 decides; the result is the same on every rank, and that of one process.
 
     Returns
     -------
@@ -75,7 +81,7 @@ def kmeans_plusplus(
 
     Raises
     ------
-    ValueError, TypeError, ImportError
+    ValueError, TypeError, ImportError, RankError
         As :func:`farthest_first`.
 
     Examples
@@ -86,6 +92,19 @@ def kmeans_plusplus(
     >>> seeding
     Seeding(indices=tensor([3, 1]), distances=tensor([100.,   1.]))
     """
+    if group is not None:
+        drawn = kmeans_plusplus_of_shards(
+            as_collective(group),
+            pool,
+            k,
+            labeled,
+            metric=metric,
+            start=start,
+            generator=generator,
+            progress=progress,
+            backend=backend,
+        )
+        return _as_seeding(drawn, metric)
     rows = checks.as_rows(pool, "pool")
     checks.check_metric(metric, rows)
     outside, inside = as_labeled(labeled, rows)
@@ -96,7 +115,11 @@ def kmeans_plusplus(
     clock = reference.clocks(as_seed(generator), rows.size)
     race = Race(rows, count, outside, inside, free, metric, first, clock)
     with Progress(count, progress, "k-means++", "pick") as bar:
-        drawn = choose(backend, rows.device)(race, bar.reach)
+        drawn = choose(backend, rows.device).draw(race, bar.reach)
+    return _as_seeding(drawn, metric)
+
+
+def _as_seeding(drawn: Drawn, metric: str) -> Seeding:
     if metric == "cosine":
         return Seeding(drawn.indices, drawn.values)
     return Seeding(drawn.indices, as_distances(drawn.values, drawn.exponent))

@@ -1,6 +1,7 @@
 """The implementations of D² sampling, by name."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from dynal_fast._triton import require_triton
 from dynal_fast.ops.backends import Backends
 from dynal_fast.ops.farthest_first import reference as distances
+from dynal_fast.ops.farthest_first.backends import Device
 from dynal_fast.ops.farthest_first.contract import Reached, Rows
 from dynal_fast.ops.farthest_first.kernels import P, on_one_scale
 from dynal_fast.ops.farthest_first.reference_kernels import values_of
@@ -20,7 +22,14 @@ from dynal_fast.ops.kmeans_plusplus.reference_kernels import ReferenceRaceKernel
 Draw = Callable[[Race, Reached], Drawn]
 
 
-def choose(backend: str | None, device: torch.device) -> Draw:
+class Implementation(NamedTuple):
+    """How a backend draws, and its primitives, unless it has none."""
+
+    draw: Draw
+    primitives: Device | None = None
+
+
+def choose(backend: str | None, device: torch.device) -> Implementation:
     """Return the implementation named, or the default of ``device``."""
     if backend is None:
         backend = BACKENDS.defaults.get(device.type)
@@ -33,7 +42,15 @@ def choose(backend: str | None, device: torch.device) -> Draw:
     return BACKENDS.load(backend)
 
 
-def lazily(kernels: Callable[[Rows, str], RaceKernels[P]]) -> Draw:
+def primitives_of(backend: str | None, device: torch.device) -> Device:
+    """The primitives of a backend; ValueError where it has none."""
+    primitives = choose(backend, device).primitives
+    if primitives is None:
+        raise ValueError('backend must be one that works in parts, got "reference"')
+    return primitives
+
+
+def lazily(kernels: Callable[[Rows, str], RaceKernels[P]]) -> Implementation:
     """The lazy race over the primitives of a device."""
 
     def draw(race: Race, reached: Reached) -> Drawn:
@@ -41,26 +58,26 @@ def lazily(kernels: Callable[[Rows, str], RaceKernels[P]]) -> Draw:
         made = kernels(pool, race.metric)
         return lazy.LazyRace(race, made, made.points(pool, "pool"), lazy.HEAD).run(reached)
 
-    return draw
+    return Implementation(draw, Device(kernels, lambda pool: lazy.HEAD))
 
 
-def _cpu() -> Draw:
+def _cpu() -> Implementation:
     return lazily(CpuRaceKernels)
 
 
-def _triton() -> Draw:
+def _triton() -> Implementation:
     require_triton()
     from dynal_fast.ops.kmeans_plusplus import triton
 
     return lazily(lambda pool, metric: triton.TritonRaceKernels(metric))
 
 
-def _reference_lazy() -> Draw:
+def _reference_lazy() -> Implementation:
     return lazily(lambda pool, metric: ReferenceRaceKernels(metric))
 
 
-def _reference() -> Draw:
-    return _by_definition
+def _reference() -> Implementation:
+    return Implementation(_by_definition)
 
 
 def _by_definition(race: Race, reached: Reached) -> Drawn:

@@ -17,13 +17,22 @@ class CpuRaceKernels(cpu.CpuKernels, RaceKernels[Points]):
         super().__init__(pool, metric)
         self.native_race = _extension.load().kmeans_plusplus
 
-    def advance(self, x: Points, rows: Tensor, first: Tensor, fired: Fired, clocks: Clocks) -> None:
+    def advance(
+        self,
+        x: Points,
+        rows: Tensor,
+        y: Points,
+        first: Tensor,
+        fired: Fired,
+        clocks: Clocks,
+    ) -> None:
         self.prefetch(x, rows)
         unit = 0
         while unit != self.native.DONE:
             unit = self.native_race.advance(
                 space=self._space(x.exponent),
                 x=self._points(x),
+                y=self._points(y),
                 rows=rows.data_ptr(),
                 first=first.data_ptr(),
                 count=len(rows),

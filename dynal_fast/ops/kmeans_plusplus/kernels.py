@@ -25,8 +25,10 @@ class Fired(NamedTuple):
 class RaceKernels(Kernels[P], Protocol[P]):
     """The primitives of one device for one metric."""
 
-    def advance(self, x: P, rows: Tensor, first: Tensor, fired: Fired, clocks: Clocks) -> None:
-        """Apply to each of ``rows`` (R,) int32 the picks that it lacks, in order.
+    def advance(
+        self, x: P, rows: Tensor, y: P, first: Tensor, fired: Fired, clocks: Clocks
+    ) -> None:
+        """Apply to each of ``rows`` (R,) int32 the picks that it lacks, in order: rows of ``y``.
 
         ``first`` (R,) int32, increasing: the position in ``fired`` of the first pick that a row
         lacks. Rates and firing times become those of the direct race, to the bit.

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from dynal_fast.ops.farthest_first.contract import Reached
 from dynal_fast.ops.farthest_first.kernels import P, on_one_scale
-from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 from dynal_fast.ops.kmeans_plusplus.contract import Drawn, Race
-from dynal_fast.ops.kmeans_plusplus.kernels import Clocks, Fired, RaceKernels
+from dynal_fast.ops.kmeans_plusplus.kernels import Fired, RaceKernels
+from dynal_fast.ops.kmeans_plusplus.racers import Block, Racers
 
 HEAD = 2048  # rows in a head: fewer heads cost more comparisons inside each (README.md)
 FRONT = 8 * HEAD  # at least so many rows are searched for heads
@@ -31,23 +31,17 @@ class LazyRace(Generic[P]):
     """One sampling: what is known of each pool row, and the picks so far."""
 
     def __init__(self, race: Race, kernels: RaceKernels[P], pool: P, head: int) -> None:
-        device, n, k = race.pool.device, race.pool.size, race.k
+        device, k = race.pool.device, race.k
         self.k, self.start, self.kernels, self.head = k, race.start, kernels, head
         added = [] if race.outside is None else [kernels.points(race.outside, "labeled")]
         (self.pool, *outer), self.exponent = on_one_scale(kernels, [pool, *added])
         self.labeled = [(points, torch.arange(points.rows.size)) for points in outer]
         self.labeled.append((self.pool, race.inside))
         self.candidates = race.free.nonzero().squeeze(1).to(device, torch.int32)
-        self.clock = torch.from_numpy(race.clock).to(device)
-        # (n,) each. bound: an upper bound of the rate, until that is known; applied: how many picks
-        # are applied to the rate, -1 before it is known; waiting: may be picked.
-        self.bound = torch.full((n,), math.inf, device=device)
-        self.clocks = Clocks(
-            torch.full((n,), math.inf, device=device),
-            torch.full((n,), math.inf, dtype=torch.float64, device=device),
-        )
-        self.applied = torch.full((n,), -1, dtype=torch.int32, device=device)
-        self.waiting = race.free.to(device)
+        clock = torch.from_numpy(race.clock).to(device)
+        self.racers = Racers(kernels, self.pool, clock, self.candidates)
+        self.clocks = self.racers.clocks
+        self.waiting = race.free.to(device)  # (n,): may be picked
         self.fired = Fired(
             torch.empty(k, dtype=torch.int32, device=device),
             torch.empty(k, device=device),
@@ -68,40 +62,25 @@ class LazyRace(Generic[P]):
 
     def begin(self) -> None:
         """Bound all rates by the labeled samples, or by the first pick where there are none."""
-        start, device = self.start, self.bound.device
+        start, racers = self.start, self.racers
         sets = [(points, rows) for points, rows in self.labeled if len(rows)]
-        self.first = 0  # picks that count as labeled
         if not sets:
             if start is None:
-                start = int(self.candidates[self.clock[self.candidates].argmin()])
-                self.clock -= self.clock[start].clone()
-            sets, self.first = [(self.pool, torch.tensor([start]))], 1
-        self.sets: list[Centers[P]] = []
+                start = int(self.candidates[racers.clock[self.candidates].argmin()])
+                racers.clock -= racers.clock[start].clone()
+            sets, racers.first = [(self.pool, torch.tensor([start]))], 1
         for points, rows in sets:
-            centers = Centers(self.kernels, self.pool, points, rows.to(device, torch.int32))
-            centers.begin()
-            centers.route(self.candidates, self.bound)
-            self.sets.append(centers)
-        self.clocks.firing[self.candidates] = self.times_of(self.candidates, self.bound)
+            racers.cover(points, rows.to(self.candidates.device, torch.int32))
+        racers.begin()
         if start is not None:
             self.force(start)
 
     def force(self, start: int) -> None:
         """Make ``start`` the first pick, at time 0."""
-        pick = torch.tensor([start], dtype=torch.int32, device=self.bound.device)
-        value = math.inf
-        if self.first == 0:
-            for centers in self.sets:
-                centers.make_exact(pick, self.bound, self.clocks.rates)
-            value = float(self.clocks.rates[start])
+        value = math.inf if self.racers.first else self.racers.rate_of(start)
         self.fired.rows[0], self.fired.values[0], self.count = start, value, 1
         self.waiting[start] = False
         self.clocks.firing[start] = math.inf
-
-    def times_of(self, rows: Tensor, rates: Tensor) -> Tensor:
-        """When ``rows`` fire whose clocks run at ``rates`` (n,) from time 0 on."""
-        rate = rates[rows].to(torch.float64)
-        return torch.where(rate > 0, self.clock[rows] / rate, math.inf)
 
     def advance(self) -> None:
         """Let the next head catch up, and race in it, which may give no pick."""
@@ -109,11 +88,13 @@ class LazyRace(Generic[P]):
         if len(head) == 0:
             self.take_duplicates()
             return
-        unknown = head[self.applied[head] < 0]
+        applied = self.racers.applied
+        unknown = head[applied[head] < 0]
         if len(unknown):
-            outside = min(outside, self.promote(unknown))
-            head = head[self.applied[head] >= 0]
-        self.catch_up(head)
+            outside = min(outside, self.racers.promote(unknown))
+            head = head[applied[head] >= 0]
+        picks = Block(0, self.pool, Fired(*(part[: self.count] for part in self.fired)))
+        self.racers.catch_up(head, [picks], self.count)
         racing = head[self.clocks.firing[head] < outside].sort().values
         if len(racing) == 0:
             return
@@ -121,34 +102,7 @@ class LazyRace(Generic[P]):
         picked = self.kernels.race(self.pool, racing, outside, fired, self.clocks)
         self.waiting[fired.rows[:picked]] = False
         self.count += picked
-        self.applied[racing] = self.count
-
-    def promote(self, rows: Tensor) -> float:
-        """Compare rows with more of the labeled samples; return when those fire that need more."""
-        known = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        for centers in self.sets:
-            centers.promote(rows, self.bound, self.clocks.rates)
-            known &= centers.stage[rows] == EXACT
-        exact, rest = rows[known], rows[~known]
-        self.clocks.firing[exact] = self.times_of(exact, self.clocks.rates)
-        self.applied[exact] = self.first
-        if len(rest) == 0:
-            return math.inf
-        times = self.times_of(rest, self.bound)
-        self.clocks.firing[rest] = times
-        return float(times.min())
-
-    def catch_up(self, rows: Tensor) -> None:
-        """Apply to ``rows`` the picks that they lack."""
-        applied, order = torch.sort(self.applied[rows])
-        behind = int((applied < self.count).sum())
-        if behind == 0:
-            return
-        stale, first = rows[order[:behind]], applied[:behind]
-        oldest = int(first[0])
-        fired = Fired(*(part[oldest : self.count] for part in self.fired))
-        self.kernels.advance(self.pool, stale, first - oldest, fired, self.clocks)
-        self.applied[stale] = self.count
+        applied[racing] = self.count
 
     def next_head(self) -> tuple[Tensor, float]:
         """Return the rows that fire earliest, none if all do at infinity, and when others may."""

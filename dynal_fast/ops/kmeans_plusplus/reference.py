@@ -31,15 +31,16 @@ from numpy.typing import NDArray
 from dynal_fast.ops.farthest_first.reference import Points, decision_values, tiles
 
 
-def clocks(seed: int, n: int) -> NDArray[np.float64]:
-    """Exponential numbers of mean 1, (n,): number i is a function of ``seed`` and i.
+def clocks(seed: int, n: int, first: int = 0) -> NDArray[np.float64]:
+    """Exponential numbers of mean 1, (n,), from number ``first`` on: each is a function of its
+    number and the ``seed``.
 
     SplitMix64 (Steele, Lea and Flood, 2014) of both gives 52 bits, and so a uniform number that
     is neither 0 nor 1. Computed on the host for every backend: logarithms differ between devices.
     """
     key = mixed(np.array([seed], dtype=np.uint64))
     step = np.uint64(0x9E3779B97F4A7C15)
-    bits = mixed(key + np.arange(1, n + 1, dtype=np.uint64) * step) >> np.uint64(12)
+    bits = mixed(key + np.arange(first + 1, first + n + 1, dtype=np.uint64) * step) >> np.uint64(12)
     return -np.log((bits.astype(np.float64) + 0.5) * 2.0**-52)
 
 

@@ -20,20 +20,26 @@ class TritonRaceKernels(TritonKernels, RaceKernels[TritonPoints]):
     """On a GPU; under ``TRITON_INTERPRET=1`` on the CPU, slowly."""
 
     def advance(
-        self, x: TritonPoints, rows: Tensor, first: Tensor, fired: Fired, clocks: Clocks
+        self,
+        x: TritonPoints,
+        rows: Tensor,
+        y: TritonPoints,
+        first: Tensor,
+        fired: Fired,
+        clocks: Clocks,
     ) -> None:
         device, count = rows.device, len(fired.rows)
         found = torch.zeros(1, dtype=torch.int32, device=device)
         pairs = torch.empty((2, triton.PAIRS), dtype=torch.int32, device=device)
         groups = Groups.one(rows, fired.rows)
         self._compare(
-            x, x, groups, COLLECT.value, bound=clocks.rates, first=first, found=found, pairs=pairs
+            x, y, groups, COLLECT.value, bound=clocks.rates, first=first, found=found, pairs=pairs
         )
         many = int(found)
         if many > triton.PAIRS:  # in two parts, the earlier picks first
-            self._advance_in_parts(x, rows, first, fired, clocks)
+            self._advance_in_parts(x, rows, y, first, fired, clocks)
             return
-        values = self._values(x, pairs, found, many)
+        values = self._values(x, y, pairs, found, many)
         row, pick = (
             _places(ids, many, part) for ids, part in ((rows, pairs[0]), (fired.rows, pairs[1]))
         )
@@ -58,29 +64,37 @@ class TritonRaceKernels(TritonKernels, RaceKernels[TritonPoints]):
         )
 
     def _advance_in_parts(
-        self, x: TritonPoints, rows: Tensor, first: Tensor, fired: Fired, clocks: Clocks
+        self,
+        x: TritonPoints,
+        rows: Tensor,
+        y: TritonPoints,
+        first: Tensor,
+        fired: Fired,
+        clocks: Clocks,
     ) -> None:
         if len(fired.rows) == 1:
-            for part in zip(rows.tensor_split(2), first.tensor_split(2), strict=True):
-                self.advance(x, *part, fired, clocks)
+            for own, since in zip(rows.tensor_split(2), first.tensor_split(2), strict=True):
+                self.advance(x, own, y, since, fired, clocks)
             return
         middle = len(fired.rows) // 2
         early = Fired(*(part[:middle] for part in fired))
         late = Fired(*(part[middle:] for part in fired))
         reached = int((first < middle).sum())
         if reached:
-            self.advance(x, rows[:reached], first[:reached], early, clocks)
-        self.advance(x, rows, (first - middle).clamp(min=0), late, clocks)
+            self.advance(x, rows[:reached], y, first[:reached], early, clocks)
+        self.advance(x, rows, y, (first - middle).clamp(min=0), late, clocks)
 
-    def _values(self, x: TritonPoints, pairs: Tensor, found: Tensor, many: int) -> Tensor:
+    def _values(
+        self, x: TritonPoints, y: TritonPoints, pairs: Tensor, found: Tensor, many: int
+    ) -> Tensor:
         """The decision values (many,) float32 of the pairs."""
         values = torch.empty(many, dtype=torch.float32, device=pairs.device)
         undecided = torch.zeros((1 + many, 2), dtype=torch.int32, device=pairs.device)
         if many:
-            self.decide_pairs(x, x, pairs, found, undecided, values=values)
+            self.decide_pairs(x, y, pairs, found, undecided, values=values)
         for row, center in undecided[1 : 1 + int(undecided[0, 0])].tolist():
             open_ = (pairs[0, :many] == row) & (pairs[1, :many] == center)
-            values[open_] = self._value(x, row, x, center)
+            values[open_] = self._value(x, row, y, center)
         return values
 
     def race(

@@ -96,10 +96,7 @@ class Shard:
         if self.is_whole:
             return ids
         with self.session():
-            said = self.ranks.counts([len(ids), code_of(ids)])
-            if any(other != said[0] for other in said):
-                counts = [count for count, _ in said]
-                ids = from_bytes(self.ranks.rows(as_bytes(ids), counts), ids).unique()
+            ids = ids_of_ranks(self.ranks, ids)
         return ids[(ids >= self.begin) & (ids < self.end)] - self.begin
 
     def taker(self, ids: Tensor, other: "Shard") -> Callable[[Tensor], Tensor]:
@@ -137,6 +134,14 @@ class Shard:
             for rows in (ids + self.begin, labels, probabilities):
                 found.append(from_bytes(self.ranks.rows(as_bytes(rows), counts), rows).numpy())
         return LabelsAndProbabilities(*found)
+
+
+def ids_of_ranks(ranks: Collective, ids: Tensor) -> Tensor:
+    """Return the ids that any rank gives; each gives all or some, sorted and distinct."""
+    said = ranks.counts([len(ids), code_of(ids)])
+    if all(other == said[0] for other in said):
+        return ids
+    return from_bytes(ranks.rows(as_bytes(ids), [count for count, _ in said]), ids).unique()
 
 
 def code_of(ids: Tensor) -> int:

@@ -5,7 +5,37 @@ from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed, check_alike, on_all_ranks
 from dynal_fast.collective.packing import as_bytes, from_bytes
-from dynal_fast.pool.top import candidate_ids, checked_top, first_ids, shuffled
+from dynal_fast.pool.candidates import candidate_ids, checked_top, first_ids, shuffled
+from dynal_fast.pool.sharded.shard import ids_of_ranks
+
+
+def top_k_of_shards(
+    scores: Tensor,
+    k: int,
+    candidates: Tensor | None,
+    generator: torch.Generator | None,
+    ties: str,
+    ranks: Collective,
+) -> Tensor:
+    """Return what `top_k_of_ranks` does; candidates count through the scores of all ranks.
+
+    Each rank gives all of them, some, or a mask of its own scores.
+    """
+    with ranks.session():
+        sizes = [size for (size,) in ranks.counts([len(scores)])]
+        begin, own = sum(sizes[: ranks.rank]), candidates
+        check_alike(ranks, "candidates, given or not,", [int(candidates is None)])
+        if candidates is not None:
+
+            def checked() -> Tensor:
+                given = torch.as_tensor(candidates, device=scores.device)
+                if given.dtype == torch.bool and given.shape == scores.shape:
+                    return begin + given.nonzero().squeeze(1)
+                return candidate_ids(given, sum(sizes), scores.device)
+
+            ids = ids_of_ranks(ranks, agreed(ranks, checked))
+            own = ids[(ids >= begin) & (ids < begin + len(scores))] - begin
+        return top_k_of_ranks(scores, k, own, generator, ties, ranks)
 
 
 def top_k_of_ranks(

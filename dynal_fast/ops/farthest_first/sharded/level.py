@@ -15,9 +15,9 @@ def level_of(
 ) -> tuple[int, int]:
     """Return a key that at most ``most`` keys of all ranks exceed, and how many do.
 
-    ``above(key)`` are this rank's keys that exceed ``key``, all distinct and at most ``high``, from
-    0 on. The level is at least ``low``. Unless fewer keys than that exceed ``low``, at least half
-    of ``most`` exceed the level.
+    ``above(key)`` are this rank's keys that exceed ``key``, at most ``high``, from 0 on. The level
+    is at least ``low``. Unless fewer keys than that exceed ``low``, or more are equal, at least
+    half of ``most`` exceed the level.
 
     >>> from dynal_fast.collective import Alone
     >>> keys = torch.tensor([5, 900, 901, 902, 10**12])
@@ -32,12 +32,12 @@ def level_of(
         inside = keys[(keys > low) & (keys <= high)]
         bins = torch.bincount((inside - (low + 1)) // width, minlength=BINS)
         counts = collective.total(bins.tolist())
-        level = low
+        below = level = low
         for place in reversed(range(BINS)):
             if passed + counts[place] > most:
-                level = low + (place + 1) * width
+                below, level = low + place * width, min(low + (place + 1) * width, high)
                 break
             passed += counts[place]
-        if level == low or 2 * passed >= most:
+        if level == low or 2 * passed >= most or width == 1:
             return level, passed
-        low, high = level - width, level
+        low, high = below, level

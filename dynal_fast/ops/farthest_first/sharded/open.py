@@ -1,7 +1,7 @@
 """Bring ranks together for one traversal: checks, the common scale, what is labeled."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,8 +32,19 @@ class Pool(NamedTuple):
         return sum(self.sizes)
 
 
+def primitives_of(backend: str | None, device: torch.device) -> Device:
+    """The primitives of a backend for traversals."""
+    return choose(backend, device).device()
+
+
 def open_pool(
-    collective: Collective, shards: Sequence[Any], metric: str, backend: str | None, **alike: Any
+    collective: Collective,
+    shards: Sequence[Any],
+    metric: str,
+    backend: str | None,
+    *,
+    primitives: Callable[[str | None, torch.device], Device] = primitives_of,
+    **alike: Any,
 ) -> Pool:
     """Check the shards of every rank, and that all ranks have passed the same of ``alike``."""
 
@@ -54,7 +65,7 @@ def open_pool(
     firsts = [begin]
     for part in rows[:-1]:
         firsts.append(firsts[-1] + part.size)
-    device = agreed(collective, lambda: choose(backend, rows[0].device).device())
+    device = agreed(collective, lambda: primitives(backend, rows[0].device))
     return Pool(rows, tuple(firsts), begin, sizes, metric, device)
 
 

@@ -42,10 +42,9 @@ from dynal_fast.ops.farthest_first.sharded.part import (
 
 GATHERED = 128  # rows that are sent in a round, at most
 KEPT_BYTES = 2**26  # of rows that were sent and not picked
-# Rows that all ranks make exact in a round: for each rank so many at first, more after a round of
-# fewer picks than FEW, fewer after one of more than MANY.
+# Rows that all ranks make exact in a round: for each rank so many at first; see `resize`.
 FIRST_HEAD, LEAST_HEAD, MOST_HEADS = 128, 4 * GATHERED, 8
-FEW, MANY = 32, 64
+FEW, MANY, HIGH = 32, 64, 4 * GATHERED
 
 AfterRound = Callable[["ShardedTraversal[Any]"], None]
 
@@ -152,19 +151,26 @@ class ShardedTraversal(Generic[P]):
         if len(self.numbers) >= k:
             (best,) = self.collective.largest([int(own.max()) if len(own) else NOTHING])
             return float(of_keys(torch.tensor([best]))[0]) if best > level else None
-        outside, count = level_of(self.collective, lambda low: own[own > low], level, top, GATHERED)
+        (high,) = self.collective.total([len(own)])
+        outside = level
+        if high > GATHERED:
+            outside, _ = level_of(self.collective, lambda low: own[own > low], level, top, GATHERED)
         before = len(self.numbers)
-        if count > 0:
+        if high:
             keys, sent = self.gather(own[own > outside])
             self.traverse(keys, sent, outside, k)
-        self.resize(len(self.numbers) - before)
+        self.resize(len(self.numbers) - before, high)
         return None
 
-    def resize(self, picked: int) -> None:
-        """Follow the number of picks of a round with the size of the next head."""
-        if picked < FEW:
+    def resize(self, picked: int, high: int) -> None:
+        """Follow the last head with the size of the next one.
+
+        A larger head pays where few picks came from all that stayed ``high``; where more stayed
+        high than are sent, a smaller one gives as many picks.
+        """
+        if high <= GATHERED and picked < FEW:
             self.head = min(2 * self.head, self.most)
-        elif picked > MANY:
+        elif high > HIGH or picked > MANY:
             self.head = max(self.head // 2, min(LEAST_HEAD, self.most))
 
     def head_level(self) -> tuple[int, int]:
