@@ -100,13 +100,14 @@ def badge(
     )
 
 
-def squared_norms(rows: Any, block: int = 1024) -> Tensor:
+def squared_norms(rows: Any) -> Tensor:
     """(n,) float64, without a float64 copy of ``rows`` (n, d)."""
-    norms = [torch.as_tensor(rows[:0]).to(torch.float64).sum(1)]
+    block = max(1, 2**15 // max(1, rows.shape[1]))  # larger ones leave holes in the heap
+    norms = torch.empty(len(rows), dtype=torch.float64, device=torch.as_tensor(rows[:0]).device)
     for start in range(0, len(rows), block):
-        part = torch.as_tensor(rows[start : start + block])
-        norms.append(part.to(torch.float64).square().sum(1))
-    return torch.cat(norms)
+        part = torch.as_tensor(rows[start : start + block]).to(torch.float64)
+        torch.sum(part * part, 1, out=norms[start : start + block])
+    return norms
 
 
 def outputs(context: SelectionContext) -> tuple[Tensor, Tensor]:
