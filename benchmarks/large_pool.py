@@ -35,7 +35,7 @@ def anonymous_bytes():
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
-def traverse(pool_file, k, labeled_file=None, metric="euclidean"):
+def traverse(pool_file, k, labeled_file=None):
     """Return what the traversal took, with its radius and a digest of its picks."""
     labeled = None if labeled_file is None else np.load(labeled_file)
     pool = np.load(pool_file, mmap_mode="r")
@@ -50,7 +50,7 @@ def traverse(pool_file, k, labeled_file=None, metric="euclidean"):
     watcher = threading.Thread(target=watch)
     watcher.start()
     read, cpu, begin = read_bytes(), time.process_time(), time.perf_counter()
-    got = farthest_first(pool, k, labeled, metric=metric, progress=False)
+    got = farthest_first(pool, k, labeled, progress=False)
     seconds = time.perf_counter() - begin
     ended.set()
     watcher.join()

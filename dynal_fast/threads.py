@@ -105,14 +105,14 @@ def threads_for_kernels() -> Iterator[None]:
         yield
         return
     before = _of_torch("omp_get_max_threads")()
+    before_in_mkl = _of_torch("MKL_Set_Num_Threads_Local")(1)  # 0: as many as the process has
     try:
         _local.kernels = threads
         _of_torch("omp_set_num_threads")(1)
-        _of_torch("MKL_Set_Num_Threads_Local")(1)
         yield
     finally:
         _of_torch("omp_set_num_threads")(before)
-        _of_torch("MKL_Set_Num_Threads_Local")(0)  # as many as the process has
+        _of_torch("MKL_Set_Num_Threads_Local")(before_in_mkl)
         _local.kernels = None
 
 

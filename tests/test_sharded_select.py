@@ -18,6 +18,7 @@ from dynal_fast.embeddings.many_ranks import select_shards
 from dynal_fast.embeddings.shards import BLOCK, load_shards, pieces_of
 from dynal_fast.embeddings.source import Wanted
 from dynal_fast.ops.farthest_first.sharded import checkpoint, part, traversal
+from dynal_fast.ops.farthest_first.sharded.checkpoint import Checkpoint
 from tests.cases.farthest_first import clustered
 from tests.gloo_ranks import CONTEXT
 
@@ -212,20 +213,33 @@ def test_torchrun_is_interrupted_and_goes_on(files):
     assert done.stdout.count("4000 picks of 6000 samples") == 1
 
 
-def run_as_rank(rank, port, folder, more):
-    """What ``python -m dynal_fast select`` does as one of two ranks, up to the end of a process."""
+def run_as_rank(rank, port, folder, more, killed):
+    """What ``python -m dynal_fast select`` does as one of two ranks, up to the end of a process.
+
+    A rank that is ``killed`` writes its part of one checkpoint.
+    """
+    write = Checkpoint.write
+
+    def write_and_die(*state):
+        write(*state)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if killed:
+        Checkpoint.write = write_and_die
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     os.dup2(os.open(f"{folder}/told-{rank}", os.O_CREAT | os.O_WRONLY), 2)
     code = main(["select", f"{folder}/features", "-o", f"{folder}/p.npy", "-q", *more])
     ctypes.pythonapi.Py_Exit(code)
 
 
-def two_ranks(files, *more):
+def two_ranks(files, *more, killed=None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     ranks = [
-        CONTEXT.Process(target=run_as_rank, args=(rank, port, str(files), more), daemon=True)
+        CONTEXT.Process(
+            target=run_as_rank, args=(rank, port, str(files), more, rank == killed), daemon=True
+        )
         for rank in range(2)
     ]
     for rank in ranks:
@@ -246,10 +260,7 @@ def test_a_rank_leaves_soon_when_another_is_killed(files):
     np.save(files / "features" / "a.npy", clustered(6000, 8).astype(np.float16))
     state = files / "state"
     more = ("-k", "5000", "--checkpoint", str(state), "--checkpoint-every", "0")
-    stays, killed = two_ranks(files, *more)
-    while not (state / "picks.npz").exists() and killed.is_alive():
-        time.sleep(0.005)
-    killed.kill()
-    stays.join(30)
+    stays, _ = two_ranks(files, *more, killed=1)
+    stays.join(60)
     assert stays.exitcode == 1
     assert "rank 1 gave no sign of life" in (files / "told-0").read_text()

@@ -241,13 +241,13 @@ def verdict(found: Difference, alike: bool) -> str:
     >>> verdict(Difference((1.0, -2.0)), False), verdict(Difference((1.0,)), False)
     ('undecided', 'undecided: one seed')
     >>> verdict(Difference((1.0, -2.0)), True), verdict(Difference((1.0, 1.1)), True)
-    ('no difference seen', 'no: better')
+    ('undecided: no difference seen', 'no: better')
     """
     if found.interval is None:
         return "undecided: one seed" if len(found.values) == 1 else "undecided"
     low, high = found.interval
     if low <= 0 <= high:
-        return "no difference seen" if alike else "undecided"
+        return "undecided: no difference seen" if alike else "undecided"
     if alike:
         return f"no: {'better' if low > 0 else 'worse'}"
     return "yes" if low > 0 else "no: the reverse"

@@ -64,7 +64,7 @@ def record_table(record: ExperimentRecord, picture: str, differences: str) -> st
         parts.append(f"Not finished (strategy, seed): {'; '.join(record.missing)}.")
     parts.append(accuracies_table(record))
     if differences:
-        parts += ["Minus random's, seed by seed, in points:", differences]
+        parts += ["More than random, in points, with 95% intervals over the seeds:", differences]
     if picture:
         parts.append(f"![Learning curves of {name}]({picture})")
     return "\n\n".join(parts)

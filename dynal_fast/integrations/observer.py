@@ -131,13 +131,14 @@ class PoolObserver:
     def _is_due(self, epoch: int, num_epochs: int | None) -> bool:
         return epoch % self.every_n_epochs == 0 or epoch == num_epochs
 
-    def lacks_last(self, epoch: int, num_epochs: int | None) -> bool:
+    def lacks_last(self, epoch: int, num_epochs: int | None, seen: bool = True) -> bool:
         """Return whether a training that ended after ``epoch`` lacks a pass of its last output.
 
         Something stopped it that the trainer does not tell of, so that it was to have
-        ``num_epochs``; or nobody knew, and ``every_n_epochs`` left the last one out.
+        ``num_epochs``; or nobody knew, and ``every_n_epochs`` left the last one out. Not ``seen``:
+        the epoch had no pass, due or not.
         """
-        had_pass = self._is_due(epoch, num_epochs)
+        had_pass = seen and self._is_due(epoch, num_epochs)
         return epoch > 0 and self.stats._lacks_last(epoch, num_epochs, had_pass)
 
     @contextmanager

@@ -305,9 +305,12 @@ class PoolStatsCallback(TrainerCallback):
     def _observe_the_end(self, args: Any, state: Any, parts: Mapping[str, Any]) -> None:
         steps = self._every_n_steps
         epoch = -(-state.global_step // steps) if steps else self._epoch_of(state)
-        if steps and epoch > self._observer.epoch:  # after the last step, which was not known
+        seen = not steps or epoch <= self._observer.epoch
+        # The best model, once it is loaded, is none of this step.
+        if not seen and not (args.load_best_model_at_end and state.best_model_checkpoint):
             self._observe(args, state, epoch, parts)
-        if self._observer.lacks_last(epoch, self._num_epochs(state)):
+            seen = True
+        if self._observer.lacks_last(epoch, self._num_epochs(state), seen):
             with self._observer.training_stopped(epoch):
                 self._observe(args, state, epoch, parts, stopped=True)
 

@@ -180,7 +180,7 @@ def _greedy_of_ranks(
 
         known = agreed(ranks, checked)
         outliers = int(limits["outliers"])
-        check_alike(ranks, "outliers", [outliers])
+        check_alike(ranks, "budget and outliers", [budget, outliers])
         apart = min(budget + 1 + outliers, total)
         picks = farthest_first(own, apart, labeled=known, group=ranks).indices.cpu()
         rows = as_rows(own, "pool")

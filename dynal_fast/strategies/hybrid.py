@@ -138,7 +138,7 @@ def shortlisted_farthest_first(
                 )
             if not shortlist >= 1:
                 raise ValueError(f"shortlist must be at least 1, got {shortlist}")
-            return math.floor(min(shortlist * budget, total))
+            return math.floor(min(shortlist * budget, total)) if budget else 0
 
         size = agreed(ranks, checked)
         together = None if ranks.size == 1 else ranks

@@ -292,6 +292,38 @@ def test_every_n_steps_where_a_callback_stops_the_training(tmp_path, event, step
     assert torch.equal(stats.score("label_dispersion"), every.score("label_dispersion"))
 
 
+def test_the_best_model_is_not_taken_for_that_of_the_last_step(tmp_path):
+    class Steps(Weights):
+        on_epoch_end = TrainerCallback.on_epoch_end
+
+        def on_step_end(self, args, state, control, model=None, **parts):
+            if state.global_step == 2:
+                self.epochs.append(copy.deepcopy(model.state_dict()))
+
+    stats, weights = new_stats(), Steps()
+    callback = PoolStatsCallback(stats, POOL, every_n_steps=2)
+    own = trainer(
+        tmp_path,
+        weights,
+        StopEarly("on_step_end", 3),
+        callback,
+        evaluate=LABELED,
+        num_train_epochs=9,
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="loss",
+        greater_is_better=True,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+    )
+    own.train()
+    every = plain(new_stats(("label_dispersion",)), weights.epochs, 14)
+    assert torch.equal(stats.score("label_dispersion"), every.score("label_dispersion"))
+    best = plain(new_stats(("margin",)), [own.model.state_dict()] * 2, 2)
+    assert torch.equal(stats.score("margin"), best.score("margin"))
+
+
 def test_every_n_steps_of_a_stream(tmp_path):
     class Steps(Weights):
         on_epoch_end = TrainerCallback.on_epoch_end

@@ -140,9 +140,10 @@ class Desk:
         """Return the table that takes the place of ``to_label.csv``, with the labels in that."""
         while True:
             read = self._content(TO_LABEL)
-            for sample in self._unasked():  # no training used their labels: they may have changed
-                self.known.pop(sample, None)
-            self.offered = [] if read is None else self._learn(self.folder / TO_LABEL)
+            if read is not None:
+                for sample in self._unasked():  # no training used their labels: they may change
+                    self.known.pop(sample, None)
+                self.offered = self._learn(self.folder / TO_LABEL)
             content = self._request_table(request, [*samples, *self._unasked()])
             if self._content(TO_LABEL) == read:  # a person may save it at any time
                 return content

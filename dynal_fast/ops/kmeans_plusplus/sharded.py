@@ -250,6 +250,7 @@ class ShardedRace(Generic[P]):
         for number in numbers[chosen].tolist():
             self.kept.pop(number, None)
         for number, row in zip(numbers[left].tolist(), sent[left], strict=True):
+            self.kept.pop(number, None)  # to be the latest
             self.kept[number] = row.clone()
         most = max(GATHERED, KEPT_BYTES // max(1, row_bytes(self.like)))
         for number in list(self.kept)[: max(0, len(self.kept) - most)]:
