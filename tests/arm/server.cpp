@@ -283,15 +283,15 @@ std::vector<int64_t> call(int64_t function, Arguments in) {
     }
     case 8: {
       const ff::Space within = space(in);
-      const ff::Points rows = points(in);
+      const ff::Points rows = points(in), picked = points(in);
       const km::Stale stale = {in.pointer<const int32_t>(), in.pointer<const int32_t>(),
                                in.integer()};
       const km::Fired fired = {in.pointer<const int32_t>(), in.pointer<const double>(),
                                in.integer()};
       const km::Clocks clocks = {in.pointer<float>(), in.pointer<double>()};
       const ff::Share part = share(in);
-      return {
-          km::advance(within, rows, stale, fired, clocks, part, static_cast<int>(in.integer()))};
+      return {km::advance(within, rows, picked, stale, fired, clocks, part,
+                          static_cast<int>(in.integer()))};
     }
     case 9: {
       const ff::Space within = space(in);
