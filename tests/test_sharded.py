@@ -298,8 +298,12 @@ def test_the_highest_scores_are_those_of_one_process():
             r"^budget must be in 1 \.\. 6, got 7",
         ),
         (
+            lambda g: robust_k_center(gaussian(3, 2), 3 + g.rank, outliers=3, group=g),
+            "^budget and outliers must be the same on every rank",
+        ),
+        (
             lambda g: robust_k_center(gaussian(3, 2), 2, outliers=g.rank, group=g),
-            "^outliers must be the same on every rank",
+            "^budget and outliers must be the same on every rank",
         ),
         (
             lambda g: shortlisted_farthest_first(
