@@ -138,6 +138,7 @@ def test_labels_keep_their_distance_and_their_order():
     assert min(steps) >= 0.5 - 1e-12
     assert spread([1.0, 9.0], 0.5) == [1.0, 9.0]
     assert spread([], 1.0) == []
+    assert spread([3.0, 1.0, 1.0], 2.0, low=0.5) == [4.5, 0.5, 2.5]
 
 
 def test_a_file_holds_its_words_and_its_colours():

@@ -1,5 +1,6 @@
 """A file of its own with one or more charts: colours, title and notes included."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def name_ends(chart: Chart, ends: Mapping[str, tuple[float, float, Style]]) -> N
 
     ``ends`` holds the last point of each line, and its style.
     """
-    heights = spread([chart.py(y) for _, y, _ in ends.values()], NAME)
+    heights = spread([chart.py(y) for _, y, _ in ends.values()], NAME, low=NAME / 2)
     left = chart.width - chart.right + 24
     for (name, (x, y, style)), height in zip(ends.items(), heights, strict=True):
         start = {"x1": f"{chart.px(x) + 12:.1f}", "y1": f"{chart.py(y):.1f}"}
@@ -70,28 +71,28 @@ def name_ends(chart: Chart, ends: Mapping[str, tuple[float, float, Style]]) -> N
         chart.notes.append(element("text", name, class_=f"name {style.colour}", **place))
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
+def spread(values: Sequence[float], gap: float, low: float = -math.inf) -> list[float]:
     """Return the values moved apart to distances of at least ``gap``, in the same order.
 
-    >>> spread([1.0, 1.0, 5.0], 1.0)
-    [0.5, 1.5, 5.0]
+    None is moved below ``low``.
+
+    >>> spread([1.0, 1.0, 5.0], 1.0), spread([1.0, 1.0, 5.0], 1.0, low=1.0)
+    ([0.5, 1.5, 5.0], [1.0, 2.0, 5.0])
     """
+
+    def places(members: Sequence[int]) -> list[float]:
+        centre = sum(values[member] for member in members) / len(members)
+        first = max(low, centre - gap * (len(members) - 1) / 2)
+        return [first + gap * rank for rank in range(len(members))]
+
     order = sorted(range(len(values)), key=values.__getitem__)
     groups: list[list[int]] = []  # neighbours that had to be moved, each around its own mean
     for i in order:
         groups.append([i])
-        while (
-            len(groups) > 1
-            and _places(groups[-1], values, gap)[0] < gap + (_places(groups[-2], values, gap)[-1])
-        ):
+        while len(groups) > 1 and places(groups[-1])[0] < gap + places(groups[-2])[-1]:
             groups[-2:] = [groups[-2] + groups[-1]]
     placed = [0.0] * len(values)
     for members in groups:
-        for member, place in zip(members, _places(members, values, gap), strict=True):
+        for member, place in zip(members, places(members), strict=True):
             placed[member] = place
     return placed
-
-
-def _places(members: Sequence[int], values: Sequence[float], gap: float) -> list[float]:
-    centre = sum(values[member] for member in members) / len(members)
-    return [centre + gap * (rank - (len(members) - 1) / 2) for rank in range(len(members))]
