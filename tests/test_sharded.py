@@ -10,7 +10,7 @@ import torch
 from dynal_fast import OuterProducts, farthest_first, farthest_first_compress, top_k
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.ops.farthest_first import backends, routing
-from dynal_fast.ops.farthest_first.sharded import part, traversal
+from dynal_fast.ops.farthest_first.sharded import kept, part, traversal
 from dynal_fast.strategies.coreset import robust_k_center
 from dynal_fast.strategies.hybrid import shortlisted_farthest_first, stratified_farthest_first
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice, small_cases
@@ -41,7 +41,7 @@ def check_same(got, want):
 def small_blocks(monkeypatch):
     """Blocks so small that small pools need many rounds, fronts and clusters."""
     monkeypatch.setattr(traversal, "GATHERED", 5)
-    monkeypatch.setattr(traversal, "KEPT_BYTES", 0)
+    monkeypatch.setattr(kept, "BYTES", 0)
     monkeypatch.setattr(traversal, "MOST_HEADS", 2)
     monkeypatch.setattr(part, "SMALL_FRONT", 9)
     monkeypatch.setattr(part.Picks, "BLOCK", 7)

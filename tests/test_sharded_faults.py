@@ -10,8 +10,11 @@ import time
 
 import pytest
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
+from dynal_fast.collective import RankError
 from dynal_fast.collective.process_group import OfProcessGroup
+from dynal_fast.collective.watch import History, Watch
 from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
 from tests.cases.farthest_first import gaussian
 from tests.gloo_ranks import GlooRanks
@@ -153,6 +156,22 @@ def test_ranks_that_are_late_or_fail_alike_stay_together():
         for answer in ranks.call(pick_until, "all", ranks=2):
             assert "RuntimeError: no rank has a disk" in answer
         assert ranks.call(pick_until, "none", ranks=2) == [first, first]
+
+
+def test_a_store_that_is_gone_is_an_error_of_the_rank(monkeypatch):
+    """Where ranks find out whether they are in step, before the first sign of life is missed."""
+    monkeypatch.setattr(distributed_c10d, "_get_default_store", dist.HashStore)
+    history = History("a group")
+    history.trouble = "an error before"
+    watch = Watch(history, 1, 2, PATIENCE)
+
+    class Gone:
+        def __getattr__(self, name):
+            raise RuntimeError("broken pipe")
+
+    watch.store = Gone()
+    with pytest.raises(RankError, match=r"rank 1 cannot reach the store .*\(.*broken pipe\)"):
+        watch.__enter__()
 
 
 def test_a_group_has_to_be_initialized():

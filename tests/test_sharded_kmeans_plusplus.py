@@ -7,7 +7,7 @@ import torch
 from dynal_fast import OuterProducts, kmeans_plusplus
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.ops.farthest_first import routing
-from dynal_fast.ops.farthest_first.sharded import part
+from dynal_fast.ops.farthest_first.sharded import kept, part
 from dynal_fast.ops.kmeans_plusplus import reference, sharded
 from tests.cases.farthest_first import bootstrap, clustered, gaussian, lattice
 from tests.cases.outer_products import outer_products
@@ -40,8 +40,9 @@ def assert_equals_one_process(pool, k, bounds, labeled=None, **options):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that small pools need many rounds and clusters."""
-    for name, value in {"GATHERED": 5, "HEAD": 7, "KEPT_BYTES": 0}.items():
+    for name, value in {"GATHERED": 5, "HEAD": 7}.items():
         monkeypatch.setattr(sharded, name, value)
+    monkeypatch.setattr(kept, "BYTES", 0)
     monkeypatch.setattr(part.Picks, "BLOCK", 7)
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}
     for name, value in sizes.items():

@@ -3,20 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.pages.claims import (
-    CODE,
-    CONTINUED,
-    DIVERSIFIED,
-    INTERVAL,
-    SETTINGS,
-    SMALL,
-    Records,
-    claims_table,
-    differences_table,
-    protocol_table,
-)
+from benchmarks.pages.claims import Records, claims_table, differences_table, protocol_table
 from benchmarks.pages.experiment_record import FOLDER, PORTIONS, ExperimentRecord, RunRecord
 from benchmarks.pages.markers import markdown_table
+from benchmarks.pages.statements import CODE, CONTINUED, DIVERSIFIED, INTERVAL, SETTINGS, SMALL
 from dynal_fast.experiment.results import mean_and_deviation
 from dynal_fast.experiment.runs import REFERENCE
 

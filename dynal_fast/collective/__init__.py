@@ -1,7 +1,8 @@
 """Ranks that work together.
 
 ``contract.py`` says what they tell each other, ``process_group.py`` does it over torch.distributed,
-``in_memory.py`` for simulated ranks; ``packing.py`` makes bytes of what they send.
+``in_memory.py`` for simulated ranks; ``packing.py`` makes bytes of what they send, and
+``shards.py`` finds samples that are cut into a shard for each rank.
 """
 
 from typing import Any

@@ -11,8 +11,9 @@ call of one would meet another one of the next, so that the next session is refu
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.distributed import distributed_c10d
 
@@ -22,6 +23,8 @@ PATIENCE = 30.0  # seconds
 BEAT = 1.0  # seconds between signs of life, at most
 SETTLING = 3.0  # beats without which a rank is named once a call has failed
 NEIGHBOURS = 8  # ranks that each rank watches; of any row of lost ranks the first one is seen
+
+T = TypeVar("T")
 
 _names: dict[str, int] = {}
 
@@ -109,12 +112,19 @@ class Watch:
 
     def _calls_of(self, rank: int, deadline: float) -> int | None:
         """How many calls a rank had begun before this session; None if it does not come."""
-        while not self.store.check([f"calls {rank}"]):
+        while not self._answer(lambda: self.store.check([f"calls {rank}"])):
             if time.monotonic() > deadline:
                 return None
             time.sleep(self.beat / 20)
             self.look()
-        return int(self.store.get(f"calls {rank}"))
+        return int(self._answer(lambda: self.store.get(f"calls {rank}")))
+
+    def _answer(self, ask: Callable[[], T]) -> T:
+        """What the store answers; `RankError` where it does not."""
+        try:
+            return ask()
+        except Exception as error:
+            raise RankError(self._unreachable(f"({_one_line(error)})")) from error
 
     def look(self) -> None:
         """Raise `RankError` if a rank is lost, or has ended the session."""

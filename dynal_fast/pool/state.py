@@ -122,7 +122,8 @@ class PoolState:
         self.pass_stamp.fill_(STAMP_STEP * self.passes)
         for k, parts in enumerate(self._parts):
             observing = {p for p, s in parts.items() if observes(p, s, epoch, num_epochs)}
-            observing &= observing if only is None else set(only)
+            if only is not None:
+                observing &= set(only)
             if not observing:
                 continue
             if "cycle" in observing and (num_epochs is None or only is not None):

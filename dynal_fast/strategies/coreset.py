@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed, as_collective, check_alike
-from dynal_fast.collective.packing import as_bytes, from_bytes
+from dynal_fast.collective.shards import rows_at, shard_of
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.sharded.labeled import union_of
@@ -171,8 +171,8 @@ def _greedy_of_ranks(
     """The farthest-first solution of the shards of all ranks, and its bounds."""
     with ranks.session():
         own = agreed(ranks, lambda: _as_tensor(pool, "pool"))
-        sizes = [size for (size,) in ranks.counts([len(own)])]
-        begin, total = sum(sizes[: ranks.rank]), sum(sizes)
+        sizes, begin = shard_of(ranks, len(own))
+        total = sum(sizes)
 
         def checked() -> Any:
             _check(budget, total, limits)
@@ -186,7 +186,7 @@ def _greedy_of_ranks(
         rows = as_rows(own, "pool")
         parts = union_of(ranks, known, (rows,), (begin,), total).rows
         fixed = torch.cat([own[:0], *(torch.as_tensor(part.array) for part in parts)])
-        points = _rows_of_ranks(ranks, own, picks, sizes)
+        points = rows_at(ranks, own, picks, sizes)
         nearest = nearest_distances(own, torch.cat([fixed, points[:budget]]))
         # The radius is the largest distance but for those of outliers.
         farthest = torch.from_numpy(nearest).topk(min(outliers + 1, len(nearest))).values
@@ -197,18 +197,6 @@ def _greedy_of_ranks(
             lower = _lower_bound(points, nearest_distances(points, fixed))
     stopped = "optimal" if lower == radius else "max_pairs"
     return RobustKCenter(picks[:budget], radius, radius, lower, stopped)
-
-
-def _rows_of_ranks(ranks: Collective, own: Tensor, numbers: Tensor, sizes: list[int]) -> Tensor:
-    """The rows with these numbers in the shards of all ranks, in their order."""
-    ends = torch.tensor(sizes).cumsum(0)
-    owners = torch.bucketize(numbers, ends, right=True)
-    mine = numbers[owners == ranks.rank] - (ends[ranks.rank] - sizes[ranks.rank])
-    counts = owners.bincount(minlength=ranks.size).tolist()
-    sent = from_bytes(ranks.rows(as_bytes(own[mine.to(own.device)]), counts), own)
-    found = torch.empty_like(sent)
-    found[owners.argsort(stable=True).to(own.device)] = sent
-    return found
 
 
 def _check(budget: int, size: int, limits: Mapping[str, float]) -> None:

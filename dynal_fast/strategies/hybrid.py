@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Alone, Collective, agreed, as_collective
+from dynal_fast.collective.shards import shard_of
 from dynal_fast.ops.farthest_first import farthest_first, farthest_first_compress
 from dynal_fast.ops.farthest_first.arrays import Array, as_array
 from dynal_fast.pool.top import top_k
@@ -89,7 +90,9 @@ def shortlisted_farthest_first(
     """Shortlist the rows with the highest scores, and pick ``budget`` of them, farthest first.
 
     What `diversified` strategies do, as a function of scores and embeddings, over many processes if
-    asked. Where nothing is labeled, the first pick is the row with the highest score.
+    asked. Where nothing is labeled, the first pick is the row with the highest score. Of rows at
+    one distance the first of the pool is picked; `diversified` strategies take that with the higher
+    score.
 
     Parameters
     ----------
@@ -127,8 +130,8 @@ def shortlisted_farthest_first(
     with ranks.session():
         array = agreed(ranks, lambda: _as_matrix(pool, "pool"))
         known = agreed(ranks, lambda: None if labeled is None else _as_matrix(labeled, "labeled"))
-        sizes = [size for (size,) in ranks.counts([len(array)])]
-        begin, total = sum(sizes[: ranks.rank]), sum(sizes)
+        sizes, begin = shard_of(ranks, len(array))
+        total = sum(sizes)
 
         def checked() -> int:
             if len(scores) != len(array) or not 0 <= budget <= total:
@@ -211,8 +214,7 @@ def _stratified(
     labeled: Array,
     labels: Tensor,
 ) -> Tensor:
-    sizes = [size for (size,) in ranks.counts([len(pool)])]
-    begin = sum(sizes[: ranks.rank])
+    sizes, begin = shard_of(ranks, len(pool))
 
     def check() -> None:
         _check_lengths(sum(sizes), len(pool), pseudo_labels, budget, labeled, labels)

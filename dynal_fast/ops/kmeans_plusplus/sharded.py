@@ -22,9 +22,11 @@ from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed
 from dynal_fast.collective.packing import as_bytes, numbers_of
+from dynal_fast.collective.shards import first_of
 from dynal_fast.ops.farthest_first.contract import Reached
 from dynal_fast.ops.farthest_first.kernels import P
 from dynal_fast.ops.farthest_first.progress import Progress
+from dynal_fast.ops.farthest_first.sharded.kept import Kept
 from dynal_fast.ops.farthest_first.sharded.labeled import union_of
 from dynal_fast.ops.farthest_first.sharded.level import level_of
 from dynal_fast.ops.farthest_first.sharded.open import Measured, as_request, measure, open_pool
@@ -37,7 +39,6 @@ from dynal_fast.ops.kmeans_plusplus.racers import Block, Racers
 
 GATHERED = 256  # rows that are sent in a round, at most
 HEAD = 2048  # rows of all ranks that are brought up to date in a round
-KEPT_BYTES = 2**26  # of rows that were sent and not picked
 LAST = torch.iinfo(torch.int64).max
 AfterRound = Callable[["ShardedRace[Any]"], None]
 
@@ -78,7 +79,7 @@ class ShardedRace(Generic[P]):
         self.times = torch.empty(0, dtype=torch.float64, device=self.device)  # of the picks
         self.numbers: list[int] = []
         self.values: list[float] = []
-        self.kept: dict[int, Tensor] = {}  # rows that every rank has, by global number
+        self.kept = Kept(row_bytes(self.like), GATHERED)
         self.rounds = 0
 
     def run(self, k: int, start: int | None, reached: Reached, after_round: AfterRound) -> Drawn:
@@ -185,7 +186,7 @@ class ShardedRace(Generic[P]):
         numbers = rows.to("cpu", torch.int64) + self.first
         told = (numbers[:, None], times.cpu()[:, None], rates.cpu()[:, None])
         heads = torch.cat([as_bytes(part) for part in told], dim=1)
-        known = torch.tensor([number in self.kept for number in numbers.tolist()], dtype=torch.bool)
+        known = self.kept.holds(numbers)
         bodies = taken(self.like, rows[(~known).to(rows.device)])
         counts = self.collective.counts([int((~known).sum()), int(known.sum())])
         message = torch.cat([heads[~known], bodies], dim=1)
@@ -193,8 +194,8 @@ class ShardedRace(Generic[P]):
         every, sent = sent[:, : heads.shape[1]], sent[:, heads.shape[1] :]
         if any(old for _, old in counts):
             more = self.collective.rows(heads[known], [old for _, old in counts])
-            again = [self.kept[number] for number in numbers_of(more[:, :8], torch.int64).tolist()]
-            every, sent = torch.cat([every, more]), torch.cat([sent, torch.stack(again)])
+            again = self.kept.rows(numbers_of(more[:, :8], torch.int64))
+            every, sent = torch.cat([every, more]), torch.cat([sent, again])
         numbers = numbers_of(every[:, :8], torch.int64)
         order = numbers.argsort()
         times = numbers_of(every[:, 8:16], torch.float64)
@@ -224,7 +225,7 @@ class ShardedRace(Generic[P]):
         clocks.rates[own], clocks.firing[own] = field.rates[there], field.firing[there]
         self.racers.applied[own] = len(self.numbers)
         self.retire(numbers[chosen])
-        self.keep(numbers, sent, chosen)
+        self.kept.keep(numbers, sent, chosen)
 
     def take(self, numbers: Tensor, values: list[float], times: Tensor, sent: Tensor) -> None:
         """Make these rows the next picks."""
@@ -243,30 +244,12 @@ class ShardedRace(Generic[P]):
         waiting[own] = False
         racers.candidates = racers.candidates[waiting[racers.candidates]]
 
-    def keep(self, numbers: Tensor, sent: Tensor, chosen: Tensor) -> None:
-        """Remember the rows that were sent and not picked, up to ``KEPT_BYTES``, the latest."""
-        left = torch.ones(len(numbers), dtype=torch.bool)
-        left[chosen] = False
-        for number in numbers[chosen].tolist():
-            self.kept.pop(number, None)
-        for number, row in zip(numbers[left].tolist(), sent[left], strict=True):
-            self.kept.pop(number, None)  # to be the latest
-            self.kept[number] = row.clone()
-        most = max(GATHERED, KEPT_BYTES // max(1, row_bytes(self.like)))
-        for number in list(self.kept)[: max(0, len(self.kept) - most)]:
-            del self.kept[number]
-
     def take_duplicates(self, room: int) -> None:
         """Pick the first ``room`` of the rows that are left, all at rate 0."""
         own = self.racers.candidates[:room].to("cpu", torch.int64) + self.first
-        before, counts = 0, []
-        for (count,) in self.collective.counts([len(own)]):
-            counts.append(min(count, room - before))
-            before += counts[-1]
-        own = own[: counts[self.collective.rank]]
-        sent = self.collective.rows(as_bytes(own[:, None]), counts)
-        self.numbers += numbers_of(sent, torch.int64).tolist()
-        self.values += [0.0] * len(sent)
+        numbers = first_of(self.collective, own, room).tolist()
+        self.numbers += numbers
+        self.values += [0.0] * len(numbers)
 
 
 def kmeans_plusplus_of_shards(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed, check_alike, on_all_ranks
 from dynal_fast.collective.packing import as_bytes, from_bytes
+from dynal_fast.collective.shards import rows_at, shard_of
 from dynal_fast.pool.candidates import candidate_ids, checked_top, first_ids, shuffled
 from dynal_fast.pool.sharded.shard import ids_of_ranks
 
@@ -22,8 +23,8 @@ def top_k_of_shards(
     Each rank gives all of them, some, or a mask of its own scores.
     """
     with ranks.session():
-        sizes = [size for (size,) in ranks.counts([len(scores)])]
-        begin, own = sum(sizes[: ranks.rank]), candidates
+        sizes, begin = shard_of(ranks, len(scores))
+        own = candidates
         check_alike(ranks, "candidates, given or not,", [int(candidates is None)])
         if candidates is not None:
 
@@ -58,10 +59,7 @@ def top_k_of_ranks(
         int64 (k,), the same on every rank: numbers of samples in the order of the ranks.
     """
     with ranks.session():
-        begins = [0]
-        for (size,) in ranks.counts([len(scores)]):
-            begins.append(begins[-1] + size)
-        begin = begins[ranks.rank]
+        _, begin = shard_of(ranks, len(scores))
 
         def checked() -> tuple[int, Tensor]:
             number = checked_top(scores, k, ties)
@@ -104,7 +102,7 @@ def _merged(
     over = highest > threshold  # all of them are among the highest of their rank
     above, of_above = numbers[over], highest[over]
     tied = ids[values == threshold]
-    counts = [count for (count,) in ranks.counts([len(tied)])]
+    counts, _ = shard_of(ranks, len(tied))
     wanted = torch.arange(k - len(above))
     if ties == "random":
         drawn = shuffled(len(above), generator, torch.device("cpu"))
@@ -116,14 +114,7 @@ def _merged(
         drawn = drawn.to(above.device)
         above, of_above = above[drawn], of_above[drawn]
     above = above[of_above.argsort(descending=True, stable=True)]
-    ends = torch.tensor(counts).cumsum(0)
-    owners = torch.bucketize(wanted, ends, right=True)
-    places = wanted[owners == ranks.rank] - (ends[ranks.rank] - counts[ranks.rank])
-    parts = owners.bincount(minlength=ranks.size).tolist()
-    found = _gathered(ranks, tied[places.to(tied.device)], parts)
-    taken = torch.empty_like(found)
-    taken[owners.argsort(stable=True).to(found.device)] = found
-    return torch.cat([above, taken])
+    return torch.cat([above, rows_at(ranks, tied, wanted, counts)])
 
 
 def _gathered(ranks: Collective, own: Tensor, counts: list[int]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective.packing import numbers_of
+from dynal_fast.ops.farthest_first import highest
 from dynal_fast.ops.farthest_first.contract import Array, Rows, as_rows
 from dynal_fast.ops.farthest_first.highest import NOTHING
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
@@ -64,7 +65,7 @@ class Part(Generic[P]):
     def exclude(self, rows: Tensor) -> None:
         """Never pick ``rows``."""
         self.bound[rows.to(self.device)] = -math.inf
-        self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+        self.candidates = highest.pickable(self.candidates, self.bound)
         self.renew()
 
     def cover(self, centers: Centers[P]) -> None:
@@ -86,7 +87,7 @@ class Part(Generic[P]):
 
     def left(self, most: int) -> Tensor:
         """The global numbers of the first rows that may be picked."""
-        free = self.candidates[self.bound[self.candidates] >= 0][:most]
+        free = highest.pickable(self.candidates, self.bound)[:most]
         return free.to("cpu", torch.int64) + self.first
 
     def keys(self, values: Tensor, rows: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Part(Generic[P]):
     def renew(self) -> bool:
         """Choose the front anew; return whether it reaches further down."""
         before = self.floor
-        self.candidates = self.candidates[self.bound[self.candidates] >= 0]
+        self.candidates = highest.pickable(self.candidates, self.bound)
         keys = self.keys(self.bound[self.candidates], self.candidates)
         size = max(SMALL_FRONT, len(keys) // FRONT)
         self.front, self.floor = self.candidates, NOTHING

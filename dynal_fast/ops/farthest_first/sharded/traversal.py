@@ -23,11 +23,13 @@ from torch import Tensor
 
 from dynal_fast.collective import Collective
 from dynal_fast.collective.packing import as_bytes, numbers_of
+from dynal_fast.collective.shards import first_of
 from dynal_fast.ops.farthest_first import highest
 from dynal_fast.ops.farthest_first.contract import Answer, Rows
 from dynal_fast.ops.farthest_first.highest import NOTHING
 from dynal_fast.ops.farthest_first.kernels import Kernels, P
 from dynal_fast.ops.farthest_first.routing import Centers
+from dynal_fast.ops.farthest_first.sharded.kept import Kept
 from dynal_fast.ops.farthest_first.sharded.level import level_of
 from dynal_fast.ops.farthest_first.sharded.part import (
     MOST_ROWS,
@@ -41,7 +43,6 @@ from dynal_fast.ops.farthest_first.sharded.part import (
 )
 
 GATHERED = 128  # rows that are sent in a round, at most
-KEPT_BYTES = 2**26  # of rows that were sent and not picked
 # Rows that all ranks make exact in a round: for each rank so many at first; see `resize`.
 FIRST_HEAD, LEAST_HEAD, MOST_HEADS = 128, 4 * GATHERED, 8
 FEW, MANY, HIGH = 32, 64, 4 * GATHERED
@@ -70,7 +71,7 @@ class ShardedTraversal(Generic[P]):
         self.head = min(FIRST_HEAD * collective.size, self.most)  # rows made exact in a round
         self.numbers: list[int] = []  # of the picks
         self.values: list[float] = []
-        self.kept: dict[int, Tensor] = {}  # rows that every rank has, by global number
+        self.kept = Kept(row_bytes(like), GATHERED)
         self.covered = False
         self.rounds = 0
 
@@ -131,7 +132,8 @@ class ShardedTraversal(Generic[P]):
         sent_keys, sent = self.gather(keys)
         _, found = of_keys(sent_keys)  # increasing
         self.picks.append(sent[torch.searchsorted(found, own)])
-        self.numbers, self.values, self.kept = list(numbers), list(values), {}
+        self.numbers, self.values = list(numbers), list(values)
+        self.kept = Kept(row_bytes(self.like), GATHERED)
         for part in self.parts:
             part.exclude(own[part.holds(own)] - part.first)
             if not self.covered:
@@ -209,7 +211,7 @@ class ShardedTraversal(Generic[P]):
         In the order of global row numbers.
         """
         _, numbers = of_keys(own)
-        known = torch.tensor([int(number) in self.kept for number in numbers], dtype=torch.bool)
+        known = self.kept.holds(numbers)
         new, old = own[~known], own[known]
         counts = self.collective.counts([len(new), len(old)])
         message = torch.cat([as_bytes(new[:, None]), self.bytes_of(new)], dim=1)
@@ -218,8 +220,8 @@ class ShardedTraversal(Generic[P]):
         if any(each[1] for each in counts):
             more = self.collective.rows(as_bytes(old[:, None]), [each[1] for each in counts])
             more = numbers_of(more, torch.int64)
-            again = [self.kept[int(number)] for number in of_keys(more)[1]]
-            keys, rows = torch.cat([keys, more]), torch.cat([rows, torch.stack(again)])
+            again = self.kept.rows(of_keys(more)[1])
+            keys, rows = torch.cat([keys, more]), torch.cat([rows, again])
         order = of_keys(keys)[1].argsort()
         return keys[order], rows[order]
 
@@ -261,32 +263,13 @@ class ShardedTraversal(Generic[P]):
         for part in self.parts:
             mine = part.holds(numbers)
             part.set((numbers[mine] - part.first).to(part.device), exact[mine].to(part.device))
-        self.keep(numbers, sent, chosen)
-
-    def keep(self, numbers: Tensor, sent: Tensor, chosen: Tensor) -> None:
-        """Remember the rows that were sent and not picked, up to ``KEPT_BYTES``, the latest."""
-        left = torch.ones(len(numbers), dtype=torch.bool)
-        left[chosen] = False
-        for number in numbers[chosen].tolist():
-            self.kept.pop(number, None)
-        for number, row in zip(numbers[left].tolist(), sent[left], strict=True):
-            self.kept[number] = row.clone()
-        most = max(GATHERED, KEPT_BYTES // max(1, row_bytes(self.like)))
-        for number in list(self.kept)[: max(0, len(self.kept) - most)]:
-            del self.kept[number]
+        self.kept.keep(numbers, sent, chosen)
 
     def take_duplicates(self, room: int) -> None:
         """Pick the first ``room`` of the rows that are left, all at distance 0."""
         own = torch.cat(
             [torch.empty(0, dtype=torch.int64), *(part.left(room) for part in self.parts)]
         )
-        own = own[:room]
-        before, counts = 0, []
-        for (count,) in self.collective.counts([len(own)]):
-            counts.append(min(count, room - before))
-            before += counts[-1]
-        own = own[: counts[self.collective.rank]]
-        sent = self.collective.rows(as_bytes(own[:, None]), counts)
-        numbers = numbers_of(sent, torch.int64).tolist()
+        numbers = first_of(self.collective, own[:room], room).tolist()
         self.numbers += numbers
         self.values += [0.0] * len(numbers)
