@@ -14,6 +14,7 @@ namespace dynal {
 namespace DYNAL_ISA {
 namespace {
 
+// Functions that only prefetch need it too: GCC finds them without effect and drops their calls.
 #define DYNAL_INLINE inline __attribute__((always_inline))
 
 constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;    // of 32 bits

@@ -43,7 +43,7 @@ struct Rows {
 inline uintptr_t address(const char* row) { return reinterpret_cast<uintptr_t>(row); }
 
 template <int kWrite>
-inline void prefetch_line(uintptr_t at) {
+DYNAL_INLINE void prefetch_line(uintptr_t at) {
   __builtin_prefetch(reinterpret_cast<const void*>(at), kWrite);
 }
 
