@@ -116,7 +116,11 @@ struct TileLayout {
   DYNAL_INLINE void in_quads(F f) const {
     int64_t c = 0;
     for (; c + 4 <= classes; c += 4) f(c, 4);
-    if (c < classes) f(c, classes - c);
+    if (classes - c == 2) {
+      f(c, 2);
+    } else if (c < classes) {
+      f(c, classes - c);
+    }
   }
 
   // The same over the exponentials: f(offset, s, total).
