@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include "dropout.inl"
 #include "update.inl"
 
 namespace dynal {
@@ -19,6 +20,7 @@ constexpr int kHeadVectors = 4;  // 6 x 4 sums, 4 weights and a feature in 32 re
 constexpr int kHeadVectors = 2;  // 6 x 2 sums, 2 weights and a feature in 16 registers
 #endif
 constexpr int kHeadRows = 6;
+constexpr int kHeadMostRows = 192;  // of a tile
 constexpr int kHeadClasses = kHeadVectors * kLanes;
 constexpr int64_t kHeadTileFloats = 1 << 18;  // logits of a tile: 1 MB
 
@@ -27,7 +29,7 @@ inline int64_t panels(int64_t classes) { return (classes + kHeadClasses - 1) / k
 // Rows of a tile, a multiple of kHeadRows: as many as keep its logits in the cache.
 inline int64_t tile_rows(int64_t classes) {
   int64_t rows = kHeadTileFloats / classes;
-  rows = rows < 4 * kHeadRows ? 4 * kHeadRows : rows > 192 ? 192 : rows;
+  rows = rows < 4 * kHeadRows ? 4 * kHeadRows : rows > kHeadMostRows ? kHeadMostRows : rows;
   return rows / kHeadRows * kHeadRows;
 }
 
@@ -49,10 +51,12 @@ inline void pack_panel(const Head& head, Dtype dtype, int64_t classes, int64_t p
   }
 }
 
-// Multiplies features (kHeadRows, width) by a panel. Stores the logits of the first `rows` rows and
-// the first `wanted` classes.
-inline void multiply(const float* features, int64_t width, const float* panel, float* logits,
+// Multiplies the features of kHeadRows rows, of `width` each, by a panel. Stores the logits of the
+// first `rows` rows and the first `wanted` classes.
+inline void multiply(const float* const* features, int64_t width, const float* panel, float* logits,
                      int64_t classes, int64_t rows, int64_t wanted) {
+  const float* row[kHeadRows];
+  for (int r = 0; r < kHeadRows; ++r) row[r] = features[r];
   vf sums[kHeadRows][kHeadVectors];
   for (int r = 0; r < kHeadRows; ++r) {
     for (int v = 0; v < kHeadVectors; ++v) sums[r][v] = load(panel + v * kLanes);
@@ -62,7 +66,7 @@ inline void multiply(const float* features, int64_t width, const float* panel, f
     vf w[kHeadVectors];
     for (int v = 0; v < kHeadVectors; ++v) w[v] = load(weights + v * kLanes);
     for (int r = 0; r < kHeadRows; ++r) {
-      const vf f = splat(features[r * width + k]);
+      const vf f = splat(row[r][k]);
       for (int v = 0; v < kHeadVectors; ++v) sums[r][v] += f * w[v];
     }
   }
@@ -79,23 +83,28 @@ inline void multiply(const float* features, int64_t width, const float* panel, f
   }
 }
 
-// Reads the features of the rows from `begin` on as floats (rows, width). By id they are those of
-// the rows' samples, in place; rows that no sample was claimed for are left out as zeros.
+// Finds the features of the rows from `begin` on as floats. They are read where they are, or in
+// `floats` (rows, width) where they are of another dtype or some of them are dropped. By id they
+// are those of the rows' samples; rows that no sample was claimed for are zeros.
 inline void take_features(const Head& head, const Batch& batch, const uint8_t* status,
-                          int64_t begin, int64_t rows, float* floats) {
+                          int64_t begin, int64_t rows, float* floats, const float** features) {
   const int64_t width = head.width;
-  if (!head.by_id) {
-    to_floats(row_of(head.features, head.dtype, begin, width), head.dtype, rows * width, floats);
-    return;
-  }
+  const bool as_they_are = head.dtype == Dtype::float32 && !head.dropout.below;
   for (int64_t r = 0; r < rows; ++r) {
+    const int64_t id = id_at(batch, begin + r);
     float* to = floats + r * width;
-    if (status[begin + r] == claimed) {
-      to_floats(row_of(head.features, head.dtype, id_at(batch, begin + r), width), head.dtype,
-                width, to);
-    } else {
+    features[r] = to;
+    if (head.by_id && status[begin + r] != claimed) {
       for (int64_t i = 0; i < width; ++i) to[i] = 0;
+      continue;
     }
+    const char* from = row_of(head.features, head.dtype, head.by_id ? id : begin + r, width);
+    if (as_they_are) {
+      features[r] = reinterpret_cast<const float*>(from);
+      continue;
+    }
+    to_floats(from, head.dtype, width, to);
+    if (head.dropout.below) drop(head.dropout, id, width, to);
   }
 }
 
@@ -105,14 +114,15 @@ inline void apply_head(const Head& head, const float* packed, const Batch& batch
                        const uint8_t* status, int64_t classes, int64_t begin, int64_t rows,
                        float* floats, float* logits) {
   const int64_t width = head.width;
-  take_features(head, batch, status, begin, rows, floats);
-  const int64_t padded_rows = (rows + kHeadRows - 1) / kHeadRows * kHeadRows;
-  for (int64_t i = rows * width; i < padded_rows * width; ++i) floats[i] = 0;
+  const float* features[kHeadMostRows];
+  take_features(head, batch, status, begin, rows, floats, features);
+  const int64_t padded_rows = round_up(rows, kHeadRows);
+  for (int64_t r = rows; r < padded_rows; ++r) features[r] = features[0];  // not stored
   for (int64_t p = 0; p < panels(classes); ++p) {
     const float* panel = packed + p * (width + 1) * kHeadClasses;
     const int64_t c = p * kHeadClasses;
     for (int64_t r = 0; r < rows; r += kHeadRows) {
-      multiply(floats + r * width, width, panel, logits + r * classes + c, classes,
+      multiply(features + r, width, panel, logits + r * classes + c, classes,
                rows - r < kHeadRows ? rows - r : kHeadRows, classes - c);
     }
   }

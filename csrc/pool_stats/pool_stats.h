@@ -57,6 +57,15 @@ struct State {
   Activation activation;
 };
 
+// Dropout of a head's features, with masks that depend on the pass, the sample and the feature
+// alone: see dynal_fast/ops/pool_stats/dropout.py.
+struct Dropout {
+  uint64_t key = 0;           // of the pass
+  uint64_t first_sample = 0;  // the number of sample 0
+  uint32_t below = 0;         // a feature whose random bits are below is dropped; 0: no dropout
+  float scale = 1;            // of the others
+};
+
 // A linear head and its input. Without features there is no head.
 struct Head {
   const void* features;  // (rows, width), or (samples, width) if rows are found by sample id
@@ -65,6 +74,7 @@ struct Head {
   int64_t width;
   Dtype dtype = Dtype::float32;  // of features
   bool by_id = false;
+  Dropout dropout = {};
 };
 
 struct Batch {

@@ -76,15 +76,22 @@ inline void bind_structs(pybind11::module_& m) {
            arg("unknown_ids"), arg("tensors"), arg("label_bytes"), arg("output_bytes"),
            arg("sigmoid"));
 
+  py::class_<Dropout>(m, "Dropout", py::module_local())
+      .def(py::init([](uint64_t key, uint64_t first_sample, uint32_t below, float scale) {
+             return Dropout{key, first_sample, below, scale};
+           }),
+           arg("key"), arg("first_sample"), arg("below"), arg("scale"));
+
   py::class_<Head>(m, "Head", py::module_local())
       .def(py::init([](uintptr_t features, uintptr_t weight, uintptr_t bias, int64_t width,
-                       int dtype, bool by_id) {
-             return Head{at<const void>(features),  at<const void>(weight),
-                         at<const void>(bias),      width,
-                         static_cast<Dtype>(dtype), by_id};
+                       int dtype, bool by_id, std::optional<Dropout> dropout) {
+             return Head{at<const void>(features),   at<const void>(weight),
+                         at<const void>(bias),       width,
+                         static_cast<Dtype>(dtype),  by_id,
+                         dropout.value_or(Dropout{})};
            }),
            arg("features"), arg("weight"), arg("bias"), arg("width"), arg("dtype"),
-           arg("by_id") = false);
+           arg("by_id") = false, arg("dropout") = py::none());
 
   py::class_<Batch>(m, "Batch", py::module_local())
       .def(py::init([](int64_t rows, uintptr_t ids, int id_bytes, int dtype, uintptr_t logits,

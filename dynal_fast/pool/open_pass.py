@@ -12,6 +12,7 @@ from dynal_fast.ops.pool_stats import (
     MAX_UNKNOWN_IDS,
     NON_FINITE,
     STAMP_STEP,
+    Dropout,
     pool_stats_update_checked,
     pool_stats_update_from_features,
 )
@@ -78,6 +79,7 @@ class OpenPass:
         teacher_bias: Any,
         targets: Any,
         by_id: bool,
+        dropout: Dropout,
     ) -> None:
         """Do what `PoolStats.update_from_features` says."""
         sample_ids = as_ids(sample_ids, self.device)
@@ -110,6 +112,7 @@ class OpenPass:
                 *tracker,
                 targets=targets,
                 by_id=by_id,
+                dropout=dropout,
                 backend=self.backend,
             )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynal_fast._deprecated import renamed_argument
 from dynal_fast.collective import Alone, as_collective, check_alike, on_all_ranks
-from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES
+from dynal_fast.ops.pool_stats import BACKENDS, MAX_PASSES, Dropout
 from dynal_fast.ops.pool_stats.contract import OUTPUT_DTYPES
 from dynal_fast.pool import missing, replaced
 from dynal_fast.pool.candidates import candidate_ids, first_ids
@@ -373,6 +373,8 @@ unknown'
         targets: Any = None,
         *,
         by_id: bool = False,
+        dropout: float = 0.0,
+        seed: int = 0,
     ) -> None:
         """Do `update` with ``logits = features @ weight.T + bias``, which are never stored.
 
@@ -397,11 +399,21 @@ unknown'
             The features are those of all N samples, (N, d): row i is that of sample i, such as a
             store of `embedding_store` or a memory map. A CPU reads the rows where they are, without
             a copy; for a GPU they are gathered, some at a time, from where the store is.
+        dropout
+            The rate of dropout in front of the head, from 0 to below 1, for MC dropout on cached
+            features: each of the T passes drops others, and scales what it keeps, as
+            ``torch.nn.Dropout`` does. A CPU's kernel makes the masks as it reads the features; none
+            is stored. The teacher's features are not dropped.
+        seed
+            Of the masks, below 2^64. A mask depends on it, on the number of the pass in the
+            tracker, on the sample and on the feature alone, so that a run that is repeated or
+            resumed has the same masks, whatever its batches, threads, device and ranks.
 
         Raises
         ------
         RuntimeError, ValueError, TypeError
             As in `update`; with ``by_id`` also where the features would have to be copied.
+            ValueError also for a rate or a seed out of range.
 
         Examples
         --------
@@ -411,6 +423,17 @@ unknown'
         ...     stats.update_from_features([0, 1], torch.zeros(2, 3), head.weight, 0 * head.bias)
         >>> stats.score("margin")
         tensor([-0., -0.])
+
+        Ten passes of MC dropout:
+
+        >>> stats = PoolStats(2, 2, track=("bald",))
+        >>> features = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+        >>> weight = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
+        >>> for _ in range(10):
+        ...     with stats.observe(1, 1):
+        ...         stats.update_from_features([0, 1], features, weight, dropout=0.5)
+        >>> stats.score("bald") > 0.01
+        tensor([False,  True])
         """
         self._pass().update_from_features(
             sample_ids,
@@ -422,6 +445,7 @@ unknown'
             teacher_bias,
             self._wanted(targets),
             by_id,
+            Dropout(dropout, seed),
         )
 
     def end_pass(self) -> None:

@@ -104,12 +104,14 @@ from dynal_fast.ops.pool_stats.contract import (
     check_tracker,
     num_classes_of,
 )
+from dynal_fast.ops.pool_stats.dropout import Dropout, factors
 
 __all__ = [
     "ACTIVATIONS",
     "BACKENDS",
     "DROPPED",
     "DUPLICATE",
+    "Dropout",
     "Head",
     "LOGIT_LIMIT",
     "MAX_PASSES",
@@ -130,9 +132,10 @@ class Implementation(NamedTuple):
 
     update: Callable[[Tensor, Tensor, Tensor | None, Tracker, Tensor | None], None]
     update_from_features: Callable[[Tensor, Head, Head | None, Tracker, Tensor | None], None]
-    # Reads rows by id, if so told, and features of another dtype than the weights.
+    # Reads rows by id, if so told, and features of another dtype than the weights; drops some.
     update_from_store: (
-        Callable[[Tensor, Head, Head | None, Tracker, Tensor | None, bool], None] | None
+        Callable[[Tensor, Head, Head | None, Tracker, Tensor | None, bool, Dropout | None], None]
+        | None
     ) = None
 
 
@@ -279,6 +282,7 @@ def pool_stats_update_from_features(
     *,
     targets: Tensor | None = None,
     by_id: bool = False,
+    dropout: Dropout | None = None,
     backend: str | None = None,
 ) -> None:
     """Do `pool_stats_update` with ``logits = features @ weight.T + bias``, never storing them.
@@ -297,6 +301,9 @@ def pool_stats_update_from_features(
         Row i of the features, of which there are N, is that of sample i, on any device. The CPU's
         kernel reads the rows in place; before others they are gathered, some at a time. float16 and
         bfloat16 features of a float32 head are read likewise, with and without ``by_id``.
+    dropout
+        Drop features of the head, not the teacher's: ``reference.kept_features`` says which. The
+        CPU's kernel does so as it reads the rows; before others it is done to some at a time.
 
     The rest is as for `pool_stats_update`.
     """
@@ -317,15 +324,18 @@ def pool_stats_update_from_features(
         check_head(
             "teacher_", teacher, (count, len(weight)), dtype, stamp.device, activation, by_id
         )
+    if dropout is not None and not dropout.below:
+        dropout = None
     others = (None, None, None) if teacher is None else teacher
     chosen = _chosen(backend, weight, sample_ids, features, bias, *others, targets)
-    if by_id or any(h.features.dtype != h.weight.dtype for h in (head, teacher) if h is not None):
+    as_they_are = all(h is None or h.features.dtype == h.weight.dtype for h in (head, teacher))
+    if by_id or dropout is not None or not as_they_are:
         here = all(h is None or h.features.device == stamp.device for h in (head, teacher))
         read = BACKENDS.load(chosen).update_from_store if chosen is not None and here else None
         if read is not None:
-            read(sample_ids, head, teacher, tracker, targets, by_id)
+            read(sample_ids, head, teacher, tracker, targets, by_id, dropout)
             return
-        for part, batch in _gathered(sample_ids, head, teacher, by_id, stamp.device):
+        for part, batch in _gathered(sample_ids, head, teacher, by_id, tracker, dropout):
             wanted = None if targets is None else targets[part]
             state_of: dict[str, Any] = tracker._asdict()
             pool_stats_update_from_features(**batch, **state_of, targets=wanted, backend=backend)
@@ -341,12 +351,19 @@ GATHERED_ELEMENTS = 1 << 22
 
 
 def _gathered(
-    sample_ids: Tensor, head: Head, teacher: Head | None, by_id: bool, device: torch.device
+    sample_ids: Tensor,
+    head: Head,
+    teacher: Head | None,
+    by_id: bool,
+    tracker: Tracker,
+    dropout: Dropout | None,
 ) -> Iterator[tuple[slice, dict[str, Any]]]:
     """Yield parts of a batch: which rows, and the arguments that give their features in order.
 
-    For kernels that read neither rows by id nor features of another dtype than the weights.
+    For kernels that read neither rows by id nor features of another dtype than the weights, and
+    that drop none.
     """
+    device = tracker.stamp.device
     heads = {"": head} if teacher is None else {"": head, "teacher_": teacher}
     step = max(1, GATHERED_ELEMENTS // max(each.features.shape[1] for each in heads.values()))
     for first in range(0, len(sample_ids), step):
@@ -359,7 +376,11 @@ def _gathered(
             rows = features[part]
             if by_id:  # ids of no sample are told apart by the update
                 rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
-            arguments[f"{prefix}features"] = rows.to(device, weight.dtype)
+            rows = rows.to(device, weight.dtype)
+            if dropout is not None and not prefix:
+                kept = factors(ids, rows.shape[1], dropout, tracker.pass_stamp)
+                rows = rows * kept.to(rows.device, rows.dtype)
+            arguments[f"{prefix}features"] = rows
             arguments[f"{prefix}weight"], arguments[f"{prefix}bias"] = weight, bias
         yield part, arguments
 

@@ -17,10 +17,16 @@ def row_address(tensor: Tensor, row: int) -> int:
     return tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size()
 
 
-def native_head(native: Any, head: Head | None, first: int = 0, by_id: bool = False) -> Any:
+def native_head(
+    native: Any,
+    head: Head | None,
+    first: int = 0,
+    by_id: bool = False,
+    dropout: Any = None,
+) -> Any:
     """The head that is applied to the features from row ``first`` on, None without a head.
 
-    With ``by_id`` it is applied to the rows that the sample ids name.
+    With ``by_id`` it is applied to the rows that the sample ids name; ``dropout`` is a native one.
     """
     if head is None:
         return None
@@ -33,6 +39,7 @@ def native_head(native: Any, head: Head | None, first: int = 0, by_id: bool = Fa
         features.shape[1],
         dtypes.code(features.dtype),
         by_id,
+        dropout,
     )
 
 

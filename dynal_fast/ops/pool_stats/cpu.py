@@ -10,6 +10,7 @@ from dynal_fast.ops.pool_stats.addresses import (
     row_address,
 )
 from dynal_fast.ops.pool_stats.contract import Head, Tracker
+from dynal_fast.ops.pool_stats.dropout import Dropout, native_dropout
 from dynal_fast.threads import kernel_threads
 
 MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
@@ -58,21 +59,23 @@ def update_from_store(
     tracker: Tracker,
     targets: Tensor | None,
     by_id: bool,
+    dropout: Dropout | None = None,
 ) -> None:
     """Fold a batch of features into the state through a linear head.
 
     With ``by_id`` row i of the features is that of sample i. Features may be float16 or bfloat16
-    where the weights are float32.
+    where the weights are float32. With ``dropout`` some of those of the head are dropped.
     """
     native, classes = load().pool_stats, len(head.weight)
     native_state = native_tracker(native, classes, tracker)
+    masks = native_dropout(native, dropout, tracker.pass_stamp)
     for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
         batch = native.Batch(
             rows,
             row_address(sample_ids, first),
             sample_ids.element_size(),
             dtypes.code(head.weight.dtype),
-            head=native_head(native, head, first, by_id),
+            head=native_head(native, head, first, by_id, masks),
             teacher_head=native_head(native, teacher, first, by_id),
             targets=0 if targets is None else row_address(targets, first),
         )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynal_fast.ops.kmeans_plusplus.reference import mixed
 from dynal_fast.ops.pool_stats.contract import (
     DROPPED,
     DUPLICATE,
@@ -59,6 +60,24 @@ def top_two(p: Floats, logits: Floats, activation: str) -> Floats:  # (rows, cla
         return np.sort(p, axis=1)[:, -2:]
     least = np.abs(logits).min(axis=1, keepdims=True)
     return sigmoid(np.concatenate([-least, least], axis=1))
+
+
+def kept_features(
+    samples: NDArray[np.integer], width: int, rate: float, seed: int, number: int
+) -> NDArray[np.bool_]:  # (rows,) -> (rows, width)
+    """Which features of samples dropout keeps in the pass of that ``number``, counted from 1.
+
+    SplitMix64 of seed, pass, sample and pair of features gives 64 bits, of which the low half
+    decides over the first of the two: it is dropped if the half is below ``rate`` times 2^32.
+    """
+    step = np.uint64(0x9E3779B97F4A7C15)
+    key = mixed(mixed(np.array([seed], np.uint64)) + np.array([number], np.uint64) * step)
+    row = mixed(key + (samples.astype(np.uint64) + np.uint64(1)) * step)
+    pair = np.arange(1, width // 2 + 2, dtype=np.uint64)
+    bits = mixed(row[:, None] + pair * step)
+    halves = np.stack([bits & np.uint64(0xFFFFFFFF), bits >> np.uint64(32)], axis=2)
+    below = min(round(rate * 2**32), 2**32 - 1)
+    return halves.reshape(len(samples), -1)[:, :width] >= np.uint64(below)
 
 
 def all_finite(logits: Floats) -> NDArray[np.bool_]:  # (rows, classes) -> (rows,)

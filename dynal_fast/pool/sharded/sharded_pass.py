@@ -1,6 +1,6 @@
 """A pass over a pool that ranks share: rows find their owners, and its end is one for all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from dynal_fast.collective import on_all_ranks
 from dynal_fast.collective.packing import as_bytes, numbers_of
-from dynal_fast.ops.pool_stats import LOGIT_LIMIT, MAX_UNKNOWN_IDS
+from dynal_fast.ops.pool_stats import LOGIT_LIMIT, MAX_UNKNOWN_IDS, Dropout
 from dynal_fast.ops.pool_stats.contract import LOGIT_DTYPES, check_batch
+from dynal_fast.ops.pool_stats.dropout import factors
 from dynal_fast.pool.batch import as_floats, as_ids, as_store, as_targets
 from dynal_fast.pool.errors import PoolObservationError
 from dynal_fast.pool.open_pass import OpenPass
@@ -73,6 +74,7 @@ class ShardedPass(OpenPass):
         teacher_bias: Any,
         targets: Any,
         by_id: bool,
+        dropout: Dropout,
     ) -> None:
         ids = _ids(sample_ids)
         own, foreign = self._split(ids)
@@ -89,19 +91,25 @@ class ShardedPass(OpenPass):
             stores = [None if f is None else as_floats("features", f)
                       for f in (features, teacher_features)]  # fmt: skip
             mine = stores if foreign is None else _taken(own, *stores)
+        masks = replace(dropout, first_sample=self.shard.begin)
         chosen = targets if foreign is None or targets is None else targets[own]
         super().update_from_features(
             (ids if foreign is None else ids[own]) - self.shard.begin,
-            mine[0], *head, mine[1], *teacher[1:], chosen, by_id,
+            mine[0], *head, mine[1], *teacher[1:], chosen, by_id, masks,
         )  # fmt: skip
         if foreign is None:
             return
         rows = ids[foreign] if by_id else foreign.nonzero().squeeze(1)
         assert stores[0] is not None
-        logits = _logits(stores[0], rows, *head, self.device)
+        features = stores[0][rows.to(stores[0].device)]
+        if dropout.below:
+            mask = factors(ids[foreign], features.shape[1], dropout, self.due[0].pass_stamp)
+            features = features * mask.to(features.device, features.dtype)
+        logits = _logits(features, *head, self.device)
         teacher_logits = None
         if stores[1] is not None:
-            teacher_logits = _logits(stores[1], rows, *teacher[1:], self.device)
+            features = stores[1][rows.to(stores[1].device)]
+            teacher_logits = _logits(features, *teacher[1:], self.device)
         self._keep(ids[foreign], logits, teacher_logits, *_taken(foreign, targets))
 
     def _split(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -267,8 +275,8 @@ def _store(name: str, array: Any, rows: int) -> Tensor | None:
     return store
 
 
-def _logits(store: Tensor, rows: Tensor, weight: Any, bias: Any, device: torch.device) -> Tensor:
-    features = store[rows.to(store.device)].to(device)
+def _logits(features: Tensor, weight: Any, bias: Any, device: torch.device) -> Tensor:
+    features = features.to(device)
     weight = as_floats("weight", weight)
     bias = None if bias is None else as_floats("bias", bias)
     return functional.linear(features.to(weight.dtype), weight, bias).detach()
