@@ -21,7 +21,7 @@ from dynal_fast.models import LeNet
 lightning = pytest.importorskip("lightning.pytorch")
 from dynal_fast.integrations.lightning import PoolStatsCallback  # noqa: E402
 
-N, BATCH, CLASSES, ROUNDS = int(5_000 * SCALE), 512, 10, 9
+N, BATCH, CLASSES, ROUNDS = int(5_000 * SCALE), 512, 10, 25
 TRACK = ("prediction_stability", "label_dispersion", "margin")
 AT_MOST = 0.03  # of the bare forward passes
 

@@ -1,5 +1,7 @@
 """MC dropout from the first active dropout on: the passes of the whole model, at a lower price."""
 
+import errno
+import io
 import sys
 
 import pytest
@@ -9,7 +11,8 @@ from torch.nn import functional
 
 from dynal_fast import Accelerator, PoolStats, observe_pool
 from dynal_fast.models import build_model
-from dynal_fast.pool import in_parts, mc_passes, mc_split
+from dynal_fast.pool import in_parts, mc_dropout, mc_kept, mc_passes, mc_split
+from dynal_fast.pool.containers import tensors_in
 from dynal_fast.pool.forward import model_call
 from dynal_fast.pool.mc_split import DropoutSplit
 from dynal_fast.pool.trace import UntraceableError
@@ -116,11 +119,69 @@ def test_a_folded_model_gives_the_same_passes_up_to_rounding(name):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_a_pool_beyond_the_cache_is_passed_whole(monkeypatch):
-    model = made("lenet")
-    kept = passes(model)[0]
-    monkeypatch.setattr(mc_passes, "CACHE_BYTES", 20_000)  # two of three batches
-    assert all(map(torch.equal, passes(model)[0], kept))
+class FullDisk(io.BytesIO):
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("room", "runs"), [("file", 4), ("no file", 13), ("full disk", 13)])
+@pytest.mark.parametrize("name", ["lenet", "two ways", "attention"])
+def test_a_pool_beyond_memory_is_kept_in_a_file_or_passed_whole(name, room, runs, monkeypatch):
+    model = made(name)
+    kept, state = passes(model)
+    batch = sum(t.nbytes for t in _before_of(model, pool()[0][1]))
+    monkeypatch.setattr(mc_kept, "MEMORY_BYTES", batch)  # one of three batches
+    files = []
+
+    def opened():
+        files.append(FullDisk() if room == "full disk" else io.BytesIO())
+        return files[-1]
+
+    monkeypatch.setattr(mc_kept, "FILE_BYTES", 0 if room == "no file" else 1 << 20)
+    monkeypatch.setattr(mc_kept.tempfile, "TemporaryFile", opened)
+    count, plain = [], DropoutSplit.before
+    monkeypatch.setattr(
+        DropoutSplit, "before", lambda self, inputs: (count.append(1), plain(self, inputs))[1]
+    )
+    ours, other = passes(model)
+    assert all(map(torch.equal, ours, kept))
+    assert torch.equal(state, other)
+    assert len(count) == runs  # once to check
+    assert [file.closed for file in files] == [True] * (room != "no file")
+
+
+def _before_of(model, inputs):
+    layers = mc_dropout.dropout_layers(model.eval())
+    for layer in layers.values():
+        layer.training = True
+    with torch.no_grad():
+        values = DropoutSplit(model, model_call(), inputs, folds=False).before(inputs)
+    model.train()
+    return tensors_in(values)
+
+
+def test_kept_tensors_come_back_as_they_were(monkeypatch):
+    monkeypatch.setattr(mc_kept, "MEMORY_BYTES", 0)
+    images = torch.randn(2, 3, 4, 5)
+    values = (
+        images.contiguous(memory_format=torch.channels_last),
+        {"half": images.bfloat16()[..., :3], "mask": images > 0, "size": 7},
+        torch.empty(0, 2),
+    )
+    kept = mc_kept.KeptBatches()
+    for index in range(2):
+        assert kept.add(torch.tensor([index]), values)
+    for _ in range(2):
+        for index, (ids, (channels, others, empty)) in enumerate(kept):
+            assert ids.tolist() == [index]
+            assert channels.stride() == values[0].stride()
+            assert torch.equal(channels, values[0])
+            assert torch.equal(others["half"], values[1]["half"])
+            assert torch.equal(others["mask"], values[1]["mask"])
+            assert others["size"] == 7
+            assert empty.shape == (0, 2)
+    kept.close()
+    assert list(kept) == []
 
 
 def test_the_distribution_is_that_of_plain_passes():

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from dynal_fast import EMATeacher, PoolStats, observe_pool
-from dynal_fast.pool import PoolObservationError, mc_passes
+from dynal_fast.pool import PoolObservationError, mc_kept
 from dynal_fast.pool.mc_dropout import dropout_layers
 from tests.cases.observe import Images, Recorder, run
 
@@ -244,7 +244,9 @@ def test_looking_for_dropout_changes_no_pass(device):
 @pytest.mark.parametrize(("fits", "reads"), [(True, 1), (False, PASSES)])
 def test_a_batch_is_loaded_once_or_once_for_each_pass(monkeypatch, fits, reads):
     """Once, where what comes before the first dropout fits into memory."""
-    monkeypatch.setattr(mc_passes, "CACHE_BYTES", mc_passes.CACHE_BYTES if fits else 0)
+    if not fits:
+        monkeypatch.setattr(mc_kept, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(mc_kept, "FILE_BYTES", 0)
 
     class Counting:
         reads = 0

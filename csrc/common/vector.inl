@@ -6,14 +6,17 @@
 
 #include <cstdint>
 
-#ifdef DYNAL_X86_64
+#if defined(DYNAL_X86_64)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace dynal {
 namespace DYNAL_ISA {
 namespace {
 
+// Functions that only prefetch need it too: GCC finds them without effect and drops their calls.
 #define DYNAL_INLINE inline __attribute__((always_inline))
 
 constexpr int kLanes = DYNAL_VECTOR_BYTES / 4;    // of 32 bits
@@ -188,6 +191,7 @@ inline void store_n(uint16_t* p, vf x, int64_t n) {
 inline quad load_quad(const float* p, int64_t n) {
   if (n == 4) return *reinterpret_cast<const quad_unaligned*>(p);
 #if defined(__AVX2__)
+  if (n == 2) return _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   return _mm_maskload_ps(p, _mm_cmpgt_epi32(_mm_set1_epi32((int)n), _mm_setr_epi32(0, 1, 2, 3)));
 #else
   quad x = {};
@@ -197,6 +201,12 @@ inline quad load_quad(const float* p, int64_t n) {
 }
 
 inline void store_quad(float* p, quad x, int64_t n) {
+#if defined(__AVX2__)
+  if (n == 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), x);
+    return;
+  }
+#endif
   if (n == 4) {
     *reinterpret_cast<quad_unaligned*>(p) = x;
     return;
@@ -362,9 +372,23 @@ inline bool any(vi x) {
 #endif
 }
 
+// a * b + c, rounded once where the instruction set can: not left to the compiler, whose choice
+// depends on what stands around it.
+DYNAL_INLINE vf multiply_add(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__ARM_FEATURE_FMA)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
 // e^x for x <= 0 with a relative error of at most 1.3e-7, and 0 below -87.3. NaN stays NaN with
 // AVX-512 only. e^x = 2^n 2^f with n an integer and |f| <= 1/2; 2^f is a minimax polynomial.
-inline vf exp_nonpositive(vf x) {
+DYNAL_INLINE vf exp_nonpositive(vf x) {
   const float log2_e = 1.44269504088896341f;
 #if defined(__AVX512F__)
   x = maximum(splat(-150.0f), x);
@@ -372,20 +396,21 @@ inline vf exp_nonpositive(vf x) {
   const vi low = x <= -87.3f;
   x = maximum(x, splat(-87.3f));
 #endif
-  const vf shifted = x * log2_e + 12582912.0f;  // n in the low bits
+  const vf shifted = multiply_add(x, splat(log2_e), splat(12582912.0f));  // n in the low bits
   const vf n = shifted - 12582912.0f;
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-  const vf f = x * 1.92596299e-8f + (x * log2_e - n);  // the low bits of log2 e
+  const vf high = multiply_add(x, splat(log2_e), -n);
+  const vf f = multiply_add(x, splat(1.92596299e-8f), high);  // the low bits of log2 e
 #else
   const vf f = ((x - n * 0.693359375f) - n * -2.12194440e-4f) * log2_e;
 #endif
   vf y = splat(1.53551547555e-4f);
-  y = y * f + 1.33989355527e-3f;
-  y = y * f + 9.61842946708e-3f;
-  y = y * f + 5.55033236742e-2f;
-  y = y * f + 2.40226477385e-1f;
-  y = y * f + 6.93147182465e-1f;
-  y = y * f + 1.0f;
+  y = multiply_add(y, f, splat(1.33989355527e-3f));
+  y = multiply_add(y, f, splat(9.61842946708e-3f));
+  y = multiply_add(y, f, splat(5.55033236742e-2f));
+  y = multiply_add(y, f, splat(2.40226477385e-1f));
+  y = multiply_add(y, f, splat(6.93147182465e-1f));
+  y = multiply_add(y, f, splat(1.0f));
 #if defined(__AVX512F__)
   return _mm512_maskz_scalef_ps(0xffff, y, n);
 #else

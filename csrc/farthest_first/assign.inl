@@ -36,7 +36,7 @@ inline int64_t assign_row(const Pairs& pairs, int64_t row, const Tile& tile, con
                           const float* dots, float bound, int64_t key, const Scratch& scratch) {
   const Space& space = pairs.space;
   const Points &x = pairs.x, &y = pairs.y;
-  const RowTerms terms(space, x, row);
+  const RowTerms terms(space, tile.slack, x, row);
   const int64_t end = round_up(tile.center_count, kLanes);
   const float known = value_of_key(key);
   float cut = bound < known ? bound : known;

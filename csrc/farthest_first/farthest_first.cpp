@@ -22,6 +22,28 @@ namespace farthest_first {
 // rounding of a cosine distance to a multiple of 2^-23. The rounding of a squared distance to
 // float32 needs no slack: a float32 number below the exact value is not above the rounded one.
 // Nothing overflows, because rows are scaled to norms below 2^60 (reference.py).
+//
+// The error bound in integers (shorts.inl). a is scaled by S = kLength / |a|, to first order, and
+// rounded: each element errs by at most 1/2 + 2^-9, the latter for the product with S. So with
+// r = 0.502 sqrt(d) / kLength the rounded row, divided by S, differs from a by at most r |a|, and
+//   |a.b - its product of integers| <= (2 r + r^2) |a||b| <= (2 r + r^2) (A + B) / 2
+// by Cauchy and Schwarz. It enters twice. The sum of integers is exact: in any order it is at most
+// the product of the two lengths, below (kLength + 0.502 sqrt(d) + 1)^2 < 2^31 up to 2^20 columns;
+// neither leaves an element 16 bits. Its conversion and the two units are rounded, less than 8 u
+// together, twice; steps 1, 2 and 4 above are as they were. (2 r + r^2 + 33 u) (A + B) in all; the
+// slack leaves 15 u and a hundredth for terms of second order.
+// Rows with |a|^2 < kShortestSquare = 2^-120 become zeros. Where |b| >= 2^-46, that errs by less
+// than 2 |a||b| <= 2^-13 B, and 2 r is more from 32 columns on. Elsewhere it errs by less than
+// 2^-105, which `absolute` covers.
+constexpr int64_t kFewestShorts = 32;  // columns: for less the bounds are too wide
+constexpr int64_t kMostShorts = int64_t{1} << 20;
+
+double short_slack(int64_t columns) {
+  if (columns < kFewestShorts || columns > kMostShorts) return 0;
+  const double r = 0.502 * std::sqrt(static_cast<double>(columns)) / kLength;
+  return 1.01 * (2 * r + r * r + 48 * 0x1p-24);
+}
+
 Space make_space(int64_t columns, bool cosine, const float* mean, int exponent) {
   const double unit = 0x1p-24, d = static_cast<double>(columns);
   const double slack = 1.01 * (d * unit / (1 - d * unit) + 32 * unit);
@@ -33,7 +55,8 @@ Space make_space(int64_t columns, bool cosine, const float* mean, int exponent) 
           scale,
           scale * scale,
           static_cast<float>(slack),
-          cosine ? 0x1p-24f : 0x1p-100f};
+          cosine ? 0x1p-24f : 0x1p-100f,
+          static_cast<float>(short_slack(columns))};
 }
 
 // The error bound for outer products. Let A = |u|^2 |v|^2, B = |w|^2 |z|^2, and
@@ -53,7 +76,8 @@ Space make_product_space(int64_t left, int64_t right, int exponent) {
           std::ldexp(1.0, exponent),
           std::ldexp(1.0, 2 * exponent),
           static_cast<float>(slack),
-          static_cast<float>(columns * 0x1p-56)};
+          static_cast<float>(columns * 0x1p-56),
+          0};
 }
 
 void measure(const Space& space, const Points& points, int64_t begin, int64_t end,

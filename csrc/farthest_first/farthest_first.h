@@ -13,7 +13,8 @@ namespace farthest_first {
 //   cosine     x[k] * scale, scale = 1 / (|x| sqrt(2)), so that |a - b|^2 is 1 - similarity
 // Let a and b be two rows as the filter sees them, |a|^2 and |b|^2 their stored squared norms, and
 // g any float32 dot product of them. Then |a|^2 + |b|^2 - 2 g differs from the exact distance, and
-// from the decision value, by at most slack * (|a|^2 + |b|^2) + 2 * absolute; see make_space.
+// from the decision value, by at most slack * (|a|^2 + |b|^2) + 2 * absolute; see make_space. So it
+// does, with short_slack, where g is the dot product of a and b rounded to integers (shorts.inl).
 //
 // Outer products u v^T are held as two rows, u of `left` columns and v of the others. Then
 // <u v^T, u' v'^T> = (u.u') (v.v'), g is a product of two float32 dot products, and the filter sees
@@ -27,7 +28,12 @@ struct Space {
   double square;      // 4^exponent
   float slack;
   float absolute;
+  float short_slack;  // 0: the filter multiplies float32 only
 };
+
+// The filter in integers: rows are scaled to this length, so that no dot product leaves 32 bits.
+constexpr float kLength = 32000;
+constexpr float kShortestSquare = 0x1p-120f;  // shorter rows are zeros there
 
 Space make_space(int64_t columns, bool cosine, const float* mean, int exponent);
 

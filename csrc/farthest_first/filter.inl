@@ -4,7 +4,7 @@
 
 #include "exact.inl"
 #include "kernels.h"
-#include "tile.inl"
+#include "shorts.inl"
 
 namespace dynal {
 namespace farthest_first {
@@ -40,6 +40,7 @@ struct Tile {
   int64_t row, row_count;  // position among the rows of all groups
   const int32_t* centers;
   int64_t center, center_count;  // position among the centers of all groups
+  float slack;                   // of the bounds (farthest_first.h)
 };
 
 // The groups, cut into units of at most row_block rows and center_block centers of one group.
@@ -60,8 +61,13 @@ struct Units {
     const int64_t row = begin_row(g) + index % row_blocks(g) * row_block;
     const int64_t center = begin_center(g) + index / row_blocks(g) * center_block;
     const int64_t rows = groups.row_ends[g] - row, centers = groups.center_ends[g] - center;
-    return {groups.rows + row,       row,    rows < row_block ? rows : row_block,
-            groups.centers + center, center, centers < center_block ? centers : center_block};
+    return {groups.rows + row,
+            row,
+            rows < row_block ? rows : row_block,
+            groups.centers + center,
+            center,
+            centers < center_block ? centers : center_block,
+            0};
   }
 };
 
@@ -91,6 +97,7 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
     comparisons +=
         (groups.row_ends[g] - units.begin_row(g)) * (groups.center_ends[g] - units.begin_center(g));
   }
+  bool in_floats = !in_shorts(space, comparisons);
   in_parts(threads_for(comparisons * space.columns, threads), [&](int part) {
     const Scratch& scratch = work.scratches[part];
     int64_t group = 0, before = 0;
@@ -98,8 +105,15 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
       if (index >= total) break;
       while (index >= before + units.count(group)) before += units.count(group++);
-      const Tile unit = units.at(group, index - before);
-      pack_centers(space, y, unit.centers, unit.center_count, scratch);
+      Tile unit = units.at(group, index - before);
+      const bool shorts = !__atomic_load_n(&in_floats, __ATOMIC_RELAXED);
+      unit.slack = shorts ? space.short_slack : space.slack;
+      if (shorts) {
+        pack_short_centers(space, y, unit.centers, unit.center_count, scratch);
+      } else {
+        pack_centers(space, y, unit.centers, unit.center_count, scratch);
+      }
+      int64_t products = 0;
       for (int64_t row = 0; row < unit.row_count; row += kTileRows) {
         Tile tile = unit;
         tile.rows += row;
@@ -107,18 +121,35 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
         tile.row_count = unit.row_count - row < kTileRows ? unit.row_count - row : kTileRows;
         const int64_t start = first(tile);
         if (start >= tile.center_count) continue;
-        pack_rows(space, x, tile.rows, tile.row_count, scratch);
-        const int64_t ahead = unit.row_count - row - kTileRows;
-        const int64_t next = ahead < kTileRows ? ahead : kTileRows;
-        prefetch_rows(x, space.left, tile.rows + kTileRows, next);
-        if (is_product(space)) {
-          prefetch_rows(x.right, space.columns - space.left, tile.rows + kTileRows, next);
+        if (shorts) {
+          pack_short_rows(space, x, tile.rows, tile.row_count, scratch);
+        } else {
+          pack_rows(space, x, tile.rows, tile.row_count, scratch);
         }
-        multiply_panels(space, scratch.rows, scratch.centers, start, tile.center_count,
-                        scratch.dots, center_block);
-        *scratch.work += (tile.center_count - start + kPackWork) * kTileRows * space.columns;
+        const int64_t panels = (tile.center_count - start + kPanel - 1) / kPanel;
+        const int64_t ahead = unit.row_count - row - kTileRows;
+        const int64_t following = ahead < kTileRows ? ahead : kTileRows;
+        const int32_t* const next_rows = tile.rows + kTileRows;
+        Prefetch left(x, space.left, next_rows, following, panels);
+        Prefetch right(x.right, space.columns - space.left, next_rows,
+                       is_product(space) ? following : 0, panels);
+        for (int64_t c = start; c < tile.center_count; c += kPanel) {
+          left.part();
+          right.part();
+          const int64_t end = c + kPanel < tile.center_count ? c + kPanel : tile.center_count;
+          if (shorts) {
+            multiply_short_panels(space, scratch, c, end, center_block);
+          } else {
+            multiply_panels(space, scratch.rows, scratch.centers, c, end, scratch.dots,
+                            center_block);
+          }
+        }
+        products += (tile.center_count - start + kPackWork) * kTileRows * space.columns;
         use(tile, start, scratch);
       }
+      // Where the bounds leave too much open, as in clusters far from the mean, finer ones pay.
+      if (*scratch.work > products) __atomic_store_n(&in_floats, true, __ATOMIC_RELAXED);
+      *scratch.work += products;
       __atomic_fetch_add(&done, *scratch.work, __ATOMIC_RELAXED);
       *scratch.work = 0;
     }
@@ -129,9 +160,9 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
 // The terms of a row in its lower and upper bounds.
 struct RowTerms {
   float low, high;
-  RowTerms(const Space& space, const Points& x, int64_t row)
-      : low(x.norm(row) * (1 - space.slack) - space.absolute),
-        high(x.norm(row) * (1 + space.slack) + space.absolute) {}
+  RowTerms(const Space& space, float slack, const Points& x, int64_t row)
+      : low(x.norm(row) * (1 - slack) - space.absolute),
+        high(x.norm(row) * (1 + slack) + space.absolute) {}
 };
 
 // min over c of term + terms[c] - 2 dots[c].
@@ -153,7 +184,7 @@ inline float refresh_row(const Pairs& pairs, int64_t row, const Tile& tile, int6
                          const float* dots, float bound, float exact, const Scratch& scratch) {
   const Space& space = pairs.space;
   const Points &x = pairs.x, &y = pairs.y;
-  const RowTerms terms(space, x, row);
+  const RowTerms terms(space, tile.slack, x, row);
   const int64_t end = round_up(tile.center_count, kLanes);
   float cut = just_above(bound) < exact ? just_above(bound) : exact;
   if (!(smallest(terms.low, scratch.low, dots, start, end) < cut)) return exact;
@@ -179,7 +210,7 @@ int64_t distances(const Pairs& pairs, float* lower, float* upper, const Work& wo
   return multiply_groups(pairs, work, all_centers,
                          [&](const Tile& tile, int64_t, const Scratch& scratch) {
                            for (int64_t r = 0; r < tile.row_count; ++r) {
-                             const RowTerms terms(pairs.space, pairs.x, tile.rows[r]);
+                             const RowTerms terms(pairs.space, tile.slack, pairs.x, tile.rows[r]);
                              const float* dots = scratch.dots + r * work.center_block;
                              float* low = lower + (tile.row + r) * columns + tile.center;
                              float* high = upper + (tile.row + r) * columns + tile.center;
@@ -197,7 +228,7 @@ int64_t bound(const Pairs& pairs, float* bound, const Work& work) {
       pairs, work, all_centers, [&](const Tile& tile, int64_t, const Scratch& scratch) {
         const int64_t end = round_up(tile.center_count, kLanes);
         for (int64_t r = 0; r < tile.row_count; ++r) {
-          const RowTerms terms(pairs.space, pairs.x, tile.rows[r]);
+          const RowTerms terms(pairs.space, tile.slack, pairs.x, tile.rows[r]);
           const float* dots = scratch.dots + r * work.center_block;
           lower_to(bound + tile.rows[r], smallest(terms.high, scratch.high, dots, 0, end));
         }

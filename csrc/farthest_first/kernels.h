@@ -12,14 +12,16 @@ constexpr int64_t kMaxPanel = 32;     // centers of the largest register tile
 
 // Working memory of one thread.
 struct Scratch {
-  float* centers;  // (columns, center_block) in panels
-  float* rows;     // (kMaxTileRows, columns)
-  float* dots;     // (kMaxTileRows, center_block)
-  float* low;      // (center_block,): the centers' terms of lower bounds
-  float* high;     // (center_block,): and of upper bounds
-  void* x;         // (columns,) of up to 8 bytes
-  void* y;         // (columns,) of up to 8 bytes
-  int64_t* work;   // the cost so far, in multiplications of the filter
+  float* centers;    // (columns, center_block) in panels
+  float* rows;       // (kMaxTileRows, columns)
+  float* dots;       // (kMaxTileRows, center_block)
+  float* low;        // (center_block,): the centers' terms of lower bounds
+  float* high;       // (center_block,): and of upper bounds
+  float* units;      // (center_block,): what the integers of each center stand for (shorts.inl)
+  float* row_units;  // (kMaxTileRows,): and those of each row
+  void* x;           // (columns,) of up to 8 bytes
+  void* y;           // (columns,) of up to 8 bytes
+  int64_t* work;     // the cost so far, in multiplications of the filter
 };
 
 // How a call works: with a Scratch per thread, blocks of center_block packed centers, and a share.

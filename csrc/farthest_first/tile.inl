@@ -69,6 +69,15 @@ inline void filter_row(const Space& space, const Points& points, int64_t row, fl
   }
 }
 
+// The terms of a center in its lower and upper bounds, at `at`; without one they are infinite.
+inline void set_terms(const Space& space, float slack, const Points& points, const int32_t* center,
+                      int64_t at, const Scratch& scratch) {
+  scratch.low[at] = scratch.high[at] = __builtin_inff();
+  if (!center) return;
+  scratch.low[at] = points.norm(*center) * (1 - slack) - space.absolute;
+  scratch.high[at] = points.norm(*center) * (1 + slack) + space.absolute;
+}
+
 // Packs centers into panels (columns, kPanel) and computes the norm terms of their bounds. The last
 // panel is padded with centers whose bounds are infinite.
 inline void pack_centers(const Space& space, const Points& points, const int32_t* centers,
@@ -78,21 +87,19 @@ inline void pack_centers(const Space& space, const Points& points, const int32_t
   for (int64_t c = 0; c < round_up(count, kPanel); c += kLanes) {
     const int64_t here = count - c < kLanes ? (count > c ? count - c : 0) : kLanes;
     for (int64_t i = 0; i < here; ++i) {
-      const int64_t center = centers[c + i];
-      filter_row(space, points, center, rows + i * columns, scratch.x);
-      scratch.low[c + i] = points.norm(center) * (1 - space.slack) - space.absolute;
-      scratch.high[c + i] = points.norm(center) * (1 + space.slack) + space.absolute;
+      filter_row(space, points, centers[c + i], rows + i * columns, scratch.x);
+      set_terms(space, space.slack, points, &centers[c + i], c + i, scratch);
     }
     for (int64_t i = here; i < kLanes; ++i) {
       __builtin_memset(rows + i * columns, 0, columns * sizeof(float));
-      scratch.low[c + i] = scratch.high[c + i] = __builtin_inff();
+      set_terms(space, space.slack, points, nullptr, c + i, scratch);
     }
     float* panel = scratch.centers + c / kPanel * kPanel * columns + c % kPanel;
-    for (int64_t k = 0; k < columns; k += 16) {
-      const int64_t end = k + 16 < columns ? k + 16 : columns;
-      for (int i = 0; i < kLanes; ++i) {
-        for (int64_t j = k; j < end; ++j) panel[j * kPanel + i] = rows[i * columns + j];
-      }
+    for (int64_t k = 0; k < columns; k += 4) {
+      const int64_t some = columns - k < 4 ? columns - k : 4;
+      vf packed[4];
+      load_columns([&](int i) { return rows + i * columns + k; }, some, packed);
+      for (int64_t j = 0; j < some; ++j) store(panel + (k + j) * kPanel, packed[j]);
     }
   }
 }
@@ -169,17 +176,31 @@ inline void multiply_panels(const Space& space, const float* rows, const float* 
   }
 }
 
-// Prefetches the rows that are packed after the next product.
-inline void prefetch_rows(const Matrix& points, int64_t columns, const int32_t* rows,
-                          int64_t count) {
-  const int64_t size = item_bytes(points.dtype);
-  if (points.column_bytes != size) return;
-  const int64_t bytes = columns * size < 4096 ? columns * size : 4096;
-  for (int64_t i = 0; i < count; ++i) {
-    const char* row = points.data + rows[i] * points.row_bytes;
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+// Prefetches the rows that are packed next, in so many parts: all at once they would hold up what
+// the CPU does meanwhile.
+class Prefetch {
+ public:
+  Prefetch(const Matrix& matrix, int64_t columns, const int32_t* rows, int64_t count, int64_t parts)
+      : matrix_(matrix), rows_(rows) {
+    const int64_t size = item_bytes(matrix.dtype), bytes = columns * size;
+    lines_ = bytes < 4096 ? (bytes + 63) / 64 : 64;
+    left_ = matrix.column_bytes == size ? count * lines_ : 0;
+    part_ = (left_ + parts - 1) / parts;
   }
-}
+
+  void part() {
+    for (int64_t i = 0; i < part_ && left_ > 0; ++i) {
+      --left_;
+      const char* row = matrix_.data + rows_[left_ / lines_] * matrix_.row_bytes;
+      __builtin_prefetch(row + left_ % lines_ * 64, 0, 2);
+    }
+  }
+
+ private:
+  const Matrix& matrix_;
+  const int32_t* rows_;
+  int64_t lines_, left_, part_;  // of 64 bytes: in a row, in all rows, in a part
+};
 
 }  // namespace
 }  // namespace DYNAL_ISA

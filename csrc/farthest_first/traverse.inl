@@ -53,7 +53,7 @@ Picked traverse(const Space& space, const Points& x, const Head& head, float* ex
     picks.values[picked++] = left[best];
     done = picked == picks.limit;
     left[best] = -__builtin_inff();
-    const RowTerms terms(space, x, rows[best]);
+    const RowTerms terms(space, space.slack, x, rows[best]);
     for (int64_t i = 0; i < count; i += kLanes) {
       const vf low = (terms.low + load(packed.low + i)) - 2.0f * load(row_dots + i);
       const vf now = load(left + i);

@@ -27,7 +27,8 @@ class Workspace {
   Workspace(int64_t columns, int64_t block, int threads)
       : block_(block), work_(threads * kCacheLine) {
     const int64_t padded = round_up(columns, 16);
-    const int64_t floats = padded * (block + kMaxTileRows + 4) + block * (kMaxTileRows + 2);
+    const int64_t floats =
+        padded * (block + kMaxTileRows + 4) + block * (kMaxTileRows + 3) + kMaxTileRows;
     for (int t = 0; t < threads; ++t) {
       // Uninitialised: the kernels write before they read, and unused pages cost nothing.
       memory_.emplace_back(new float[floats + 16]);
@@ -44,6 +45,8 @@ class Workspace {
       scratch.dots = take(kMaxTileRows * block);
       scratch.low = take(block);
       scratch.high = take(block);
+      scratch.units = take(block);
+      scratch.row_units = take(kMaxTileRows);
       scratch.x = take(2 * padded);
       scratch.y = take(2 * padded);
       scratch.work = &work_[t * kCacheLine];

@@ -28,7 +28,7 @@ inline double slowed(double firing, double time, float rate, float lower) {
 inline void advance_row(const Space& space, const Points& x, int64_t row, const Points& y,
                         const Fired& block, int64_t begin, const Scratch& packed, const float* dots,
                         const Clocks& clocks, const Scratch& scratch) {
-  const RowTerms terms(space, x, row);
+  const RowTerms terms(space, space.slack, x, row);
   float rate = clocks.rates[row];
   double firing = clocks.firing[row];
   for (int64_t c = begin / kLanes * kLanes; c < block.count && rate > 0; c += kLanes) {

@@ -46,7 +46,7 @@ Picked race(const Space& space, const Points& x, const Field& field, const Clock
     done = picked == finish.limit;
     times[best] = __builtin_inf();
     rates[best] = 0;
-    const RowTerms terms(space, x, rows[best]);
+    const RowTerms terms(space, space.slack, x, rows[best]);
     for (int64_t i = 0; i < count; i += kLanes) {
       const vf low = (terms.low + load(packed.low + i)) - 2.0f * load(dots + i);
       const auto below = low < load(rates + i);

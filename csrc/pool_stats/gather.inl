@@ -45,7 +45,7 @@ inline int64_t id_at(const Batch& batch, int64_t row) {
   return static_cast<const int64_t*>(batch.ids)[row];
 }
 
-inline void prefetch_bytes(const void* first, int64_t bytes) {
+DYNAL_INLINE void prefetch_bytes(const void* first, int64_t bytes) {
   for (int64_t byte = 0; byte < bytes; byte += kLineBytes) {
     __builtin_prefetch(static_cast<const char*>(first) + byte, 1);
   }
@@ -85,8 +85,8 @@ struct Gather {
   }
 
   // Prefetches the values of a sample: those of a few bytes, and the rows of a tile.
-  void prefetch(int64_t id, int64_t samples) const {
-    const auto fetch = [&](const void* array, int64_t bytes) {
+  DYNAL_INLINE void prefetch(int64_t id, int64_t samples) const {
+    const auto fetch = [&](const void* array, int64_t bytes) __attribute__((always_inline)) {
       if (array) prefetch_bytes(static_cast<const char*>(array) + id * bytes, samples * bytes);
     };
     fetch(state.count, 4);
@@ -108,7 +108,7 @@ struct Gather {
   }
 
   // Keeps the prefetches some turns ahead of the rows. Samples in order need one prefetch a line.
-  void prefetch_ahead() {
+  DYNAL_INLINE void prefetch_ahead() {
     const int64_t stop = row + kAheadRows < end ? row + kAheadRows : end;
     while (ahead < stop) {
       const int64_t first = id_at(batch, ahead);
@@ -119,6 +119,10 @@ struct Gather {
           ++n;
         }
         prefetch(first, n);
+        if (Layout::kTile) {
+          const int64_t bytes = state.classes * item_bytes(batch.dtype);
+          prefetch_bytes(static_cast<const char*>(batch.logits) + ahead * bytes, n * bytes);
+        }
       }
       ahead += n;
     }

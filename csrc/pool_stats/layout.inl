@@ -43,7 +43,7 @@ struct Rows {
 inline uintptr_t address(const char* row) { return reinterpret_cast<uintptr_t>(row); }
 
 template <int kWrite>
-inline void prefetch_line(uintptr_t at) {
+DYNAL_INLINE void prefetch_line(uintptr_t at) {
   __builtin_prefetch(reinterpret_cast<const void*>(at), kWrite);
 }
 
@@ -116,7 +116,11 @@ struct TileLayout {
   DYNAL_INLINE void in_quads(F f) const {
     int64_t c = 0;
     for (; c + 4 <= classes; c += 4) f(c, 4);
-    if (c < classes) f(c, classes - c);
+    if (classes - c == 2) {
+      f(c, 2);
+    } else if (c < classes) {
+      f(c, classes - c);
+    }
   }
 
   // The same over the exponentials: f(offset, s, total).

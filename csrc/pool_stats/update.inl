@@ -137,7 +137,8 @@ inline void take_finite(const State& state, Samples& samples, vi bad) {
   }
 }
 
-inline void prefetch_counts(const State& state, const Samples& samples, const int32_t* label) {
+DYNAL_INLINE void prefetch_counts(const State& state, const Samples& samples,
+                                  const int32_t* label) {
   for (int s = 0; s < samples.count; ++s) {
     const int64_t cell = samples.start[s] + label[s];
     __builtin_prefetch(static_cast<char*>(state.label_counts) + cell * state.label_bytes, 1);

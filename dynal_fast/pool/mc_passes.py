@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from dynal_fast.pool.accelerator import Accelerator
-from dynal_fast.pool.containers import map_tensors, tensors_in
+from dynal_fast.pool.containers import map_tensors
 from dynal_fast.pool.forward import Forward, logits_of
 from dynal_fast.pool.mc_dropout import activate_dropout, random_states, switched_off
+from dynal_fast.pool.mc_kept import KeptBatches
 from dynal_fast.pool.mc_split import DropoutSplit
 from dynal_fast.pool.trace import UntraceableError, first_line
 from dynal_fast.pool.twin import difference, tolerance_of
 
 FEW = 32
-CACHE_BYTES = 160 << 20  # of a pool's activations before the first dropout
 
 Observed = tuple[Tensor, Tensor, Tensor | None]  # ids, logits, the teacher's logits
 
@@ -25,7 +25,7 @@ class MCPasses:
     """Gives the logits of each pass, with the model's dropout switched on by the first batch.
 
     The first pass keeps what the model computes before its first dropout, if a graph of it shows
-    where that is and the pool's fit into ``CACHE_BYTES``; the others start from there.
+    where that is and there is room for them (`KeptBatches`); the others start from there.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ class MCPasses:
         self.accelerator = accelerator
         self.accelerator.used, self.accelerator.reason = "off", ""
         self.split: DropoutSplit | None = None
-        self.kept: list[tuple[Tensor, tuple[Any, ...]]] | None = None
-        self._kept_bytes = 0
+        self.kept: KeptBatches | None = None
+        self._first_is_done = False
         self._layers: list[nn.Module] = []  # the teacher's that are the model's, too
 
     def begin(self, samples: Iterator[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
@@ -81,17 +81,24 @@ class MCPasses:
 
     def kept_batches(self) -> Iterator[tuple[Tensor, Any]] | None:
         """Return the ids and the kept activations of each batch, None if they are not kept."""
-        return iter(self.kept) if self.kept else None
+        return iter(self.kept) if self.kept is not None and self._first_is_done else None
+
+    def close(self) -> None:
+        """Forget what was kept."""
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
 
     def observed(self, samples: Iterator[tuple[Tensor, Any]]) -> Iterator[Observed]:
         """Yield ids and logits of one pass over batches, or over what `kept_batches` returned."""
-        if self.kept:
+        if self.kept is not None and self._first_is_done:
             assert self.split is not None
             for sample_ids, values in samples:
                 yield sample_ids, self.split.after(values, len(sample_ids)), None
             return
         for sample_ids, inputs in samples:
             yield sample_ids, *self._logits(sample_ids, inputs)
+        self._first_is_done = True
 
     def _prepare(self, sample_ids: Tensor, inputs: Any) -> None:
         plain = functools.partial(self._whole, self.model, sample_ids, inputs)
@@ -107,7 +114,7 @@ class MCPasses:
         except UntraceableError as error:
             self.accelerator.reason = str(error)
             return
-        self.split, self.kept = split, []
+        self.split, self.kept = split, KeptBatches()
         self.accelerator.used = "fold" if folds else "off"
 
     def _check(self, split: DropoutSplit, plain: Any, sample_ids: Tensor, inputs: Any) -> None:
@@ -134,23 +141,15 @@ class MCPasses:
             except Exception as error:  # of a graph that does not hold for such a batch
                 self.accelerator.reason = f"its parts fail: {first_line(error)}"
             else:
-                self._keep(sample_ids, values)
+                if self.kept is not None and not self.kept.add(sample_ids, values):
+                    self.close()
                 return self.split.after(values, len(sample_ids)), None
-        self.kept = None
+        self.close()
         logits = self._whole(self.model, sample_ids, inputs)
         if self.teacher is None:
             return logits, None
         with switched_off(self._layers):
             return logits, self._whole(self.teacher, sample_ids, inputs)
-
-    def _keep(self, sample_ids: Tensor, values: tuple[Any, ...]) -> None:
-        if self.kept is None:
-            return
-        self._kept_bytes += sum(tensor.nbytes for tensor in tensors_in(values))
-        if self._kept_bytes > CACHE_BYTES:
-            self.kept = None
-        else:
-            self.kept.append((sample_ids, values))
 
     def _whole(self, observed: nn.Module, sample_ids: Tensor, inputs: Any) -> Tensor:
         # Dropout may work in place, and all passes must see the same pool.

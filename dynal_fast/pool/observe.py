@@ -228,6 +228,7 @@ def observe_pool(
         stack.enter_context(torch.autocast(target.type, dtype=amp, enabled=amp is not None))
         if passes:
             mc = MCPasses(model, call, teacher_model, target, passes, accelerator)
+            stack.callback(mc.close)
             for index in range(passes):
                 samples = mc.kept_batches() or batches.from_first_sample()
                 if samples is None:

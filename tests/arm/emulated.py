@@ -22,9 +22,8 @@ STATE_TENSORS = re.findall(r"^  DYNAL_SET\((\w+)\)$", STRUCTS, re.MULTILINE)
 
 def files() -> list[str]:
     """The tests of the kernels."""
-    return [
-        f"tests/test_{name}.py" for name in ("dense_discrepancy", "farthest_first", "pool_stats")
-    ]
+    names = ("dense_discrepancy", "farthest_first", "head_dropout", "pool_stats")
+    return [f"tests/test_{name}.py" for name in names]
 
 
 def missing() -> list[str]:
@@ -147,12 +146,12 @@ def extension(server: Server) -> ModuleType:
         addresses = [tensors.get(name, 0) for name in STATE_TENSORS]
         return words(samples, classes, pass_stamp, stamp, unknown_ids, *addresses, *sizes)
 
-    def head(features, weight, bias, width, dtype, by_id=False):  # type: ignore[no-untyped-def]
-        return words(features, weight, bias, width, dtype, by_id)
+    def head(features, weight, bias, width, dtype, by_id=False, dropout=None):  # type: ignore[no-untyped-def]
+        return words(features, weight, bias, width, dtype, by_id, dropout or [0] * 4)
 
     def batch(rows, ids, id_bytes, dtype, logits=0, teacher=0, *others, **more):  # type: ignore[no-untyped-def]
         given = dict(zip(("head", "teacher_head", "targets"), others, strict=False)) | more
-        heads = [given.get(name) or [0] * 6 for name in ("head", "teacher_head")]
+        heads = [given.get(name) or [0] * 10 for name in ("head", "teacher_head")]
         return words(rows, ids, id_bytes, dtype, logits, teacher, *heads, given.get("targets", 0))
 
     module = ModuleType("dynal_fast._C")
@@ -163,7 +162,7 @@ def extension(server: Server) -> ModuleType:
     module.compiler = f"{COMPILER}, emulated"
     module.dense_discrepancy = discrepancy
     module.pool_stats = SimpleNamespace(
-        Tracker=tracker, Head=head, Batch=batch, update=integers("update")
+        Tracker=tracker, Dropout=words, Head=head, Batch=batch, update=integers("update")
     )
     module.farthest_first = SimpleNamespace(
         DONE=-1,

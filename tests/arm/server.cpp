@@ -173,13 +173,19 @@ struct Compared {
 
 ff::Share share(Arguments& in) { return {in.integer(), in.integer()}; }
 
+ps::Dropout dropout(Arguments& in) {
+  return {static_cast<uint64_t>(in.integer()), static_cast<uint64_t>(in.integer()),
+          static_cast<uint32_t>(in.integer()), static_cast<float>(in.real())};
+}
+
 ps::Head head(Arguments& in) {
   return {in.pointer<const void>(),
           in.pointer<const void>(),
           in.pointer<const void>(),
           in.integer(),
           in.dtype(),
-          in.integer() != 0};
+          in.integer() != 0,
+          dropout(in)};
 }
 
 ps::State tracker(Arguments& in) {

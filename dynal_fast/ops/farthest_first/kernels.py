@@ -100,7 +100,7 @@ class Kernels(Protocol[P]):
         """Return bounds ``lower <= decision value <= upper``, (rows, centers) float32, at least 0.
 
         They also hold for the value before its rounding, and are about as tight as float32 matrix
-        products allow.
+        products allow; those of very many pairs as products of rows rounded to 16 bits allow.
         """
 
     def bound(self, x: P, y: P, groups: Groups, bound: Tensor) -> None:
