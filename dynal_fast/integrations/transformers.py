@@ -421,7 +421,9 @@ class Collate:
 
 
 def _is_unknown(sample: Any, label: str) -> bool:
-    return isinstance(sample, Mapping) and label in sample and sample[label] is None
+    """Whether a label is None, or a text, such as an empty one, of which no tensor is made."""
+    given = sample.get(label, 0) if isinstance(sample, Mapping) else 0
+    return given is None or isinstance(given, str)
 
 
 def as_dataset(pool: Any) -> Dataset[Any]:

@@ -426,8 +426,9 @@ class Strict(nn.Module):
         return self.inner(input_ids, attention_mask, labels=labels).to_tuple()
 
 
-def test_labels_and_other_columns_do_not_reach_the_model(tmp_path):
-    pool = [{**sample, "label": None} if i % 3 else sample for i, sample in enumerate(POOL)]
+@pytest.mark.parametrize("unknown", [None, ""])
+def test_labels_and_other_columns_do_not_reach_the_model(tmp_path, unknown):
+    pool = [{**sample, "label": unknown} if i % 3 else sample for i, sample in enumerate(POOL)]
     stats = new_stats(("margin",))
     stats.drop([0, 5])
     trainer(tmp_path, PoolStatsCallback(stats, pool), model=Strict()).train()
