@@ -11,7 +11,7 @@ from torch.nn import functional
 from dynal_fast import PoolObservationError, PoolStats
 from dynal_fast.collective.in_memory import run_ranks
 from dynal_fast.ops import pool_stats as operation
-from dynal_fast.ops.pool_stats import Dropout, reference
+from dynal_fast.ops.pool_stats import Dropout, cpu, reference
 from dynal_fast.ops.pool_stats.contract import STAMP_STEP
 from dynal_fast.ops.pool_stats.dropout import factors
 
@@ -76,7 +76,8 @@ def test_masks_of_tensors_are_those_of_the_definition(width):
             assert set(ours.unique().tolist()) <= {0.0, float(np.float32(1 / 0.75))}
 
 
-def test_batches_threads_and_dtypes_of_ids_do_not_change_a_mask():
+def test_batches_threads_and_dtypes_of_ids_do_not_change_a_mask(monkeypatch):
+    monkeypatch.setattr(cpu, "ELEMENTS_PER_THREAD", 1)  # else small batches take one thread
     layer, given = head(35), features(35)
     want = observed(given, layer, 0.3).score("bald")
     assert torch.equal(observed(given, layer, 0.3, batch=1).score("bald"), want)

@@ -1,13 +1,14 @@
 """The update of the pool statistics: every implementation on the CPU against the reference."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from dynal_fast import _extension
-from dynal_fast.ops.pool_stats import DROPPED, DUPLICATE, NON_FINITE, STATE, pool_stats_update
+from dynal_fast.ops.pool_stats import DROPPED, DUPLICATE, NON_FINITE, STATE, cpu, pool_stats_update
 from tests.cases.pool_stats import (
     CLASSES,
     DTYPES,
@@ -20,6 +21,12 @@ from tests.cases.pool_stats import (
 NATIVE = _extension.load()
 ISAS = NATIVE.supported_isas()
 IMPLEMENTATIONS = ["reference", *(f"cpu-{isa}-1" for isa in ISAS), f"cpu-{ISAS[-1]}-2"]
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_torch_has(monkeypatch):
+    """Small batches would take one thread."""
+    monkeypatch.setattr(cpu, "ELEMENTS_PER_THREAD", 1)
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -160,6 +167,24 @@ def test_results_do_not_depend_on_threads_or_batches(num_classes, isa):
     NATIVE.set_isa(before)
     for other in outcomes[1:]:
         assert_same(other, outcomes[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("logits_per_thread", "threads"), [(1, 3), (100, 3), (334, 2), (999, 1)])
+def test_each_thread_has_enough_to_do(monkeypatch, logits_per_thread, threads):
+    monkeypatch.setattr(cpu, "ELEMENTS_PER_THREAD", logits_per_thread)
+    taken, before = [], torch.get_num_threads()
+    fake = SimpleNamespace(
+        Tracker=lambda *given: None,
+        Batch=lambda *given: None,
+        update=lambda tracker, batch, count: taken.append(count),
+    )
+    monkeypatch.setattr(cpu, "load", lambda: SimpleNamespace(pool_stats=fake))
+    torch.set_num_threads(3)
+    try:
+        Tracker(100, 10, TYPICAL).update(torch.arange(100), torch.randn(100, 10), backend="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [threads]
 
 
 def torch_float32_update(state, ids, logits):

@@ -14,6 +14,9 @@ from dynal_fast.ops.pool_stats.dropout import Dropout, native_dropout
 from dynal_fast.threads import kernel_threads
 
 MAX_ELEMENTS = 2**26  # in one call: Ctrl-C is seen between calls
+# Each thread has so many logits at least, about 0.1 ms of work. With less, threads wait more than
+# they work: milliseconds where the cores are busy, as with the workers of a DataLoader.
+ELEMENTS_PER_THREAD = 2**15
 
 
 def update(
@@ -38,7 +41,7 @@ def update(
             None,
             0 if targets is None else row_address(targets, first),
         )
-        native.update(native_state, batch, kernel_threads())
+        native.update(native_state, batch, _threads(rows * classes))
 
 
 def update_from_features(
@@ -69,7 +72,8 @@ def update_from_store(
     native, classes = load().pool_stats, len(head.weight)
     native_state = native_tracker(native, classes, tracker)
     masks = native_dropout(native, dropout, tracker.pass_stamp)
-    for first, rows in _slices(len(sample_ids), classes * (1 + head.features.shape[1] // 16)):
+    cost = classes * (1 + head.features.shape[1] // 16)
+    for first, rows in _slices(len(sample_ids), cost):
         batch = native.Batch(
             rows,
             row_address(sample_ids, first),
@@ -79,7 +83,11 @@ def update_from_store(
             teacher_head=native_head(native, teacher, first, by_id),
             targets=0 if targets is None else row_address(targets, first),
         )
-        native.update(native_state, batch, kernel_threads())
+        native.update(native_state, batch, _threads(rows * cost))
+
+
+def _threads(elements: int) -> int:
+    return max(1, min(kernel_threads(), elements // ELEMENTS_PER_THREAD))
 
 
 def _slices(rows: int, cost: int) -> list[tuple[int, int]]:
