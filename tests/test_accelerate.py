@@ -141,6 +141,37 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.encoder(self.embed(x).flatten(2).mT).mean(1)))
 
 
+class Squeeze(nn.Module):
+    """Circular borders, a gate over channels, group norm, distances to prototypes in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, padding=1, padding_mode="circular", bias=False)
+        self.norm, self.groups = nn.BatchNorm2d(8), nn.GroupNorm(2, 8)
+        self.gate, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, CLASSES)
+        self.register_buffer("prototypes", torch.randn(CLASSES, 8), persistent=False)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        x = self.groups(x * self.gate(functional.adaptive_avg_pool2d(x, 1)).sigmoid())
+        x = functional.silu(x).mean((2, 3))
+        return self.head(x) - torch.cdist(x, self.prototypes)
+
+
+class Auxiliary(nn.Module):
+    """A second output while it trains; dropout; a norm after a transposed convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.ConvTranspose2d(4, 6, 3), nn.BatchNorm2d(6, momentum=None)
+        self.drop = nn.Dropout2d(0.3)
+        self.head, self.other = nn.Linear(6, CLASSES), nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        x = self.drop(self.norm(self.conv(x)).relu_()).amax((2, 3))
+        return (self.head(x), self.other(x)) if self.training else self.head(x)
+
+
 def parametrized():
     model = nn.Sequential(
         parametrizations.weight_norm(nn.Conv2d(4, 5, 3)),
@@ -153,12 +184,14 @@ def parametrized():
 
 
 MODELS = {
+    "auxiliary": Auxiliary,
     "cnn": lambda: build_model("cnn", (4, 6, 6), CLASSES),
     "grouped": Residual,
     "in place": InPlace,
     "own buffers": OwnBuffers,
     "parametrized": parametrized,
     "sequences": Sequences,
+    "squeeze": Squeeze,
     "tied": Tied,
     "transformer": Transformer,
     "twice": Twice,
@@ -288,14 +321,18 @@ def test_tracked_scores_are_those_of_the_bare_pass():
         torch.testing.assert_close(*(stats.score(name) for stats in trackers))
 
 
-def test_training_is_bit_equal_with_and_without_an_accelerated_pass():
+@pytest.mark.parametrize("name", ["grouped", "auxiliary", "transformer"])
+def test_training_is_bit_equal_with_and_without_an_accelerated_pass(name):
     def trained(accelerate):
-        model = made("grouped")
+        model = made(name)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         torch.manual_seed(5)
         for _ in range(2):
             model.train()
-            functional.cross_entropy(model(images()), torch.arange(N) % CLASSES).backward()
+            output = model(images())
+            if name == "auxiliary":
+                output = output[0] + output[1]
+            functional.cross_entropy(output, torch.arange(N) % CLASSES).backward()
             if accelerate:
                 grads = [weight.grad.clone() for weight in model.parameters()]
                 logits(model, accelerate)
@@ -359,6 +396,17 @@ class Counts(nn.Module):
         return self.norm(self.conv(x)).mean((2, 3))
 
 
+class Overwrites(nn.Module):
+    """Its inputs: the twin is given what it left."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, CLASSES, 3), nn.BatchNorm2d(CLASSES)
+
+    def forward(self, x):
+        return self.norm(self.conv(x.mul_(2).add_(1))).mean((2, 3))
+
+
 class Draws(nn.Module):
     def __init__(self):
         super().__init__()
@@ -382,6 +430,7 @@ def hooked():
         (Branches, "torch.fx cannot trace it"),
         (Counts, "its forward changes calls"),
         (Draws, "its logits of the first batch are off by"),
+        (Overwrites, "its logits of the first batch are off by"),
         (hooked, "0 has forward hooks"),
         (lambda: nn.DataParallel(made("cnn")), "DataParallel runs code of its own"),
     ],

@@ -118,6 +118,14 @@ def test_the_strategy_picks_by_one_pass_over_the_candidates():
     assert torch.equal(picks, candidates[want.indices])
 
 
+def test_logits_are_not_taken_for_probabilities():
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.5]])
+    with pytest.raises(ValueError, match="probabilities must be between 0 and 1, got -1 to 2: p"):
+        badge(torch.ones(2, 3), logits, 1)
+    rounded = torch.tensor([[1.0, 0.0], [1.002, 0.0]], dtype=torch.float16)
+    assert len(badge(torch.ones(2, 3), rounded, 1).indices) == 1
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_the_strategy_in_the_loop():
     def run():

@@ -281,6 +281,7 @@ def test_edges_of_k(backend):
         ({"k": 11}, r"k must be between 0 and 10, the number of pool samples .* got 11"),
         ({"k": -1}, r"k must be between 0 and 10"),
         ({"k": 2.5}, r"k must be an integer, got 2.5"),
+        ({"k": True}, r"k must be an integer, got True"),
         ({"labeled": np.array([1, 2]), "k": 9}, r"k must be between 0 and 8"),
         ({"labeled": np.array([10])}, r"labeled holds pool index 10, outside \[0, 10\)"),
         ({"labeled": np.array([-1])}, r"labeled holds pool index -1"),

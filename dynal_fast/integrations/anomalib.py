@@ -9,6 +9,8 @@ the module that builds its core-set names it::
     torch_model.KCenterGreedy = KCenterGreedy
 """
 
+from numbers import Real
+
 import torch
 from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy as Projected
 
@@ -57,8 +59,8 @@ class KCenterGreedy(Projected):
     """
 
     def __init__(self, embedding: torch.Tensor, sampling_ratio: float) -> None:
-        if sampling_ratio > 1:
-            raise ValueError(f"sampling_ratio must be at most 1, got {sampling_ratio}")
+        if not (isinstance(sampling_ratio, Real) and sampling_ratio <= 1):  # NaN is not, either
+            raise ValueError(f"sampling_ratio must be a number of at most 1, got {sampling_ratio}")
         super().__init__(embedding, sampling_ratio)
 
     def select_coreset_idxs(self) -> list[int]:

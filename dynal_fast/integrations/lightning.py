@@ -11,10 +11,16 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from dynal_fast.integrations.observer import PoolObserver, Teacher
+from dynal_fast.integrations.observer import (
+    PoolObserver,
+    Teacher,
+    check_function,
+    check_pool_scores,
+)
 from dynal_fast.integrations.training_batches import TrainingObserver, logits_in, part_of
 from dynal_fast.pool import Accelerator, PoolImages, PoolStats
 from dynal_fast.pool.accelerator import Mode
+from dynal_fast.pool.batches import checked_where
 from dynal_fast.pool.forward import Forward, model_call
 from dynal_fast.pool.sizes import are_texts
 
@@ -144,6 +150,9 @@ class PoolStatsCallback(Callback):
         name: str = "",
     ) -> None:
         super().__init__()
+        check_function("get_logits", get_logits)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a text, got {name!r}")
         self._observer: PoolObserver
         self._training: TrainingObserver | None = None
         self._loader, self._ids, self._name = pool_dataloader, ids, name
@@ -171,8 +180,11 @@ class PoolStatsCallback(Callback):
         )
         has_ids = ids is not None or isinstance(pool_dataloader, PoolImages)
         self._forward = get_logits or (model_call() if has_ids else first_part_call())
-        if not has_ids:
-            self._observer.numbered(pool_dataloader)  # raises here rather than after an epoch
+        check_pool_scores(stats, "ids")
+        if has_ids:
+            checked_where(ids, pool_dataloader)  # raises here rather than after an epoch
+        else:
+            self._observer.numbered(pool_dataloader)
 
     @property
     def stats(self) -> PoolStats:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from modAL.models.base import BaseCommittee
 
-from dynal_fast.integrations.tracked import check_tracks, scores_of
+from dynal_fast.integrations.tracked import check_tracks, number, positions, scores_of
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.badge import badge as draw
@@ -72,10 +72,7 @@ def farthest_first(
         if classifier.on_transformed:
             X = classifier.transform_without_estimating(X)
     X = _dense(X, "X")
-    if not 0 <= n_instances <= len(X):
-        raise ValueError(
-            f"n_instances must be between 0 and the {len(X)} samples of X, got {n_instances}"
-        )
+    n_instances = number("n_instances", n_instances, len(X), "X")
     traversal = traversals.farthest_first(X, n_instances, labeled, metric=metric)
     return traversal.indices.cpu().numpy(), traversal.distances.cpu().numpy()
 
@@ -129,11 +126,7 @@ def badge(
     if embeddings is None:
         embeddings = classifier.transform_without_estimating(X) if classifier.on_transformed else X
     embeddings = _dense(embeddings, "X")
-    if not 0 <= n_instances <= len(probabilities):
-        raise ValueError(
-            f"n_instances must be between 0 and the {len(probabilities)} samples of X, got "
-            f"{n_instances}"
-        )
+    n_instances = number("n_instances", n_instances, len(probabilities), "X")
     drawn = draw(embeddings, probabilities, n_instances, generator=generator, progress=False)
     return drawn.indices.numpy(), drawn.distances.numpy()
 
@@ -203,19 +196,19 @@ class TrackedScore:
             has no score: the message says why.
         """
         samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        known = self.stats.remaining().cpu() if ids is None else torch.as_tensor(np.asarray(ids))
-        if known.dtype == torch.bool:
-            known = known.nonzero().flatten()
+        if ids is None:
+            known = self.stats.remaining().cpu()
+        else:
+            given = np.asarray(ids)
+            given = given.nonzero()[0] if given.dtype == bool else given
+            known = torch.from_numpy(positions("ids", given, self.stats.num_samples))
         if known.shape != (samples,):
             whose = "stats has not dropped" if ids is None else "ids names"
             raise ValueError(
                 f"X must have the samples that {whose}, {len(known)} of them, got {samples}: "
                 "pass ids=, or stats.drop(...) what was labeled"
             )
-        if not 0 <= n_instances <= samples:
-            raise ValueError(
-                f"n_instances must be between 0 and the {samples} samples of X, got {n_instances}"
-            )
+        n_instances = number("n_instances", n_instances, samples, "X")
         chosen = self.stats.select(self.score, n_instances, known, self.generator).cpu()
         position = torch.empty(self.stats.num_samples, dtype=torch.int64)
         position[known] = torch.arange(samples)

@@ -24,6 +24,8 @@ from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.batches import checked_where, id_batches
 from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.forward import Forward
+from dynal_fast.pool.observe import checked_passes
+from dynal_fast.pool.scores import TRAINING_SCORES
 from dynal_fast.pool.sharded.buffers import buffers_of_the_first
 
 Teacher = nn.Module | EMATeacher
@@ -55,7 +57,7 @@ class PoolObserver:
             )
         self.stats, self.teacher = stats, teacher
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
-        self.mc_passes, self.partial = mc_passes, partial
+        self.mc_passes, self.partial = checked_passes(mc_passes), partial
         self._counts = not isinstance(accelerate, Accelerator)
         self.accelerator = (
             accelerate if isinstance(accelerate, Accelerator) else Accelerator(accelerate)
@@ -91,6 +93,12 @@ class PoolObserver:
             warnings.warn(
                 f"the training goes on after epoch {epochs_done} from a checkpoint without pool "
                 "statistics: they begin here, without the epochs before",
+                stacklevel=2,
+            )
+        if epochs_done == 0 and not self._restored and self.stats._adds_to_a_training():
+            warnings.warn(
+                "a training begins, and the statistics over epochs still hold another one, to "
+                "which they add: stats.begin_cycle() forgets it",
                 stacklevel=2,
             )
         if isinstance(self.teacher, EMATeacher):
@@ -323,6 +331,24 @@ def positive(name: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number
+
+
+def check_pool_scores(stats: PoolStats, ids: str) -> None:
+    """Raise if all that is tracked is of labeled samples, whose classes no pool has.
+
+    ``ids`` is the name of the argument that says where a training batch has its samples' ids.
+    """
+    if stats.track and all(name in TRAINING_SCORES for name in stats.track):
+        raise ValueError(
+            f"stats tracks {', '.join(stats.track)}, of labeled samples, and a pool has no labels: "
+            f"pass train=True and {ids}=, to observe the training batches"
+        )
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raise unless ``value`` can be called, or is None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

@@ -104,6 +104,7 @@ class FarthestFirst(SingleAnnotatorPoolQueryStrategy):
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True, check_X_dict={}
         )
+        _check_positions(candidates, len(X))
         labeled = is_labeled(y, self.missing_label_)
         if candidates is not None and candidates.ndim > 1:
             selection = traversals.FarthestFirst(candidates, X[labeled], metric=self.metric)
@@ -208,6 +209,7 @@ class Badge(SingleAnnotatorPoolQueryStrategy):
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True
         )
+        _check_positions(candidates, len(X))
         check_type(clf, "clf", SkactivemlClassifier)
         check_equal_missing_label(clf.missing_label, self.missing_label_)
         check_scalar(fit_clf, "fit_clf", bool)
@@ -348,6 +350,7 @@ class TrackedScore(SingleAnnotatorPoolQueryStrategy):
         )
         check_tracks(self.stats, self.score)
         check_samples(self.stats, len(X), "X")
+        _check_positions(candidates, len(X))
         _, free = self._transform_candidates(candidates, X, y, enforce_mapping=True)
         free = np.unique(free % len(X))
         batch_size = _at_most(batch_size, len(free))
@@ -364,6 +367,8 @@ class TrackedScore(SingleAnnotatorPoolQueryStrategy):
 
 
 def _at_most(batch_size: int, candidates: int) -> int:
+    if isinstance(batch_size, bool):  # an int for the library
+        raise TypeError(f"batch_size must be an integer, got {batch_size}")
     if batch_size > candidates:
         warnings.warn(
             f"batch_size={batch_size} is larger than the {candidates} candidates that can be "
@@ -371,6 +376,14 @@ def _at_most(batch_size: int, candidates: int) -> int:
             stacklevel=3,
         )
     return min(batch_size, candidates)
+
+
+def _check_positions(candidates: Any, samples: int) -> None:
+    """Raise for positions before the first; the library finds those beyond the last."""
+    if candidates is not None and candidates.ndim == 1 and candidates.min() < -samples:
+        raise ValueError(
+            f"candidates must be positions in X, of {samples} samples, got {candidates.min()}"
+        )
 
 
 def _check_no_mask(candidates: Any) -> None:

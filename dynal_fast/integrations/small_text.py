@@ -7,7 +7,12 @@ import torch
 from sklearn.preprocessing import normalize as unit_length
 from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrategy
 
-from dynal_fast.integrations.tracked import check_samples, check_tracks, positions
+from dynal_fast.integrations.tracked import (
+    check_samples,
+    check_tracks,
+    not_negative,
+    positions,
+)
 from dynal_fast.ops import farthest_first as traversals
 from dynal_fast.pool import PoolStats
 from dynal_fast.strategies.badge import badge
@@ -64,7 +69,9 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
             There are no unlabeled samples, or fewer than ``n``.
         ValueError
             ``embeddings`` have another number of rows, or the selection refuses them; indices are
-            a mask.
+            a mask, none of ``dataset``, or not distinct.
+        TypeError
+            ``embeddings`` are sparse, or not given where ``clf`` has no ``embed``.
 
         Notes
         -----
@@ -72,21 +79,32 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
         followed by the labeled ones, even where each sample of the data set has a row. It then
         measures the wrong samples, unless the unlabeled ones come first there.
         """
+        n = not_negative("n", n)
         self._validate_query_input(indices_unlabeled, n)
-        unlabeled = positions("indices_unlabeled", indices_unlabeled)
-        labeled = positions("indices_labeled", indices_labeled)
-        if embeddings is None and isinstance(dataset, np.ndarray) and dataset.ndim == 2:
+        samples = _length(dataset)
+        unlabeled = positions("indices_unlabeled", indices_unlabeled, samples)
+        labeled = positions("indices_labeled", indices_labeled, samples)
+        used = len(unlabeled) + len(labeled)
+        if len(np.union1d(unlabeled, labeled)) < used:
+            raise ValueError(
+                "indices_unlabeled and indices_labeled must have each sample once, got "
+                f"{used - len(np.union1d(unlabeled, labeled))} repeatedly"
+            )
+        if embeddings is None and getattr(dataset, "ndim", 0) == 2:
             embeddings = dataset  # the representation of PoolBasedActiveLearner.query
-        if isinstance(embeddings, torch.Tensor):
-            embeddings = embeddings.detach().cpu()
+        if embeddings is None and not hasattr(clf, "embed"):
+            raise TypeError(
+                f"embeddings must be given, as clf, a {type(clf).__name__}, has no method embed"
+            )
+        if embeddings is not None:
+            embeddings = _checked(embeddings)
         if embeddings is None or len(unlabeled) == n:
             options = {"pbar": pbar, "embed_kwargs": embed_kwargs or {}}
             picks: np.ndarray = super().query(
                 clf, dataset, unlabeled, labeled, y, n=n, embeddings=embeddings, **options
             )
             return picks
-        used = len(unlabeled) + len(labeled)
-        if len(embeddings) == len(dataset):
+        if len(embeddings) == samples:
             return self.sample(clf, dataset, unlabeled, labeled, y, n, embeddings)
         if len(embeddings) == used:
             rows = np.arange(used)
@@ -94,7 +112,7 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
             used_samples = dataset[np.concatenate([unlabeled, labeled])]
             return unlabeled[self.sample(clf, used_samples, *parts, y, n, embeddings)]
         raise ValueError(
-            f"embeddings must have a row for each of the {len(dataset)} samples of the data set, "
+            f"embeddings must have a row for each of the {samples} samples of the data set, "
             f"or for each of the {used} unlabeled and labeled ones, got {len(embeddings)}"
         )
 
@@ -292,9 +310,12 @@ class TrackedScore(QueryStrategy):
             part of it), or an unlabeled sample has no score: the message says why. Indices are a
             mask.
         """
+        n = not_negative("n", n)
         self._validate_query_input(indices_unlabeled, n)
-        check_samples(self.stats, len(dataset), "dataset")
-        candidates = torch.as_tensor(positions("indices_unlabeled", indices_unlabeled))
+        samples = _length(dataset)
+        check_samples(self.stats, samples, "dataset")
+        unlabeled = positions("indices_unlabeled", indices_unlabeled, samples)
+        candidates = torch.from_numpy(unlabeled)
         chosen = self.stats.select(self.score, n, candidates, self.generator)
         self.scores_ = self.stats.score(self.score).cpu().numpy()
         picks: np.ndarray = chosen.cpu().numpy()
@@ -302,3 +323,27 @@ class TrackedScore(QueryStrategy):
 
     def __str__(self) -> str:
         return f"TrackedScore(score={self.score})"
+
+
+def _length(dataset: Any) -> int:
+    """Return the number of samples, also of a sparse matrix, which has no ``len``."""
+    shape = getattr(dataset, "shape", None)
+    return int(shape[0]) if shape else len(dataset)
+
+
+def _checked(embeddings: Any) -> Any:
+    """Return embeddings on the CPU, in a dtype that NumPy knows."""
+    if hasattr(embeddings, "toarray"):
+        raise TypeError(
+            f"embeddings must be dense, got {type(embeddings).__name__}: pass "
+            "embeddings.toarray(), or fewer dimensions, such as those of TruncatedSVD"
+        )
+    if isinstance(embeddings, torch.Tensor):
+        embeddings = embeddings.detach().cpu()
+        if embeddings.dtype == torch.bfloat16:
+            embeddings = embeddings.float()
+    if np.ndim(embeddings) != 2:
+        raise ValueError(
+            f"embeddings must have shape (samples, dimensions), got {np.shape(embeddings)}"
+        )
+    return embeddings

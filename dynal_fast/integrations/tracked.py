@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from dynal_fast.pool import PoolStats
+from dynal_fast.pool.candidates import integer
 
 
 def check_tracks(stats: PoolStats, score: str) -> None:
@@ -24,13 +25,13 @@ def check_samples(stats: PoolStats, samples: int, whose: str) -> None:
         )
 
 
-def positions(name: str, indices: Any) -> np.ndarray:
+def positions(name: str, indices: Any, samples: int | None = None) -> np.ndarray:
     """Return positions in a data set as int64 (m,).
 
     Raises
     ------
     ValueError
-        They are a mask, or no integers.
+        They are a mask, no integers, or none of the data set's ``samples``, if these are given.
 
     >>> positions("indices", [2, 0])
     array([2, 0])
@@ -41,7 +42,38 @@ def positions(name: str, indices: Any) -> np.ndarray:
         if given.dtype.kind == "b":
             what = f"a mask: pass np.flatnonzero({name})"
         raise ValueError(f"{name} must be positions in the data set, integers, got {what}")
+    if samples is not None and given.size and not 0 <= given.min() <= given.max() < samples:
+        raise ValueError(
+            f"{name} must be positions in the data set of {samples} samples, got {given.min()} to "
+            f"{given.max()}"
+        )
     return given.astype(np.int64)
+
+
+def not_negative(name: str, value: Any) -> int:
+    """Return ``value`` as an int of 0 or more.
+
+    >>> not_negative("num_samples", 2)
+    2
+    """
+    checked = integer(name, value)
+    if checked < 0:
+        raise ValueError(f"{name} must not be negative, got {checked}")
+    return checked
+
+
+def number(name: str, value: Any, samples: int, whose: str) -> int:
+    """Return a number of picks, an int of 0 to ``samples``; ``whose`` names these.
+
+    >>> number("n_instances", 2, 3, "X")
+    2
+    """
+    checked = integer(name, value)
+    if not 0 <= checked <= samples:
+        raise ValueError(
+            f"{name} must be between 0 and the {samples} samples of {whose}, got {value}"
+        )
+    return checked
 
 
 def scores_of(stats: PoolStats, score: str, ids: Any) -> np.ndarray:

@@ -110,7 +110,8 @@ class TrainingObserver(PoolObserver):
                 )
             targets = torch.as_tensor(part)
         if targets.ndim == 2:  # a column of classes, or one-hot rows, or probabilities
-            targets = targets[:, 0] if targets.shape[1] == 1 else targets.argmax(1)
+            one_hot = targets.byte() if targets.dtype == torch.bool else targets
+            targets = one_hot[:, 0] if targets.shape[1] == 1 else one_hot.argmax(1)
         return targets.detach().to(self.stats.device)
 
     def end_epoch(self) -> None:

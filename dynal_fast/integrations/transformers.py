@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dynal_fast.files import atomic_file
-from dynal_fast.integrations.observer import PoolObserver, Teacher, positive
+from dynal_fast.integrations.observer import (
+    PoolObserver,
+    Teacher,
+    check_function,
+    check_pool_scores,
+    positive,
+)
 from dynal_fast.integrations.training_batches import TrainingObserver, logits_in
 from dynal_fast.pool import Accelerator, PoolStats
 from dynal_fast.pool.accelerator import Mode
@@ -117,6 +123,8 @@ class PoolStatsCallback(TrainerCallback):
         targets: Any = None,
         resume_from: str | Path | bool | None = None,
     ) -> None:
+        check_function("get_logits", get_logits)
+        check_function("data_collator", data_collator)
         if every_n_steps is not None:
             every_n_steps = positive("every_n_steps", every_n_steps)
             if every_n_epochs != 1:
@@ -143,6 +151,7 @@ class PoolStatsCallback(TrainerCallback):
             self._observer = PoolObserver(
                 stats, every_n_epochs, teacher, mc_passes, partial, accelerate
             )
+            check_pool_scores(stats, "id_column")
         self._pool, self._collator, self._id_column = pool_dataset, data_collator, id_column
         self._every_n_steps = every_n_steps
         self._forward = get_logits or logits_without_labels
@@ -412,7 +421,9 @@ class Collate:
 
 
 def _is_unknown(sample: Any, label: str) -> bool:
-    return isinstance(sample, Mapping) and label in sample and sample[label] is None
+    """Whether a label is None, or a text, such as an empty one, of which no tensor is made."""
+    given = sample.get(label, 0) if isinstance(sample, Mapping) else 0
+    return given is None or isinstance(given, str)
 
 
 def as_dataset(pool: Any) -> Dataset[Any]:
@@ -428,9 +439,15 @@ def as_dataset(pool: Any) -> Dataset[Any]:
 
 
 def logits_without_labels(model: nn.Module, batch: Any) -> Any:
-    """Return ``model(**batch)``, of a plain tuple its first part."""
+    """Return ``model(**batch)``, of a plain tuple its first part with an axis of classes.
+
+    A loss, or None in its place, may stand before it.
+    """
     output = model(**batch) if isinstance(batch, Mapping) else model(batch)
-    return output[0] if isinstance(output, tuple) and not hasattr(output, "logits") else output
+    if not isinstance(output, tuple) or hasattr(output, "logits"):
+        return output
+    parts = (part for part in output if isinstance(part, Tensor) and part.ndim >= 2)
+    return next(parts, output)
 
 
 def _base(model: nn.Module) -> nn.Module:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 Forward = Callable[[nn.Module, Any], Any]
 
-ADVICE = "pass forward=lambda model, inputs: ... that returns the logits"
+AS_CALLBACK = "(to a callback, as get_logits=)"
+ADVICE = f"pass forward=lambda model, inputs: ... that returns the logits {AS_CALLBACK}"
 
 
 def model_call() -> Forward:
@@ -39,7 +40,7 @@ def model_call() -> Forward:
                 f"{type(model).__name__} was given a dict with the keys {_keys(inputs)}, since its "
                 f"forward does not take them as arguments, and failed ({error}); leave out what it "
                 f"does not take, or pass forward=, such as forward=lambda model, inputs: "
-                f"model(inputs[{next(iter(inputs), 'x')!r}])"
+                f"model(inputs[{next(iter(inputs), 'x')!r}]) {AS_CALLBACK}"
             ) from error
 
     return call
@@ -86,15 +87,18 @@ def _cure(ndim: int) -> str:
         return (
             "; of token logits (batch, tokens, classes) pass forward=lambda model, inputs: ... "
             "that pools them over the tokens, such as a masked mean, or let every token be a "
-            "sample with an id of its own and flatten them there, .flatten(0, 1)"
+            f"sample with an id of its own and flatten them there, .flatten(0, 1) {AS_CALLBACK}"
         )
     if ndim > 3:
         return (
             "; of the logits of pixels (batch, classes, height, width) pass forward=lambda model, "
             "inputs: ... that pools them, .mean((2, 3)), or let every pixel be a sample with an id "
-            "of its own and flatten them there, .movedim(1, -1).flatten(0, -2)"
+            f"of its own and flatten them there, .movedim(1, -1).flatten(0, -2) {AS_CALLBACK}"
         )
-    return "; of one output z for two classes pass forward= that returns the logits (0, z)"
+    return (
+        "; of one output z for two classes pass forward= that returns the logits (0, z) "
+        f"{AS_CALLBACK}"
+    )
 
 
 def _takes_keywords(model: nn.Module, keys: tuple[Any, ...]) -> bool:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from dynal_fast.pool.candidates import first_ids
 from dynal_fast.pool.schedule import LastEpochs, Schedule, without_end
+from dynal_fast.pool.scores import ALIASES, TRAINING_SCORES
 from dynal_fast.pool.tracked import KEEPS_LAST, part_of
 
 Epoch = tuple[int, int | None]  # the epoch, and how many there are, None if unknown
@@ -39,6 +40,11 @@ def reason(
             "them out of candidates"
         )
     what = f"{len(unobserved)} candidates have no {name!r}, since it was never observed for them"
+    if ALIASES.get(name, name) in TRAINING_SCORES and not bool(observed.any()):
+        return (
+            f"{what}: it needs the classes of labeled samples, update(..., targets=), "
+            "observe_pool(..., targets=) or a callback with train=True"
+        )
     if not bool(observed.any()) and last is not None:
         return (
             f"{what}: it observes {schedule}, and none of these epochs came; the last one was "

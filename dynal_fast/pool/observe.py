@@ -190,7 +190,7 @@ def observe_pool(
     torch.Size([2])
     """
     model = _inside(model)
-    passes = _checked_passes(mc_passes)
+    passes = checked_passes(mc_passes)
     store = checked_store(embeddings, getattr(stats, "num_samples", None), passes)
     where = checked_where(ids, pool)
     check_model(model, stats)
@@ -322,7 +322,8 @@ def _passes_of_cycle(stats: Tracker, epoch: int, num_epochs: int | None) -> int:
     return count
 
 
-def _checked_passes(mc_passes: Any) -> int:
+def checked_passes(mc_passes: Any) -> int:
+    """Return ``mc_passes`` as an int of 0 or more."""
     passes = integer("mc_passes", mc_passes)
     if passes < 0:
         raise ValueError(f"mc_passes must be 0 (evaluation mode) or more, got {passes}")

@@ -219,6 +219,12 @@ class PoolStats:
             if part_of(n) in KEEPS_LAST
         )
 
+    def _adds_to_a_training(self) -> bool:
+        """Return whether statistics over epochs hold a training that `begin_cycle` did not end."""
+        return self._last is not None and any(
+            part_of(name) not in KEEPS_LAST for name in self.schedules
+        )
+
     @contextmanager
     def _training_stopped(self) -> Iterator[None]:
         """Let passes of the epoch that turned out to be the last reach scores of that output alone.

@@ -17,6 +17,8 @@ from dynal_fast.ops.farthest_first.arrays import as_array
 from dynal_fast.ops.kmeans_plusplus import Seeding, kmeans_plusplus
 from dynal_fast.strategies.strategy import SelectionContext
 
+ROUNDING = 1e-2  # by which a probability in half precision may lie outside 0 to 1
+
 
 def gradient_embeddings(embeddings: Any, probabilities: Any) -> OuterProducts:
     """The gradients of the loss in the weights of the last layer, as outer products.
@@ -34,7 +36,7 @@ def gradient_embeddings(embeddings: Any, probabilities: Any) -> OuterProducts:
     Raises
     ------
     ValueError
-        The shapes do not fit.
+        The shapes do not fit, or the probabilities are none.
 
     Examples
     --------
@@ -51,6 +53,12 @@ def gradient_embeddings(embeddings: Any, probabilities: Any) -> OuterProducts:
     if isinstance(outputs, np.ndarray):
         outputs = torch.from_numpy(outputs)
     left = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32), copy=True)
+    low, high = map(float, left.aminmax()) if len(left) else (0.0, 0.0)
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(
+            f"probabilities must be between 0 and 1, got {low:.4g} to {high:.4g}: pass the softmax "
+            "of logits"
+        )
     predicted = left.argmax(1, keepdim=True)
     left.scatter_add_(1, predicted, left.new_full((1, 1), -1).expand_as(predicted))
     return OuterProducts(left, features)

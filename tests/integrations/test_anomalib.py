@@ -71,8 +71,9 @@ def test_the_interface_is_anomalibs():
     assert sorted(everything) == list(range(50))
     with pytest.raises(ValueError, match="coreset_size must be a positive integer"):
         KCenterGreedy(embedding, 0.001)
-    with pytest.raises(ValueError, match=r"sampling_ratio must be at most 1, got 1\.5"):
-        KCenterGreedy(embedding, 1.5)
+    for ratio in (1.5, float("nan"), None):
+        with pytest.raises(ValueError, match=f"sampling_ratio must .* at most 1, got {ratio}"):
+            KCenterGreedy(embedding, ratio)
     embedding[7, 2] = float("nan")
     with pytest.raises(ValueError, match="row 7 holds a NaN"):
         KCenterGreedy(embedding, 0.2).select_coreset_idxs()

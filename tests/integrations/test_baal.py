@@ -214,6 +214,13 @@ def test_what_cannot_be_ranked_is_named(dataset, wrapper):
         TrackedScore(stats, "entropy")
     with pytest.raises(TypeError, match="stats must be a PoolStats"):
         MonteCarlo(wrapper, "stats")
+    with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
+        MonteCarlo(wrapper, stats)(dataset.pool, iterations=0)
+    for kind in (FarthestFirst, Badge):
+        with pytest.raises(TypeError, match="num_samples must be an integer, got None"):
+            kind(None)
+        with pytest.raises(ValueError, match="num_samples must not be negative, got -1"):
+            kind(-1)
 
 
 @pytest.mark.parametrize(

@@ -452,6 +452,23 @@ def test_two_trainings_with_one_callback():
     assert int(stats.state_dict()["label_counts"].sum()) == 2 * (N - 5)
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["the same callback", "a new one"])
+def test_a_second_training_that_adds_to_the_first_is_told(again):
+    stats = new_stats(("label_dispersion",))
+    callback = PoolStatsCallback(stats, pool_loader())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*begin_cycle")
+        fit(trainer(callback, max_epochs=1), module())
+        stats.begin_cycle()
+        fit(trainer(callback, max_epochs=1), module())
+        last = PoolStatsCallback(new_stats(("margin",)), pool_loader())
+        for _ in range(2):  # each observation replaces the one before
+            fit(trainer(last, max_epochs=1), module())
+    callback = callback if again else PoolStatsCallback(stats, pool_loader())
+    with pytest.warns(UserWarning, match=r"another one, to which they add: stats.begin_cycle\(\)"):
+        fit(trainer(callback, max_epochs=1), module())
+
+
 class InTensors(Dataset):
     def __init__(self, samples):
         self.samples = samples
@@ -549,6 +566,42 @@ def test_a_loader_without_positions_is_refused_at_once(loader, message):
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         PoolStatsCallback(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"get_logits": "x"}, TypeError, "get_logits must be a function, got str"),
+        ({"mc_passes": -1}, ValueError, "mc_passes must be 0 .* or more, got -1"),
+        ({"ids": 1.5}, TypeError, "ids must be an integer, got 1.5"),
+        ({"name": 3}, TypeError, "name must be a text, got 3"),
+    ],
+)
+def test_bad_options_are_named_before_an_epoch_is_trained(options, error, message):
+    with pytest.raises(error, match=message):
+        PoolStatsCallback(new_stats(), pool_loader(), **options)
+
+
+def test_scores_of_labeled_samples_alone_are_refused():
+    with pytest.raises(ValueError, match=r"tracks aum, of labeled .* pass train=True and ids="):
+        PoolStatsCallback(new_stats(("aum",)), pool_loader())
+    stats = new_stats(("aum", "margin"))
+    fit(trainer(PoolStatsCallback(stats, pool_loader()), max_epochs=1), module())
+    with pytest.raises(ValueError, match=r"'aum', .* it needs the classes of labeled samples"):
+        stats.select("aum", 3)
+
+
+def test_a_batch_that_the_module_cannot_take_names_get_logits():
+    class InDicts(Dataset):
+        def __len__(self):
+            return N
+
+        def __getitem__(self, i):
+            return {"image": POOL[i], "name": str(i)}
+
+    loader = DataLoader(InDicts(), batch_size=BATCH)
+    with pytest.raises(TypeError, match=r"inputs\['image'\].*as get_logits="):
+        fit(trainer(PoolStatsCallback(new_stats(), loader)), module())
 
 
 def test_logits_that_are_not_finite_are_named():

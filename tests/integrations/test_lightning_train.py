@@ -110,13 +110,12 @@ def test_training_is_bit_equal_with_and_without():
     assert torch.equal(runs[0][1], runs[1][1])
 
 
-@pytest.mark.parametrize("where", ["one-hot", "by id"])
+@pytest.mark.parametrize("where", ["one-hot", "by id", "one-hot by id"])
 def test_targets(where):
     labels = torch.eye(C)[LABELS] if where == "one-hot" else LABELS
+    by_id = {"by id": LABELS.tolist(), "one-hot by id": torch.eye(C, dtype=torch.bool)[LABELS]}
     stats, the_module = new_stats(), recorded()
-    callback = PoolStatsCallback(
-        stats, train=True, ids=2, targets=LABELS.tolist() if where == "by id" else None
-    )
+    callback = PoolStatsCallback(stats, train=True, ids=2, targets=by_id.get(where))
     fit(trainer(callback), the_module, loader=loader(labels))
     assert_same(stats, folded(the_module.seen, 3))
     assert torch.equal(stats.training_dynamics().targets, LABELS)

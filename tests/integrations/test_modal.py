@@ -152,6 +152,23 @@ def test_more_than_the_pool_has(pool, taught, stats):
         with pytest.raises(ValueError, match="n_instances must be between 0 and the 50 samples"):
             learner.query(pool, n_instances=51)
         assert sorted(learner.query(pool, n_instances=50)[0]) == list(range(N))
+        for wrong in (2.0, None, True):
+            with pytest.raises(TypeError, match=f"n_instances must be an integer, got {wrong}"):
+                learner.query(pool, n_instances=wrong)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (np.arange(N) / 1, "ids must be positions .*, integers, got float64 numbers"),
+        (["a"] * N, "ids must be positions .*, integers, got <U1 numbers"),
+        (np.arange(N) - 1, f"ids must be positions .* of {N} samples, got -1 to {N - 2}"),
+    ],
+    ids=["floats", "texts", "negative"],
+)
+def test_ids_that_are_no_positions_are_refused(pool, stats, ids, message):
+    with pytest.raises(ValueError, match=message):
+        TrackedScore(stats, "margin")(None, pool, 2, ids=ids)
 
 
 def test_tracked_scores_follow_a_shrinking_pool(pool, taught, stats):

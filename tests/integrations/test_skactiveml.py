@@ -133,6 +133,10 @@ def test_what_cannot_be_taken_is_named(X):
         FarthestFirst().query(X.reshape(N, 3, 3), y)
     with pytest.raises(ValueError, match="NaN"):
         FarthestFirst().query(np.where(X > 2, np.nan, X), y)
+    with pytest.raises(ValueError, match=r"candidates must be positions in X, .* got -121"):
+        FarthestFirst().query(X, y, candidates=[7, -121])
+    with pytest.raises(TypeError, match="batch_size must be an integer, got True"):
+        FarthestFirst().query(X, y, batch_size=True)
     with pytest.raises(ValueError, match="metric must be"):
         FarthestFirst(metric="manhattan").query(X, y)
 

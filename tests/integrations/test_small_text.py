@@ -150,17 +150,61 @@ def test_pools_that_are_too_small(embeddings, dataset, stats, kind):
     [
         (lambda ids: np.isin(np.arange(N), ids), r"got a mask: pass np.flatnonzero\(indices_un"),
         (lambda ids: ids + 0.5, "indices_unlabeled must be positions .*, got float64 numbers"),
+        (lambda ids: ids - 1, "indices_unlabeled must be positions .* of 60 samples, got -1 to 57"),
+        (lambda ids: ids + 2, "indices_unlabeled must be positions .* of 60 samples, got 2 to 60"),
+        (lambda ids: np.append(ids, ids[:2]), "must .*(once, got 2|distinct, got 0, 1) repeatedly"),
     ],
-    ids=["mask", "floats"],
+    ids=["mask", "floats", "negative", "beyond", "twice"],
 )
 @pytest.mark.parametrize("kind", ["farthest first", "badge", "tracked"])
 def test_indices_that_are_no_positions_are_refused(embeddings, dataset, stats, kind, cast, message):
     strategy = {"farthest first": FarthestFirst(), "badge": Badge()}.get(kind)
     given = {"embeddings": embeddings} if strategy else {}
+    clf = Embedder(embeddings)
     with pytest.raises(ValueError, match=message):
         (strategy or TrackedScore(stats, "margin")).query(
-            None, dataset, cast(UNLABELED), LABELED, Y, n=2, **given
+            clf, dataset, cast(UNLABELED), LABELED, Y, n=2, **given
         )
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "message"),
+    [
+        (-1, ValueError, "n must not be negative, got -1"),
+        (2.0, TypeError, "n must be an integer, got 2.0"),
+        (None, TypeError, "n must be an integer, got None"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["farthest first", "tracked"])
+def test_numbers_of_picks_that_are_none(embeddings, dataset, stats, kind, n, error, message):
+    strategy = FarthestFirst() if kind == "farthest first" else TrackedScore(stats, "margin")
+    given = {"embeddings": embeddings} if kind == "farthest first" else {}
+    with pytest.raises(error, match=message):
+        strategy.query(None, dataset, UNLABELED, LABELED, Y, n=n, **given)
+
+
+def test_sparse_features_and_embeddings_of_half_precision(embeddings, dataset, stats):
+    """What a learner on TF-IDF features has: they are no embeddings, and scores need none."""
+    sparse = csr_matrix(np.abs(embeddings))
+    texts = SklearnDataset(sparse, np.zeros(N, dtype=int), target_labels=np.arange(2))
+    query = UNLABELED, LABELED, Y, 5
+    with pytest.raises(TypeError, match="embeddings must be dense, got csr_matrix: pass"):
+        FarthestFirst().query(None, texts, *query, embeddings=texts.x)
+    with pytest.raises(TypeError, match="embeddings must be dense, got csr_matrix: pass"):
+        FarthestFirst().query(None, sparse, *query)
+    with pytest.raises(
+        TypeError, match=r"embeddings must be given, as clf, a Confidence.* no meth"
+    ):
+        FarthestFirst().query(ConfidenceEnhancedLinearSVC(), texts, *query)
+    with pytest.raises(ValueError, match=r"embeddings must have shape .*, got \(60,\)"):
+        FarthestFirst().query(None, dataset, *query, embeddings=embeddings[:, 0])
+    picks = TrackedScore(stats, "margin").query(None, sparse, *query)
+    np.testing.assert_array_equal(picks, stats.select("margin", 5, torch.from_numpy(UNLABELED)))
+    half = torch.from_numpy(embeddings).bfloat16().requires_grad_()
+    np.testing.assert_array_equal(
+        FarthestFirst().query(None, dataset, *query, embeddings=half),
+        truth(half.detach().float().numpy(), UNLABELED, LABELED, 5, True, "euclidean"),
+    )
 
 
 def test_multi_label(embeddings, dataset, stats):

@@ -426,15 +426,41 @@ class Strict(nn.Module):
         return self.inner(input_ids, attention_mask, labels=labels).to_tuple()
 
 
-def test_labels_and_other_columns_do_not_reach_the_model(tmp_path):
-    pool = [{**sample, "label": None} if i % 3 else sample for i, sample in enumerate(POOL)]
+@pytest.mark.parametrize("unknown", [None, ""])
+def test_labels_and_other_columns_do_not_reach_the_model(tmp_path, unknown):
+    pool = [{**sample, "label": unknown} if i % 3 else sample for i, sample in enumerate(POOL)]
     stats = new_stats(("margin",))
     stats.drop([0, 5])
     trainer(tmp_path, PoolStatsCallback(stats, pool), model=Strict()).train()
     assert stats.score("margin").isnan().nonzero().squeeze(1).tolist() == [0, 5]
 
 
+class InATuple(nn.Module):
+    """A model that puts a loss, or None in its place, before its logits."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.inner, self.loss = bert(), loss
+
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        found = self.inner(input_ids, attention_mask, labels=labels)
+        return (found.loss if labels is not None else self.loss), found.logits
+
+
+@pytest.mark.parametrize("loss", [None, torch.zeros(())], ids=["None", "a loss"])
+def test_logits_that_are_not_the_first_part(tmp_path, loss):
+    stats, model = new_stats(("margin",)), InATuple(loss)
+    trainer(tmp_path, PoolStatsCallback(stats, POOL), model=model, num_train_epochs=1).train()
+    want = plain(new_stats(("margin",)), [model.inner.state_dict()], 1)
+    assert_same(stats, want)
+
+
 def test_bad_arguments_and_bad_rows(tmp_path):
+    for option in ("get_logits", "data_collator"):
+        with pytest.raises(TypeError, match=f"{option} must be a function, got str"):
+            PoolStatsCallback(new_stats(), POOL, **{option: "x"})
+    with pytest.raises(ValueError, match=r"tracks aum, .* pass train=True and id_column="):
+        PoolStatsCallback(new_stats(("aum",)), POOL)
     with pytest.raises(ValueError, match="has 4 samples and stats 30"):
         PoolStatsCallback(new_stats(), POOL[:4])
     with pytest.raises(TypeError, match="pool_dataset must be a data set with an index"):

@@ -212,10 +212,12 @@ def as_classes(labels: object, n: int) -> torch.Tensor:
 def as_count(k: object, name: str, available: int, what: str) -> int:
     """Check a number of samples to take."""
     try:
+        if isinstance(k, bool):
+            raise TypeError
         count = operator.index(k)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {k!r}") from None
-    if isinstance(k, bool) or not 0 <= count <= available:
+    if not 0 <= count <= available:
         raise ValueError(
             f"{name} must be between 0 and {available}, the number of {what}, got {count}"
         )
