@@ -91,9 +91,11 @@ def test_batches_threads_and_dtypes_of_ids_do_not_change_a_mask(monkeypatch):
     assert not torch.equal(observed(given, layer, 0.3, seed=8).score("bald"), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("by_id", [True, False])
-def test_ranks_drop_what_one_process_drops(by_id):
-    layer, given = head(35), features(35)
+def test_ranks_drop_what_one_process_drops(by_id, dtype):
+    layer, given = head(35), features(35, dtype)
+    given[::7] *= 60_000 / given.abs().max()  # times 1 / 0.7, beyond float16
     want = observed(given, layer, 0.3, passes=1, by_id=by_id)
 
     def shuffled(group):
@@ -173,10 +175,13 @@ def test_the_teachers_features_are_not_dropped():
 
 def test_no_dropout_is_the_pass_without():
     given, layer = features(35), head(35)
-    assert torch.equal(
-        observed(given, layer, 0.0, passes=1).score("margin"),
-        observed(given, layer, 1e-12, passes=1).score("margin"),
-    )
+    want = PoolStats(N, CLASSES, track=("margin",))
+    with want.observe(1, 1):
+        want.update_from_features(torch.arange(N), given, layer.weight, layer.bias)
+    for rate in (0.0, 1e-12):
+        got = observed(given, layer, rate, passes=1).score("margin")
+        assert torch.equal(got, want.score("margin"))
+    assert not torch.equal(observed(given, layer, 0.5, passes=1).score("margin"), got)
 
 
 def test_nothing_is_gathered_on_a_cpu(monkeypatch):

@@ -379,7 +379,7 @@ DYNAL_INLINE vf multiply_add(vf a, vf b, vf c) {
   return _mm512_fmadd_ps(a, b, c);
 #elif defined(__FMA__)
   return _mm256_fmadd_ps(a, b, c);
-#elif defined(__ARM_FEATURE_FMA)
+#elif defined(__aarch64__)
   return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;
@@ -398,7 +398,7 @@ DYNAL_INLINE vf exp_nonpositive(vf x) {
 #endif
   const vf shifted = multiply_add(x, splat(log2_e), splat(12582912.0f));  // n in the low bits
   const vf n = shifted - 12582912.0f;
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#if defined(__FMA__) || defined(__aarch64__)
   const vf high = multiply_add(x, splat(log2_e), -n);
   const vf f = multiply_add(x, splat(1.92596299e-8f), high);  // the low bits of log2 e
 #else

@@ -1,5 +1,6 @@
-// The filter: tiles of a float32 matrix product, with the minimum of each row fused behind it. So
-// distances are never stored; where the bounds of the filter do not decide, exact values do.
+// The filter: tiles of a matrix product, of float32 or of integers (shorts.inl), with the minimum
+// of each row fused behind it. So distances are never stored; where the bounds of the filter do not
+// decide, exact values do.
 #pragma once
 
 #include "exact.inl"

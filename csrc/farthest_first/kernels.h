@@ -12,8 +12,8 @@ constexpr int64_t kMaxPanel = 32;     // centers of the largest register tile
 
 // Working memory of one thread.
 struct Scratch {
-  float* centers;    // (columns, center_block) in panels
-  float* rows;       // (kMaxTileRows, columns)
+  float* centers;    // (columns, center_block) in panels, or pairs of integers
+  float* rows;       // (kMaxTileRows, columns), or pairs of integers
   float* dots;       // (kMaxTileRows, center_block)
   float* low;        // (center_block,): the centers' terms of lower bounds
   float* high;       // (center_block,): and of upper bounds

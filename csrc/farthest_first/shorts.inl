@@ -147,8 +147,8 @@ inline void multiply_short_tile(const int16_t* rows, const float* row_units, con
   }
 }
 
-constexpr int64_t kShortWork = int64_t{1}
-                               << 23;  // multiplications: fewer are not worth wider bounds
+// Multiplications of a call: below, the tighter bounds of float32 pay.
+constexpr int64_t kShortWork = int64_t{1} << 23;
 
 // Whether `count` dot products are computed in integers.
 inline bool in_shorts(const Space& space, int64_t count) {

@@ -69,7 +69,7 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
             There are no unlabeled samples, or fewer than ``n``.
         ValueError
             ``embeddings`` have another number of rows, or the selection refuses them; indices are
-            a mask, none of ``dataset``, or not distinct.
+            a mask, lie outside ``dataset``, or repeat.
         TypeError
             ``embeddings`` are sparse, or not given where ``clf`` has no ``embed``.
 

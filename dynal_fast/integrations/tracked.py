@@ -31,7 +31,7 @@ def positions(name: str, indices: Any, samples: int | None = None) -> np.ndarray
     Raises
     ------
     ValueError
-        They are a mask, no integers, or none of the data set's ``samples``, if these are given.
+        They are a mask, not integers, or, where ``samples`` is given, outside 0 to ``samples`` - 1.
 
     >>> positions("indices", [2, 0])
     array([2, 0])

@@ -439,14 +439,14 @@ def as_dataset(pool: Any) -> Dataset[Any]:
 
 
 def logits_without_labels(model: nn.Module, batch: Any) -> Any:
-    """Return ``model(**batch)``, of a plain tuple its first part with an axis of classes.
+    """Return ``model(**batch)``, of a plain tuple its first part that is no scalar.
 
     A loss, or None in its place, may stand before it.
     """
     output = model(**batch) if isinstance(batch, Mapping) else model(batch)
     if not isinstance(output, tuple) or hasattr(output, "logits"):
         return output
-    parts = (part for part in output if isinstance(part, Tensor) and part.ndim >= 2)
+    parts = (part for part in output if isinstance(part, Tensor) and part.ndim >= 1)
     return next(parts, output)
 
 

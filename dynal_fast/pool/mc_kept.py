@@ -42,6 +42,8 @@ class KeptBatches:
             return True
         if self._bytes > MEMORY_BYTES + FILE_BYTES:
             return False
+        if any(tensor.device.type != "cpu" for tensor in tensors_in(values)):
+            return False  # to the disk and back, which takes longer than to compute them
         try:
             self._write(sample_ids, values)
         except OSError:  # no folder, or no room on the disk

@@ -36,7 +36,7 @@ def gradient_embeddings(embeddings: Any, probabilities: Any) -> OuterProducts:
     Raises
     ------
     ValueError
-        The shapes do not fit, or the probabilities are none.
+        The shapes do not fit, or a probability lies outside 0 to 1.
 
     Examples
     --------

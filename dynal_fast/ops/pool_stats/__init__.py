@@ -376,11 +376,11 @@ def _gathered(
             rows = features[part]
             if by_id:  # ids of no sample are told apart by the update
                 rows = features[ids.to(features.device).long().clamp(0, len(features) - 1)]
-            rows = rows.to(device, weight.dtype)
-            if dropout is not None and not prefix:
+            rows = rows.to(device)
+            if dropout is not None and not prefix:  # halves in float32, as the kernel does
                 kept = factors(ids, rows.shape[1], dropout, tracker.pass_stamp)
-                rows = rows * kept.to(rows.device, rows.dtype)
-            arguments[f"{prefix}features"] = rows
+                rows = rows * kept.to(rows.device)
+            arguments[f"{prefix}features"] = rows.to(weight.dtype)
             arguments[f"{prefix}weight"], arguments[f"{prefix}bias"] = weight, bias
         yield part, arguments
 

@@ -23,12 +23,19 @@ WORD = 2**64
 class Dropout:
     """Dropout of the features of a pass.
 
+    Each is dropped with probability ``rate`` in [0, 1), and else multiplied by ``scale``, 1 / (1 -
+    ``rate``). The masks are those of ``seed``, an integer, and of the number of the pass.
     ``first_sample`` is the number of the tracker's sample 0, where several trackers share a pool.
 
     Raises
     ------
     ValueError
         ``rate`` is not in [0, 1), or ``seed`` not an integer in [0, 2^64).
+
+    Examples
+    --------
+    >>> Dropout(0.5, seed=1).scale
+    2.0
     """
 
     rate: float

@@ -104,7 +104,7 @@ class ShardedPass(OpenPass):
         features = stores[0][rows.to(stores[0].device)]
         if dropout.below:
             mask = factors(ids[foreign], features.shape[1], dropout, self.due[0].pass_stamp)
-            features = features * mask.to(features.device, features.dtype)
+            features = features * mask.to(features.device)  # in float32, as its owner
         logits = _logits(features, *head, self.device)
         teacher_logits = None
         if stores[1] is not None:
