@@ -4,6 +4,8 @@ import os
 import pytest
 import torch
 
+from dynal_fast import _extension
+
 
 def pytest_configure():
     """Share the cores among the workers of pytest-xdist, and tell the processes tests start."""
@@ -27,6 +29,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+@pytest.fixture(params=_extension.load().supported_isas())
+def isa(request):
+    """Each instruction set that this CPU runs, in force."""
+    native = _extension.load()
+    usual = native.active_isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(usual)
 
 
 @pytest.fixture

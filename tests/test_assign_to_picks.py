@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynal_fast import _extension, assign_to_picks, farthest_first
+from dynal_fast import assign_to_picks, farthest_first
 from dynal_fast.ops.farthest_first import nearest, reference, routing
 from tests.cases.farthest_first import clustered, gaussian, lattice, small_cases
 from tests.test_farthest_first_properties import problems
@@ -28,15 +28,6 @@ def small_clusters(monkeypatch):
     """Clusters so small that small sets of centers have several, and rows meet them in tiles."""
     for name, value in {"CLUSTERED_FROM": 4, "PROBES": 1, "TILE": 2048}.items():
         monkeypatch.setattr(routing, name, value)
-
-
-@pytest.fixture(params=_extension.load().supported_isas())
-def isa(request):
-    native = _extension.load()
-    usual = native.active_isa()
-    native.set_isa(request.param)
-    yield
-    native.set_isa(usual)
 
 
 def assert_same(got, want):

@@ -9,14 +9,6 @@ NATIVE = load()
 BLOCKS = [(2, 19, 23, 41), (1, 3, 64, 65)]  # many blocks of pixels, and a part of one
 
 
-@pytest.fixture(params=NATIVE.supported_isas())
-def isa(request):
-    before = NATIVE.active_isa()
-    NATIVE.set_isa(request.param)
-    yield request.param
-    NATIVE.set_isa(before)
-
-
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [*SHAPES, *BLOCKS])

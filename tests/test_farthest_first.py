@@ -9,7 +9,6 @@ import torch
 
 from dynal_fast import (
     Traversal,
-    _extension,
     farthest_first,
     farthest_first_compress,
     verify_traversal,
@@ -73,16 +72,6 @@ def test_rounds_in_one_call_equal_reference(name, size, monkeypatch):
     for k in (len(pool) // 2, len(pool)):
         got = farthest_first(pool, k, labeled)
         assert_equal(got, expected(pool, k, labeled), "euclidean")
-
-
-@pytest.fixture(params=_extension.load().supported_isas())
-def isa(request):
-    """Each instruction set this CPU runs."""
-    native = _extension.load()
-    usual = native.active_isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(usual)
 
 
 @pytest.mark.usefixtures("isa")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import _extension, assign_to_picks, farthest_first
+from dynal_fast import assign_to_picks, farthest_first
 from dynal_fast.ops.farthest_first import reference
 from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
@@ -53,15 +53,6 @@ MAKERS = [gaussian, clustered, bootstrap, far_from_the_mean, one_hot, fading, of
 def proven(d: int) -> float:
     """The error bound of a squared distance, of the sum of both squared norms."""
     return 1.01 * (2 * 0.502 * math.sqrt(d) / 32000 + 1e-5)
-
-
-@pytest.fixture(params=_extension.load().supported_isas())
-def isa(request):
-    native = _extension.load()
-    usual = native.active_isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(usual)
 
 
 def made(make, d: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -150,6 +150,27 @@ def test_a_pool_beyond_memory_is_kept_in_a_file_or_passed_whole(name, room, runs
     assert [file.closed for file in files] == [True] * (room != "no file")
 
 
+def test_the_file_is_closed_where_a_later_pass_fails(monkeypatch):
+    model, files, plain, runs = made("lenet"), [], DropoutSplit.after, []
+
+    def opened():
+        files.append(io.BytesIO())
+        return files[-1]
+
+    def after(self, values, rows):
+        runs.append(rows)
+        if len(runs) > 5:  # in the second pass: one to check, three in the first
+            raise MemoryError("too much")
+        return plain(self, values, rows)
+
+    monkeypatch.setattr(mc_kept, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(mc_kept.tempfile, "TemporaryFile", opened)
+    monkeypatch.setattr(DropoutSplit, "after", after)
+    with pytest.raises(MemoryError, match="too much"):
+        passes(model)
+    assert [file.closed for file in files] == [True]
+
+
 def _before_of(model, inputs):
     layers = mc_dropout.dropout_layers(model.eval())
     for layer in layers.values():

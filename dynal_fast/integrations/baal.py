@@ -9,8 +9,7 @@ from baal.active.dataset.pytorch_dataset import ActiveLearningPool
 from baal.active.heuristics import EPIG, AbstractHeuristic
 from torch.utils.data import Subset
 
-from dynal_fast.integrations.observer import positive
-from dynal_fast.integrations.tracked import check_tracks, not_negative, scores_of
+from dynal_fast.integrations.tracked import at_least, check_tracks, scores_of
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.pool import PoolStats
 from dynal_fast.pool.top import top_k
@@ -116,7 +115,7 @@ class MonteCarlo:
         PoolObservationError
             An output is not finite.
         """
-        iterations = positive("iterations", iterations)
+        iterations = at_least(1, "iterations", iterations)
         ids, done, part = pool_ids(pool), 0, []
         self.stats.begin_cycle()
         for batch in self.wrapper.predict_on_dataset_generator(pool, iterations, **kwargs):
@@ -243,7 +242,7 @@ class FarthestFirst(EPIG):  # the kind of heuristic that the loop hands the labe
 
     def __init__(self, num_samples: int, metric: str = "euclidean") -> None:
         super().__init__(reverse=True)
-        self.num_samples = not_negative("num_samples", num_samples)
+        self.num_samples = at_least(0, "num_samples", num_samples)
         self.metric = metric
 
     def compute_score(self, predictions: Any, target_predictions: Any = None) -> np.ndarray:
@@ -315,7 +314,7 @@ class Badge(AbstractHeuristic):
 
     def __init__(self, num_samples: int, generator: torch.Generator | None = None) -> None:
         super().__init__(reverse=True)
-        self.num_samples = not_negative("num_samples", num_samples)
+        self.num_samples = at_least(0, "num_samples", num_samples)
         self.generator = generator
 
     def compute_score(self, predictions: Any, target_predictions: Any = None) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from dynal_fast.integrations.numbered import NumberedLoader
 from dynal_fast.integrations.process_group import Processes, SharedPool, whole_state
 from dynal_fast.integrations.random_states import random_states_kept
+from dynal_fast.integrations.tracked import at_least
 from dynal_fast.pool import (
     Accelerator,
     EMATeacher,
@@ -22,7 +23,6 @@ from dynal_fast.pool import (
 )
 from dynal_fast.pool.accelerator import Mode
 from dynal_fast.pool.batches import checked_where, id_batches
-from dynal_fast.pool.candidates import integer
 from dynal_fast.pool.forward import Forward
 from dynal_fast.pool.observe import checked_passes
 from dynal_fast.pool.scores import TRAINING_SCORES
@@ -56,7 +56,7 @@ class PoolObserver:
                 f"teacher must be a module or an EMATeacher, got {type(teacher).__name__}"
             )
         self.stats, self.teacher = stats, teacher
-        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
+        self.every_n_epochs = at_least(1, "every_n_epochs", every_n_epochs)
         self.mc_passes, self.partial = checked_passes(mc_passes), partial
         self._counts = not isinstance(accelerate, Accelerator)
         self.accelerator = (
@@ -319,18 +319,6 @@ class Batches:
     def __len__(self) -> int:
         rest = len(self.pool) - self.processes.rank
         return -(-rest // self.processes.size)
-
-
-def positive(name: str, value: Any) -> int:
-    """Return ``value`` as an int of at least 1.
-
-    >>> positive("every_n_epochs", 2)
-    2
-    """
-    number = integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-    return number
 
 
 def check_pool_scores(stats: PoolStats, ids: str) -> None:

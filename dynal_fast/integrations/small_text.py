@@ -8,9 +8,9 @@ from sklearn.preprocessing import normalize as unit_length
 from small_text.query_strategies import EmbeddingBasedQueryStrategy, QueryStrategy
 
 from dynal_fast.integrations.tracked import (
+    at_least,
     check_samples,
     check_tracks,
-    not_negative,
     positions,
 )
 from dynal_fast.ops import farthest_first as traversals
@@ -79,7 +79,7 @@ class OfEmbeddings(EmbeddingBasedQueryStrategy):
         followed by the labeled ones, even where each sample of the data set has a row. It then
         measures the wrong samples, unless the unlabeled ones come first there.
         """
-        n = not_negative("n", n)
+        n = at_least(0, "n", n)
         self._validate_query_input(indices_unlabeled, n)
         samples = _length(dataset)
         unlabeled = positions("indices_unlabeled", indices_unlabeled, samples)
@@ -310,7 +310,7 @@ class TrackedScore(QueryStrategy):
             part of it), or an unlabeled sample has no score: the message says why. Indices are a
             mask.
         """
-        n = not_negative("n", n)
+        n = at_least(0, "n", n)
         self._validate_query_input(indices_unlabeled, n)
         samples = _length(dataset)
         check_samples(self.stats, samples, "dataset")

@@ -50,15 +50,15 @@ def positions(name: str, indices: Any, samples: int | None = None) -> np.ndarray
     return given.astype(np.int64)
 
 
-def not_negative(name: str, value: Any) -> int:
-    """Return ``value`` as an int of 0 or more.
+def at_least(least: int, name: str, value: Any) -> int:
+    """Return ``value`` as an int of at least ``least``.
 
-    >>> not_negative("num_samples", 2)
+    >>> at_least(1, "every_n_epochs", 2)
     2
     """
     checked = integer(name, value)
-    if checked < 0:
-        raise ValueError(f"{name} must not be negative, got {checked}")
+    if checked < least:
+        raise ValueError(f"{name} must be at least {least}, got {checked}")
     return checked
 
 

@@ -19,8 +19,8 @@ from dynal_fast.integrations.observer import (
     Teacher,
     check_function,
     check_pool_scores,
-    positive,
 )
+from dynal_fast.integrations.tracked import at_least
 from dynal_fast.integrations.training_batches import TrainingObserver, logits_in
 from dynal_fast.pool import Accelerator, PoolStats
 from dynal_fast.pool.accelerator import Mode
@@ -126,7 +126,7 @@ class PoolStatsCallback(TrainerCallback):
         check_function("get_logits", get_logits)
         check_function("data_collator", data_collator)
         if every_n_steps is not None:
-            every_n_steps = positive("every_n_steps", every_n_steps)
+            every_n_steps = at_least(1, "every_n_steps", every_n_steps)
             if every_n_epochs != 1:
                 raise ValueError("give every_n_epochs or every_n_steps, got both")
         if resume_from is True:

@@ -8,9 +8,8 @@ from torch import Tensor, fx, nn
 from dynal_fast.pool.containers import tensors_in
 
 # What a layer writes, the next one finds in the cache. glibc also gives blocks of 32 MiB and more
-# back to the system, whose pages are then cleared anew for every layer. On two cores with 32 MB of
-# cache parts of 7 and of 14 MB took 0.84 of a whole batch's time for LeNet and 0.81 for ResNet-18,
-# parts of 28 MB 0.96 and 0.88, of 3.5 MB 0.92 and 0.88.
+# back to the system, whose pages are then cleared anew for every layer. Smaller parts pay the cost
+# of a call more often.
 PART_BYTES = 10 << 20
 FEW = 8  # samples of which the activations are measured
 

@@ -18,6 +18,8 @@ Batch = tuple[Tensor, Any]  # ids, and containers of tensors
 class KeptBatches:
     """Batches in their order: the first in memory, the others in a file without a name.
 
+    Those on a GPU stay there, as many as are kept in memory.
+
     The file is made when it is needed, in the system's folder for temporary files, and is gone when
     it is closed or the process ends.
 
@@ -32,7 +34,7 @@ class KeptBatches:
         self._in_memory: list[Batch] = []
         self._bytes = 0
         self._file: IO[bytes] | None = None
-        self._in_file: list[tuple[Tensor, Any, list[torch.device]]] = []  # values without data
+        self._in_file: list[Batch] = []  # their values without data
 
     def add(self, sample_ids: Tensor, values: Any) -> bool:
         """Keep a batch; return whether there was room for it."""
@@ -43,7 +45,7 @@ class KeptBatches:
         if self._bytes > MEMORY_BYTES + FILE_BYTES:
             return False
         if any(tensor.device.type != "cpu" for tensor in tensors_in(values)):
-            return False  # to the disk and back, which takes longer than to compute them
+            return False
         try:
             self._write(sample_ids, values)
         except OSError:  # no folder, or no room on the disk
@@ -55,9 +57,8 @@ class KeptBatches:
         if self._file is None:
             return
         self._file.seek(0)
-        for sample_ids, shapes, devices in self._in_file:
-            places = iter(devices)
-            yield sample_ids, map_tensors(lambda like: self._read(like).to(next(places)), shapes)  # noqa: B023
+        for sample_ids, shapes in self._in_file:
+            yield sample_ids, map_tensors(self._read, shapes)
 
     def close(self) -> None:
         """Forget all batches."""
@@ -70,12 +71,11 @@ class KeptBatches:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
         # A clone is dense, in the order of its original.
-        dense = map_tensors(lambda tensor: tensor.detach().clone().cpu(), values)
+        dense = map_tensors(lambda tensor: tensor.detach().clone(), values)
         for tensor in tensors_in(dense):
             self._file.write(_bytes_of(tensor))
         self._file.flush()  # a full disk is an error here
-        devices = [tensor.device for tensor in tensors_in(values)]
-        self._in_file.append((sample_ids, map_tensors(_without_data, dense), devices))
+        self._in_file.append((sample_ids, map_tensors(_without_data, dense)))
 
     def _read(self, like: Tensor) -> Tensor:
         assert self._file is not None

@@ -219,7 +219,7 @@ def test_what_cannot_be_ranked_is_named(dataset, wrapper):
     for kind in (FarthestFirst, Badge):
         with pytest.raises(TypeError, match="num_samples must be an integer, got None"):
             kind(None)
-        with pytest.raises(ValueError, match="num_samples must not be negative, got -1"):
+        with pytest.raises(ValueError, match="num_samples must be at least 0, got -1"):
             kind(-1)
 
 

@@ -170,7 +170,7 @@ def test_indices_that_are_no_positions_are_refused(embeddings, dataset, stats, k
 @pytest.mark.parametrize(
     ("n", "error", "message"),
     [
-        (-1, ValueError, "n must not be negative, got -1"),
+        (-1, ValueError, "n must be at least 0, got -1"),
         (2.0, TypeError, "n must be an integer, got 2.0"),
         (None, TypeError, "n must be an integer, got None"),
     ],
