@@ -14,7 +14,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pybind11
@@ -36,6 +35,7 @@ FOLDERS = (".", "common", *OPERATIONS)  # and isa, cuda
 CUDA_FLAGS = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
 CUDA_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"]  # one a source
 COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
+COMMON_FLAGS += ["-pthread"]
 
 MISSING_COMPILER = """
 dynal_fast needs a C++17 compiler to build its extension (dynal_fast._C), and none worked.
@@ -61,7 +61,7 @@ def nvcc() -> str | None:
 
 
 class BuildExtension(build_ext):
-    """``build_ext`` with per-file instruction-set flags, optional OpenMP and a readable failure."""
+    """``build_ext`` with per-file instruction-set flags and a readable failure."""
 
     def run(self) -> None:
         if self.inplace:
@@ -87,12 +87,11 @@ class BuildExtension(build_ext):
             print(f"{compiled.stderr}\n{NO_CUDA.format(nvcc=nvcc())}", file=sys.stderr)
 
     def build_extensions(self) -> None:
-        openmp = self._openmp_flags()
         for extension in self.extensions:
             if extension.name == "dynal_fast._cuda":
                 continue
-            extension.extra_compile_args += COMMON_FLAGS + openmp
-            extension.extra_link_args += openmp
+            extension.extra_compile_args += COMMON_FLAGS
+            extension.extra_link_args += ["-pthread"]
         compile_one = self.compiler._compile
 
         def compile_with_isa(obj, src, ext, cc_args, extra_postargs, pp_opts):
@@ -105,26 +104,6 @@ class BuildExtension(build_ext):
         except Exception as error:
             print(f"{error}\n{MISSING_COMPILER}", file=sys.stderr)
             raise SystemExit(1) from error
-
-    def _openmp_flags(self) -> list[str]:
-        """``-fopenmp`` where the C++ compiler links it; else the kernels run on one thread."""
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "probe.cpp"
-            source.write_text(
-                "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
-            )
-            # setuptools before 72 compiles C++ with what it has for C
-            compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
-            command = [*compiler, "-fopenmp", str(source)]
-            command = [part for part in command if part not in {"-c", "-fPIC"}]
-            command += ["-o", f"{folder}/probe"]
-            try:
-                works = subprocess.run(command, capture_output=True, check=False).returncode == 0
-            except OSError:
-                works = False
-        if not works:
-            print("OpenMP not found: dynal_fast will run on one thread", file=sys.stderr)
-        return ["-fopenmp"] if works else []
 
 
 def sources() -> list[str]:

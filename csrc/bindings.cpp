@@ -23,7 +23,6 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("active_isa", [] { return std::string(dynal::isa_name(dynal::active_isa())); });
   m.def("set_isa", &dynal::set_isa, py::arg("name"));
-  m.def("has_openmp", &dynal::has_openmp);
   m.attr("compiler") = __VERSION__;
   bind_dense_discrepancy(m);
   bind_farthest_first(m);

@@ -97,7 +97,6 @@ def _extension() -> dict[str, str]:
         "extension": f"compiled with {extension.compiler}",
         "instruction set": f"{extension.active_isa()} in use"
         + (f" (also: {', '.join(others)}; DYNAL_FAST_ISA selects)" if others else ""),
-        "OpenMP": "yes" if extension.has_openmp() else "no: the kernels run on one thread",
     }
 
 

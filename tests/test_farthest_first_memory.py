@@ -21,23 +21,34 @@ TRAVERSE = """
 import re, sys
 import numpy as np
 from dynal_fast import farthest_first
+from dynal_fast.collective import Alone
 from dynal_fast.ops.farthest_first import cpu, heads, highest, routing
+from dynal_fast.ops.farthest_first.sharded import part
+from dynal_fast.ops.farthest_first.sharded.functions import farthest_first_of_shards
 
 def held(name):
     return 1024 * int(re.search(name + r":\\s*(\\d+)", open("/proc/self/status").read())[1])
 
-cpu.MEASURED = heads.CHUNK = highest.CHUNK = routing.CHUNK = 2**15
+def in_shards(pool, *request, **more):
+    return farthest_first_of_shards(Alone(), [pool], *request, **more)
+
+cpu.MEASURED = heads.CHUNK = highest.CHUNK = routing.CHUNK = part.CHUNK = 2**15
 heads.WIDER, routing.TILE = 4, 2**18
 rng = np.random.default_rng(0)
-for metric in ("euclidean", "cosine"):
-    for labeled in (None, rng.standard_normal((600, 32))):
-        for rows in map(int, sys.argv[1:]):
-            pool = rng.standard_normal((rows, 32), np.float32).astype(np.float16)
-            farthest_first(pool[:100], 3, metric=metric, progress=False)
-            open("/proc/self/clear_refs", "w").write("5")
-            before = held("VmRSS")
-            farthest_first(pool, 50, labeled, metric=metric, progress=False)
-            print(held("VmHWM") - before)
+known = rng.standard_normal((600, 32))
+for pick, metric, labeled in (
+    (farthest_first, "euclidean", None),
+    (farthest_first, "cosine", known),
+    (in_shards, "euclidean", known),
+    (in_shards, "cosine", None),
+):
+    for rows in map(int, sys.argv[1:]):
+        pool = rng.standard_normal((rows, 32), np.float32).astype(np.float16)
+        pick(pool[:100], 3, metric=metric, progress=False)
+        open("/proc/self/clear_refs", "w").write("5")
+        before = held("VmRSS")
+        pick(pool, 50, labeled, metric=metric, progress=False)
+        print(held("VmHWM") - before)
 """
 
 

@@ -44,7 +44,8 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(kept, "BYTES", 0)
     monkeypatch.setattr(traversal, "MOST_HEADS", 2)
     monkeypatch.setattr(part, "SMALL_FRONT", 9)
-    monkeypatch.setattr(part.Picks, "BLOCK", 7)
+    monkeypatch.setattr(part.Picks, "BLOCK", 3)
+    monkeypatch.setattr(part, "MANY", 4)
     monkeypatch.setattr(backends, "head_rows", lambda columns: 3)
     sizes = {"CLUSTERED_FROM": 5, "PROBES": 1, "MORE_PROBES": 1, "TILE": 16, "CHUNK": 50}
     for name, value in sizes.items():
@@ -224,6 +225,20 @@ def test_the_greedy_solution_of_coreset_is_that_of_one_process(ranks, known):
         for got in run_ranks(ranks, pick):
             assert torch.equal(got.indices, want.indices)
             assert dataclasses.replace(got, indices=want.indices) == want
+
+
+def test_coreset_sends_rows_as_they_are():
+    pool = clustered(300, 600)
+    received = {}
+
+    def pick(group, kind):
+        shard = pool[150 * group.rank : 150 * group.rank + 150].astype(kind)
+        robust_k_center(shard, 40, group=group)
+        return group.received
+
+    for kind in (np.float16, np.float32, np.float64):
+        received[kind] = max(run_ranks(2, lambda group, kind=kind: pick(group, kind)))
+    assert received[np.float16] < 0.6 * received[np.float32] < 0.36 * received[np.float64]
 
 
 @pytest.mark.parametrize("known", [True, False])

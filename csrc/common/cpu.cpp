@@ -53,12 +53,4 @@ void set_isa(const std::string& name) {
   throw std::invalid_argument("instruction set '" + name + "' is not one this CPU runs: " + known);
 }
 
-bool has_openmp() {
-#ifdef _OPENMP
-  return true;
-#else
-  return false;
-#endif
-}
-
 }  // namespace dynal

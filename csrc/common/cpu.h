@@ -19,7 +19,4 @@ Isa active_isa();
 // Throws std::invalid_argument for a name that is unknown or that this CPU cannot run.
 void set_isa(const std::string& name);
 
-// True when the extension was built with OpenMP.
-bool has_openmp();
-
 }  // namespace dynal

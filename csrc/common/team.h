@@ -6,9 +6,6 @@
 #include <memory>
 #include <new>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef DYNAL_X86_64
 #include <xmmintrin.h>
 #endif
@@ -43,21 +40,13 @@ void in_parts(int parts, const Work& work) {
   run_parts(parts, [](const void* w, int part) { (*static_cast<const Work*>(w))(part); }, &work);
 }
 
-// Calls work(thread, team), with denormal numbers flushed to zero, in each thread of a team of at
-// most `threads`.
+// Calls work(part, parts) likewise, with denormal numbers flushed to zero.
 template <class Work>
-void with_team(int threads, const Work& work) {
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-  {
+void in_flushed_parts(int parts, const Work& work) {
+  in_parts(parts, [&](int part) {
     [[maybe_unused]] const FlushDenormals flush;
-    work(omp_get_thread_num(), omp_get_num_threads());
-  }
-#else
-  (void)threads;
-  [[maybe_unused]] const FlushDenormals flush;
-  work(0, 1);
-#endif
+    work(part, parts);
+  });
 }
 
 struct Free {

@@ -15,9 +15,9 @@ double mean_squared_distance(const Maps& maps, int threads) {
   const int64_t floats = 2 * (maps.classes + 1) * room;
   const auto scratch = aligned_floats(floats * threads);
   std::vector<double> sums(blocks);
-  with_team(threads, [&](int thread, int team) {
-    run.sum_blocks(maps, blocks * thread / team, blocks * (thread + 1) / team,
-                   scratch.get() + floats * thread, sums.data());
+  in_flushed_parts(threads, [&](int part, int parts) {
+    run.sum_blocks(maps, blocks * part / parts, blocks * (part + 1) / parts,
+                   scratch.get() + floats * part, sums.data());
   });
   double total = 0;
   for (const double sum : sums) total += sum;

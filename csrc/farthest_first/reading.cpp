@@ -10,8 +10,7 @@ namespace dynal {
 namespace farthest_first {
 namespace {
 
-constexpr uintptr_t kGap = 16 << 10;  // bytes that are read along rather than apart
-constexpr uintptr_t kRun = 4 << 20;   // bytes of one request: the system splits longer ones
+constexpr uintptr_t kRun = 4 << 20;  // bytes of one request: the system splits longer ones
 
 struct Bytes {
   uintptr_t begin, end;
@@ -24,9 +23,10 @@ Bytes bytes_of(const Matrix& matrix, int64_t columns, int64_t row) {
   return {at + std::min<int64_t>(last, 0), at + std::max<int64_t>(last, 0) + item};
 }
 
+uintptr_t page_size() { return static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)); }
+
 void advise(Bytes bytes, int advice) {
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = bytes.begin / page * page;
+  const uintptr_t begin = bytes.begin / page_size() * page_size();
   // What cannot be advised is read when it is used.
   (void)madvise(reinterpret_cast<void*>(begin), bytes.end - begin, advice);
 }
@@ -46,10 +46,12 @@ void prefetch(const Matrix& matrix, int64_t columns, const int32_t* rows, int64_
   std::vector<int32_t> sorted(rows, rows + count);
   std::sort(sorted.begin(), sorted.end());
   if (matrix.row_bytes < 0) std::reverse(sorted.begin(), sorted.end());
+  const uintptr_t page = page_size();
   Bytes run = bytes_of(matrix, columns, sorted[0]);
   for (const int32_t row : sorted) {
     const Bytes next = bytes_of(matrix, columns, row);
-    if (next.begin > run.end + kGap || next.end - run.begin > kRun) {
+    // Rows of one page, or of pages that touch, are asked for together; nothing between is read.
+    if (next.begin / page > (run.end - 1) / page + 1 || next.end - run.begin > kRun) {
       advise(run, MADV_WILLNEED);
       run = next;
     }

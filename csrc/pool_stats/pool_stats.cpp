@@ -15,12 +15,12 @@ bool is_known(const State& state, int64_t id) {
   return static_cast<uint64_t>(id) < static_cast<uint64_t>(state.num_samples);
 }
 
-// The thread that writes a sample's stamp. The stamps of one cache line have the same owner;
-// unknown ids belong to thread 0.
-uint64_t owner(const State& state, int64_t id, uint64_t threads) {
+// The part that writes a sample's stamp. The stamps of one cache line have the same owner;
+// unknown ids belong to part 0.
+uint64_t owner(const State& state, int64_t id, uint64_t parts) {
   if (!is_known(state, id)) return 0;
   const uint32_t hash = static_cast<uint32_t>(id >> 4) * 2654435769u;
-  return hash * threads >> 32;
+  return hash * parts >> 32;
 }
 
 // The first row with a sample's id claims the sample; the status of other rows says what is wrong.
@@ -45,14 +45,14 @@ bool strictly_increasing(const Id* ids, int64_t rows) {
 }
 
 // Claims the samples of the batch; before, the status of every row is `claimed`. `mine` has room
-// for all rows. The result does not depend on the number of threads: either no sample comes twice,
+// for all rows. The result does not depend on the number of parts: either no sample comes twice,
 // or a sample's owner visits all of its rows, in their order.
 template <class Id>
 void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, int64_t* mine,
-           int64_t thread, int64_t threads) {
-  if (threads == 1 || strictly_increasing(ids, rows)) {
-    const int64_t end = rows * (thread + 1) / threads;
-    for (int64_t row = rows * thread / threads; row < end; ++row) {
+           int64_t part, int64_t parts) {
+  if (parts == 1 || strictly_increasing(ids, rows)) {
+    const int64_t end = rows * (part + 1) / parts;
+    for (int64_t row = rows * part / parts; row < end; ++row) {
       claim(state, ids[row], status + row);
     }
     return;
@@ -60,7 +60,7 @@ void claim(const State& state, const Id* ids, int64_t rows, uint8_t* status, int
   int64_t owned = 0;  // collected without a branch, which would be mispredicted
   for (int64_t row = 0; row < rows; ++row) {
     mine[owned] = row;
-    owned += owner(state, ids[row], threads) == static_cast<uint64_t>(thread);
+    owned += owner(state, ids[row], parts) == static_cast<uint64_t>(part);
   }
   for (int64_t i = 0; i < owned; ++i) claim(state, ids[mine[i]], status + mine[i]);
 }
@@ -96,27 +96,27 @@ void update(const State& state, const Batch& batch, int threads) {
       aligned_floats(head.features ? run.packed_floats(state.classes, head.width) : 0);
   const auto teacher_packed =
       aligned_floats(teacher.features ? run.packed_floats(state.classes, teacher.width) : 0);
-  with_team(threads, [&](int thread, int team) {
-    float* mine = scratch.get() + floats * thread;
-    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * thread);
+  in_flushed_parts(threads, [&](int part, int parts) {
+    float* const mine = scratch.get() + floats * part;
+    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * part);
     if (batch.id_bytes == 4) {
-      claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, thread,
-            team);
+      claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, part,
+            parts);
     } else {
-      claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status.get(), rows, thread,
-            team);
+      claim(state, static_cast<const int64_t*>(batch.ids), batch.rows, status.get(), rows, part,
+            parts);
     }
     if (head.features) {
-      run.pack_weights(head, batch.dtype, state.classes, thread, team, packed.get(), mine);
+      run.pack_weights(head, batch.dtype, state.classes, part, parts, packed.get(), mine);
     }
     if (teacher.features) {
-      run.pack_weights(teacher, batch.dtype, state.classes, thread, team, teacher_packed.get(),
+      run.pack_weights(teacher, batch.dtype, state.classes, part, parts, teacher_packed.get(),
                        mine);
     }
-#ifdef _OPENMP
-#pragma omp barrier
-#endif
-    const int64_t begin = batch.rows * thread / team, end = batch.rows * (thread + 1) / team;
+  });
+  in_flushed_parts(threads, [&](int part, int parts) {
+    float* const mine = scratch.get() + floats * part;
+    const int64_t begin = batch.rows * part / parts, end = batch.rows * (part + 1) / parts;
     if (head.features) {
       run.update_head_rows(state, batch, status.get(), begin, end, packed.get(),
                            teacher.features ? teacher_packed.get() : nullptr, mine);

@@ -61,21 +61,28 @@ class _Meeting:
         self.turns = [threading.Semaphore(rank == 0) for rank in range(size)]
         self.left = [False] * size
         self.values: list[Any] = [None] * size
+        self.joined: Any = None
 
     def wait_for_turn(self, rank: int) -> None:
         self.turns[rank].acquire()
 
-    def exchange(self, rank: int, value: Any) -> list[Any]:
-        """Return the value of every rank. Ranks come in order, so that the next one goes on."""
+    def exchange(
+        self, rank: int, value: Any, join: Callable[[list[Any]], Any] | None = None
+    ) -> Any:
+        """Return the value of every rank, or what ``join`` makes of them, once for all.
+
+        Ranks come in order, so that the next one goes on.
+        """
         values = self.values
         values[rank] = value
         if rank == self.size - 1:
             self.values = [None] * self.size
+            self.joined = join(values) if join else values
         self._next(rank)
         self.wait_for_turn(rank)
         if self.broken:
             raise RankError(self.broken)
-        return values
+        return self.joined
 
     def leave(self, rank: int) -> None:
         self.left[rank] = True
@@ -100,24 +107,27 @@ class InMemory:
         yield
 
     def largest(self, values: Sequence[int]) -> list[int]:
-        return [max(column) for column in self._reduced(values)]
+        return self._reduced(values, max)
 
     def total(self, values: Sequence[int]) -> list[int]:
-        return [sum(column) for column in self._reduced(values)]
+        return self._reduced(values, sum)
 
-    def _reduced(self, values: Sequence[int]) -> list[tuple[int, ...]]:
+    def _reduced(self, values: Sequence[int], how: Callable[[tuple[int, ...]], int]) -> list[int]:
+        def join(told: list[Sequence[int]]) -> list[int]:
+            return [how(column) for column in zip(*told, strict=True)]
+
         self.received += 2 * 8 * len(values)  # of a ring: once to sum up, once to tell
-        return list(zip(*self._meeting.exchange(self.rank, list(values)), strict=True))
+        return list(self._meeting.exchange(self.rank, values, join))
 
     def counts(self, values: Sequence[int]) -> list[list[int]]:
         self.received += 8 * len(values) * (self.size - 1)
         return self._meeting.exchange(self.rank, list(values))
 
     def rows(self, own: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-        parts = self._meeting.exchange(self.rank, own)
-        assert [len(part) for part in parts] == list(counts), "what was said is what is sent"
-        self.received += sum(part.nbytes for part in parts) - own.nbytes
-        return torch.cat(parts)
+        assert len(own) == counts[self.rank], "what was said is what is sent"
+        found = self._meeting.exchange(self.rank, own, torch.cat)
+        self.received += found.nbytes - own.nbytes
+        return found.clone()
 
     def exchange(
         self, parts: Sequence[torch.Tensor], counts: Sequence[int]

@@ -1,5 +1,7 @@
 """Samples that are cut into a shard for each rank: which are whose, and how others get them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,13 +30,24 @@ def rows_at(ranks: Collective, own: Tensor, numbers: Tensor, sizes: list[int]) -
     >>> rows_at(Alone(), torch.tensor([5.0, 6.0, 7.0]), torch.tensor([2, 0]), [3])
     tensor([7., 5.])
     """
+    found = bytes_at(ranks, lambda mine: as_bytes(own[mine.to(own.device)]), numbers, sizes)
+    return from_bytes(found, own)
+
+
+def bytes_at(
+    ranks: Collective, taken: Callable[[Tensor], Tensor], numbers: Tensor, sizes: list[int]
+) -> Tensor:
+    """Return rows as uint8 (m, row bytes), as `rows_at` does.
+
+    ``taken(positions)`` are those of this rank's shard, likewise.
+    """
     ends = torch.tensor(sizes).cumsum(0)
     owners = torch.bucketize(numbers, ends, right=True)
     mine = numbers[owners == ranks.rank] - (ends[ranks.rank] - sizes[ranks.rank])
     counts = owners.bincount(minlength=ranks.size).tolist()
-    sent = from_bytes(ranks.rows(as_bytes(own[mine.to(own.device)]), counts), own)
+    sent = ranks.rows(taken(mine), counts)
     found = torch.empty_like(sent)
-    found[owners.argsort(stable=True).to(own.device)] = sent
+    found[owners.argsort(stable=True).to(sent.device)] = sent
     return found
 
 

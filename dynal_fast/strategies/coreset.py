@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective import Collective, agreed, as_collective, check_alike
-from dynal_fast.collective.shards import rows_at, shard_of
+from dynal_fast.collective.shards import bytes_at, shard_of
 from dynal_fast.ops.farthest_first import farthest_first
 from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.sharded.labeled import union_of
+from dynal_fast.ops.farthest_first.sharded.part import as_matrix, taken
 from dynal_fast.strategies.k_center_search import (
     LimitError,
     RadiusSearch,
@@ -170,23 +171,24 @@ def _greedy_of_ranks(
 ) -> RobustKCenter:
     """The farthest-first solution of the shards of all ranks, and its bounds."""
     with ranks.session():
-        own = agreed(ranks, lambda: _as_tensor(pool, "pool"))
-        sizes, begin = shard_of(ranks, len(own))
+        rows = agreed(ranks, lambda: as_rows(pool, "pool"))
+        sizes, begin = shard_of(ranks, rows.size)
         total = sum(sizes)
 
         def checked() -> Any:
             _check(budget, total, limits)
-            return None if labeled is None else _as_tensor(labeled, "labeled").to(own)
+            return None if labeled is None else as_rows(labeled, "labeled").array
 
         known = agreed(ranks, checked)
         outliers = int(limits["outliers"])
         check_alike(ranks, "budget and outliers", [budget, outliers])
         apart = min(budget + 1 + outliers, total)
-        picks = farthest_first(own, apart, labeled=known, group=ranks).indices.cpu()
-        rows = as_rows(own, "pool")
+        picks = farthest_first(rows.array, apart, labeled=known, group=ranks).indices.cpu()
+        own = _as_tensor(rows.array, "pool")
         parts = union_of(ranks, known, (rows,), (begin,), total).rows
-        fixed = torch.cat([own[:0], *(torch.as_tensor(part.array) for part in parts)])
-        points = rows_at(ranks, own, picks, sizes)
+        fixed = torch.cat([own[:0], *(_as_tensor(part.array, "labeled") for part in parts)])
+        sent = bytes_at(ranks, lambda mine: taken(rows, mine), picks, sizes)
+        points = _as_tensor(as_matrix(sent, rows).array, "pool")
         nearest = nearest_distances(own, torch.cat([fixed, points[:budget]]))
         # The radius is the largest distance but for those of outliers.
         farthest = torch.from_numpy(nearest).topk(min(outliers + 1, len(nearest))).values

@@ -183,7 +183,7 @@ class HeadTraversal(Generic[P]):
         self.make_exact(pick)
         self.take(pick, self.exact[pick])
         if alone:
-            for chunk in self.candidates.split(routing.CHUNK):
+            for chunk in reversed(self.candidates.split(routing.CHUNK)):  # as `Centers.route`
                 self.kernels.bound(pool, pool, Groups.one(chunk[chunk != row], pick), self.bound)
 
     def take(self, rows: Tensor, values: Tensor | float) -> None:

@@ -74,8 +74,11 @@ class Centers(Generic[P]):
         return other
 
     def route(self, candidates: Tensor, bound: Tensor) -> None:
-        """Bound every candidate by its nearest clusters."""
-        for chunk in candidates.split(self.chunk):
+        """Bound every candidate by its nearest clusters.
+
+        From the end: of a file that exceeds the memory, what was measured last is still there.
+        """
+        for chunk in reversed(candidates.split(self.chunk)):
             self.probe(chunk, bound, min(PROBES, self.clusters))
 
     def promote(self, rows: Tensor, bound: Tensor, exact: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Generic
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from dynal_fast.collective.packing import numbers_of
-from dynal_fast.ops.farthest_first import highest
+from dynal_fast.ops.farthest_first import highest, routing
 from dynal_fast.ops.farthest_first.contract import Array, Rows, as_rows
-from dynal_fast.ops.farthest_first.highest import NOTHING
+from dynal_fast.ops.farthest_first.heads import MANY
+from dynal_fast.ops.farthest_first.highest import NOTHING, SAMPLED
 from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
 from dynal_fast.ops.farthest_first.products import OuterProducts
 from dynal_fast.ops.farthest_first.routing import CHUNK, EXACT, Centers
@@ -56,6 +58,8 @@ class Part(Generic[P]):
         self.bound[self.candidates] = math.inf
         self.exact = torch.full((n,), math.inf, device=device)
         self.applied = torch.zeros(n, dtype=torch.int32, device=device)
+        # How many picks there were in `Picks.sealed` when a row met the nearest of them: (n,).
+        self.probed: Tensor | None = None
         self.sets: list[Centers[P]] = []  # of labeled samples
         self.picks: Picks[P] = Picks(kernels, points.rows, 0)
         # Candidates with the highest bounds, and a key that no other candidate exceeds.
@@ -94,21 +98,29 @@ class Part(Generic[P]):
         """The global keys of rows with these values."""
         return global_keys(values, rows.to(torch.int64) + self.first)
 
+    def keys_of(self, rows: Tensor) -> Tensor:
+        """The global keys of the bounds of rows."""
+        return self.keys(self.bound[rows], rows)
+
     def renew(self) -> bool:
         """Choose the front anew; return whether it reaches further down."""
         before = self.floor
-        self.candidates = highest.pickable(self.candidates, self.bound)
-        keys = self.keys(self.bound[self.candidates], self.candidates)
-        size = max(SMALL_FRONT, len(keys) // FRONT)
-        self.front, self.floor = self.candidates, NOTHING
-        if size < len(keys):
-            self.floor = int(torch.kthvalue(keys, len(keys) - size).values)
-            self.front = self.candidates[keys > self.floor]
+        self.front, self.floor = self.candidates[:0], NOTHING
+        rows = self.candidates = highest.pickable(self.candidates, self.bound)
+        size = max(SMALL_FRONT, len(rows) // FRONT)
+        if size >= len(rows):
+            self.front = rows
+            return self.floor < before
+        sample = rows[:: -(-len(rows) // SAMPLED)]
+        rank = max(1, size * len(sample) // len(rows))  # of the floor among the sample
+        self.floor = int(torch.topk(self.keys_of(sample), rank + 1).values[-1])
+        parts = rows.split(highest.CHUNK)  # keys of all rows would take twice their bounds' room
+        self.front = torch.cat([part[self.keys_of(part) > self.floor] for part in parts])
         return self.floor < before
 
     def top(self) -> int:
         """The highest key of a bound."""
-        keys = self.keys(self.bound[self.front], self.front)
+        keys = self.keys_of(self.front)
         highest = int(keys.max()) if len(keys) else NOTHING
         if highest <= self.floor and self.floor != NOTHING:
             self.renew()
@@ -117,7 +129,7 @@ class Part(Generic[P]):
 
     def unsettled(self, above: int) -> Tensor:
         """The keys above this one of the rows whose bounds may still shrink; ``above >= floor``."""
-        keys = self.keys(self.bound[self.front], self.front)
+        keys = self.keys_of(self.front)
         return keys[(keys > above) & ~self.settled(self.front)]
 
     def settled(self, rows: Tensor) -> Tensor:
@@ -132,14 +144,33 @@ class Part(Generic[P]):
 
         In steps, as a row may fall below the level at each of them.
         """
-        rows = self.front
+        rows = self.front[self.keys_of(self.front) > level]
+        self.probe(rows)
         for _ in range(1 + (EXACT if self.sets else 0)):
-            rows = rows[self.keys(self.bound[rows], rows) > level]
+            rows = rows[self.keys_of(rows) > level]
             stale = rows[~self.settled(rows)]
             if len(stale) == 0:
                 break
             self.step(stale)
-        return rows[self.keys(self.bound[rows], rows) > level]
+        return rows[self.keys_of(rows) > level]
+
+    def probe(self, rows: Tensor) -> None:
+        """Bound those of ``rows`` that lack many picks by the nearest of these."""
+        sealed, met = self.picks.sealed, self.applied[rows]
+        if self.probed is not None:
+            met = torch.maximum(met, self.probed[rows])
+        many = (sealed - met) >= max(MANY, sealed // 8)
+        rows, met = rows[many], met[many]
+        if len(rows) == 0:
+            return
+        for end, centers in self.picks.clusters():
+            own = copy.copy(centers)
+            own.pool = self.points
+            for chunk in rows[met < end].split(own.chunk):
+                own.probe(chunk, self.bound, min(routing.PROBES, own.clusters))
+        if self.probed is None:
+            self.probed = torch.zeros_like(self.applied)
+        self.probed[rows] = sealed
 
     def step(self, rows: Tensor) -> None:
         """Take rows one step on with the labeled sets, and to all picks where that is done."""
@@ -188,7 +219,7 @@ class Part(Generic[P]):
         """Bound every candidate by the first pick alone."""
         _, points = self.picks.blocks[0]
         first = torch.zeros(1, dtype=torch.int32, device=self.device)
-        for chunk in self.candidates.split(CHUNK):
+        for chunk in reversed(self.candidates.split(CHUNK)):  # as `Centers.route`
             self.kernels.bound(self.points, points, Groups.one(chunk, first), self.bound)
         self.renew()
 
@@ -200,14 +231,19 @@ class Part(Generic[P]):
 
 
 class Picks(Generic[P]):
-    """The embeddings of the picks, which every rank holds, in blocks."""
+    """The embeddings of the picks, which every rank holds, in blocks.
 
-    BLOCK = 1024  # rows that are measured anew when some are added
+    A full block is sealed, and two sealed ones of the same size become one. So there are few, and
+    the nearest picks of a row can be found by clusters of each.
+    """
+
+    BLOCK = 256  # rows that are measured anew when some are added
 
     def __init__(self, kernels: Kernels[P], like: Rows, exponent: int) -> None:
         self.kernels, self.like, self.exponent = kernels, like, exponent
         self.blocks: list[tuple[int, P]] = []  # the number of the first pick, and the rows
-        self.count = 0
+        self.count = self.sealed = 0
+        self._clusters: list[tuple[int, Centers[P]]] = []  # the number of the pick after the last
         self._last = torch.empty(0, row_bytes(like), dtype=torch.uint8)
 
     def append(self, rows: Tensor) -> None:
@@ -222,8 +258,40 @@ class Picks(Generic[P]):
             self._last = torch.cat([self._last, rows[:room]])
             self.count += len(rows[:room])
             rows = rows[room:]
-            points = self.kernels.points(as_matrix(self._last, self.like), "picks")
-            self.blocks.append((begin, self.kernels.scaled(points, self.exponent)))
+            self._add(begin, self._last)
+            if len(self._last) == self.BLOCK:
+                self._seal()
+
+    def _add(self, begin: int, rows: Tensor) -> None:
+        points = self.kernels.points(as_matrix(rows, self.like), "picks")
+        self.blocks.append((begin, self.kernels.scaled(points, self.exponent)))
+
+    def _seal(self) -> None:
+        """Seal the last block, and join it with those of the same size."""
+        self.sealed = self.count
+        while len(self.blocks) > 1 and self._size(-2) == self._size(-1):
+            (begin, one), (_, other) = self.blocks[-2:]
+            both = [taken(points.rows, torch.arange(points.rows.size)) for points in (one, other)]
+            del self.blocks[-2:]
+            self._add(begin, torch.cat(both))
+
+    def _size(self, block: int) -> int:
+        return self.blocks[block][1].rows.size
+
+    def clusters(self) -> Iterator[tuple[int, Centers[P]]]:
+        """The sealed blocks in clusters, and the number of the pick after each."""
+        known = dict(self._clusters)
+        self._clusters = []
+        for begin, points in self.blocks:
+            end = begin + points.rows.size
+            if end > self.sealed:
+                break
+            centers = known.get(end)
+            if centers is None or centers.size != points.rows.size:
+                members = torch.arange(points.rows.size, dtype=torch.int32, device=self.like.device)
+                centers = Centers(self.kernels, points, points, members, many=1)
+            self._clusters.append((end, centers))
+        yield from self._clusters
 
 
 def row_bytes(rows: Rows) -> int:
