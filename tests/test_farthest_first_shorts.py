@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dynal_fast import assign_to_picks, farthest_first
-from dynal_fast.ops.farthest_first import reference
+from dynal_fast import _extension, assign_to_picks, farthest_first
+from dynal_fast.ops.farthest_first import cpu, reference
 from dynal_fast.ops.farthest_first.contract import as_rows
 from dynal_fast.ops.farthest_first.cpu import CpuKernels
-from dynal_fast.ops.farthest_first.kernels import Groups, on_one_scale
+from dynal_fast.ops.farthest_first.kernels import Groups, Points, on_one_scale
+from dynal_fast.ops.farthest_first.routing import Centers
 from tests.cases.farthest_first import bootstrap, clustered, exponent_of, gaussian
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -157,3 +158,69 @@ def test_lengths_end_where_they_must():
     assert exponent_of(pool, labeled) < 64
     assert got.indices.tolist() == want.indices.tolist()
     assert got.distances.tolist() == want.distances.tolist()
+
+
+def in_clusters(metric: str, d: int) -> tuple[CpuKernels, Points, Points, Centers]:
+    """Kernels, a pool, and labeled samples in clusters: packed where there are integers."""
+    labeled = clustered(1300, d, seed=1) + np.float32(0.01)
+    rows = [as_rows(part, "pool") for part in (clustered(2700, d) + np.float32(0.01), labeled)]
+    kernels = CpuKernels(rows[0], metric)
+    (x, y), _ = on_one_scale(kernels, [kernels.points(part, "pool") for part in rows])
+    centers = Centers(kernels, x, y, torch.arange(len(labeled), dtype=torch.int32))
+    assert (centers.kept is not None) == X86
+    return kernels, x, y, centers
+
+
+@pytest.mark.parametrize(("d", "metric"), [(33, "euclidean"), (70, "cosine")])
+def test_packed_clusters_bound_as_others_do(isa, monkeypatch, d, metric):
+    monkeypatch.setattr(cpu, "WORK", 2**22)  # several calls
+    kernels, x, y, centers = in_clusters(metric, d)
+    every = torch.randperm(x.rows.size, dtype=torch.int32, generator=torch.manual_seed(0))
+    exact = torch.full((len(every),), math.inf)
+    kernels.refresh(x, y, Groups.one(every, centers.members), None, exact.clone(), exact)
+    for probes in (1, 3, centers.clusters):
+        packed, plain = (torch.full((len(every),), math.inf) for _ in range(2))
+        centers.probe(every, packed, probes)
+        with monkeypatch.context() as patch:
+            patch.setattr(centers, "kept", None)
+            centers.probe(every, plain, probes)
+        assert (packed >= exact).all()
+        assert (packed <= plain * 1.01 + 1e-3).double().mean() > 0.99  # but where clusters tie
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_packed_clusters_are_exact(isa, monkeypatch, metric):
+    kernels, x, y, centers = in_clusters(metric, 96)
+    every = torch.arange(x.rows.size, dtype=torch.int32)
+    want = torch.full((len(every),), math.inf)
+    kernels.refresh(x, y, Groups.one(every, centers.members), None, want.clone(), want)
+    for most in (2**27, 0):  # rows packed once, and by each group
+        bound, got = (torch.full((len(every),), math.inf) for _ in range(2))
+        centers.begin()
+        centers.route(every, bound)
+        if most == 0:
+            monkeypatch.setattr(cpu, "KEPT_BYTES", most)
+            centers.kept = kernels.keep(centers.held)
+            assert centers.kept is None
+        centers.make_exact(every, bound, got)
+        assert torch.equal(got, want)
+        assert torch.equal(bound, want)
+
+
+@pytest.mark.skipif(not X86, reason="nothing is packed")
+def test_clusters_packed_for_another_instruction_set():
+    native = _extension.load()
+    usual = native.active_isa()
+    *_, x, _, centers = in_clusters("euclidean", 40)
+    every = torch.arange(x.rows.size, dtype=torch.int32)
+    for name in native.supported_isas():
+        native.set_isa(name)
+        bound, exact = (torch.full((len(every),), math.inf) for _ in range(2))
+        centers.begin()
+        centers.route(every, bound)
+        centers.make_exact(every, bound, exact)
+        assert centers.kept.usable == (name == usual)
+        if name == "baseline":
+            want = exact.clone()
+        assert torch.equal(exact, want)
+    native.set_isa(usual)

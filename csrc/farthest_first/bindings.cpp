@@ -3,11 +3,13 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <memory>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "../common/address.h"
+#include "clusters.h"
 #include "farthest_first.h"
 #include "reading.h"
 #include "rounds.h"
@@ -16,6 +18,11 @@ namespace py = pybind11;
 using namespace dynal::farthest_first;
 using dynal::at;
 using py::arg;
+
+// The members of clusters, packed, if there are any.
+static const Panels* panels_of(const Clusters* clusters) {
+  return clusters ? clusters->panels() : nullptr;
+}
 
 void bind_farthest_first(py::module_& parent) {
   py::module_ m = parent.def_submodule("farthest_first");
@@ -62,6 +69,31 @@ void bind_farthest_first(py::module_& parent) {
            py::kw_only(), arg("count"), arg("rows"), arg("row_ends"), arg("centers"),
            arg("center_ends"));
 
+  m.def("packs", &packs, arg("space"));
+
+  py::class_<Clusters>(m, "Clusters")
+      .def(py::init([](const Space& space, const Points& y, uintptr_t centroids, uintptr_t members,
+                       uintptr_t ends, int64_t count, int threads) {
+             return std::make_unique<Clusters>(space, y, at<const int32_t>(centroids),
+                                               at<const int32_t>(members), at<const int64_t>(ends),
+                                               count, threads);
+           }),
+           py::kw_only(), arg("space"), arg("y"), arg("centroids"), arg("members"), arg("ends"),
+           arg("count"), arg("threads"), Release())
+      .def_property_readonly("usable",
+                             [](const Clusters& clusters) { return clusters.panels() != nullptr; });
+
+  m.def(
+      "probe",
+      [](const Space& space, const Points& x, const Points& y, uintptr_t rows, int64_t count,
+         const Clusters& clusters, int64_t probes, uintptr_t lowered, int64_t unit, int64_t work,
+         int threads) {
+        return probe(space, x, y, at<const int32_t>(rows), count, clusters, probes,
+                     at<float>(lowered), {unit, work}, threads);
+      },
+      arg("space"), arg("x"), arg("y"), arg("rows"), arg("count"), arg("clusters"), arg("probes"),
+      arg("bound"), arg("unit"), arg("work"), arg("threads"), Release());
+
   m.def(
       "measure",
       [](const Space& space, const Points& points, int64_t begin, int64_t end, uintptr_t measures,
@@ -88,23 +120,23 @@ void bind_farthest_first(py::module_& parent) {
   m.def(
       "refresh",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
-         uintptr_t first, uintptr_t bound, uintptr_t exact, int64_t unit, int64_t work,
-         int threads) {
-        return refresh({space, x, y, groups}, at<const int32_t>(first), at<const float>(bound),
-                       at<float>(exact), {unit, work}, threads);
+         const Clusters* clusters, uintptr_t first, uintptr_t bound, uintptr_t exact, int64_t unit,
+         int64_t work, int threads) {
+        return refresh({space, x, y, groups, panels_of(clusters)}, at<const int32_t>(first),
+                       at<const float>(bound), at<float>(exact), {unit, work}, threads);
       },
-      arg("space"), arg("x"), arg("y"), arg("groups"), arg("first"), arg("bound"), arg("exact"),
-      arg("unit"), arg("work"), arg("threads"), Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("clusters").none(true), arg("first"),
+      arg("bound"), arg("exact"), arg("unit"), arg("work"), arg("threads"), Release());
   m.def(
       "assign",
       [](const Space& space, const Points& x, const Points& y, const Groups& groups,
-         uintptr_t ranks, uintptr_t bound, uintptr_t keys, int64_t unit, int64_t work,
-         int threads) {
-        return assign({space, x, y, groups}, at<const int32_t>(ranks), at<const float>(bound),
-                      at<int64_t>(keys), {unit, work}, threads);
+         const Clusters* clusters, uintptr_t ranks, uintptr_t bound, uintptr_t keys, int64_t unit,
+         int64_t work, int threads) {
+        return assign({space, x, y, groups, panels_of(clusters)}, at<const int32_t>(ranks),
+                      at<const float>(bound), at<int64_t>(keys), {unit, work}, threads);
       },
-      arg("space"), arg("x"), arg("y"), arg("groups"), arg("ranks"), arg("bound"), arg("keys"),
-      arg("unit"), arg("work"), arg("threads"), Release());
+      arg("space"), arg("x"), arg("y"), arg("groups"), arg("clusters").none(true), arg("ranks"),
+      arg("bound"), arg("keys"), arg("unit"), arg("work"), arg("threads"), Release());
   m.def(
       "traverse",
       [](const Space& space, const Points& x, uintptr_t head, int64_t count, int64_t outside,

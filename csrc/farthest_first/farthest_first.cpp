@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "../isa/kernels.h"
+#include "packing.h"
 #include "workspace.h"
 
 namespace dynal {
@@ -100,13 +101,15 @@ int64_t bound(const Pairs& pairs, float* bound, Share share, int threads) {
 int64_t refresh(const Pairs& pairs, const int32_t* first, const float* bound, float* exact,
                 Share share, int threads) {
   const Workspace memory(pairs.space.columns, threads);
-  return kernels().farthest_first.refresh(pairs, first, bound, exact, memory.work(share));
+  const Packing packing(pairs, memory.work(share));
+  return kernels().farthest_first.refresh(packing.pairs(), first, bound, exact, memory.work(share));
 }
 
 int64_t assign(const Pairs& pairs, const int32_t* ranks, const float* bound, int64_t* keys,
                Share share, int threads) {
   const Workspace memory(pairs.space.columns, threads);
-  return kernels().farthest_first.assign(pairs, ranks, bound, keys, memory.work(share));
+  const Packing packing(pairs, memory.work(share));
+  return kernels().farthest_first.assign(packing.pairs(), ranks, bound, keys, memory.work(share));
 }
 
 Picked traverse(const Space& space, const Points& x, const Head& head, float* exact,

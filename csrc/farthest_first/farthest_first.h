@@ -65,12 +65,31 @@ struct Groups {
   const int64_t* center_ends;
 };
 
-// What is compared: the rows of x with the centers of y, group by group.
+// The centers of groups in integers, packed for many calls. The first group begins at a panel, as
+// does each other one.
+struct Panels {
+  float* centers;             // (padded, columns in pairs)
+  float *low, *high, *units;  // (padded,), as in Scratch (kernels.h)
+  const int64_t* begins;      // (groups,): where the centers of each group begin
+};
+
+// Rows in integers, packed once for all groups that they are in. Position i of Groups::rows is
+// rows[places[i]].
+struct PackedRows {
+  int16_t* rows;          // (count, columns rounded up)
+  float* units;           // (count,)
+  const int32_t* places;  // (rows of all groups,)
+};
+
+// What is compared: the rows of x with the centers of y, group by group. The filter may read either
+// of them as packed before, where that is not null.
 struct Pairs {
   const Space& space;
   const Points& x;
   const Points& y;
   const Groups& groups;
+  const Panels* panels = nullptr;
+  const PackedRows* packed = nullptr;
 };
 
 // A call starts at a unit and stops after about `work` multiplications, so that no call is long. It
@@ -107,6 +126,14 @@ int64_t refresh(const Pairs& pairs, const int32_t* first, const float* bound, fl
 // (rows of x,) may be left out.
 int64_t assign(const Pairs& pairs, const int32_t* ranks, const float* bound, int64_t* keys,
                Share share, int threads);
+
+class Clusters;  // clusters.h
+
+// Lowers bound (rows of x,) to upper bounds of the distances of rows (count,), from position
+// share.unit on, to the members of their `probes` nearest clusters. Only where `packs(space)`.
+int64_t probe(const Space& space, const Points& x, const Points& y, const int32_t* rows,
+              int64_t count, const Clusters& clusters, int64_t probes, float* bound, Share share,
+              int threads);
 
 // Rows that are picked from, and the key of the first row in the order that is not among them.
 struct Head {

@@ -100,7 +100,7 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
   }
   bool in_floats = !in_shorts(space, comparisons);
   in_parts(threads_for(comparisons * space.columns, threads), [&](int part) {
-    const Scratch& scratch = work.scratches[part];
+    const Scratch& own = work.scratches[part];
     int64_t group = 0, before = 0;
     while (__atomic_load_n(&done, __ATOMIC_RELAXED) < share.work) {
       const int64_t index = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
@@ -109,7 +109,12 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
       Tile unit = units.at(group, index - before);
       const bool shorts = !__atomic_load_n(&in_floats, __ATOMIC_RELAXED);
       unit.slack = shorts ? space.short_slack : space.slack;
-      if (shorts) {
+      const bool packed = shorts && pairs.packed;
+      Scratch scratch = own;
+      if (shorts && pairs.panels) {
+        const int64_t at = pairs.panels->begins[group] + unit.center - units.begin_center(group);
+        scratch = with_panels(space, own, *pairs.panels, at);
+      } else if (shorts) {
         pack_short_centers(space, y, unit.centers, unit.center_count, scratch);
       } else {
         pack_centers(space, y, unit.centers, unit.center_count, scratch);
@@ -122,14 +127,17 @@ int64_t multiply_groups(const Pairs& pairs, const Work& work, const First& first
         tile.row_count = unit.row_count - row < kTileRows ? unit.row_count - row : kTileRows;
         const int64_t start = first(tile);
         if (start >= tile.center_count) continue;
-        if (shorts) {
+        if (packed) {
+          take_short_rows(space, *pairs.packed, pairs.packed->places + tile.row, tile.row_count,
+                          scratch);
+        } else if (shorts) {
           pack_short_rows(space, x, tile.rows, tile.row_count, scratch);
         } else {
           pack_rows(space, x, tile.rows, tile.row_count, scratch);
         }
         const int64_t panels = (tile.center_count - start + kPanel - 1) / kPanel;
         const int64_t ahead = unit.row_count - row - kTileRows;
-        const int64_t following = ahead < kTileRows ? ahead : kTileRows;
+        const int64_t following = packed ? 0 : ahead < kTileRows ? ahead : kTileRows;
         const int32_t* const next_rows = tile.rows + kTileRows;
         Prefetch left(x, space.left, next_rows, following, panels);
         Prefetch right(x.right, space.columns - space.left, next_rows,

@@ -10,6 +10,9 @@ namespace farthest_first {
 constexpr int64_t kMaxTileRows = 16;  // rows of the largest register tile
 constexpr int64_t kMaxPanel = 32;     // centers of the largest register tile
 
+// Multiplications of a call in integers, at least: for fewer, the tighter bounds of float32 pay.
+constexpr int64_t kShortWork = int64_t{1} << 23;
+
 // Working memory of one thread.
 struct Scratch {
   float* centers;    // (columns, center_block) in panels, or pairs of integers
@@ -40,7 +43,14 @@ struct HeadMemory {
   int64_t slot_count;  // rows whose dot products are kept
 };
 
+// Clusters of centers: their centroids, packed as one group, and how many there are.
+struct Centroids {
+  const Panels& panels;
+  int64_t count;
+};
+
 struct Kernels {
+  bool has_shorts;  // whether the filter multiplies integers
   void (*measure)(const Space& space, const Points& points, int64_t begin, int64_t end,
                   Measure* measures, const Scratch* scratches, int threads);
   int64_t (*distances)(const Pairs& pairs, float* lower, float* upper, const Work& work);
@@ -49,6 +59,13 @@ struct Kernels {
                      const Work& work);
   int64_t (*assign)(const Pairs& pairs, const int32_t* ranks, const float* bound, int64_t* keys,
                     const Work& work);
+  void (*pack)(const Space& space, const Points& y, const int32_t* centers, int64_t count,
+               const Panels& panels, int64_t at, const Scratch& scratch);
+  void (*pack_rows)(const Space& space, const Points& x, const int32_t* rows, int64_t count,
+                    const PackedRows& packed, const Work& work);
+  void (*nearest)(const Space& space, const Points& x, const int32_t* rows, int64_t count,
+                  const Centroids& centroids, int64_t probes, const PackedRows& packed,
+                  int32_t* nearest, const Work& work);
   Picked (*traverse)(const Space& space, const Points& x, const Head& head, float* exact,
                      const Picks& picks, const HeadMemory& memory, const Work& work);
 };

@@ -5,6 +5,7 @@
 #include "filter.inl"
 #include "kernels.h"
 #include "measure.inl"
+#include "nearest.inl"
 #include "traverse.inl"
 
 namespace dynal {
@@ -12,7 +13,8 @@ namespace farthest_first {
 namespace DYNAL_ISA {
 namespace {
 
-constexpr Kernels kKernels = {measure, distances, bound, refresh, assign, traverse};
+constexpr Kernels kKernels = {kHasShorts, measure, distances, bound,   refresh,
+                              assign,     pack,    pack_rows, nearest, traverse};
 
 }  // namespace
 }  // namespace DYNAL_ISA

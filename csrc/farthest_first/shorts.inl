@@ -112,6 +112,32 @@ inline void pack_short_rows(const Space& space, const Points& points, const int3
   __builtin_memset(target + count * width, 0, (kTileRows - count) * width * sizeof(int16_t));
 }
 
+// The same from rows that are packed already: those at places (count,).
+inline void take_short_rows(const Space& space, const PackedRows& packed, const int32_t* places,
+                            int64_t count, const Scratch& scratch) {
+  const int64_t width = short_columns(space);
+  int16_t* target = reinterpret_cast<int16_t*>(scratch.rows);
+  for (int64_t i = 0; i < kTileRows; ++i) {
+    scratch.row_units[i] = i < count ? packed.units[places[i]] : 0;
+    if (i < count) {
+      __builtin_memcpy(target + i * width, packed.rows + places[i] * width, width * 2);
+    } else {
+      __builtin_memset(target + i * width, 0, width * 2);
+    }
+  }
+}
+
+// Scratch whose packed centers are those at `at` of the panels.
+inline Scratch with_panels(const Space& space, const Scratch& scratch, const Panels& panels,
+                           int64_t at) {
+  Scratch other = scratch;
+  other.centers = panels.centers + at * (short_columns(space) / 2);
+  other.low = panels.low + at;
+  other.high = panels.high + at;
+  other.units = panels.units + at;
+  return other;
+}
+
 // As multiply_tile: pairs of columns, with units (kTileRows,) and (kVectors * kLanes,).
 template <int kVectors>
 inline void multiply_short_tile(const int16_t* rows, const float* row_units, const int32_t* panel,
@@ -146,9 +172,6 @@ inline void multiply_short_tile(const int16_t* rows, const float* row_units, con
     }
   }
 }
-
-// Multiplications of a call: below, the tighter bounds of float32 pay.
-constexpr int64_t kShortWork = int64_t{1} << 23;
 
 // Whether `count` dot products are computed in integers.
 inline bool in_shorts(const Space& space, int64_t count) {

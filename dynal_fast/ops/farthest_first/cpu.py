@@ -1,6 +1,7 @@
 """The primitives in C++: calls of the compiled kernels (``csrc/farthest_first/``)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,14 @@ from dynal_fast import _extension
 from dynal_fast.ops import dtypes
 from dynal_fast.ops.farthest_first import contract, heads, reference
 from dynal_fast.ops.farthest_first.contract import Rows
-from dynal_fast.ops.farthest_first.kernels import Cluster, Groups, Kernels, Known, Points
+from dynal_fast.ops.farthest_first.kernels import (
+    Cluster,
+    Clusters,
+    Groups,
+    Kernels,
+    Known,
+    Points,
+)
 from dynal_fast.ops.farthest_first.mapped import is_mapped_file
 from dynal_fast.ops.farthest_first.reference_kernels import products_of
 from dynal_fast.ops.farthest_first.routing import EXACT
@@ -20,6 +28,8 @@ MEASURED = 2**17  # rows at once, at most
 SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
+KEPT_BYTES = 2**27  # of packed centers that are kept, at most, and
+KEPT_SHARE = 0.5  # so many centers for each row of the pool: they take two bytes an element
 SMALL = 2**13  # candidates that are picked from in one call, with heads of
 SMALL_HEAD = 256  # rows each
 ROUNDS = 64  # in one call
@@ -144,12 +154,75 @@ class CpuKernels(Kernels[Points]):
         bound: Tensor,
         exact: Tensor,
     ) -> None:
-        self._in_shares(self.native.refresh, x, y, groups, first=first, bound=bound, exact=exact)
+        self._in_shares(
+            self.native.refresh,
+            x,
+            y,
+            groups,
+            {"clusters": groups.kept},
+            first=first,
+            bound=bound,
+            exact=exact,
+        )
 
     def assign(
         self, x: Points, y: Points, groups: Groups, ranks: Tensor, bound: Tensor, keys: Tensor
     ) -> None:
-        self._in_shares(self.native.assign, x, y, groups, ranks=ranks, bound=bound, keys=keys)
+        self._in_shares(
+            self.native.assign,
+            x,
+            y,
+            groups,
+            {"clusters": groups.kept},
+            ranks=ranks,
+            bound=bound,
+            keys=keys,
+        )
+
+    def keep(self, clusters: Clusters[Points]) -> Any:
+        points, count = clusters.points, len(clusters.members)
+        space = self._space(points.exponent)
+        most = min(KEPT_BYTES // (2 * self.pool.held), int(KEPT_SHARE * self.pool.size))
+        if count > most or not self.native.packs(space):
+            return None
+        return self.native.Clusters(
+            space=space,
+            y=self._points(points),
+            centroids=clusters.centroids.data_ptr(),
+            members=clusters.members.data_ptr(),
+            ends=clusters.ends.data_ptr(),
+            count=len(clusters.ends),
+            threads=kernel_threads(),
+        )
+
+    def probe(
+        self,
+        x: Points,
+        rows: Tensor,
+        clusters: Clusters[Points],
+        kept: Any,
+        probes: int,
+        bound: Tensor,
+    ) -> bool:
+        if not kept.usable:
+            return False
+        self.prefetch(x, rows)
+        unit, threads = 0, kernel_threads()
+        while unit != self.native.DONE:
+            unit = self.native.probe(
+                space=self._space(x.exponent),
+                x=self._points(x),
+                y=self._points(clusters.points),
+                rows=rows.data_ptr(),
+                count=len(rows),
+                clusters=kept,
+                probes=probes,
+                bound=bound.data_ptr(),
+                unit=unit,
+                work=WORK,
+                threads=threads,
+            )
+        return True
 
     def _in_shares(
         self,
@@ -157,6 +230,7 @@ class CpuKernels(Kernels[Points]):
         x: Points,
         y: Points,
         groups: Groups,
+        more: dict[str, object] | None = None,
         **arrays: Tensor | None,
     ) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
@@ -166,6 +240,7 @@ class CpuKernels(Kernels[Points]):
             "x": self._points(x),
             "y": self._points(y),
             "groups": self._groups(groups),
+            **(more or {}),
         }
         addresses = {name: 0 if a is None else a.data_ptr() for name, a in arrays.items()}
         unit, threads = 0, kernel_threads()

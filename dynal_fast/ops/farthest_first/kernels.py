@@ -4,7 +4,7 @@ The exact algorithms (`heads`, `routing`, `nearest`) are written once over these
 tensors lie on the pool's device; row numbers are int32. ``reference.py`` defines *decision values*.
 """
 
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,11 +57,21 @@ class Groups(NamedTuple):
     row_ends: Tensor  # (G,) int64, on the CPU
     centers: Tensor  # (C,) int32
     center_ends: Tensor  # (G,) int64, on the CPU
+    kept: Any = None  # what `Kernels.keep` made of these centers
 
     @staticmethod
     def one(rows: Tensor, centers: Tensor) -> "Groups":
         """All of ``rows`` with all of ``centers``."""
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
+
+
+class Clusters(NamedTuple, Generic[P]):
+    """Cluster g of some points has ``members[ends[g-1]:ends[g]]``, and ``centroids[g]``."""
+
+    points: P
+    centroids: Tensor  # (G,) int32
+    members: Tensor  # (m,) int32
+    ends: Tensor  # (G,) int64, on the CPU
 
 
 class Cluster(NamedTuple, Generic[P]):
@@ -136,6 +146,19 @@ class Kernels(Protocol[P]):
         fill ``picks`` (limit,) int32 and ``values`` (limit,) float32 from the front, up to their
         end. Returns how many there are.
         """
+
+    def keep(self, clusters: Clusters[P]) -> Any:
+        """What makes many calls with the same clusters faster; None where nothing does."""
+        return None
+
+    def probe(
+        self, x: P, rows: Tensor, clusters: Clusters[P], kept: Any, probes: int, bound: Tensor
+    ) -> bool:
+        """Lower ``bound`` of ``rows`` by the members of their ``probes`` nearest clusters.
+
+        Returns whether it did: else `distances` and `bound` have to. ``kept`` is not None.
+        """
+        return False
 
     def at_once(self, candidates: int) -> bool:
         """Whether `rounds` is the way to pick from so few candidates."""

@@ -8,12 +8,12 @@ cannot hold the nearest labeled sample.
 
 import copy
 import math
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
-from dynal_fast.ops.farthest_first.kernels import Groups, Kernels, P
+from dynal_fast.ops.farthest_first.kernels import Clusters, Groups, Kernels, P
 
 CLUSTERED_FROM = 512  # fewer labeled samples are one cluster
 PROBES = 2  # clusters that every row is compared with
@@ -38,6 +38,7 @@ class Centers(Generic[P]):
         self.points, self.members = points, members  # rows of points (m,) int32
         self.size = len(self.members)  # at least 1
         self.clusters = 1
+        self.kept: Any = None  # what `Kernels.keep` made of the clusters
         if self.size >= (many or CLUSTERED_FROM):
             self.clusters = max(1, round(math.sqrt(self.size)))
         scale = ON_GPU if device.type == "cuda" else 1
@@ -59,7 +60,10 @@ class Centers(Generic[P]):
         assignment, order = torch.sort(torch.cat(nearest), stable=True)
         self.members = self.members[order]
         self.counts = torch.bincount(assignment, minlength=self.clusters)
+        self.ends = self.counts.cumsum(0).cpu()
         self.radius = radius * (1 + MARGIN)
+        self.held = Clusters(self.points, self.centroids, self.members, self.ends)
+        self.kept = self.kernels.keep(self.held)
 
     def begin(self) -> None:
         """Note how far each row of the pool has come: ``stage`` (n,) int8."""
@@ -95,6 +99,10 @@ class Centers(Generic[P]):
         """Bound ``rows`` by the members of their ``probes`` nearest clusters."""
         if self.clusters == 1:
             self.kernels.bound(self.pool, self.points, Groups.one(rows, self.members), bound)
+            return
+        if self.kept is not None and self.kernels.probe(
+            self.pool, rows, self.held, self.kept, probes, bound
+        ):
             return
         nearest = []
         for tile in rows.split(self.tile):
@@ -133,4 +141,4 @@ class Centers(Generic[P]):
     def groups(self, rows: Tensor, cluster: Tensor) -> Groups:
         """One group per cluster; ``cluster`` holds the number of each row's cluster, sorted."""
         counts = torch.bincount(cluster, minlength=self.clusters)
-        return Groups(rows, counts.cumsum(0).cpu(), self.members, self.counts.cumsum(0).cpu())
+        return Groups(rows, counts.cumsum(0).cpu(), self.members, self.ends, self.kept)
