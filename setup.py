@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import pybind11
-from pybind11.setup_helpers import Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -107,10 +107,11 @@ class BuildExtension(build_ext):
 
 
 def sources() -> list[str]:
+    """The files to compile, those that take longest first, as some are compiled at a time."""
+    names = [*(ISA_FLAGS if X86_64 else ()), "baseline.cpp", "kernels.cpp"]
+    files = [ROOT / "csrc" / "isa" / name for name in names]
     folders = (ROOT / "csrc" / name for name in FOLDERS)
-    files = [file for folder in folders for file in sorted(folder.glob("*.cpp"))]
-    names = ["kernels.cpp", "baseline.cpp", *(ISA_FLAGS if X86_64 else ())]
-    files += [ROOT / "csrc" / "isa" / name for name in names]
+    files += [file for folder in folders for file in sorted(folder.glob("*.cpp"))]
     return [os.path.relpath(file, ROOT) for file in files]
 
 
@@ -146,4 +147,6 @@ def extensions() -> list[Extension]:
     return modules
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})
+# A file for each CPU at a time, or MAX_JOBS.
+with ParallelCompile("MAX_JOBS"):
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})

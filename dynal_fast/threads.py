@@ -1,7 +1,7 @@
 """How many CPU threads a user may ask for, and how many a kernel uses.
 
-OpenMP ends the process when it cannot start the threads asked for. And once the parent of a
-``fork()`` has run OpenMP threads, the child cannot: it would wait forever.
+The OpenMP that torch runs on ends the process when it cannot start the threads asked for. And once
+the parent of a ``fork()`` has run OpenMP threads, the child cannot: it would wait forever.
 """
 
 import contextlib

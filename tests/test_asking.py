@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynal_fast import PoolStats
 from dynal_fast.cli import main
 from dynal_fast.experiment import (
     ActiveLearningExperiment,
@@ -434,11 +435,20 @@ def test_the_linear_head_is_observed_on_its_features(tmp_path, monkeypatch):
     from dynal_fast.experiment import observation
 
     options = write_texts(tmp_path, labeled=9, tested=6)
-    calls = []
+    calls, gathered = [], []
+    update = PoolStats.update_from_features
+
+    def watched(self, ids, features, *head, by_id=False):
+        gathered.append(not by_id or len(features) < len(ids))
+        update(self, ids, features, *head, by_id=by_id)
+
     monkeypatch.setattr(observation, "observe_pool", lambda *a, **k: calls.append(1))
+    monkeypatch.setattr(PoolStats, "update_from_features", watched)
     config = asking_config(options, strategies=["label_dispersion"])
     first = run_grid(config, tmp_path / "features")
     assert calls == []
+    assert gathered
+    assert not any(gathered)  # rows are read where they are
     monkeypatch.undo()
     monkeypatch.setattr(observation, "linear_head", lambda model: None)
     second = run_grid(config, tmp_path / "logits")

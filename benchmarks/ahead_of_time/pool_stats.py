@@ -45,6 +45,7 @@ def variants() -> Iterator[Variant]:
         yield _update(num_classes, "labels", torch.float32)
     for num_classes in (100, 1000):
         yield _update_from_features(num_classes, "labels", torch.bfloat16)
+    yield _update_from_features(1000, "labels", torch.float32)
 
 
 def _update(num_classes: int, tracked: str, dtype: torch.dtype) -> Variant:

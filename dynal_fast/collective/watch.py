@@ -101,13 +101,19 @@ class Watch:
         """Raise `RankError` on all ranks unless each has begun as many calls as this one."""
         history, deadline = self.history, time.monotonic() + self.patience
         for rank in range(self.size):
-            if history.refused or self._calls_of(rank, deadline) != self.calls:
+            if not history.refused:
+                calls = self._calls_of(rank, deadline)
+                if calls == self.calls:
+                    continue
+                why = "its ranks are out of step"
+                if calls is None:  # dead or late: it gives no sign of life between two sessions
+                    why = f"rank {rank} did not come to this call within {self.patience:.0f} s"
                 history.refused = (
-                    "the process group cannot be used any more, as its ranks are out of step since "
+                    f"the process group cannot be used any more, as {why} since "
                     f"{history.trouble}; make a new one"
                 )
-                self._tell(history.refused)
-                self.look()
+            self._tell(history.refused)
+            self.look()
         history.trouble = ""
 
     def _calls_of(self, rank: int, deadline: float) -> int | None:

@@ -155,10 +155,14 @@ class PoolObserver:
     def _observe_features(self, head: nn.Linear, pool: Tensor, epoch: int, num_epochs: int) -> None:
         """Observe a linear head on the inputs themselves: no logit is stored."""
         assert self.stats is not None
+        device, rows = head.weight.device, self.samples.source
         with torch.no_grad(), self.stats.observe(epoch, num_epochs):
+            if isinstance(rows, Tensor) and rows.ndim == 2 and rows.is_contiguous():
+                ids = pool.to(device)
+                self.stats.update_from_features(ids, rows, head.weight, head.bias, by_id=True)
+                return
             for ids in pool.split(OBSERVATION_BATCH):
                 numbers, inputs = self.samples[ids]
-                device = head.weight.device
                 features = inputs.flatten(1).to(device)
                 numbers = torch.as_tensor(numbers, device=device)
                 self.stats.update_from_features(numbers, features, head.weight, head.bias)

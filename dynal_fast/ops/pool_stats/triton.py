@@ -91,7 +91,9 @@ def update_from_features(
         kernel, tile = update_whole_rows, max(16, triton.next_power_of_2(num_classes))
         rows, warps = (32, 4) if light and not sigmoid else (16, 8)
     elif light and multiplies_64_rows(update_long_rows, features.device):
-        kernel, tile, rows, warps = update_long_rows, 128, 64, 8
+        # A sigmoid's entropy takes registers, too: with larger tiles it spills on sm_100.
+        tile = 128 // features.element_size() if sigmoid else 128
+        kernel, rows, warps = update_long_rows, 64, 8
     else:
         kernel, warps = update_long_rows, 4
         rows, tile = (32, 64) if light else (16, 32)
