@@ -11,6 +11,9 @@ namespace dynal {
 namespace pool_stats {
 namespace {
 
+// Of fewer rows one thread claims the samples: to wake the others would take longer.
+constexpr int64_t kClaimedTogether = 8192;
+
 bool is_known(const State& state, int64_t id) {
   return static_cast<uint64_t>(id) < static_cast<uint64_t>(state.num_samples);
 }
@@ -84,9 +87,10 @@ void record_unknown(const State& state, const Batch& batch, const uint8_t* statu
 void update(const State& state, const Batch& batch, int threads) {
   const Kernels& run = kernels().pool_stats;
   if (batch.rows < 2 * threads) threads = 1;
-  const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]());
-  const std::unique_ptr<int64_t[]> owned(new int64_t[threads == 1 ? 0 : batch.rows * threads]);
   const Head &head = batch.head, &teacher = batch.teacher_head;
+  const int claiming = !head.features && batch.rows < kClaimedTogether ? 1 : threads;
+  const std::unique_ptr<uint8_t[]> status(new uint8_t[batch.rows]());
+  const std::unique_ptr<int64_t[]> owned(new int64_t[claiming == 1 ? 0 : batch.rows * claiming]);
   const int64_t width = std::max(head.width, teacher.width);
   int64_t floats = head.features ? run.head_scratch_floats(state.classes, width)
                                  : run.scratch_floats(state.classes);
@@ -96,9 +100,9 @@ void update(const State& state, const Batch& batch, int threads) {
       aligned_floats(head.features ? run.packed_floats(state.classes, head.width) : 0);
   const auto teacher_packed =
       aligned_floats(teacher.features ? run.packed_floats(state.classes, teacher.width) : 0);
-  in_flushed_parts(threads, [&](int part, int parts) {
+  in_flushed_parts(claiming, [&](int part, int parts) {
     float* const mine = scratch.get() + floats * part;
-    int64_t* const rows = owned.get() + (threads == 1 ? 0 : batch.rows * part);
+    int64_t* const rows = owned.get() + (parts == 1 ? 0 : batch.rows * part);
     if (batch.id_bytes == 4) {
       claim(state, static_cast<const int32_t*>(batch.ids), batch.rows, status.get(), rows, part,
             parts);

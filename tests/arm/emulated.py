@@ -127,7 +127,11 @@ def extension(server: Server) -> ModuleType:
 
     def unit(function: str) -> Any:
         call = integers(function)
-        return lambda **named: call(**named)[0]
+
+        def one(clusters: None = None, **named: Any) -> Any:  # nothing is kept: see `packs`
+            return call(**named)[0]
+
+        return one
 
     def picks(function: str) -> Any:
         call = integers(function)
@@ -165,6 +169,7 @@ def extension(server: Server) -> ModuleType:
     )
     module.farthest_first = SimpleNamespace(
         DONE=-1,
+        packs=lambda space: False,
         Space=Space,
         Matrix=structure("data", "row_bytes", "column_bytes", "dtype", "swapped", "in_place"),
         Points=points,

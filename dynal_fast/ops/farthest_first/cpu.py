@@ -279,13 +279,13 @@ class CpuKernels(Kernels[Points]):
             x=self._points(x),
             clusters=[
                 self.native.Cluster(
-                    points=self._points(points),
-                    members=members.data_ptr(),
-                    count=len(members),
-                    stage=stage.data_ptr(),
+                    points=self._points(each.points),
+                    members=each.members.data_ptr(),
+                    count=len(each.members),
+                    stage=each.stage.data_ptr(),
                     exact=EXACT,
                 )
-                for points, members, stage in clusters
+                for each in clusters
             ],
             candidate_count=len(known.candidates),
             count=count,

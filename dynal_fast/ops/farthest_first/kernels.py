@@ -4,6 +4,7 @@ The exact algorithms (`heads`, `routing`, `nearest`) are written once over these
 tensors lie on the pool's device; row numbers are int32. ``reference.py`` defines *decision values*.
 """
 
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -65,7 +66,8 @@ class Groups(NamedTuple):
         return Groups(rows, torch.tensor([len(rows)]), centers, torch.tensor([len(centers)]))
 
 
-class Clusters(NamedTuple, Generic[P]):
+@dataclass(frozen=True)
+class Clusters(Generic[P]):
     """Cluster g of some points has ``members[ends[g-1]:ends[g]]``, and ``centroids[g]``."""
 
     points: P
@@ -74,7 +76,8 @@ class Clusters(NamedTuple, Generic[P]):
     ends: Tensor  # (G,) int64, on the CPU
 
 
-class Cluster(NamedTuple, Generic[P]):
+@dataclass(frozen=True)
+class Cluster(Generic[P]):
     """Labeled samples that are one cluster."""
 
     points: P

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Generic, NamedTuple
+from dataclasses import dataclass
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from dynal_fast.ops.farthest_first.routing import EXACT, Centers
 from dynal_fast.ops.kmeans_plusplus.kernels import Clocks, Fired, RaceKernels
 
 
-class Block(NamedTuple, Generic[P]):
+@dataclass(frozen=True)
+class Block(Generic[P]):
     """Picks in order, of which the first one is number ``begin`` of all."""
 
     begin: int
@@ -89,7 +91,8 @@ class Racers(Generic[P]):
             return
         stale, first = rows[order[:behind]], applied[:behind]
         oldest = int(first[0])
-        for begin, points, fired in blocks:
+        for block in blocks:
+            begin, fired = block.begin, block.fired
             end = begin + len(fired.rows)
             if end <= oldest:
                 continue
@@ -98,6 +101,6 @@ class Racers(Generic[P]):
             skipped = int(since[0])
             left = Fired(*(part[skipped:] for part in fired))
             self.kernels.advance(
-                self.points, stale[:lacking], points, since - skipped, left, self.clocks
+                self.points, stale[:lacking], block.points, since - skipped, left, self.clocks
             )
         self.applied[stale] = count
