@@ -85,7 +85,7 @@ gpu-rehearsal: $(STAMP) ## every part of that run on the CPU, small
 	$(BIN)/python -m benchmarks.gpu --rehearse --output build/gpu-rehearsal
 
 # The tag is that of this machine's C library; the wheels of a release come from the workflow's
-# older images. auditwheel puts libgomp beside the extension: see [tool.cibuildwheel].
+# older images.
 dist: $(STAMP) ## build the sdist and a wheel that installs without a compiler: dist/
 	rm -rf dist build/wheel
 	$(BIN)/python -m build --outdir build/wheel

@@ -89,6 +89,22 @@ def test_any_cut_equals_one_process(blocks, request):
             check_same(got, want)
 
 
+def test_blocks_that_are_multiplied_in_integers(monkeypatch):
+    """Clusters that are kept packed, of labeled samples and of the picks, on each rank."""
+    monkeypatch.setattr(part.Picks, "BLOCK", 64)
+    pool = torch.from_numpy(clustered(3000, 40, seed=5))
+    outside = torch.from_numpy(clustered(600, 40, seed=6))
+    for labeled in (outside, None):
+        want = farthest_first(pool, 700, labeled)
+
+        def pick(group, labeled=labeled):
+            shard = pool[:1000] if group.rank == 0 else pool[1000:]
+            return farthest_first(shard, 700, labeled, group=group)
+
+        for got in run_ranks(2, pick):
+            check_same(got, want)
+
+
 @pytest.mark.parametrize("name", small_cases())
 def test_hostile_pools(name):
     pool, labeled = small_cases()[name]

@@ -70,7 +70,13 @@ int64_t probe(const Space& space, const Points& x, const Points& y, const int32_
               int threads) {
   const auto& kernels = dynal::kernels().farthest_first;
   const int64_t width = round_up(space.columns, 8), total = clusters.count();
-  const int64_t chunk = std::min(count, std::max<int64_t>(256, kChunkBytes / (2 * width)));
+  int64_t largest = 1;
+  for (int64_t g = 0; g < total; ++g) {
+    largest = std::max(largest, clusters.ends()[g] - (g ? clusters.ends()[g - 1] : 0));
+  }
+  const int64_t most = share.work / (space.columns * probes * largest);  // rows in a share
+  const int64_t fitting = std::min(kChunkBytes / (2 * width), most);
+  const int64_t chunk = std::min(count, std::max<int64_t>(256, fitting));
   const Workspace memory(space.columns, threads);
   const Workspace around(space.columns, round_up(total, kMaxPanel) + kMaxPanel, threads);
   std::unique_ptr<int16_t[]> packed(new int16_t[chunk * width]);

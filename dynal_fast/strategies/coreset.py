@@ -28,7 +28,7 @@ from torch import Tensor
 from dynal_fast.collective import Collective, agreed, as_collective, check_alike
 from dynal_fast.collective.shards import bytes_at, shard_of
 from dynal_fast.ops.farthest_first import farthest_first
-from dynal_fast.ops.farthest_first.contract import as_rows
+from dynal_fast.ops.farthest_first.contract import as_rows, check_labeled_rows
 from dynal_fast.ops.farthest_first.sharded.labeled import union_of
 from dynal_fast.ops.farthest_first.sharded.part import as_matrix, taken
 from dynal_fast.strategies.k_center_search import (
@@ -177,7 +177,11 @@ def _greedy_of_ranks(
 
         def checked() -> Any:
             _check(budget, total, limits)
-            return None if labeled is None else as_rows(labeled, "labeled").array
+            if labeled is None:
+                return None
+            given = as_rows(labeled, "labeled")
+            check_labeled_rows(given, rows)
+            return given.array
 
         known = agreed(ranks, checked)
         outliers = int(limits["outliers"])

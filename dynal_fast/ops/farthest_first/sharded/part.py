@@ -274,6 +274,8 @@ class Picks(Generic[P]):
             both = [taken(points.rows, torch.arange(points.rows.size)) for points in (one, other)]
             del self.blocks[-2:]
             self._add(begin, torch.cat(both))
+        sizes = {(begin + points.rows.size, points.rows.size) for begin, points in self.blocks}
+        self._clusters = [each for each in self._clusters if (each[0], each[1].size) in sizes]
 
     def _size(self, block: int) -> int:
         return self.blocks[block][1].rows.size
@@ -287,7 +289,7 @@ class Picks(Generic[P]):
             if end > self.sealed:
                 break
             centers = known.get(end)
-            if centers is None or centers.size != points.rows.size:
+            if centers is None:
                 members = torch.arange(points.rows.size, dtype=torch.int32, device=self.like.device)
                 centers = Centers(self.kernels, points, points, members, many=1)
             self._clusters.append((end, centers))
