@@ -29,6 +29,7 @@ SAMPLED = 1024  # rows whose mean the filter subtracts
 HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more rows
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
 KEPT_BYTES = 2**27  # of packed centers that are kept, at most, and
+PROBED = 2**13  # rows that are packed and bounded in one call: they stay in the cache
 KEPT_SHARE = 0.5  # so many centers for each row of the pool: they take two bytes an element
 SMALL = 2**13  # candidates that are picked from in one call, with heads of
 SMALL_HEAD = 256  # rows each
@@ -207,21 +208,23 @@ class CpuKernels(Kernels[Points]):
         if not kept.usable:
             return False
         self.prefetch(x, rows)
-        unit, threads = 0, kernel_threads()
-        while unit != self.native.DONE:
-            unit = self.native.probe(
-                space=self._space(x.exponent),
-                x=self._points(x),
-                y=self._points(clusters.points),
-                rows=rows.data_ptr(),
-                count=len(rows),
-                clusters=kept,
-                probes=probes,
-                bound=bound.data_ptr(),
-                unit=unit,
-                work=WORK,
-                threads=threads,
-            )
+        threads = kernel_threads()
+        for part in rows.split(PROBED):
+            unit = 0
+            while unit != self.native.DONE:
+                unit = self.native.probe(
+                    space=self._space(x.exponent),
+                    x=self._points(x),
+                    y=self._points(clusters.points),
+                    rows=part.data_ptr(),
+                    count=len(part),
+                    clusters=kept,
+                    probes=probes,
+                    bound=bound.data_ptr(),
+                    unit=unit,
+                    work=WORK,
+                    threads=threads,
+                )
         return True
 
     def _in_shares(
