@@ -63,6 +63,9 @@ class Allocations:
     def at_once(self, candidates):
         return False
 
+    def keep(self, clusters):
+        return None
+
     def distances(self, x, rows, y, centers):
         return tuple(torch.empty(2, len(rows), len(centers)).uniform_())
 

@@ -19,8 +19,15 @@ def keys(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def pickable(rows: Tensor, bound: Tensor) -> Tensor:
-    """Those of ``rows`` that may be picked."""
-    return torch.cat([part[bound[part] >= 0] for part in rows.split(CHUNK)])
+    """Those of ``rows`` that may be picked; ``rows`` itself where all may."""
+    parts = rows.split(CHUNK)
+    counts = [int((bound[part] >= 0).sum()) for part in parts]
+    if sum(counts) == len(rows):
+        return rows
+    found = rows.new_empty(sum(counts))  # filled in place: to join the parts takes twice its room
+    for part, room in zip(parts, found.split(counts), strict=True):
+        room.copy_(part[bound[part] >= 0])
+    return found
 
 
 class Highest:
