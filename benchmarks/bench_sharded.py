@@ -31,8 +31,9 @@ class Pairs:
     def __init__(self, monkeypatch) -> None:
         self.asked: dict[int, int] = {}
         self.of_thread = threading.local()
-        # Small pools are traversed in one call otherwise, whose pairs nobody counts.
+        # Otherwise one call traverses a small pool or routes rows, and nobody counts its pairs.
         monkeypatch.setattr(cpu.CpuKernels, "at_once", lambda kernels, candidates: False)
+        monkeypatch.setattr(cpu.CpuKernels, "keep", lambda kernels, clusters: None)
         for kernels, names in (
             (cpu.CpuKernels, ("distances", "bound", "refresh", "traverse")),
             (CpuRaceKernels, ("advance", "race")),

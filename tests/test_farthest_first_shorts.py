@@ -194,7 +194,7 @@ def test_packed_clusters_are_exact(isa, monkeypatch, metric):
     every = torch.arange(x.rows.size, dtype=torch.int32)
     want = torch.full((len(every),), math.inf)
     kernels.refresh(x, y, Groups.one(every, centers.members), None, want.clone(), want)
-    for most in (2**27, 0):  # rows packed once, and by each group
+    for most in (2**27, 0):  # clusters kept, and packed by each call
         bound, got = (torch.full((len(every),), math.inf) for _ in range(2))
         centers.begin()
         centers.route(every, bound)
@@ -208,9 +208,8 @@ def test_packed_clusters_are_exact(isa, monkeypatch, metric):
 
 
 @pytest.mark.skipif(not X86, reason="nothing is packed")
-def test_clusters_packed_for_another_instruction_set():
+def test_clusters_packed_for_another_instruction_set(isa):
     native = _extension.load()
-    usual = native.active_isa()
     *_, x, _, centers = in_clusters("euclidean", 40)
     every = torch.arange(x.rows.size, dtype=torch.int32)
     for name in native.supported_isas():
@@ -219,8 +218,7 @@ def test_clusters_packed_for_another_instruction_set():
         centers.begin()
         centers.route(every, bound)
         centers.make_exact(every, bound, exact)
-        assert centers.kept.usable == (name == usual)
+        assert centers.kept.usable == (name == isa)
         if name == "baseline":
             want = exact.clone()
         assert torch.equal(exact, want)
-    native.set_isa(usual)

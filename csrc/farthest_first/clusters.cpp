@@ -38,7 +38,8 @@ Clusters::Clusters(const Space& space, const Points& y, const int32_t* centroids
                    const int32_t* members, const int64_t* ends, int64_t count, int threads)
     : count_(count), members_(members), ends_(ends), packed_for_(&kernels()), begins_(count + 1) {
   for (int64_t g = 0; g < count; ++g) {
-    begins_[g + 1] = begins_[g] + round_up(ends[g] - (g ? ends[g - 1] : 0), kMaxPanel);
+    largest_ = std::max(largest_, size_of(ends, g));
+    begins_[g + 1] = begins_[g] + round_up(size_of(ends, g), kMaxPanel);
   }
   const int64_t padded = begins_[count], around = round_up(count, kMaxPanel);
   memory_.reset(new float[(padded + around) * (panel_floats(space) + 3) + 16]);
@@ -54,28 +55,24 @@ Clusters::Clusters(const Space& space, const Points& y, const int32_t* centroids
     while (true) {
       const int64_t g = __atomic_fetch_add(&group, 1, __ATOMIC_RELAXED);
       if (g >= count) break;
-      const int64_t begin = g ? ends[g - 1] : 0;
-      pack(space, y, members + begin, ends[g] - begin, panels_, begins_[g], memory.scratches[part]);
+      pack(space, y, members + begin_of(ends, g), size_of(ends, g), panels_, begins_[g],
+           memory.scratches[part]);
     }
   });
 }
 
 const Panels* Clusters::panels() const { return &kernels() == packed_for_ ? &panels_ : nullptr; }
 
-// Rows are packed and probed so many bytes at a time: they stay in the cache.
-constexpr int64_t kChunkBytes = int64_t{1} << 23;
+// Rows are packed and probed so many at a time, at most: they stay in the cache.
+constexpr int64_t kChunkRows = 8192, kChunkBytes = int64_t{1} << 23;
 
 int64_t probe(const Space& space, const Points& x, const Points& y, const int32_t* rows,
               int64_t count, const Clusters& clusters, int64_t probes, float* bound, Share share,
               int threads) {
   const auto& kernels = dynal::kernels().farthest_first;
   const int64_t width = round_up(space.columns, 8), total = clusters.count();
-  int64_t largest = 1;
-  for (int64_t g = 0; g < total; ++g) {
-    largest = std::max(largest, clusters.ends()[g] - (g ? clusters.ends()[g - 1] : 0));
-  }
-  const int64_t most = share.work / (space.columns * probes * largest);  // rows in a share
-  const int64_t fitting = std::min(kChunkBytes / (2 * width), most);
+  const int64_t in_a_share = share.work / (space.columns * probes * clusters.largest());
+  const int64_t fitting = std::min({kChunkRows, kChunkBytes / (2 * width), in_a_share});
   const int64_t chunk = std::min(count, std::max<int64_t>(256, fitting));
   const Workspace memory(space.columns, threads);
   const Workspace around(space.columns, round_up(total, kMaxPanel) + kMaxPanel, threads);
@@ -95,7 +92,7 @@ int64_t probe(const Space& space, const Points& x, const Points& y, const int32_
     int64_t before = 0;
     for (int64_t g = 0; g < total; ++g) {
       const int64_t size = ends[g];
-      done += size * (clusters.ends()[g] - (g ? clusters.ends()[g - 1] : 0)) * space.columns;
+      done += size * size_of(clusters.ends(), g) * space.columns;
       ends[g] = before;
       before += size;
     }

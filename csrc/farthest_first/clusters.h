@@ -23,6 +23,7 @@ class Clusters {
            const int64_t* ends, int64_t count, int threads);
 
   int64_t count() const { return count_; }
+  int64_t largest() const { return largest_; }  // members of a cluster
   const int32_t* members() const { return members_; }
   const int64_t* ends() const { return ends_; }
   const Panels& centroids() const { return centroids_; }
@@ -31,7 +32,7 @@ class Clusters {
   const Panels* panels() const;
 
  private:
-  int64_t count_;
+  int64_t count_, largest_ = 1;
   const int32_t* members_;
   const int64_t* ends_;
   const dynal::Kernels* packed_for_;

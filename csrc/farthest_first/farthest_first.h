@@ -65,8 +65,11 @@ struct Groups {
   const int64_t* center_ends;
 };
 
-// The centers of groups in integers, packed for many calls. The first group begins at a panel, as
-// does each other one.
+// Where group g begins, and how many it has.
+inline int64_t begin_of(const int64_t* ends, int64_t g) { return g ? ends[g - 1] : 0; }
+inline int64_t size_of(const int64_t* ends, int64_t g) { return ends[g] - begin_of(ends, g); }
+
+// The centers of groups in integers, packed for many calls. Each group begins at a panel.
 struct Panels {
   float* centers;             // (padded, columns in pairs)
   float *low, *high, *units;  // (padded,), as in Scratch (kernels.h)

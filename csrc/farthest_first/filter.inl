@@ -49,8 +49,8 @@ struct Units {
   const Groups& groups;
   int64_t row_block, center_block;
 
-  int64_t begin_row(int64_t g) const { return g ? groups.row_ends[g - 1] : 0; }
-  int64_t begin_center(int64_t g) const { return g ? groups.center_ends[g - 1] : 0; }
+  int64_t begin_row(int64_t g) const { return begin_of(groups.row_ends, g); }
+  int64_t begin_center(int64_t g) const { return begin_of(groups.center_ends, g); }
   int64_t row_blocks(int64_t g) const {
     return (groups.row_ends[g] - begin_row(g) + row_block - 1) / row_block;
   }

@@ -15,8 +15,7 @@ Packing::Packing(const Pairs& pairs, const Work& work) : pairs_(pairs) {
   if (groups.count < 2 || !packs(space)) return;
   int64_t comparisons = 0;
   for (int64_t g = 0; g < groups.count; ++g) {
-    comparisons += (groups.row_ends[g] - (g ? groups.row_ends[g - 1] : 0)) *
-                   (groups.center_ends[g] - (g ? groups.center_ends[g - 1] : 0));
+    comparisons += size_of(groups.row_ends, g) * size_of(groups.center_ends, g);
   }
   if (comparisons * space.columns < kShortWork) return;
   const int64_t width = round_up(space.columns, 8), bytes = 2 * width;

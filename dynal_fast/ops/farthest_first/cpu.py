@@ -1,6 +1,7 @@
 """The primitives in C++: calls of the compiled kernels (``csrc/farthest_first/``)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ HEAD_VALUES = 2**19  # elements in a head: in few dimensions it may have more ro
 HEAD_BYTES = 2**26  # at most, as every call packs the rows of a head anew
 KEPT_BYTES = 2**27  # of packed centers that are kept, at most, and
 KEPT_SHARE = 0.5  # so many centers for each row of the pool: they take two bytes an element
-PROBED = 2**13  # rows that are packed and bounded in one call: they stay in the cache
 SMALL = 2**13  # candidates that are picked from in one call, with heads of
 SMALL_HEAD = 256  # rows each
 ROUNDS = 64  # in one call
@@ -155,30 +155,14 @@ class CpuKernels(Kernels[Points]):
         bound: Tensor,
         exact: Tensor,
     ) -> None:
-        self._in_shares(
-            self.native.refresh,
-            x,
-            y,
-            groups,
-            {"clusters": groups.kept},
-            first=first,
-            bound=bound,
-            exact=exact,
-        )
+        refresh = partial(self.native.refresh, clusters=groups.kept)
+        self._in_shares(refresh, x, y, groups, first=first, bound=bound, exact=exact)
 
     def assign(
         self, x: Points, y: Points, groups: Groups, ranks: Tensor, bound: Tensor, keys: Tensor
     ) -> None:
-        self._in_shares(
-            self.native.assign,
-            x,
-            y,
-            groups,
-            {"clusters": groups.kept},
-            ranks=ranks,
-            bound=bound,
-            keys=keys,
-        )
+        assign = partial(self.native.assign, clusters=groups.kept)
+        self._in_shares(assign, x, y, groups, ranks=ranks, bound=bound, keys=keys)
 
     def keep(self, clusters: Clusters[Points]) -> Any:
         points, count = clusters.points, len(clusters.members)
@@ -208,23 +192,21 @@ class CpuKernels(Kernels[Points]):
         if not kept.usable:
             return False
         self.prefetch(x, rows)
-        threads = kernel_threads()
-        for part in rows.split(PROBED):
-            unit = 0
-            while unit != self.native.DONE:
-                unit = self.native.probe(
-                    space=self._space(x.exponent),
-                    x=self._points(x),
-                    y=self._points(clusters.points),
-                    rows=part.data_ptr(),
-                    count=len(part),
-                    clusters=kept,
-                    probes=probes,
-                    bound=bound.data_ptr(),
-                    unit=unit,
-                    work=WORK,
-                    threads=threads,
-                )
+        unit, threads = 0, kernel_threads()
+        while unit != self.native.DONE:
+            unit = self.native.probe(
+                space=self._space(x.exponent),
+                x=self._points(x),
+                y=self._points(clusters.points),
+                rows=rows.data_ptr(),
+                count=len(rows),
+                clusters=kept,
+                probes=probes,
+                bound=bound.data_ptr(),
+                unit=unit,
+                work=WORK,
+                threads=threads,
+            )
         return True
 
     def _in_shares(
@@ -233,7 +215,6 @@ class CpuKernels(Kernels[Points]):
         x: Points,
         y: Points,
         groups: Groups,
-        more: dict[str, object] | None = None,
         **arrays: Tensor | None,
     ) -> None:
         """Call a primitive until nothing is left to do, ``WORK`` at a time."""
@@ -243,7 +224,6 @@ class CpuKernels(Kernels[Points]):
             "x": self._points(x),
             "y": self._points(y),
             "groups": self._groups(groups),
-            **(more or {}),
         }
         addresses = {name: 0 if a is None else a.data_ptr() for name, a in arrays.items()}
         unit, threads = 0, kernel_threads()

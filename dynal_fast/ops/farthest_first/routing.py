@@ -59,8 +59,7 @@ class Centers(Generic[P]):
             nearest.append(cluster)
         assignment, order = torch.sort(torch.cat(nearest), stable=True)
         self.members = self.members[order]
-        self.counts = torch.bincount(assignment, minlength=self.clusters)
-        self.ends = self.counts.cumsum(0).cpu()
+        self.ends = torch.bincount(assignment, minlength=self.clusters).cumsum(0).cpu()
         self.radius = radius * (1 + MARGIN)
         self.held = Clusters(self.points, self.centroids, self.members, self.ends)
         self.kept = self.kernels.keep(self.held)
