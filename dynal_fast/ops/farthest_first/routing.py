@@ -53,8 +53,9 @@ class Centers(Generic[P]):
         self.centroids = self.members[chosen.to(self.members.device)]
         nearest, radius = [], torch.zeros(self.clusters, device=self.members.device)
         for tile in self.members.split(self.tile):
-            _, upper = self.kernels.distances(self.points, tile, self.points, self.centroids)
+            upper = self.kernels.distances(self.points, tile, self.points, self.centroids)[1]
             squared, cluster = upper.min(dim=1)
+            del upper  # before those of the next tile
             radius.scatter_reduce_(0, cluster, squared.sqrt(), "amax")
             nearest.append(cluster)
         assignment, order = torch.sort(torch.cat(nearest), stable=True)
@@ -105,8 +106,9 @@ class Centers(Generic[P]):
             return
         nearest = []
         for tile in rows.split(self.tile):
-            lower, _ = self.kernels.distances(self.pool, tile, self.points, self.centroids)
+            lower = self.kernels.distances(self.pool, tile, self.points, self.centroids)[0]
             nearest.append(torch.topk(lower, probes, largest=False, sorted=False).indices)
+            del lower  # before those of the next tile
         cluster, order = torch.sort(torch.cat(nearest).flatten())
         groups = self.groups(rows[order // probes], cluster)
         self.kernels.bound(self.pool, self.points, groups, bound)
@@ -131,8 +133,8 @@ class Centers(Generic[P]):
         """Group ``rows`` with the clusters that may have members within their ``bound``."""
         if self.clusters == 1:
             return Groups.one(rows, self.members)
-        lower, _ = self.kernels.distances(self.pool, rows, self.points, self.centroids)
-        gap = lower.sqrt() * (1 - MARGIN) - self.radius
+        gap = self.kernels.distances(self.pool, rows, self.points, self.centroids)[0]
+        gap.sqrt_().mul_(1 - MARGIN).sub_(self.radius)
         reach = (bound[rows] + self.kernels.rounding).sqrt() * (1 + MARGIN)
         cluster, at = (gap <= reach[:, None]).t().nonzero(as_tuple=True)
         return self.groups(rows[at], cluster)
